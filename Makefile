@@ -1,0 +1,46 @@
+# Set-up, demo, tests and linters; needs Python 3.11 or later and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+
+.PHONY: help install demo test test-fast lint format clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch and the rest into $(VENV) (several GB, a few minutes)"
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps --no-build-isolation setuptools -e . 2>/dev/null || $(PIP) --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.installed  ## the virtual environment in .venv with the pinned versions
+
+demo: $(VENV)/.installed  ## train both stages on the built-in sample: runs/demo/inpainted.png
+	$(BIN)/python -m wssl_pl.demo
+
+test: $(VENV)/.installed-dev  ## all tests, the fast ones first
+	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m slow
+
+test-fast: $(VENV)/.installed-dev  ## only the tests that take a few seconds
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/.installed-dev  ## ruff, ruff format and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what tools left behind, never data or runs
+	rm -rf .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
