@@ -1,0 +1,251 @@
+"""Images paired with hole masks, as a LightningDataModule."""
+
+import os
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+
+from wssl_pl.data.crop import crop_batch
+from wssl_pl.data.dataset import PairedDataset
+from wssl_pl.data.loader import BatchLoader, as_is
+from wssl_pl.data.sampler import KeySampler
+from wssl_pl.data.sources import DEFAULTS, SAMPLE, Images, MaskSets, resolve, warn
+from wssl_pl.errors import DataError, UsageError
+
+
+class WSSLDataModule(pl.LightningDataModule):
+    """Pairs crops of images with hole masks.
+
+    A batch, after the transfer to the device:
+
+    - ``image`` float32 ``(B, 3, image_size, image_size)`` in [0, 1], channels_last;
+    - ``mask`` float32 ``(B, 1, image_size, image_size)``, 1 = hole; absent if the module's ``needs_masks`` is False;
+    - ``index`` int64 ``(B,)``, the number of the image in its split;
+    - ``random`` float32 ``(B, 16)`` in [0, 1), from which the pretext tasks take their labels;
+    - ``crop`` int64 ``(B, 2)``, (top, left).
+
+    What a sample gets depends on (seed, epoch, index) alone, whatever the number of workers, the batch size or an
+    interruption. Validation and test take the centre crop and one fixed mask per image, drawn from ``pair_seed``.
+
+    Args:
+        images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by
+            rule; or `sample`, the built-in drawn faces. Left out: `data/celeba_hq` if it is there, else `sample`.
+        masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `sample`, the built-in brush
+            strokes. Left out: `data/qd_imd` if it is there, else `sample`.
+        image_size: Side of the crops that the model sees, in pixels.
+        resize: Side to which images are resized before the crop, in pixels.
+        batch_size: Images per batch and device.
+        hole: Which brightness is the hole in the mask files: black in QD-IMD, white in NVIDIA's masks.
+        hole_ratio: Smallest and largest share of the image that is hole, inclusive.
+        num_workers: Processes that decode images. Left out: none for images in memory, else one per core, at most 8.
+        on_error: What to do about a damaged file: stop (`error`) or leave it out and count it (`skip`).
+        seed: Seed of the order, crops, masks and labels in training.
+        pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
+        limit: Use only the first so many images of each split, for a quick look.
+
+    Raises:
+        UsageError: An argument is out of range.
+        DataError: A folder that was named does not exist or holds no image.
+    """
+
+    def __init__(
+        self,
+        images: str | None = None,
+        masks: str | None = None,
+        image_size: int = 224,
+        resize: int = 256,
+        batch_size: int = 64,
+        hole: Literal["black", "white"] = "black",
+        hole_ratio: tuple[float, float] = (0.3, 0.5),
+        num_workers: int | None = None,
+        on_error: Literal["error", "skip"] = "error",
+        seed: int = 0,
+        pair_seed: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        if image_size < 1:
+            raise UsageError(f"data.image_size={image_size}: it must be at least 1")
+        if resize < image_size:
+            raise UsageError(f"data.resize={resize} is below data.image_size={image_size}: it must not be smaller")
+        if batch_size < 1:
+            raise UsageError(f"data.batch_size={batch_size}: it must be at least 1")
+        if hole not in ("black", "white"):
+            raise UsageError(f"data.hole={hole}: it must be black or white")
+        if on_error not in ("error", "skip"):
+            raise UsageError(f"data.on_error={on_error}: it must be error or skip")
+        bounds = [float(bound) for bound in hole_ratio]
+        if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
+            raise UsageError(f"data.hole_ratio={bounds}: it must be two numbers with 0 <= low <= high <= 1")
+        for name, value, least in (("num_workers", num_workers, 0), ("limit", limit, 1)):
+            if value is not None and value < least:
+                raise UsageError(f"data.{name}={value}: it must be at least {least}")
+        for name, value in (("seed", seed), ("pair_seed", pair_seed)):
+            if value < 0:
+                raise UsageError(f"data.{name}={value}: it must not be negative")
+        self.images = resolve("data.images", images)
+        self.masks = resolve("data.masks", masks)
+        self.image_size, self.resize, self.batch_size = image_size, resize, batch_size
+        self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
+        self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
+        self._images: Images | None = None
+        self._masks: MaskSets | None = None
+        self._datasets: dict[str, PairedDataset] = {}
+        self._failed: dict[str, str] = {}
+        self._announced: set[str] = set()
+        # Not to the logger: it refuses a name that the model has too, with another value.
+        self.save_hyperparameters(_hyperparameters(images, masks, self), logger=False)
+
+    def setup(self, stage: str) -> None:
+        """Open the splits that a stage needs: list and check the files, measure the masks, print one line.
+
+        Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False).
+
+        Raises:
+            DataError: A split is empty, a file is damaged, or no mask is within ``hole_ratio``.
+        """
+        splits = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, ["test"])
+        if stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0:
+            splits = ["train"]
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        wants_masks = getattr(module, "needs_masks", True)
+        if self._images is None:
+            self._announce_sample("data.images", self.images)
+            self._images = Images(self.images, self.resize, self.on_error, self.limit)
+        if wants_masks and self._masks is None:
+            self._announce_sample("data.masks", self.masks)
+            self._masks = MaskSets(self.masks, self.image_size, self.hole, self.hole_ratio, self.on_error)
+        for split in splits:
+            images = self._images.open(split)
+            masks = self._masks.open(split) if wants_masks and self._masks is not None else None
+            seed = self.seed if split == "train" else self.pair_seed
+            self._datasets[split] = PairedDataset(images, masks, split, self.resize, self.image_size, seed)
+        if (line := self._summary()) not in self._announced:
+            self._announced.add(line)
+            rank_zero_info(line)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Shuffled batches with random crops and masks; an incomplete last batch is dropped."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> BatchLoader:
+        """All validation images in order, each once over all processes."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> BatchLoader:
+        """All test images in order, each once over all processes."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The test images."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Crop and convert on the device: uint8 to float32 in [0, 1], masks to float32."""
+        if not isinstance(batch, dict) or "crop" not in batch:
+            return batch
+        image = crop_batch(batch["image"], batch["crop"], self.image_size)
+        batch = batch | {"image": image.to(torch.float32, memory_format=torch.channels_last).div_(255)}
+        if "mask" in batch:
+            batch["mask"] = batch["mask"].float()
+        return batch
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Damaged files that were left out so far, as (file, reason)."""
+        found = [entry for opened in (self._images, self._masks) if opened for entry in opened.skipped]
+        return found + list(self._failed.items())
+
+    def describe(self) -> dict[str, Any]:
+        """What is read, in plain types for a run's log: layouts, split sizes, masks kept of total, settings."""
+        described: dict[str, Any] = {
+            "images": {"source": self.images, "resize": self.resize},
+            "image_size": self.image_size,
+            "seed": self.seed,
+            "pair_seed": self.pair_seed,
+            "skipped": len(self.skipped),
+        }
+        if self._images is not None:
+            described["images"] |= {"layout": self._images.layout, **self._images.sizes()}
+        if self._masks is not None:
+            described["masks"] = {
+                "source": self.masks,
+                "layout": self._masks.layout,
+                "hole": self.hole,
+                "hole_ratio": list(self.hole_ratio),
+                **self._masks.counts,
+            }
+        return described
+
+    def _summary(self) -> str:
+        images = self.describe()["images"]
+        sizes = " / ".join(f"{split} {images[split]}" for split in ("train", "val", "test") if split in images)
+        line = f"data: images {self.images} ({images['layout']}): {sizes}"
+        if self._masks is not None:
+            kept = ", ".join(
+                f"{part} {count['kept']} of {count['total']}" for part, count in self._masks.counts.items()
+            )
+            low, high = self.hole_ratio
+            line += f"; masks {self.masks} ({self._masks.layout}), hole {low:.0%} to {high:.0%}: {kept}"
+        return line
+
+    def _announce_sample(self, parameter: str, source: str) -> None:
+        name = parameter.removeprefix("data.")
+        if source == SAMPLE and self.hparams[name] is None:
+            warn(
+                f"NO DATA SET: {DEFAULTS[parameter]} is not there, {name} are the BUILT-IN SAMPLE (or set {parameter})"
+            )
+
+    def _loader(self, split: str) -> BatchLoader:
+        dataset = self._datasets[split]
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        train = split == "train"
+        if train and len(dataset) < world:
+            raise DataError(f"data.images={self.images} has {len(dataset)} train images for {world} processes")
+        workers = self._workers(dataset)
+        loader = BatchLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=KeySampler(len(dataset), self.batch_size, train=train, seed=self.seed, rank=rank, world_size=world),
+            num_workers=workers,
+            collate_fn=as_is,
+            persistent_workers=workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+        )
+        loader.on_failed = self._on_failed
+        if train:
+            loader.position = self._position
+        return loader
+
+    def _workers(self, dataset: PairedDataset) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        if dataset.images.in_memory:
+            return 0
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        processes = self.trainer.num_devices if self.trainer else 1
+        return max(1, min(8, cores // processes))
+
+    def _position(self) -> tuple[int, int] | None:
+        trainer = self.trainer
+        if trainer is None or not trainer.training:
+            return None
+        # Not `epoch_progress.current.processed`, which counts one epoch twice when resuming under `max_steps`.
+        return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def _on_failed(self, failed: list[str]) -> None:
+        if self.on_error == "error":
+            raise DataError(f"data.images: {failed[0]}: restore it, or leave such files out with data.on_error=skip")
+        for message in failed:
+            file, _, why = message.partition(" cannot be read: ")
+            if not self._failed:
+                warn(f"data.images: {message}; it and others like it are left out (see the count at the end)")
+            self._failed[file] = f"cannot be read: {why}"
+
+
+def _hyperparameters(images: str | None, masks: str | None, module: WSSLDataModule) -> dict[str, Any]:
+    names = ["image_size", "resize", "batch_size", "hole", "hole_ratio", "num_workers", "on_error"]
+    values = {name: getattr(module, name) for name in [*names, "seed", "pair_seed", "limit"]}
+    return {"images": images, "masks": masks, **values}

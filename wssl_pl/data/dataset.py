@@ -1,0 +1,75 @@
+"""Pairs images with crops, masks and random numbers, a whole batch at a time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from wssl_pl.data.draws import uniform
+from wssl_pl.data.images import ImageSource
+from wssl_pl.data.masks import Masks
+from wssl_pl.data.sampler import Key
+
+RANDOM_NUMBERS = 16
+"""Numbers in ``batch["random"]`` per sample."""
+
+
+class PairedDataset(Dataset):
+    """Batches of images with what belongs to each sample.
+
+    In training everything is drawn from (seed, epoch, index); in evaluation from (seed, split, index), with a centre
+    crop, so that it stays over epochs.
+
+    Args:
+        images: The images, ``resize`` px on a side.
+        masks: The masks, or None if no mask is wanted.
+        split: ``train``, ``val`` or ``test``.
+        resize: Side of an image in pixels.
+        image_size: Side of a crop and of a mask in pixels.
+        seed: Seed of the draws.
+    """
+
+    def __init__(
+        self, images: ImageSource, masks: Masks | None, split: str, resize: int, image_size: int, seed: int
+    ) -> None:
+        self.images = images
+        self.masks = masks
+        self.split = split
+        self.margin = resize - image_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        """A batch of one sample."""
+        return self.__getitems__([key])
+
+    def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
+        """The samples of ``keys`` = (epoch, index) as one batch; a bare index is taken in epoch 0.
+
+        Returns:
+            ``image`` uint8 ``(B, 3, resize, resize)`` in channels_last order, ``mask`` uint8
+            ``(B, 1, image_size, image_size)`` with 1 = hole (absent without masks), ``index`` int64 ``(B,)``, ``crop``
+            int64 ``(B, 2)`` (top, left), ``random`` float32 ``(B, 16)`` in [0, 1), and ``failed``, messages on files
+            that could not be read: they are left out of the batch.
+        """
+        pairs = np.array([(0, key) if isinstance(key, int) else key for key in keys], np.int64)
+        images, failures = self.images.read(pairs[:, 1])
+        pairs = np.delete(pairs, [position for position, _ in failures], axis=0)
+        epoch, index = pairs.T
+        train = self.split == "train"
+        numbers = uniform(self.seed, self.split, epoch if train else 0, index, RANDOM_NUMBERS + 3)
+        crop = numbers[:, -3:-1] * (self.margin + 1) if train else np.full((len(index), 2), self.margin // 2)
+        batch = {
+            "image": torch.from_numpy(images).permute(0, 3, 1, 2),
+            "index": torch.from_numpy(index.copy()),
+            "crop": torch.from_numpy(crop.astype(np.int64)),
+            "random": torch.from_numpy(numbers[:, :RANDOM_NUMBERS].astype(np.float32)),
+            "failed": [message for _, message in failures],
+        }
+        if self.masks is not None:
+            batch["mask"] = torch.from_numpy(self.masks.draw(numbers[:, -1]))
+        return batch

@@ -1,0 +1,70 @@
+"""Decode a photograph or a mask file to a square array of a fixed size."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from wssl_pl.data.files import reason
+from wssl_pl.errors import DataError
+
+
+def read_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """A photograph as ``(size, size, 3)`` uint8 RGB.
+
+    The short side is resized to ``size`` with antialiasing (Lanczos) and the centre square kept. EXIF rotation is
+    applied, grey, palette, CMYK and 16-bit files are converted, and transparency is laid on white. A large JPEG is
+    decoded at the smallest of its own scales (1/2, 1/4, 1/8) that is not below ``size``.
+
+    Raises:
+        DataError: The file cannot be decoded; the message names it. Pillow's limit on decompression bombs stays on.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft(None, (size, size))
+            return np.asarray(_square(_to_rgb(ImageOps.exif_transpose(image)), size, Image.Resampling.LANCZOS))
+    except Exception as error:
+        # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
+        raise DataError(f"{path} {reason(error)}") from error
+
+
+def read_coverage(path: Path, size: int, *, bright: bool) -> NDArray[np.bool_]:
+    """A mask file as ``(size, size)`` bool, True where at least half of a pixel's area is bright (or dark).
+
+    Binarised at half, then resized by area; of a file that is not square the centre square is taken.
+
+    Raises:
+        DataError: The file cannot be decoded; the message names it.
+    """
+    table = [255 if (value >= 128) == bright else 0 for value in range(256)]
+    try:
+        with Image.open(path) as image:
+            selected = _to_8_bit(image).convert("L").point(table)
+            # The mean of a half-covered area, 127.5, rounds up to 128.
+            return np.asarray(_square(selected, size, Image.Resampling.BOX)) >= 128
+    except Exception as error:
+        raise DataError(f"{path} {reason(error)}") from error
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = _to_8_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.size == (size, size):
+        return image
+    return image.resize((size, size), resample, box=(left, top, left + side, top + side))

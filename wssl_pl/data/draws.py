@@ -1,0 +1,47 @@
+"""Random numbers that belong to a sample: a counter-based hash of (seed, stream, epoch, index).
+
+No generator is advanced, so that what a sample sees does not depend on who asks for it, when, or in which batch.
+The mixing function is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_EPOCH_STRIDE = np.uint64(0xD1B54A32D192ED03)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(seed: int, stream: str, epoch: ArrayLike, index: ArrayLike, count: int) -> NDArray[np.float64]:
+    """Independent uniform numbers for each (epoch, index).
+
+    Args:
+        seed: Any non-negative integer.
+        stream: What the numbers are for; another stream with the same seed is independent of this one.
+        epoch: Epochs, ``(B,)`` or a scalar, non-negative.
+        index: Sample indices, ``(B,)``, non-negative.
+        count: Numbers per sample.
+
+    Returns:
+        ``(B, count)`` float64 in [0, 1), multiples of 2**-24 and thus exact in float32.
+    """
+    key = np.random.SeedSequence([seed, *stream.encode()]).generate_state(1, np.uint64)
+    epochs = np.atleast_1d(np.asarray(epoch, np.uint64))
+    indices = np.atleast_1d(np.asarray(index, np.uint64))
+    state = _mix(_mix(key + epochs * _EPOCH_STRIDE) + indices * _GOLDEN)
+    lanes = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    return (_mix(state[:, None] + lanes) >> np.uint64(40)).astype(np.float64) * 2.0**-24
+
+
+def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    """The order in which ``size`` samples are visited in an epoch.
+
+    By sorting hashes rather than by ``Generator.permutation``, whose results may change between numpy versions.
+    """
+    high, low = uniform(seed, "shuffle", epoch, np.arange(size), 2).T
+    return np.argsort(high + low * 2.0**-24, kind="stable")

@@ -1,0 +1,197 @@
+"""Open what ``data.images`` and ``data.masks`` name: a folder, or the built-in sample."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from wssl_pl.data.files import find_damaged, find_images, list_images
+from wssl_pl.data.images import ArrayImages, FileImages, ImageSource
+from wssl_pl.data.masks import Masks, MaskScan, scan_masks, split_masks
+from wssl_pl.data.splits import split_images
+from wssl_pl.errors import DataError
+
+log = logging.getLogger(__name__)
+
+SAMPLE = "sample"
+DEFAULTS = {"data.images": "data/celeba_hq", "data.masks": "data/qd_imd"}
+
+Skipped = list[tuple[str, str]]
+
+
+@rank_zero_only
+def warn(message: str) -> None:
+    """Log a warning on the first process only."""
+    log.warning(message)
+
+
+def resolve(parameter: str, value: str | None) -> str:
+    """The folder to read, or ``sample``: the default folder if it is there, else the sample.
+
+    Raises:
+        DataError: A folder was named that does not exist, is none, or holds no image.
+    """
+    if value is None:
+        return DEFAULTS[parameter] if Path(DEFAULTS[parameter]).is_dir() else SAMPLE
+    if value == SAMPLE:
+        return value
+    folder = Path(value)
+    if not folder.exists():
+        raise DataError(
+            f"{parameter}={value} does not exist: name a folder of images, or `{SAMPLE}` for the built-in one"
+        )
+    if not folder.is_dir():
+        raise DataError(f"{parameter}={value} is not a folder: name a folder of JPEG, PNG or WebP files")
+    if next(find_images(folder, parameter), None) is None:
+        raise DataError(
+            f"{parameter}={value} holds no JPEG, PNG or WebP file: name a folder (or a folder of folders) of them"
+        )
+    return value
+
+
+def drop_damaged(parameter: str, damaged: Skipped, total: int, on_error: str) -> None:
+    """Raise for damaged files, or warn in one line that they are left out.
+
+    Raises:
+        DataError: ``on_error`` is ``error`` and there are any.
+    """
+    if not damaged:
+        return
+    first, why = damaged[0]
+    if on_error == "error":
+        raise DataError(
+            f"{parameter}: {first} {why} ({len(damaged)} of {total} files are damaged): "
+            "restore them, or leave them out with data.on_error=skip"
+        )
+    names = ", ".join(Path(file).name for file, _ in damaged[:3]) + (", ..." if len(damaged) > 3 else "")
+    warn(f"{parameter}: {len(damaged)} of {total} files are damaged and left out: {names}; the first one {why}")
+
+
+class Images:
+    """The images of all splits.
+
+    Args:
+        source: A folder, or ``sample``.
+        resize: Side in pixels to which images are resized.
+        on_error: ``error`` or ``skip``: what to do about damaged files.
+        limit: Use the first so many of each split.
+    """
+
+    def __init__(self, source: str, resize: int, on_error: str, limit: int | None) -> None:
+        self.source = source
+        self.resize = resize
+        self.on_error = on_error
+        self.limit = limit
+        self.skipped: Skipped = []
+        self.files: dict[str, list[Path]] = {}
+        self.layout = "built-in sample"
+        if source != SAMPLE:
+            root = Path(source)
+            self.files, self.layout = split_images(root, list_images(root, "data.images"))
+        self._open: dict[str, ImageSource] = {}
+
+    def open(self, split: str) -> ImageSource:
+        """The images of a split; its files are checked the first time.
+
+        Raises:
+            DataError: The split is empty, or a file is damaged and ``on_error`` is ``error``.
+        """
+        if split not in self._open:
+            self._open[split] = self._sample(split) if self.source == SAMPLE else self._folder(split)
+        return self._open[split]
+
+    def sizes(self) -> dict[str, int]:
+        """Images per split, as far as they are known without opening it."""
+        sizes = {split: len(files[: self.limit]) for split, files in self.files.items()}
+        return sizes | {split: len(images) for split, images in self._open.items()}
+
+    def _sample(self, split: str) -> ImageSource:
+        from wssl_pl.data.sample import SAMPLE_COUNTS, sample_faces
+
+        count = SAMPLE_COUNTS[split] if self.limit is None else min(self.limit, SAMPLE_COUNTS[split])
+        return ArrayImages(sample_faces(split, size=self.resize, count=count))
+
+    def _folder(self, split: str) -> ImageSource:
+        files = self.files[split][: self.limit]
+        damaged = find_damaged(files)
+        drop_damaged("data.images", damaged, len(files), self.on_error)
+        self.skipped += damaged
+        bad = {file for file, _ in damaged}
+        whole = [file for file in files if str(file) not in bad]
+        if not whole:
+            remedy = f"add images in {Path(self.source) / split}" if self.layout == "folders" else "add more images"
+            raise DataError(f"data.images={self.source} has no {split} images (split by {self.layout}): {remedy}")
+        return FileImages(whole, self.resize)
+
+
+class MaskSets:
+    """The masks of all splits that lie within the hole ratio.
+
+    Args:
+        source: A folder, or ``sample``.
+        size: Side in pixels.
+        hole: ``black`` or ``white``: which brightness is the hole.
+        bounds: Smallest and largest hole ratio, inclusive.
+        on_error: ``error`` or ``skip``: what to do about damaged files.
+    """
+
+    def __init__(self, source: str, size: int, hole: str, bounds: Sequence[float], on_error: str) -> None:
+        self.source = source
+        self.size = size
+        self.hole = hole
+        self.bounds = (bounds[0], bounds[1])
+        self.on_error = on_error
+        self.skipped: Skipped = []
+        self.layout = "built-in sample"
+        self._open: dict[str, Masks] = {}
+        self._files: dict[str, list[Path]] | None = None
+        self._warned = False
+        self.counts: dict[str, dict[str, int]] = {}
+
+    def open(self, split: str) -> Masks:
+        """The masks for a split of the images; validation and test share theirs.
+
+        Raises:
+            DataError: No mask is left, or a file is damaged and ``on_error`` is ``error``.
+        """
+        part = split if self.source == SAMPLE or split == "train" else "test"
+        if part not in self._open:
+            self._open[part] = self._sample(part) if self.source == SAMPLE else self._folder(part)
+        return self._open[part]
+
+    def _sample(self, part: str) -> Masks:
+        from wssl_pl.data.sample import sample_masks
+
+        masks = Masks.from_arrays(sample_masks(part, size=self.size, ratio=self.bounds))
+        self.counts[part] = {"kept": len(masks), "total": len(masks)}
+        return masks
+
+    def _folder(self, part: str) -> Masks:
+        root = Path(self.source)
+        if self._files is None:
+            self._files, self.layout = split_masks(root, list_images(root, "data.masks"))
+        files = self._files[part]
+        scan = scan_masks(files, self.size, self.hole, self.bounds)
+        drop_damaged("data.masks", scan.damaged, len(files), self.on_error)
+        self.skipped += scan.damaged
+        self._check_polarity(scan, part)
+        self.counts[part] = {"kept": scan.kept, "total": len(files)}
+        return scan.masks
+
+    def _check_polarity(self, scan: MaskScan, part: str) -> None:
+        low, high = self.bounds
+        other = "white" if self.hole == "black" else "black"
+        otherwise = f"with data.hole={other} {scan.kept_otherwise} would be"
+        if scan.kept == 0:
+            raise DataError(
+                f"data.masks={self.source}: none of {len(scan.ratios)} {part} masks has a hole of {low:.0%} to "
+                f"{high:.0%} with data.hole={self.hole} ({otherwise}); hole ratios: {scan.histogram()}: "
+                "change data.hole_ratio or data.hole"
+            )
+        if scan.kept_otherwise > scan.kept and not self._warned:
+            self._warned = True
+            warn(
+                f"data.masks={self.source}: {scan.kept} of {len(scan.ratios)} {part} masks are kept with "
+                f"data.hole={self.hole}, {otherwise}: is the polarity right?"
+            )
