@@ -94,6 +94,7 @@ class WSSLDataModule(pl.LightningDataModule):
         self._masks: MaskSets | None = None
         self._datasets: dict[str, PairedDataset] = {}
         self._failed: dict[str, str] = {}
+        self._failures_told = 0
         self._announced: set[str] = set()
         # Not to the logger: it refuses a name that the model has too, with another value.
         self.save_hyperparameters(_hyperparameters(images, masks, self), logger=False)
@@ -235,13 +236,20 @@ class WSSLDataModule(pl.LightningDataModule):
         # Not `epoch_progress.current.processed`, which counts one epoch twice when resuming under `max_steps`.
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
+    def teardown(self, stage: str) -> None:
+        """Say in one line how many files could not be decoded, if any."""
+        if self._failed and len(self._failed) != self._failures_told:
+            self._failures_told = len(self._failed)
+            names = ", ".join(list(self._failed)[:3])
+            warn(f"data.images: {len(self._failed)} files could not be decoded and were left out: {names}")
+
     def _on_failed(self, failed: list[str]) -> None:
         if self.on_error == "error":
             raise DataError(f"data.images: {failed[0]}: restore it, or leave such files out with data.on_error=skip")
         for message in failed:
             file, _, why = message.partition(" cannot be read: ")
             if not self._failed:
-                warn(f"data.images: {message}; it and others like it are left out (see the count at the end)")
+                warn(f"data.images: {message}; it is left out, and so are others like it")
             self._failed[file] = f"cannot be read: {why}"
 
 

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.fakes import face, hole_mask
+from wssl_pl.data.decode import read_coverage, read_image
+from wssl_pl.errors import DataError
+
+
+def test_short_side_is_resized_and_the_centre_square_kept(tmp_path: Path) -> None:
+    wide = np.zeros((64, 128, 3), np.uint8)
+    wide[:, 32:96] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert read_image(tmp_path / "wide.png", 32).shape == (32, 32, 3)
+    np.testing.assert_allclose(read_image(tmp_path / "wide.png", 32)[:, 2:-2], 200, atol=2)
+
+
+def test_scaled_jpeg_decoding_is_close_to_decoding_in_full(tmp_path: Path) -> None:
+    face(5, 512).save(tmp_path / "large.jpg", quality=95)
+    with Image.open(tmp_path / "large.jpg") as image:
+        full = np.asarray(image.resize((64, 64), Image.Resampling.LANCZOS), np.float32)
+    assert np.abs(read_image(tmp_path / "large.jpg", 64) - full).mean() < 1.5
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "RGBA", "I;16"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_every_mode_becomes_rgb_of_the_same_brightness(tmp_path: Path, mode: str, value: int) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(np.full((40, 40), value * 257, np.uint16))
+    else:
+        image = Image.new("RGB", (40, 40), (value, value, value)).convert(mode)
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    image.save(path)
+    pixels = read_image(path, 32)
+    assert pixels.shape == (32, 32, 3)
+    assert np.abs(pixels.astype(int) - value).max() <= 2
+
+
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 40), 128 * 257, np.uint16)).save(tmp_path / "deep.png")
+    assert (read_image(tmp_path / "deep.png", 32) == 128).all()
+
+
+def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
+    Image.new("RGBA", (40, 40), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert (read_image(tmp_path / "clear.png", 32) == 255).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_exif_rotation_is_applied(tmp_path: Path, suffix: str) -> None:
+    top = np.zeros((64, 64, 3), np.uint8)
+    top[:32] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise: the top goes to the right
+    Image.fromarray(top).save(tmp_path / f"turned{suffix}", exif=exif)
+    pixels = read_image(tmp_path / f"turned{suffix}", 32)
+    assert pixels[:, 20:].mean() > 240
+    assert pixels[:, :12].mean() < 15
+
+
+def test_one_pixel_image(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (9, 8, 7)).save(tmp_path / "one.png")
+    assert (read_image(tmp_path / "one.png", 32) == (9, 8, 7)).all()
+
+
+def test_damage_inside_the_data_names_the_file(tmp_path: Path) -> None:
+    face(0, 64).save(tmp_path / "hurt.png")
+    content = bytearray((tmp_path / "hurt.png").read_bytes())
+    content[60:200] = bytes(140)
+    (tmp_path / "hurt.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"hurt\.png cannot be read: ") as caught:
+        read_image(tmp_path / "hurt.png", 32)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "P"])
+def test_coverage_is_the_bright_or_the_dark_part(tmp_path: Path, mode: str) -> None:
+    bright = hole_mask(0.25, 64).astype(bool)
+    Image.fromarray(bright).convert("L").convert(mode).save(tmp_path / "mask.png")
+    expected = hole_mask(0.25, 32).astype(bool)
+    np.testing.assert_array_equal(read_coverage(tmp_path / "mask.png", 32, bright=True), expected)
+    np.testing.assert_array_equal(read_coverage(tmp_path / "mask.png", 32, bright=False), ~expected)
+
+
+def test_half_covered_pixels_count_either_way(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "half.png")
+    assert read_coverage(tmp_path / "half.png", 32, bright=True).all()
+    assert read_coverage(tmp_path / "half.png", 32, bright=False).all()
+
+
+def test_grey_masks_are_binarised_at_half(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[127, 128]] * 2, np.uint8).repeat(32, 0).repeat(32, 1)).save(tmp_path / "grey.png")
+    bright = read_coverage(tmp_path / "grey.png", 32, bright=True)
+    assert not bright[:, :16].any()
+    assert bright[:, 16:].all()

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from wssl_pl.data.splits import MAPPING_FILE, PARTITION_FILE, celeba_hq_partition, hashed_fraction, split_images
+from wssl_pl.errors import DataError
+
+# CelebA-HQ 0..5 are CelebA's 000003, 000004, 000001, 000006, 000002, 000005: `orig_idx` is one less than the name says.
+ORIGINALS = [3, 4, 1, 6, 2, 5]
+SPLIT_OF = {1: 0, 2: 0, 3: 1, 4: 2, 5: 2, 6: 0}
+EXPECTED = ["val", "test", "train", "train", "train", "test"]
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    lines = [f"{i} {name - 1} {name:06d}.jpg" for i, name in enumerate(ORIGINALS)]
+    (tmp_path / MAPPING_FILE).write_text("\n".join(["idx orig_idx orig_file", *lines]))
+    (tmp_path / PARTITION_FILE).write_text("\n".join(f"{name:06d}.jpg {part}" for name, part in SPLIT_OF.items()))
+    return tmp_path
+
+
+def test_partition_joins_by_file_name_not_by_the_zero_based_index(lists: Path) -> None:
+    assert celeba_hq_partition(lists / MAPPING_FILE, lists / PARTITION_FILE) == EXPECTED
+
+
+def test_partition_without_the_file_column_counts_from_zero(lists: Path) -> None:
+    text = "\n".join(f"{i} {name - 1}" for i, name in enumerate(ORIGINALS))
+    (lists / MAPPING_FILE).write_text("idx orig_idx\n" + text)
+    assert celeba_hq_partition(lists / MAPPING_FILE, lists / PARTITION_FILE) == EXPECTED
+
+
+@pytest.mark.parametrize(("first", "digits"), [(0, 1), (1, 5)])
+def test_images_are_found_by_number_counted_from_zero_or_one(lists: Path, first: int, digits: int) -> None:
+    root = lists / "CelebA-HQ-img"
+    files = [root / f"{number + first:0{digits}d}.jpg" for number in range(6)]
+    split, layout = split_images(root, files)
+    assert layout == "celeba"
+    found = {path: name for name, paths in split.items() for path in paths}
+    assert [found[path] for path in files] == EXPECTED
+
+
+def test_an_image_without_an_entry_is_an_error(lists: Path) -> None:
+    with pytest.raises(DataError, match=r"7\.jpg has no entry"):
+        split_images(lists, [lists / "0.jpg", lists / "7.jpg"])
+
+
+def test_a_partition_that_is_cut_short_is_an_error(lists: Path) -> None:
+    (lists / PARTITION_FILE).write_text("000001.jpg 0\n")
+    with pytest.raises(DataError, match=r"no line for 000003\.jpg"):
+        split_images(lists, [lists / "0.jpg"])
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+def test_folders_come_first(lists: Path, name: str) -> None:
+    files = [lists / "train" / "a" / "1.jpg", lists / name / "2.jpg", lists / "stray.jpg"]
+    split, layout = split_images(lists, files)
+    assert layout == "folders"
+    assert split == {"train": [files[0]], "val": [files[1]], "test": []}
+
+
+def test_hash_split_is_stable_and_about_90_5_5(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.jpg" for number in range(4000)]
+    split, layout = split_images(tmp_path, files)
+    assert layout == "hash"
+    assert len(split["train"]) == pytest.approx(3600, abs=60)
+    assert len(split["val"]) == pytest.approx(200, abs=45)
+    assert sum(map(len, split.values())) == 4000
+    elsewhere, _ = split_images(tmp_path / "x", [tmp_path / "x" / file.name for file in files[::-1]])
+    assert {p.name for p in elsewhere["val"]} == {p.name for p in split["val"]}
+    assert hashed_fraction("1.jpg") == pytest.approx(0.2979514140375592)
