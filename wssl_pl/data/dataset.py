@@ -56,7 +56,7 @@ class PairedDataset(Dataset):
             int64 ``(B, 2)`` (top, left), ``random`` float32 ``(B, 16)`` in [0, 1), and ``failed``, messages on files
             that could not be read: they are left out of the batch.
         """
-        pairs = np.array([(0, key) if isinstance(key, int) else key for key in keys], np.int64)
+        pairs = np.array([key if isinstance(key, tuple) else (0, key) for key in keys], np.int64)
         images, failures = self.images.read(pairs[:, 1])
         pairs = np.delete(pairs, [position for position, _ in failures], axis=0)
         epoch, index = pairs.T
