@@ -1,0 +1,56 @@
+import pytest
+
+from wssl_pl.data.sampler import KeySampler
+
+
+def batches(sampler: KeySampler) -> list[list[int]]:
+    indices = [index for _, index in sampler]
+    return [indices[at : at + sampler.batch_size] for at in range(0, len(indices), sampler.batch_size)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [3, 10, 23])
+def test_each_validation_item_is_seen_exactly_once_over_all_ranks(size: int, world: int) -> None:
+    ranks = [KeySampler(size, 4, train=False, rank=rank, world_size=world) for rank in range(world)]
+    assert sorted(index for sampler in ranks for _, index in sampler) == list(range(size))
+    assert [len(list(sampler)) for sampler in ranks] == [len(sampler) for sampler in ranks]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_training_ranks_get_the_same_count_and_share_nothing(world: int) -> None:
+    ranks = [list(KeySampler(50, 4, train=True, rank=rank, world_size=world)) for rank in range(world)]
+    assert {len(keys) for keys in ranks} == {50 // (4 * world) * 4}
+    indices = [index for keys in ranks for _, index in keys]
+    assert len(set(indices)) == len(indices)
+
+
+def test_two_ranks_see_the_batches_of_one_process_with_the_joint_batch_size() -> None:
+    alone = batches(KeySampler(50, 8, train=True, seed=1))
+    first, second = (batches(KeySampler(50, 4, train=True, seed=1, rank=rank, world_size=2)) for rank in (0, 1))
+    assert [sorted(a + b) for a, b in zip(first, second, strict=True)] == [sorted(batch) for batch in alone]
+
+
+def test_a_set_smaller_than_a_batch_is_used_whole() -> None:
+    assert sorted(index for _, index in KeySampler(3, 8, train=True)) == [0, 1, 2]
+    assert len(KeySampler(7, 8, train=True, world_size=2)) == 3
+
+
+def test_the_order_comes_from_seed_and_epoch() -> None:
+    def keys(seed: int, epoch: int) -> list[tuple[int, int]]:
+        sampler = KeySampler(40, 4, train=True, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert keys(1, 2) == keys(1, 2)
+    assert all(epoch == 2 for epoch, _ in keys(1, 2))
+    orders = {tuple(index for _, index in keys(seed, epoch)) for seed in (1, 2) for epoch in (0, 1, 2)}
+    assert len(orders) == 6
+
+
+def test_batches_are_skipped_once_and_the_length_stays() -> None:
+    sampler = KeySampler(20, 4, train=True)
+    whole = list(sampler)
+    sampler.skip_batches(2)
+    assert list(sampler) == whole[8:]
+    assert list(sampler) == whole
+    assert len(sampler) == 20
