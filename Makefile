@@ -24,7 +24,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 install: $(VENV)/.installed  ## the virtual environment in .venv with the pinned versions
 
 demo: $(VENV)/.installed  ## train both stages on the built-in sample: runs/demo/inpainted.png
-	$(BIN)/python -m wssl_pl.demo
+	$(BIN)/python -m wssl_pl demo
 
 test: $(VENV)/.installed-dev  ## all tests, the fast ones first
 	$(BIN)/python -m pytest -q -m "not slow"

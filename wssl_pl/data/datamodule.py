@@ -5,13 +5,12 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 
 from wssl_pl.data.crop import crop_batch
 from wssl_pl.data.dataset import PairedDataset
 from wssl_pl.data.loader import BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
-from wssl_pl.data.sources import DEFAULTS, SAMPLE, Images, MaskSets, resolve, warn
+from wssl_pl.data.sources import DEFAULTS, SAMPLE, Images, MaskSets, resolve, tell, warn
 from wssl_pl.errors import DataError, UsageError
 
 
@@ -125,7 +124,7 @@ class WSSLDataModule(pl.LightningDataModule):
             self._datasets[split] = PairedDataset(images, masks, split, self.resize, self.image_size, seed)
         if (line := self._summary()) not in self._announced:
             self._announced.add(line)
-            rank_zero_info(line)
+            tell(line)
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches with random crops and masks; an incomplete last batch is dropped."""

@@ -26,6 +26,12 @@ def warn(message: str) -> None:
     log.warning(message)
 
 
+@rank_zero_only
+def tell(message: str) -> None:
+    """Log what is worth knowing once, on the first process only."""
+    log.info(message)
+
+
 def resolve(parameter: str, value: str | None) -> str:
     """The folder to read, or ``sample``: the default folder if it is there, else the sample.
 

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["stage=foo"], "stage=foo is not a stage; there are pretext and downstream"),
+        (["tasks=rotation"], "say which stage"),
+        (["stage=pretext", "tasks=[rotate]"], "did you mean rotation"),
+        (["stage=pretext", "tasks=[rotation,rotation]"], "given twice"),
+        (["stage=pretext", "tasks=rotation,sharpness", "weights=1"], "1 given for 2 tasks"),
+        (["stage=pretext", "tasks=rotation,sharpness", "weights=1,-1"], "not a positive number"),
+        (["stage=pretext", "--model.levels.sharpness=[0,2]", "tasks=sharpness"], "outside [0, 1]"),
+        (["stage=pretext", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
+        (["stage=pretext", "--model.widht=3"], "did you mean model.width"),
+        (["stage=pretext", "width=3"], "did you mean model.width"),
+        (["stage=pretext", "--model.width=abc"], "model.width"),
+        (["stage=pretext", "--model.lr=-1"], "model.lr=-1.0 is not a positive"),
+        (["stage=pretext", "--data.images=/no/where"], "data.images=/no/where does not exist"),
+        (["stage=downstream", "ckpt=none", "--data.masks=/no/where"], "data.masks=/no/where does not exist"),
+        (["stage=downstream"], "ckpt=none"),
+        (["stage=downstream", "ckpt=/no/where.ckpt"], "does not exist"),
+        (["stage=downstream", "ckpt=none", "freeze_layers=17"], "between 0 and 16"),
+        (["stage=downstream", "ckpt=none", "loss=l2"], "loss"),
+        (["stage=pretext", "resume=/no/where"], "no checkpoint"),
+        (["resume=last"], "run.dir"),
+        (["stage=pretext", "--config=/no/where.yaml"], "does not exist"),
+        (["stage=pretext", "somewhere"], "unexpected 'somewhere'"),
+        (["test"], "test needs ckpt="),
+        (["test", "ckpt=/no/where.ckpt"], "does not exist"),
+    ],
+)
+def test_one_line_and_exit_code_2(args, message, refused):
+    assert message in refused(*args, small=[], epochs=None)
+    assert not Path("runs").exists()
+
+
+def test_a_file_that_is_no_checkpoint(refused):
+    Path("text.ckpt").write_text("not a checkpoint")
+    torch.save({"weights": torch.ones(1)}, "other.ckpt")
+    Path("empty.ckpt").touch()
+    assert "is not a checkpoint" in refused("stage=downstream", "ckpt=text.ckpt")
+    assert "is not a checkpoint" in refused("stage=downstream", "ckpt=empty.ckpt")
+    assert "does not say its stage" in refused("stage=downstream", "ckpt=other.ckpt")
+    Path("cut.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:300])
+    assert "is not a checkpoint" in refused("stage=downstream", "ckpt=cut.ckpt")
+
+
+class Hostile:
+    def __reduce__(self):
+        return (Path("was_run").touch, ())
+
+
+@pytest.mark.parametrize("args", [["stage=downstream", "ckpt=hostile.ckpt"], ["test", "ckpt=hostile.ckpt"],
+                                  ["stage=pretext", "resume=hostile.ckpt"]])  # fmt: skip
+def test_a_checkpoint_that_would_run_code_is_refused(refused, args):
+    torch.save({"stage": "pretext", "state_dict": {}, "bad": Hostile()}, "hostile.ckpt")
+    assert "could run code" in refused(*args, small=[], epochs=None)
+    assert not Path("was_run").exists()
+
+
+def test_a_checkpoint_of_the_other_stage(refused, train, pretext_ckpt):
+    train("stage=downstream", "ckpt=none", "--run.dir=down")
+    assert "is a downstream checkpoint" in refused("stage=downstream", "ckpt=down/best.ckpt")
+    assert "is a pretext checkpoint" in refused("test", f"ckpt={pretext_ckpt}", small=[], epochs=None)
+    assert "is a pretext checkpoint" in refused("stage=downstream", "ckpt=none", f"resume={pretext_ckpt}", small=[])
+
+
+def test_an_encoder_that_does_not_fit_names_the_keys(refused, pretext_ckpt):
+    checkpoint = torch.load(pretext_ckpt, weights_only=True)
+    checkpoint["state_dict"].pop("encoder.stages.0.first.conv.weight")
+    checkpoint["state_dict"]["encoder.strange"] = torch.ones(1)
+    torch.save(checkpoint, "changed.ckpt")
+    message = refused("stage=downstream", "ckpt=changed.ckpt")
+    assert "missing stages.0.first.conv.weight" in message
+    assert "unexpected strange" in message
+    checkpoint["state_dict"]["decoder.weight"] = torch.ones(1)
+    torch.save(checkpoint, "changed.ckpt")
+    assert "decoder.weight" in refused("stage=downstream", "ckpt=changed.ckpt")
+
+
+def test_another_width_than_the_checkpoints(refused, pretext_ckpt):
+    assert "has width 8" in refused("stage=downstream", f"ckpt={pretext_ckpt}", "--model.width=16")
+    assert "does not fit" in refused("resume=pretext/last.ckpt", "--model.width=16", small=[])
+
+
+def test_damaged_images(refused, train):
+    from PIL import Image
+
+    folder = Path("faces/train")
+    folder.mkdir(parents=True)
+    for number in range(12):
+        Image.new("RGB", (80, 80), (20 * number, 90, 120)).save(folder / f"{number}.jpg")
+    (Path("faces") / "val").mkdir()
+    Image.new("RGB", (80, 80)).save("faces/val/0.jpg")
+    whole = (folder / "3.jpg").read_bytes()
+    (folder / "3.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "5.jpg").write_bytes(b"")
+    message = refused("stage=pretext", "--data.images=faces")
+    assert "3.jpg" in message
+    train("stage=pretext", "--data.images=faces", "--data.on_error=skip", "--run.dir=run")
+    assert '"skipped": 2' in Path("run/data.json").read_text()
+
+
+def test_empty_folder(refused):
+    Path("empty").mkdir()
+    assert "data.images=empty" in refused("stage=pretext", "--data.images=empty")

@@ -1,0 +1,27 @@
+"""Fixtures that every part of the tests uses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("real") and not REAL_DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason="the real faces and masks are not on this machine"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real faces and masks, beside the repository."""
+    return REAL_DATA
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from wssl_pl.metrics import InpaintingMetrics, composite, psnr, ssim
+
+
+@pytest.fixture
+def batch():
+    mask = (torch.rand(6, 1, 32, 32) < 0.4).float()
+    return torch.rand(6, 3, 32, 32), torch.rand(6, 3, 32, 32), mask
+
+
+def test_composite_takes_known_pixels_from_the_image_bit_by_bit(batch):
+    prediction, image, mask = batch
+    filled = composite(prediction, image, mask)
+    hole = mask.bool().expand_as(image)
+    assert torch.equal(filled[~hole], image[~hole])
+    assert torch.equal(filled[hole], prediction[hole])
+
+
+def test_raw_and_composited_figures_are_means_over_images_in_uneven_batches(batch):
+    prediction, image, mask = batch
+    metrics = InpaintingMetrics()
+    for part in (slice(0, 4), slice(4, 6)):
+        metrics.update(prediction[part], image[part], mask[part])
+    found = metrics.compute()
+    filled = composite(prediction, image, mask)
+    assert found["psnr"].item() == pytest.approx(psnr(prediction, image).mean().item(), abs=1e-5)
+    assert found["ssim"].item() == pytest.approx(ssim(prediction, image).mean().item(), abs=1e-5)
+    assert found["psnr_composite"].item() == pytest.approx(psnr(filled, image).mean().item(), abs=1e-5)
+    assert found["ssim_composite"].item() == pytest.approx(ssim(filled, image).mean().item(), abs=1e-5)
+    # Random noise everywhere against noise in 40 %: the composite must be the better one by far.
+    assert found["psnr_composite"] > found["psnr"] + 3
+
+
+def test_an_infinite_psnr_is_kept_out_of_the_mean(batch):
+    prediction, image, mask = batch
+    prediction = prediction.clone()
+    prediction[0] = image[0]
+    metrics = InpaintingMetrics()
+    metrics.update(prediction, image, mask)
+    assert metrics.compute()["psnr"].item() == pytest.approx(psnr(prediction[1:], image[1:]).mean().item(), abs=1e-5)

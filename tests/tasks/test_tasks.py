@@ -1,0 +1,125 @@
+import kornia
+import pytest
+import torch
+from PIL import Image, ImageEnhance
+
+from wssl_pl.errors import UsageError
+from wssl_pl.tasks import TASKS, Rotation, Saturation, Sharpness, make_tasks
+
+
+@pytest.fixture
+def images():
+    return torch.rand(8, 3, 32, 32)
+
+
+@pytest.fixture
+def labels():
+    return torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
+
+
+def test_rotating_back_gives_the_image(images, labels):
+    turned = Rotation()(images, labels)
+    for image, before, label in zip(turned, images, labels, strict=True):
+        assert torch.equal(torch.rot90(image, -int(label), dims=(1, 2)), before)
+
+
+def test_rotation_with_other_levels(images):
+    turned = Rotation([0, 180])(images, torch.tensor([0, 1] * 4))
+    assert torch.equal(turned[0], images[0])
+    assert torch.equal(turned[1], images[1].flip(1, 2))
+
+
+def test_saturation_scales_the_saturation_of_hsv(images, labels):
+    changed = Saturation()(images, labels)
+    before, after = kornia.color.rgb_to_hsv(images), kornia.color.rgb_to_hsv(changed)
+    factors = torch.tensor([0, 0.25, 0.75, 1.0])[labels].view(-1, 1, 1)
+    assert torch.allclose(after[:, 1], before[:, 1] * factors, atol=1e-4)
+    assert torch.allclose(after[:, 2], before[:, 2], atol=1e-6)
+
+
+def test_saturation_zero_is_grey_of_the_brightest_channel(images):
+    grey = Saturation()(images, torch.zeros(8, dtype=torch.long))
+    assert torch.allclose(grey, images.amax(dim=1, keepdim=True).expand_as(grey), atol=1e-6)
+
+
+def test_sharpness_equals_pil_inside(images, labels):
+    images = (images * 255).round() / 255
+    changed = Sharpness()(images, labels)
+    for image, before, label in zip(changed, images, labels, strict=True):
+        picture = Image.fromarray((before * 255).byte().permute(1, 2, 0).numpy())
+        expected = ImageEnhance.Sharpness(picture).enhance((0, 0.25, 0.75, 1.0)[label])
+        expected = torch.frombuffer(bytearray(expected.tobytes()), dtype=torch.uint8).view(32, 32, 3).permute(2, 0, 1)
+        difference = (image * 255 - expected.float())[:, 1:-1, 1:-1].abs().max()
+        assert difference <= 1.5  # PIL rounds twice
+
+
+@pytest.mark.parametrize("task", [Saturation, Sharpness])
+def test_the_last_level_leaves_the_image_unchanged(task, images):
+    assert torch.allclose(task()(images, torch.full((8,), 3)), images, atol=1e-6)
+
+
+def test_sharpness_cannot_be_told_from_the_border():
+    # On white noise the smoothing shrinks the spread of every pixel alike; a border left out of it would keep 1.
+    images = 0.5 + 0.1 * torch.randn(64, 3, 32, 32)
+    smooth = Sharpness()(images, torch.zeros(64, dtype=torch.long))
+    ring = torch.ones(32, 32, dtype=torch.bool)
+    ring[1:-1, 1:-1] = False
+    border, inside = smooth[..., ring].std(), smooth[..., ~ring].std()
+    assert images.std() > 1.8 * inside
+    assert border == pytest.approx(inside.item(), rel=0.15)
+
+
+def test_a_classifier_of_the_border_alone_stays_near_chance_between_neighbouring_pixels():
+    # The seam that Kornia leaves: the step from the border to the next row is larger than the steps further in.
+    images = 0.5 + 0.1 * torch.randn(256, 3, 32, 32)
+    smooth = Sharpness()(images, torch.zeros(256, dtype=torch.long))
+    seam = (smooth[..., 0, 4:-4] - smooth[..., 1, 4:-4]).std()
+    further = (smooth[..., 8, 4:-4] - smooth[..., 9, 4:-4]).std()
+    unfiltered = kornia.enhance.sharpness(images, 0.0)
+    assert (unfiltered[..., 0, 4:-4] - unfiltered[..., 1, 4:-4]).std() > 1.5 * further
+    assert seam < 1.1 * further
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_sample_has_its_own_label(name, images, labels):
+    task = TASKS[name]()
+    together = task(images, labels)
+    alone = torch.cat([task(images[i : i + 1], labels[i : i + 1]) for i in range(8)])
+    assert torch.allclose(together, alone, atol=1e-6)
+    assert together.shape == images.shape
+    assert together.dtype == torch.float32
+    assert together.min() >= 0
+    assert together.max() <= 1
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_level_is_equally_likely(name):
+    counts = TASKS[name]().labels(torch.rand(40_000)).bincount()
+    assert len(counts) == 4
+    assert (counts - 10_000).abs().max() < 500
+
+
+def test_labels_at_the_ends_of_the_range():
+    assert Saturation().labels(torch.tensor([0.0, 0.2499, 0.25, 0.99999994])).tolist() == [0, 0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "levels", "message"),
+    [
+        (["rotate"], None, "did you mean rotation"),
+        (["sharpness", "sharpness"], None, "given twice"),
+        ([], None, "none given"),
+        (["saturation"], {"saturation": [0, 1.5]}, r"outside \[0, 1\]"),
+        (["saturation"], {"saturation": [0.5]}, "two or more"),
+        (["saturation"], {"saturation": [0.5, 0.5]}, "two or more"),
+        (["saturation"], {"sharpness": [0, 1]}, "not among the tasks"),
+        (["rotation"], {"rotation": [0, 45]}, "0, 90, 180, 270"),
+    ],
+)
+def test_bad_tasks_and_levels(names, levels, message):
+    with pytest.raises(UsageError, match=message):
+        make_tasks(names, levels)
+
+
+def test_tasks_act_in_one_order_whatever_the_user_types():
+    assert list(make_tasks(["sharpness", "rotation"])) == ["rotation", "sharpness"]

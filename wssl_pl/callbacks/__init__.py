@@ -1,0 +1,18 @@
+"""What happens around training: pictures, confusion matrices, checkpoints, and orderly ends."""
+
+from wssl_pl.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
+from wssl_pl.callbacks.confusion import ConfusionMatrices
+from wssl_pl.callbacks.ends import StopOnInterrupt, StopOnNaN
+from wssl_pl.callbacks.pictures import InpaintingPictures, picture_grid
+from wssl_pl.callbacks.random_state import RandomState
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "ConfusionMatrices",
+    "InpaintingPictures",
+    "RandomState",
+    "StopOnInterrupt",
+    "StopOnNaN",
+    "checkpoint_callbacks",
+    "picture_grid",
+]

@@ -1,0 +1,49 @@
+"""The `wssl` command: finds the verb, runs it, and turns errors of use into one line and exit code 2."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from wssl_pl.errors import TrainingStopped, UsageError
+
+# Verb: the module that runs it, imported only then, and what the short help says of it.
+VERBS = {
+    "train": ("wssl_pl.cli.train", "one of the two stages; the verb may be left out"),
+    "test": ("wssl_pl.cli.test", "a finished downstream model on the test split"),
+    "demo": ("wssl_pl.cli.demo", "both stages on the built-in sample, and a picture of what came out"),
+}
+
+HELP = """\
+WSSL: weighted self-supervised learning for image inpainting
+
+  python train.py stage=pretext 'tasks=[rotation,sharpness]' 'weights=[0.3,0.7]'
+  python train.py stage=downstream ckpt=runs/pretext/<time>/best.ckpt loss=wssl
+  python train.py test ckpt=runs/downstream/<time>/best.ckpt
+  python train.py resume=runs/downstream/<time>/last.ckpt
+
+Verbs:
+{verbs}
+
+key=value and --key=value are the same. Every option of a stage:
+  python train.py stage=pretext --help          and          stage=downstream --help
+"""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line `args`, by default the process's own.
+
+    Raises:
+        SystemExit: with code 2 after an error of use, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if words in ([], ["--help"], ["-h"]):
+        print(HELP.format(verbs="\n".join(f"  {name:<10} {what}" for name, (_, what) in VERBS.items())))
+        return
+    verb = words.pop(0) if words[0] in VERBS else "train"
+    try:
+        importlib.import_module(VERBS[verb][0]).run(words)
+    except (UsageError, TrainingStopped) as error:
+        # A worker process of the loader puts its whole traceback into the message; the cause is its last line.
+        line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
+        print(f"error: {line}", file=sys.stderr, flush=True)
+        raise SystemExit(getattr(error, "exit_code", 2)) from None

@@ -1,0 +1,67 @@
+"""Where a run keeps its files, and how a stopped one is found again."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from wssl_pl.errors import UsageError
+
+# jsonargparse reads `run.dir` from here; processes that Lightning starts for DDP inherit it from the first one.
+RUN_DIR_VARIABLE = "WSSL_RUN__DIR"
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether the folder holds the configuration or a checkpoint of a run."""
+    return (directory / "config.yaml").exists() or any(directory.glob("*.ckpt"))
+
+
+def find_resumed(resume: str, run_dir: str | None) -> Path:
+    """The checkpoint that `resume=` names: a file, a run's folder, or `last` in the folder `run.dir`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if resume == "last":
+        if run_dir is None:
+            raise UsageError("resume=last: say of which run, with --run.dir=runs/<stage>/<time>")
+        path = Path(run_dir) / "last.ckpt"
+    else:
+        path = Path(resume)
+        if path.is_dir():
+            path = path / "last.ckpt"
+    if not path.is_file():
+        raise UsageError(f"resume={resume}: there is no checkpoint {path}")
+    return path
+
+
+def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> Path:
+    """The folder of the run: as given, that of the resumed checkpoint, or a new `runs/<stage>/<time>`.
+
+    Raises:
+        UsageError: the folder holds a run already, and this one does not resume it.
+    """
+    if resumed is not None:
+        if run_dir is None or Path(run_dir).resolve() == resumed.parent.resolve():
+            return resumed.parent
+        if holds_run(Path(run_dir)):
+            raise UsageError(f"run.dir={run_dir} holds another run than resume={resumed}; give a new folder")
+        return Path(run_dir)
+    if run_dir is None:
+        return _unique(Path("runs") / stage / datetime.now().strftime("%Y%m%d-%H%M%S"))
+    directory = Path(run_dir)
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"run.dir={run_dir} is a file; give a folder")
+    # The other processes of a DDP run come second to a folder that the first one has begun to fill.
+    if rank_zero_only.rank == 0 and "LOCAL_RANK" not in os.environ and holds_run(directory):
+        raise UsageError(f"run.dir={run_dir} holds a run already: go on with it by resume=last, or give a new folder")
+    return directory
+
+
+def _unique(directory: Path) -> Path:
+    candidate, number = directory, 1
+    while candidate.exists():
+        number += 1
+        candidate = directory.with_name(f"{directory.name}-{number}")
+    return candidate

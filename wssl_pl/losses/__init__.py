@@ -1,0 +1,7 @@
+"""The losses of the downstream stage: each a function and, where it has settings, a Module over it."""
+
+from wssl_pl.losses.log_cosh import log_cosh
+from wssl_pl.losses.ssim import ssim_loss
+from wssl_pl.losses.wssl import LOSSES, WSSLLoss
+
+__all__ = ["LOSSES", "WSSLLoss", "log_cosh", "ssim_loss"]

@@ -1,0 +1,20 @@
+"""The perceptual part of the paper's loss."""
+
+from torch import Tensor
+
+from wssl_pl.metrics import ssim
+
+
+def ssim_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """`1 - SSIM`, the mean over the batch (the paper, section 3.3.1).
+
+    Twice `kornia.losses.ssim_loss`, which is `(1 - SSIM) / 2`.
+
+    Args:
+        prediction: `(B, 3, H, W)` in [0, 1].
+        target: the same shape.
+
+    Returns:
+        a scalar in [0, 2].
+    """
+    return 1.0 - ssim(prediction, target).mean()

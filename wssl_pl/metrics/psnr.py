@@ -1,0 +1,22 @@
+"""Peak signal-to-noise ratio per image."""
+
+import torch
+from torch import Tensor
+
+
+def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+    """`-10 log10(MSE)` of each image over all its pixels and channels, for a data range of 1.
+
+    Args:
+        prediction: `(B, C, H, W)` in [0, 1].
+        target: the same shape.
+
+    Returns:
+        `(B,)` in decibel, float32; infinite for an image that equals its target.
+
+    Example:
+        >>> psnr(torch.full((1, 3, 8, 8), 0.6), torch.full((1, 3, 8, 8), 0.5))
+        tensor([20.0000])
+    """
+    error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+    return -10.0 * torch.log10(error)

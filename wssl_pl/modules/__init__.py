@@ -1,0 +1,7 @@
+"""The LightningModules that put networks, tasks, losses and metrics together."""
+
+from wssl_pl.modules.checkpoint import read_checkpoint
+from wssl_pl.modules.inpaint import InpaintModule
+from wssl_pl.modules.pretext import PretextModule
+
+__all__ = ["InpaintModule", "PretextModule", "read_checkpoint"]

@@ -1,0 +1,83 @@
+"""Reading checkpoints: never unpickling code, and with one clear line when a file is not what it should be."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wssl_pl.errors import UsageError
+
+
+def read_checkpoint(path: str | Path, stage: str | None = None, name: str = "ckpt") -> dict[str, Any]:
+    """A checkpoint of one of our stages, on the CPU.
+
+    Args:
+        path: the file.
+        stage: `pretext` or `downstream`, when only that one will do.
+        name: what the user called the parameter, for the error message.
+
+    Raises:
+        UsageError: no such file, not a checkpoint, not ours, or of the other stage.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"{name}={path} {what}: give the .ckpt file that a run left (runs/<stage>/<time>/best.ckpt)")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError):
+        if zipfile.is_zipfile(path):
+            reason = "holds more than tensors and plain values, or is damaged: not loaded, since it could run code"
+        else:
+            reason = "is not a checkpoint, or was cut short"
+        raise UsageError(f"{name}={path} {reason}") from None
+    found = checkpoint.get("stage") if isinstance(checkpoint, dict) else None
+    if found is None or "state_dict" not in checkpoint:
+        raise UsageError(f"{name}={path} is not a checkpoint of this project: it does not say its stage")
+    if stage is not None and found != stage:
+        made_by = f"python train.py stage={stage} ..."
+        raise UsageError(f"{name}={path} is a {found} checkpoint; a {stage} one belongs here (made by `{made_by}`)")
+    return checkpoint
+
+
+def check_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Raises `UsageError`, naming keys, unless `state` has exactly the keys and shapes of `module`'s state dict."""
+    own = module.state_dict()
+    problems = []
+    for label, keys in (("missing", own.keys() - state.keys()), ("unexpected", state.keys() - own.keys())):
+        if keys:
+            problems.append(f"{label} {_some(sorted(keys))}")
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if shapes:
+        problems.append(f"other shapes {_some(shapes)}")
+    if problems:
+        raise UsageError(f"{source} does not fit the network: {'; '.join(problems)}")
+
+
+def encoder_state(checkpoint: dict[str, Any], source: str) -> dict[str, Tensor]:
+    """The encoder's part of a pretext checkpoint's state dict; every other key must belong to a head.
+
+    Raises:
+        UsageError: a key that belongs to neither.
+    """
+    encoder, strangers = {}, []
+    for key, value in checkpoint["state_dict"].items():
+        if key.startswith("encoder."):
+            encoder[key.removeprefix("encoder.")] = value
+        elif not key.startswith(("heads.", "weighting.")):
+            strangers.append(key)
+    if strangers:
+        raise UsageError(f"{source} holds keys that are neither the encoder's nor a head's: {_some(strangers)}")
+    return encoder
+
+
+def _some(items: list[str], most: int = 4) -> str:
+    rest = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

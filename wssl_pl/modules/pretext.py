@@ -1,0 +1,133 @@
+"""The pretext stage: one encoder, one head per weighted task."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from wssl_pl.errors import UsageError
+from wssl_pl.modules.base import WSSLModule
+from wssl_pl.networks import TaskHead, UNetEncoder
+from wssl_pl.tasks import make_tasks, normalise_weights
+
+
+class PretextModule(WSSLModule):
+    """Learns to tell how images were changed: a weighted sum of one cross-entropy per task.
+
+    Every active task changes the same image, each with a label of its own for each sample.
+
+    Args:
+        tasks: one or more of rotation, saturation, sharpness.
+        weights: one positive number per task, scaled to sum 1; equal ones if left out.
+        weighting: how weights come about; `fixed` takes them as given.
+        levels: levels by task, e.g. `--model.levels.sharpness=[0,0.5,1]`; the paper's four if left out.
+        width: feature maps of the first encoder stage (64 to 1024 over five stages in the paper).
+        norm: normalisation after each convolution; none in the paper.
+        lr: learning rate of Adam.
+        compile: compile the encoder with torch.compile.
+    """
+
+    stage = "pretext"
+    needs_masks = False
+    monitor = "val/accuracy"
+
+    def __init__(
+        self,
+        tasks: list[str] = ["rotation", "saturation", "sharpness"],  # noqa: B006  (read by the command line, never changed)
+        weights: list[float] | None = None,
+        weighting: Literal["fixed"] = "fixed",
+        levels: dict[str, list[float]] | None = None,
+        width: int = 64,
+        norm: Literal["none", "batch", "group", "instance"] = "none",
+        lr: float = 1e-4,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.check_lr(lr)
+        if width < 1:
+            raise UsageError(f"model.width={width} must be at least 1")
+        made = make_tasks(tasks, levels)
+        classes = {name: len(task.levels) for name, task in made.items()}
+        # A ModuleDict, so that each task's levels travel to the device with the networks.
+        self.tasks = _by_name(made)
+        self.weights = normalise_weights(tasks, weights)
+        self.encoder = UNetEncoder(width, norm)
+        self.heads = _by_name({name: TaskHead(self.encoder.out_channels, count) for name, count in classes.items()})
+        self.val_confusion = _by_name(
+            {name: MulticlassConfusionMatrix(count, validate_args=False) for name, count in classes.items()}
+        )
+        self.val_losses = _by_name({name: MeanMetric() for name in classes})
+        self.finish_networks()
+
+    def networks(self) -> list[nn.Module]:
+        """The encoder."""
+        return [self.encoder]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits `(B, levels)`, float32, by task, of images `(B, 3, H, W)` in [0, 1]."""
+        features, _ = self.encoder(images)
+        return {name: head(features).float() for name, head in self.heads.items()}
+
+    def transform(self, images: Tensor, uniform: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Changes the images by every active task.
+
+        Args:
+            images: `(B, 3, S, S)` in [0, 1].
+            uniform: `(B, K)` uniform random numbers in [0, 1), at least one column per task.
+
+        Returns:
+            the changed images `(B, 3, S, S)`, and the labels `(B,)` by task.
+        """
+        labels = {name: task.labels(uniform[:, column]) for column, (name, task) in enumerate(self.tasks.items())}
+        for name, task in self.tasks.items():
+            images = task(images, labels[name])
+        return images, labels
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        images, labels = self.transform(batch["image"], batch["random"])
+        logits = self(images.contiguous(memory_format=torch.channels_last))
+        return {name: F.cross_entropy(logits[name], labels[name]) for name in logits}, logits, labels
+
+    def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The weighted loss of one batch."""
+        losses, logits, labels = self._losses(batch)
+        loss = self._weighted(losses)
+        self.log("train/loss", loss, prog_bar=True)
+        for name in losses:
+            self.log(f"train/loss/{name}", losses[name])
+            accuracy = (logits[name].detach().argmax(dim=1) == labels[name]).float().mean()
+            self.log(f"train/accuracy/{name}", accuracy)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Adds one batch to the figures of every task."""
+        losses, logits, labels = self._losses(batch)
+        for name in losses:
+            self.val_losses[name].update(losses[name], weight=len(labels[name]))
+            self.val_confusion[name].update(logits[name], labels[name])
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs loss and accuracy per task and their means; the confusion matrices stay for the callback."""
+        losses = {name: metric.compute() for name, metric in self.val_losses.items()}
+        self.confusion = {name: metric.compute() for name, metric in self.val_confusion.items()}
+        accuracies = {name: matrix.diag().sum() / matrix.sum() for name, matrix in self.confusion.items()}
+        figures: dict[str, Any] = {f"val/loss/{name}": loss for name, loss in losses.items()}
+        figures |= {f"val/accuracy/{name}": accuracy for name, accuracy in accuracies.items()}
+        self.log_dict(figures)
+        self.log("val/loss", self._weighted(losses), prog_bar=True)
+        self.log("val/accuracy", torch.stack(list(accuracies.values())).mean(), prog_bar=True)
+        for metric in (*self.val_losses.values(), *self.val_confusion.values()):
+            metric.reset()
+
+
+def _by_name(modules: Mapping[str, nn.Module]) -> Any:
+    """A ModuleDict, typed loosely: PyTorch's own types allow a tensor wherever a module is looked up."""
+    return nn.ModuleDict(modules)

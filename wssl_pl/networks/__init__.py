@@ -1,0 +1,8 @@
+"""The networks: plain `nn.Module`s without losses, optimisers or logging."""
+
+from wssl_pl.networks.blocks import he_initialise
+from wssl_pl.networks.heads import TaskHead
+from wssl_pl.networks.padding import crop_to, pad_to_multiple
+from wssl_pl.networks.unet import UNetDecoder, UNetEncoder, stage_widths
+
+__all__ = ["TaskHead", "UNetDecoder", "UNetEncoder", "crop_to", "he_initialise", "pad_to_multiple", "stage_widths"]

@@ -1,0 +1,54 @@
+"""Building blocks of the U-Net."""
+
+from torch import Tensor, nn
+
+NORMS = ("none", "batch", "group", "instance")
+
+
+def normalisation(name: str, channels: int) -> nn.Module:
+    """A normalisation layer of the given name (one of `NORMS`) over `channels` feature maps.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name == "none":
+        return nn.Identity()
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "group":
+        return nn.GroupNorm(min(8, channels), channels)
+    if name == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    raise ValueError(f"norm={name!r} is not one of {', '.join(NORMS)}")
+
+
+class ConvUnit(nn.Module):
+    """3x3 convolution, normalisation (none in the paper), ReLU: `(B, in, H, W)` to `(B, out, H, W)`."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str = "none") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.norm = normalisation(norm, out_channels)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Feature maps `(B, out, H, W)`."""
+        return self.activation(self.norm(self.conv(features)))
+
+
+def he_initialise(module: nn.Module) -> None:
+    """He-normal weights and zero biases for every convolution and linear layer below `module`, in place.
+
+    Ronneberger et al. 2015, section 3, after He et al. 2015. With PyTorch's default initialisation the ten plain
+    convolutions of the encoder do not train: every head stays at chance.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(layer, nn.ConvTranspose2d):
+            # Stride equals the kernel size, so each output pixel sums over the input channels alone.
+            nn.init.normal_(layer.weight, std=(2.0 / layer.in_channels) ** 0.5)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
