@@ -46,7 +46,7 @@ class StopOnNaN(Callback):
         """Asks before the validation whose checkpoint would replace a good one."""
         self._check(pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Stops when the last step before validation has spoilt the weights."""
         figure = trainer.callback_metrics.get(pl_module.monitor)
         if not trainer.sanity_checking and figure is not None and not torch.isfinite(figure):

@@ -4,8 +4,6 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from wssl_pl.errors import UsageError
 
 # jsonargparse reads `run.dir` from here; processes that Lightning starts for DDP inherit it from the first one.
@@ -54,7 +52,7 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> P
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"run.dir={run_dir} is a file; give a folder")
     # The other processes of a DDP run come second to a folder that the first one has begun to fill.
-    if rank_zero_only.rank == 0 and "LOCAL_RANK" not in os.environ and holds_run(directory):
+    if "LOCAL_RANK" not in os.environ and holds_run(directory):
         raise UsageError(f"run.dir={run_dir} holds a run already: go on with it by resume=last, or give a new folder")
     return directory
 

@@ -27,7 +27,7 @@ class WSSLModule(LightningModule):
 
     def finish_networks(self) -> None:
         """To be called when all networks stand: lays the convolutions' weights out in channels_last."""
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def networks(self) -> list[nn.Module]:
         """The networks that `model.compile` compiles."""

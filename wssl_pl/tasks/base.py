@@ -20,6 +20,7 @@ class PretextTask(nn.Module):
     """
 
     name: ClassVar[str]
+    factors: Tensor
     default_levels: ClassVar[tuple[float, ...]]
 
     def __init__(self, levels: Sequence[float] | None = None) -> None:
