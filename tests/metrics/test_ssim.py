@@ -1,10 +1,9 @@
 import pytest
 import torch
-from kornia.metrics import ssim as kornia_ssim
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from wssl_pl.metrics import ssim
+from wssl_pl.metrics import ssim, ssim_map
 
 
 @pytest.fixture
@@ -18,9 +17,38 @@ def test_agrees_with_torchmetrics(pair):
     assert ssim(*pair).tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_agrees_with_kornia(pair):
-    expected = kornia_ssim(*pair, 11).mean(dim=(1, 2, 3))
-    assert ssim(*pair).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+@pytest.mark.parametrize("size", [(6, 6), (11, 8), (40, 48)])
+def test_map_and_gradient_agree_with_kornia(size):
+    a = torch.rand(2, 3, *size)
+    b = (a + 0.2 * torch.randn_like(a)).clamp(0, 1)
+    maps, gradients = [], []
+    for implementation in ("fast", "kornia"):
+        prediction = a.clone().requires_grad_()
+        maps.append(ssim_map(prediction, b, implementation))
+        # A gradient of another size for each pixel, so that the whole derivative is compared.
+        (maps[-1] * torch.linspace(-1, 1, a.numel()).view_as(a)).sum().backward()
+        gradients.append(prediction.grad)
+    assert torch.allclose(maps[0], maps[1], atol=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5 * gradients[1].abs().max().item())
+
+
+def test_gradient():
+    prediction = torch.rand(2, 2, 7, 9, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(2, 2, 7, 9, dtype=torch.float64)
+    assert torch.autograd.gradcheck(ssim_map, (prediction, target))
+
+
+def test_no_gradient_flows_into_the_target():
+    prediction, target = torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(1, 3, 8, 8, requires_grad=True)
+    ssim(prediction, target).sum().backward()
+    assert target.grad is None
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="fast, kornia"):
+        ssim(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), "slow")
+    with pytest.raises(ValueError, match="at least 6 pixels"):
+        ssim(torch.rand(1, 3, 5, 8), torch.rand(1, 3, 5, 8))
 
 
 def test_interior_agrees_with_scikit_image(pair):
@@ -29,11 +57,19 @@ def test_interior_agrees_with_scikit_image(pair):
         a[0].numpy(), b[0].numpy(), channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
         data_range=1.0, full=True,
     )  # fmt: skip
-    ours = kornia_ssim(a[:1], b[:1], 11)[0]
+    ours = ssim_map(a[:1], b[:1])[0]
     assert torch.allclose(ours[:, 5:-5, 5:-5], torch.from_numpy(full)[:, 5:-5, 5:-5], atol=1e-4)
 
 
-def test_stays_in_float32_under_autocast(pair):
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = ssim(*pair)
-    assert torch.equal(found, ssim(*pair))
+@pytest.mark.parametrize("implementation", ["fast", "kornia"])
+def test_stays_in_float32_under_autocast(pair, implementation):
+    a, b = pair
+    results = []
+    for enabled in (True, False):
+        prediction = a.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            value = ssim(prediction, b, implementation)
+            value.sum().backward()
+        results.append((value, prediction.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
-import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning import LightningModule, Trainer
@@ -275,4 +274,3 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*number of training batches.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    torch.set_float32_matmul_precision("high")

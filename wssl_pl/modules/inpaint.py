@@ -28,6 +28,7 @@ class InpaintModule(WSSLModule):
         width: feature maps of the first stage; the checkpoint's if left out, else 64.
         norm: normalisation after each convolution; the checkpoint's if left out, else none.
         lr: learning rate of Adam.
+        ssim: the SSIM of the loss: `fast`, or `kornia` for the reference.
         compile: compile the networks with torch.compile.
     """
 
@@ -44,6 +45,7 @@ class InpaintModule(WSSLModule):
         width: int | None = None,
         norm: Literal["none", "batch", "group", "instance"] | None = None,
         lr: float = 1e-4,
+        ssim: Literal["fast", "kornia"] = "fast",
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -69,7 +71,7 @@ class InpaintModule(WSSLModule):
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.decoder = UNetDecoder(self.hparams["width"], self.hparams["norm"])
-        self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha)
+        self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim)
         self.val_metrics = InpaintingMetrics()
         self.val_log_cosh = MeanMetric()
         self.finish_networks()
