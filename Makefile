@@ -27,11 +27,11 @@ demo: $(VENV)/.installed  ## train both stages on the built-in sample: runs/demo
 	$(BIN)/python -m wssl_pl demo
 
 test: $(VENV)/.installed-dev  ## all tests, the fast ones first
-	$(BIN)/python -m pytest -q -m "not slow"
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
+	$(BIN)/python -m pytest -q -n auto -m slow
 
 test-fast: $(VENV)/.installed-dev  ## only the tests that take a few seconds
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
 
 lint: $(VENV)/.installed-dev  ## ruff, ruff format and mypy
 	$(BIN)/ruff check .

@@ -1,11 +1,17 @@
 """Fixtures that every part of the tests uses."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+# Several test processes share the cores: threads of each would only wait for those of the others.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):

@@ -1,0 +1,128 @@
+import itertools
+
+import pytest
+import torch
+
+from wssl_pl.errors import UsageError
+from wssl_pl.modules import PretextModule
+from wssl_pl.tasks import TASKS
+
+COMBINATIONS = [combination for size in (1, 2, 3) for combination in itertools.combinations(TASKS, size)]
+
+
+def batch(count=8, size=32):
+    return {"image": torch.rand(count, 3, size, size), "random": torch.rand(count, 16)}
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """Modules that log into a dictionary instead of a trainer."""
+    logged = {}
+    monkeypatch.setattr(PretextModule, "log", lambda self, name, value, **kwargs: logged.__setitem__(name, value))
+    monkeypatch.setattr(PretextModule, "log_dict", lambda self, figures, **kwargs: logged.update(figures))
+    return logged
+
+
+@pytest.mark.parametrize("tasks", COMBINATIONS)
+def test_all_combinations_of_the_paper(tasks, quiet):
+    module = PretextModule(list(tasks), width=4)
+    loss = module.training_step(batch(), 0)
+    loss.backward()
+    assert set(module.heads) == set(tasks)
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert {f"train/loss/{task}" for task in tasks} | {f"train/accuracy/{task}" for task in tasks} <= set(quiet)
+
+
+def test_the_loss_is_the_weighted_sum_of_the_cross_entropies(quiet):
+    module = PretextModule(["sharpness", "rotation"], weights=[0.7, 0.3], width=4)
+    loss = module.training_step(batch(), 0)
+    expected = 0.7 * quiet["train/loss/sharpness"] + 0.3 * quiet["train/loss/rotation"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_an_untrained_head_is_at_chance(quiet):
+    module = PretextModule(width=4)
+    module.training_step(batch(64), 0)
+    for task in TASKS:
+        # log 4 = 1.386, the loss of guessing; a new head is not far off.
+        assert 1.2 < quiet[f"train/loss/{task}"].item() < 2.5
+
+
+def test_labels_belong_to_their_samples():
+    module = PretextModule(["rotation"], width=4)
+    images = torch.rand(16, 3, 32, 32)
+    changed, labels = module.transform(images, torch.rand(16, 16))
+    assert len(labels["rotation"].unique()) > 1
+    for before, after, label in zip(images, changed, labels["rotation"], strict=True):
+        assert torch.equal(torch.rot90(after, -int(label), dims=(1, 2)), before)
+
+
+def test_the_loss_compares_with_the_labels_of_the_same_samples(quiet, monkeypatch):
+    module = PretextModule(["rotation", "saturation"], width=4)
+    data = batch(32)
+    _, labels = module.transform(data["image"], data["random"])
+    # A network that knows the answers: any shuffling of the labels would cost it.
+    knows = {name: 50.0 * torch.nn.functional.one_hot(label, 4).float() for name, label in labels.items()}
+    monkeypatch.setattr(PretextModule, "forward", lambda self, images: knows)
+    assert module.training_step(data, 0).item() < 1e-6
+    assert quiet["train/accuracy/rotation"] == quiet["train/accuracy/saturation"] == 1.0
+
+
+def test_each_task_draws_its_own_label():
+    _, labels = PretextModule(width=4).transform(torch.rand(64, 3, 32, 32), torch.rand(64, 16))
+    for one, other in itertools.combinations(labels.values(), 2):
+        assert not torch.equal(one, other)
+
+
+def test_validation_figures_are_exact_over_uneven_batches(quiet, monkeypatch):
+    module = PretextModule(["saturation"], width=4)
+    batches = [batch(6), batch(2)]
+    whole = {key: torch.cat([part[key] for part in batches]) for key in batches[0]}
+    for number, part in enumerate(batches):
+        module.validation_step(part, number)
+    module.on_validation_epoch_end()
+    separate = dict(quiet)
+    module.validation_step(whole, 0)
+    module.on_validation_epoch_end()
+    for name, value in quiet.items():
+        assert value.item() == pytest.approx(separate[name].item(), abs=1e-5)
+    assert module.confusion["saturation"].sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 0}, "model.width=0"),
+        ({"lr": 0.0}, "model.lr=0.0"),
+        ({"tasks": ["saturation"], "weights": [1.0, 2.0]}, "2 given for 1"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(UsageError, match=message):
+        PretextModule(**{"width": 4, **settings})
+
+
+@pytest.mark.slow
+def test_it_learns():
+    # Chance is 0.25; images that are bright at the top and colourful tell both tasks.
+    module = PretextModule(["rotation", "saturation"], width=8, lr=2e-3)
+    module.log = lambda *args, **kwargs: None
+    optimizer = module.configure_optimizers()
+    ramp = torch.linspace(1, 0.3, 32).view(1, 1, 32, 1)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(count):
+        tint = torch.tensor([0.9, 0.4, 0.3]).view(1, 3, 1, 1)
+        noise = 0.9 + 0.1 * torch.rand(count, 3, 32, 32, generator=generator)
+        return {"image": ramp * tint * noise, "random": torch.rand(count, 16, generator=generator)}
+
+    for _ in range(60):
+        optimizer.zero_grad()
+        module.training_step(draw(32), 0).backward()
+        optimizer.step()
+    with torch.no_grad():
+        data = draw(128)
+        images, labels = module.transform(data["image"], data["random"])
+        logits = module(images)
+    for name, label in labels.items():
+        assert (logits[name].argmax(dim=1) == label).float().mean() > 0.6

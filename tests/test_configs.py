@@ -1,0 +1,27 @@
+"""Every shipped configuration runs, at a small size."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wssl_pl.cli import main
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+SMALL = [
+    "--data.image_size=32", "--data.resize=36", "--data.batch_size=4", "--data.limit=8", "--data.num_workers=0",
+    "--model.width=4", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_configuration_runs(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load(config.read_text())
+    needs_pretext = settings["stage"] == "downstream" and "ckpt" not in settings["model"]
+    if needs_pretext:
+        main(["stage=pretext", *SMALL, "--run.dir=pretext"])
+    main([f"--config={config}", *SMALL, "--run.dir=run", *(["ckpt=pretext/best.ckpt"] if needs_pretext else [])])
+    saved = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert saved["stage"] == settings["stage"]
+    assert saved["model"]["width"] == 4
