@@ -48,8 +48,9 @@ class RunConfigCallback(SaveConfigCallback):
         config = self.config.clone()
         config.run.dir = config.run.resume = None
         self.config = config
-        if trainer.is_global_zero and trainer.log_dir and self.save_to_log_dir:
-            directory = Path(trainer.log_dir)
+        log_dir = trainer.log_dir  # asked by every process, because it is broadcast
+        if trainer.is_global_zero and log_dir:
+            directory = Path(log_dir)
             existing = directory / "config.yaml"
             if existing.exists():
                 existing.replace(_numbered(existing))

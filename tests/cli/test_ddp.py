@@ -1,0 +1,43 @@
+"""Two processes on the CPU measure what one measures; each command line runs on its own, as DDP starts it anew."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "--data.image_size=32", "--data.resize=36", "--data.limit=10", "--data.num_workers=0", "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false", "--trainer.precision=32-true",
+]  # fmt: skip
+
+
+def run(folder, *args):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(ROOT / "train.py"), *args]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def figures(output):
+    return {name: float(value) for name, value in re.findall(r"(val/\w+) (-?[\d.]+)", output)}
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_metrics_of_one(tmp_path):
+    # A learning rate that moves nothing, so that both measure the same weights; 10 images over 2 processes in
+    # batches of 3 would be measured as 12 by a sampler that pads.
+    stage = ["stage=downstream", "ckpt=none", "--model.width=4", "--model.lr=1e-30", "--trainer.max_epochs=1"]
+    one = run(tmp_path, *stage, *SMALL, "--data.batch_size=6", "--run.dir=one")
+    two = run(
+        tmp_path, *stage, *SMALL, "--data.batch_size=3", "--trainer.devices=2", "--trainer.strategy=ddp"
+    )  # fmt: skip
+    assert figures(two) == pytest.approx(figures(one), abs=2e-4)
+    assert {"val/psnr", "val/ssim_composite"} <= set(figures(one))
+    # Both processes shared one folder, made by the first.
+    (folder,) = (tmp_path / "runs" / "downstream").iterdir()
+    assert (folder / "best.ckpt").exists()
