@@ -4,6 +4,7 @@ from wssl_pl.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbac
 from wssl_pl.callbacks.confusion import ConfusionMatrices
 from wssl_pl.callbacks.ends import StopOnInterrupt, StopOnNaN
 from wssl_pl.callbacks.pictures import InpaintingPictures, picture_grid
+from wssl_pl.callbacks.progress import progress_bars
 from wssl_pl.callbacks.random_state import RandomState
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "StopOnNaN",
     "checkpoint_callbacks",
     "picture_grid",
+    "progress_bars",
 ]
