@@ -11,8 +11,8 @@ GPU_REFRESH = 20
 def progress_bars(accelerator: str, configured: Sequence[Callback]) -> list[Callback]:
     """A bar that is drawn every 20 steps for a GPU; none for a CPU, or beside one that was configured.
 
-    Lightning's own bar is drawn after every step and shows the loss, for which the host waits until the GPU has computed
-    it, so that the next step's kernels are not yet there when the GPU could begin with them.
+    Lightning's own bar is drawn after every step and shows the loss, for which the host waits until the GPU has
+    computed it, so that the next step's kernels are not yet there when the GPU could begin with them.
 
     Args:
         accelerator: Lightning's name of it: `auto`, `cpu`, `gpu`, `cuda`, `mps`.
