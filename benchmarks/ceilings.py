@@ -96,7 +96,7 @@ def count_convolution(case: Convolution) -> int:
 def convolution_ceiling(
     stage: str, width: int, size: int, batch: int, device: torch.device, repeats: int, target: float
 ) -> dict[str, Any]:
-    """The stage's convolutions with FLOP/s each, and their sum: `tflops`, and `images_per_s` if nothing else took time."""
+    """The stage's convolutions with FLOP/s each; of all together `tflops`, and `images_per_s` if all else were free."""
     cases = convolutions(stage, width, size)
     timed = {case: statistics.median(time_convolution(case, batch, device, repeats, target)) for case in set(cases)}
     total = sum(timed[case] for case in cases)

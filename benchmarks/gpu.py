@@ -4,9 +4,10 @@
     python benchmarks/gpu.py --small --out /tmp/results          # on a CPU, to see that it runs
 
 Parts: a ceilings of the machine, b training steps, c the Lightning loop, d peak memory (taken along in b), e the ten
-dearest kernels, f float32 against bfloat16. Each is written to `<out>/gpu.json` and `gpu.md` (`gpu_on_cpu`
-without a GPU) as soon as it is done, b case by case; a later call with `--parts` adds to what is there. When `--budget-s` runs out no new part or case is
-begun, and what was left out is listed. From a checkout that is not installed: `PYTHONPATH=. python benchmarks/gpu.py`.
+dearest kernels, f float32 against bfloat16. Each is written to `<out>/gpu.json` and `gpu.md` (`gpu_on_cpu` without a
+GPU) as soon as it is done, b case by case; a later call with `--parts` adds to what is there. When `--budget-s` runs
+out no new part or case is begun, and what was left out is listed. From a checkout that is not installed:
+`PYTHONPATH=. python benchmarks/gpu.py`.
 """
 
 import argparse
@@ -251,7 +252,7 @@ def _loop(
 
 
 def part_f(args: argparse.Namespace, device: torch.device, report: Report) -> None:
-    """Losses of the same steps on the same data in float32 and in bfloat16; and of other initial weights, as a scale."""
+    """Losses of the same steps on the same data in float32 and bfloat16; and of other initial weights, as a scale."""
     batches = list(host_batches(args.images, args.curve_batch, args.size, args.resize, args.curve_steps))
     figures: dict[str, Any] = {}
     for stage in STAGES:
@@ -333,7 +334,9 @@ def dearest(profiler: torch.profiler.profile, device: torch.device, most: int = 
         # Operators carry the time of the kernels they start, and so do marks such as `Optimizer.step`: only the kernels
         # themselves are counted.
         cuda = torch.autograd.DeviceType.CUDA
-        events = [event for event in events if event.device_type == cuda and not event.is_user_annotation]
+        events = [
+            event for event in events if event.device_type == cuda and not getattr(event, "is_user_annotation", False)
+        ]
     own = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     rows = sorted(((getattr(event, own), event) for event in events), key=lambda row: -row[0])
     total = sum(taken for taken, _ in rows) or 1.0
@@ -364,13 +367,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             parser.add_argument(f"--{name.replace('_', '-')}", type=float if name == "target" else int)
     parser.add_argument("--loop-batch", type=int, help="the batch of part c; the best of part b if left out")
     parser.add_argument("--loop-repeats", type=int, default=2)
-    parser.add_argument("--loop-args", nargs="*", default=[], help="more options of train.py for part c")
+    parser.add_argument("--loop-args", default="", help="more options of train.py for part c, in one string")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     for name, value in (SMALL if args.small else FULL).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    args.loop_args = args.loop_args.split()
     args.variants, args.parts = args.variants.split(","), args.parts.split(",")
     unknown = set(args.parts) - {*PARTS, "d"} or set(args.variants) - {"eager", "compiled", "whole"}
     if unknown:

@@ -31,8 +31,9 @@ def as_markdown(data: dict[str, Any]) -> str:
     versions = ", ".join(f"{key} {about[key]}" for key in ("driver", "cuda", "cudnn", "torch", "lightning", "python"))
     text = [
         f"# Training speed on {about['device']}",
-        f"{about['date']}; {versions}; precision {about['precision']}. Width {settings['width']}, {settings['size']} px, "
-        f"channels_last, cuDNN benchmark {settings['cudnn_benchmark']}, compile mode {settings['compile_mode']}.",
+        f"{about['date']}; {versions}; precision {about['precision']}. Width {settings['width']}, "
+        f"{settings['size']} px, channels_last, cuDNN benchmark {settings['cudnn_benchmark']}, "
+        f"compile mode {settings['compile_mode']}.",
     ]
     if "flops_per_image" in data:
         counted = ", ".join(f"{stage} {flops / 1e9:.3g}" for stage, flops in data["flops_per_image"].items())

@@ -28,6 +28,7 @@ from wssl_pl.data.dataset import PairedDataset
 from wssl_pl.data.images import ArrayImages, Failure
 from wssl_pl.data.sources import Images
 from wssl_pl.devices import choose_precision
+from wssl_pl.errors import DataError
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
 
@@ -167,6 +168,8 @@ class ImagesInMemory(Callback):
             if old.images.in_memory:
                 return
             array = decode(old.images, len(old))
+            if len(array) < len(old):
+                raise DataError(f"{len(old) - len(array)} of {len(old)} images cannot be decoded: replace them")
         old.images = Repeated(array, self.length or len(array))
 
 
