@@ -118,6 +118,34 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_exactly(train, monkeypatch, cap
     assert same(weights("whole/last.ckpt"), weights("parts/last.ckpt"))
 
 
+@pytest.mark.parametrize("steps", [[3, 4], [0, 3, 7, 8], [7, 11]])
+def test_a_run_that_is_stopped_again_and_again_goes_on_exactly(train, monkeypatch, steps):
+    # Four steps an epoch: 3, 7 and 11 are the last ones of theirs, after which a run stops at the epoch's end.
+    args = ["stage=pretext", "tasks=rotation", "--model.lr=0.001"]
+    train(*args, "--run.dir=whole", epochs=3)
+    original = PretextModule.training_step
+    left = list(steps)
+
+    def interrupted(self, batch, batch_idx):
+        if left and self.global_step == left[0]:
+            left.pop(0)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(PretextModule, "training_step", interrupted)
+    call = [*args, "--run.dir=parts"]
+    for step in [step for step in steps if step != 11]:
+        with pytest.raises(SystemExit):
+            train(*call, epochs=3)
+        assert read_checkpoint("parts/last.ckpt")["global_step"] == step + 1
+        call = ["resume=parts/last.ckpt"]
+    train(*call, epochs=3)
+    assert not left
+    assert same(weights("whole/last.ckpt"), weights("parts/last.ckpt"))
+    best = [read_checkpoint(f"{run}/best.ckpt")["global_step"] for run in ("whole", "parts")]
+    assert best[0] == best[1]
+
+
 def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_good_checkpoint(train, monkeypatch, refused):
     original = PretextModule.training_step
 

@@ -66,8 +66,24 @@ class StopOnNaN(Callback):
         raise TrainingStopped(f"{what}; {kept}; try a lower learning rate than model.lr={pl_module.hparams['lr']}")
 
 
+def stop_fits(trainer: Trainer) -> bool:
+    """Whether a checkpoint after this batch goes on exactly: not after the last batch of an epoch.
+
+    A run resumed from there leaves out the epoch's validation, and Lightning 2.6 counts its epochs wrongly afterwards,
+    so that it repeats batches when it is stopped and resumed once more. At the epoch's end it can be stopped again.
+    """
+    return not trainer.is_last_batch
+
+
+def is_last_epoch(trainer: Trainer) -> bool:
+    """Whether training is over with this epoch."""
+    return trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+
+
 class StopOnInterrupt(Callback):
     """Ctrl-C ends training after the current batch with a checkpoint; a second Ctrl-C ends it at once.
+
+    After the last batch of an epoch the epoch is brought to its end first.
 
     During validation, and with several processes, which may stand at different batches, training ends at once and
     the checkpoint of the last epoch's end is the one to go on from.
@@ -76,11 +92,12 @@ class StopOnInterrupt(Callback):
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self._asked = False
+        self._epoch_first = False
         self._previous: Any = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over Ctrl-C; only a process's main thread may."""
-        self._asked = False
+        self._asked = self._epoch_first = False
         if threading.current_thread() is threading.main_thread():
             self._gentle = trainer.world_size == 1
             self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
@@ -102,13 +119,23 @@ class StopOnInterrupt(Callback):
     ) -> None:
         """Writes the checkpoint, when asked to stop, between two batches, where the state is whole."""
         if self._asked:
-            trainer.save_checkpoint(self._last())
-            raise Interrupted(self._how_to_resume(self._last()))
+            if stop_fits(trainer):
+                self._save_and_stop(trainer)
+            self._epoch_first = True
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Stops in the middle of a validation, which a resumed run will not miss."""
-        if self._asked:
+        if self._asked and not self._epoch_first:
             raise Interrupted(self._how_to_resume(self._last()))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops after the validation that belonged to the batch; after the last epoch training ends anyway."""
+        if self._asked and not is_last_epoch(trainer):
+            self._save_and_stop(trainer)
+
+    def _save_and_stop(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self._last())
+        raise Interrupted(self._how_to_resume(self._last()))
 
     def _last(self) -> Path:
         return Path(self.directory) / "last.ckpt"

@@ -152,6 +152,8 @@ class WSSLCLI(LightningCLI):
         config = self.config_init.trainer
         if config.enable_checkpointing is not False:
             mine += callbacks.checkpoint_callbacks(directory, self.model.monitor)
+        if config.enable_progress_bar is not False:
+            mine += callbacks.progress_bars(str(config.accelerator), config.callbacks or [])
         config.callbacks = [*(config.callbacks or []), *mine]
         config.plugins = [*(config.plugins or []), callbacks.AtomicCheckpointIO()]
         if config.logger in (None, True):
