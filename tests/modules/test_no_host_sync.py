@@ -78,9 +78,6 @@ def traced(module):
 def module(request):
     if request.param == "pretext":
         return PretextModule(width=2)
-    if request.param == "wssl":
-        reason = "Kornia's SSIM copies the width of its Gaussian to the device at every call"
-        request.applymarker(pytest.mark.xfail(raises=(CopyBetweenHostAndDevice, RuntimeError), reason=reason))
     return InpaintModule(ckpt="none", width=2, loss=request.param)
 
 

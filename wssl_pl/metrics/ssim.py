@@ -58,16 +58,13 @@ def ssim_map(prediction: Tensor, target: Tensor, implementation: str = "fast") -
 @lru_cache(maxsize=32)
 def _blur_matrix(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The Gaussian filter of one side with reflect padding, as a banded matrix `(size, size)`."""
-    offsets = torch.arange(WINDOW) - RADIUS
-    weights = torch.exp(-(offsets.double() ** 2) / (2 * SIGMA**2))
-    weights /= weights.sum()
-    rows = torch.arange(size)
-    matrix = torch.zeros(size, size, dtype=torch.float64)
-    for offset, weight in zip(offsets.tolist(), weights, strict=True):
-        columns = (rows + offset).abs()
-        columns = torch.where(columns >= size, 2 * (size - 1) - columns, columns)
-        matrix.index_put_((rows, columns), weight.expand(size), accumulate=True)
-    return matrix.to(device, dtype)
+    # Built on the device: a copy from the host would make it wait.
+    offsets = torch.arange(WINDOW, device=device) - RADIUS
+    weights = torch.exp(-(offsets.to(dtype) ** 2) / (2 * SIGMA**2))
+    columns = (torch.arange(size, device=device).unsqueeze(1) + offsets).abs()
+    columns = torch.where(columns >= size, 2 * (size - 1) - columns, columns)
+    matrix = torch.zeros(size, size, device=device, dtype=dtype)
+    return matrix.scatter_add_(1, columns, (weights / weights.sum()).expand(size, WINDOW))
 
 
 def _blur(maps: Tensor, transposed: bool = False) -> Tensor:
