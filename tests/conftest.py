@@ -11,6 +11,7 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # Several test processes share the cores: threads of each would only wait for those of the others.
 if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

@@ -1,4 +1,7 @@
-"""Which precision suits the device, and why."""
+"""Which precision suits the device, and how many threads a CPU gives."""
+
+import os
+from pathlib import Path
 
 import torch
 
@@ -7,6 +10,30 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX), so that it is faster than float32."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def choose_threads(processes: int = 1) -> int:
+    """Threads for each of `processes` that train on this CPU: its cores, as far as this process may use them.
+
+    The scheduler's affinity and the quota of a container count, which PyTorch does not look at; a second thread on a
+    core's other half does not help a convolution, so physical cores are counted where the machine tells them.
+    `OMP_NUM_THREADS` is taken as it is.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    physical = torch.cpu.get_capabilities().get("num_physical_cores") or usable
+    return max(1, min(usable, physical, _quota(usable)) // max(1, processes))
+
+
+def _quota(default: int, path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """The cores that a Linux control group grants, rounded up; `default` without a limit."""
+    try:
+        quota, period = path.read_text().split()
+        return max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        # No such file, or "max" where a number would stand.
+        return default
 
 
 def choose_precision(accelerator: str = "auto") -> tuple[str, str]:

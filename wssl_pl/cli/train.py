@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_origin
 
+import torch
 import yaml
 from jsonargparse import ArgumentError
 from lightning import LightningModule, Trainer
@@ -20,7 +21,7 @@ from wssl_pl import callbacks
 from wssl_pl.cli.grammar import Words, as_list, check_known, read_words
 from wssl_pl.cli.run_directory import RUN_DIR_VARIABLE, choose_directory, find_resumed
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.devices import choose_precision
+from wssl_pl.devices import choose_precision, choose_threads
 from wssl_pl.errors import UsageError
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
@@ -134,6 +135,8 @@ class WSSLCLI(LightningCLI):
         resume = self.config.run.resume
         self.resumed = find_resumed(resume, self.config.run.dir) if resume else None
         self.directory = choose_directory(self.stage, self.config.run.dir, self.resumed)
+        devices = self.config.trainer.devices
+        torch.set_num_threads(choose_threads(int(devices) if str(devices).isdigit() else 1))
         if self.config.trainer.precision is None:
             self.config.trainer.precision, self.reason = choose_precision(str(self.config.trainer.accelerator))
         else:
