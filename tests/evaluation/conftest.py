@@ -1,17 +1,11 @@
-"""A small pairs folder of the built-in sample, and a method made for the test."""
+"""A small pairs folder of the built-in sample."""
 
 import shutil
 
 import pytest
-import torch
+from small_data import Noisy, sample_data
 
-from wssl_pl.data import WSSLDataModule
 from wssl_pl.evaluation.pairs import Pairs, write_pairs
-
-
-def sample_data(size=48, limit=8, **kwargs):
-    settings = {"images": "sample", "masks": "sample", "hole_ratio": (0.1, 0.5)} | kwargs
-    return WSSLDataModule(image_size=size, resize=size + 8, limit=limit, **settings)
 
 
 @pytest.fixture(scope="session")
@@ -23,26 +17,6 @@ def made_once(tmp_path_factory):
 def pairs(made_once, tmp_path):
     """Eight pairs of 48 px in a folder of the test's own."""
     return Pairs.open(shutil.copytree(made_once, tmp_path / "pairs"))
-
-
-class Noisy:
-    """The image it is given, holes grey, with noise all over."""
-
-    name, notes = "noisy", []
-
-    def __init__(self, noise=0.1):
-        self.noise = noise
-
-    def __call__(self, names, images, masks):
-        # Drawn for each name, so that batches and examples see the same noise.
-        drawn = []
-        for name in names:
-            generator = torch.Generator().manual_seed(int(name))
-            drawn.append(torch.randn(images.shape[1:], generator=generator))
-        return (torch.where(masks > 0.5, 0.5, images) + self.noise * torch.stack(drawn)).clamp(0, 1)
-
-    def describe(self):
-        return {"method": "noisy"}
 
 
 @pytest.fixture

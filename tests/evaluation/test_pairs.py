@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
+from small_data import sample_data
 
-from tests.evaluation.conftest import sample_data
 from wssl_pl.errors import DataError, UsageError
 from wssl_pl.evaluation.bins import bin_of
 from wssl_pl.evaluation.pairs import Pairs, assign_masks, write_pairs
