@@ -99,7 +99,8 @@ def opencv_fill(flag: str) -> Fill:
 
     def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         pixels = np.round(image * 255).astype(np.uint8)
-        return cv2.inpaint(pixels, mask.astype(np.uint8), RADIUS, getattr(cv2, flag)).astype(np.float32) / 255
+        filled = cv2.inpaint(pixels, mask.astype(np.uint8), RADIUS, getattr(cv2, flag))
+        return filled.astype(np.float32) / np.float32(255)
 
     return fill
 

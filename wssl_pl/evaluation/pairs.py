@@ -99,11 +99,13 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
             image = np.ascontiguousarray(image[margin : margin + side, margin : margin + side])
             mask = hole * np.uint8(255)
             pixels.update(name.encode() + image.tobytes() + mask.tobytes())
-            files = [f"images/{name}.png", f"masks/{name}.png"]
-            hashes = [_save(array, folder / file) for array, file in zip((image, mask), files, strict=True)]
+            image_file, mask_file = f"images/{name}.png", f"masks/{name}.png"
+            hashes = _save(image, folder / image_file), _save(mask, folder / mask_file)
             ratio = float(ratios[chosen[index]])
             source = Path(images.paths[index]).name if isinstance(images, FileImages) else ""
-            pairs.append(Pair(name, *files, round(ratio, 6), bin_of(ratio), *hashes, source))
+            pairs.append(
+                Pair(name, image_file, mask_file, round(ratio, 6), bin_of(ratio), hashes[0], hashes[1], source)
+            )
     with (folder / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

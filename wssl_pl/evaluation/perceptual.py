@@ -20,7 +20,7 @@ FID_MISSING = (
     "not measured: give inception_weights=FILE, torch-fidelity's Inception weights "
     "(https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth)"
 )
-FIRST_CONVOLUTION = {(64, 3, 11, 11): "alex", (64, 3, 3, 3): "vgg"}
+FIRST_CONVOLUTION: dict[tuple[int, ...], str] = {(64, 3, 11, 11): "alex", (64, 3, 3, 3): "vgg"}
 
 
 class LPIPS:
