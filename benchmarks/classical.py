@@ -142,7 +142,9 @@ def main() -> None:
                 span = f"{cell['difference']:+.2f} [{cell['low']:+.2f}, {cell['high']:+.2f}]"
                 rows.append([name, span, f"{cell['won']:.0%}"])
             lines += ["Paired, image by image:", "", *markdown(rows), ""]
-        result["protocols"][protocol] = {"pairs": pairs.manifest["hash"], "summaries": summaries}
+        kept = ("counts", "figures", "seconds_per_image", "machine")
+        figures = {name: {key: summary[key] for key in kept} for name, summary in summaries.items()}
+        result["protocols"][protocol] = {"pairs": pairs.manifest["hash"], "methods": figures}
     known = result["machine"]
     lines += ["## What each is good at", "", GOOD_AT]
     lines += [

@@ -9,9 +9,9 @@ import numpy as np
 
 from wssl_pl.errors import UsageError
 from wssl_pl.evaluation.bootstrap import intervals
-from wssl_pl.evaluation.evaluate import Table, read_table
 from wssl_pl.evaluation.figures import FIGURES, LOWER_IS_BETTER
 from wssl_pl.evaluation.report import arrow, markdown
+from wssl_pl.evaluation.table import Table, read_table
 
 
 def compare(folders: Sequence[str | Path], seed: int = 0) -> dict[str, Any]:

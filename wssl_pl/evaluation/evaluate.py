@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import platform
 import time
@@ -17,16 +16,14 @@ import torch
 from torch import Tensor
 
 from wssl_pl.errors import UsageError
-from wssl_pl.evaluation.bins import BINS
-from wssl_pl.evaluation.bootstrap import RESAMPLES, intervals
+from wssl_pl.evaluation.bootstrap import RESAMPLES
 from wssl_pl.evaluation.figures import FIGURES, MS_SSIM_MISSING, as_picture, measure
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.pairs import Pair, Pairs
 from wssl_pl.evaluation.perceptual import FID, FID_MISSING, LPIPS, LPIPS_MISSING
+from wssl_pl.evaluation.table import COLUMNS, cell, plain, read_table, summarise, write_parquet
 from wssl_pl.metrics import composite
 from wssl_pl.metrics.ms_ssim import SMALLEST
-
-COLUMNS = ("name", "mask", "ratio", *FIGURES, "bin")
 
 
 @dataclass
@@ -48,30 +45,6 @@ class Settings:
     lpips_weights: str | None = None
     inception_weights: str | None = None
     seed: int = 0
-
-
-@dataclass
-class Table:
-    """Figures per image as read back from `per_image.csv`.
-
-    Attributes:
-        names: of the pairs, `(images,)`.
-        bins: ratio bins, `(images,)`.
-        values: `(images, figures)` in the order of `FIGURES`; NaN where there is none.
-    """
-
-    names: np.ndarray
-    bins: np.ndarray
-    values: np.ndarray
-
-    def column(self, figure: str) -> np.ndarray:
-        """One figure of all images."""
-        return self.values[:, FIGURES.index(figure)]
-
-    def groups(self) -> dict[str, np.ndarray]:
-        """`all` and each bin that holds images, as selections of rows."""
-        selections = {name: self.bins == name for name in BINS}
-        return {"all": np.ones(len(self.names), bool)} | {k: v for k, v in selections.items() if v.any()}
 
 
 def evaluate(pairs: Pairs, method: Method, out: str | Path, settings: Settings | None = None) -> dict[str, Any]:
@@ -122,7 +95,7 @@ def evaluate(pairs: Pairs, method: Method, out: str | Path, settings: Settings |
                     fid.update(prediction, filled, image)
             columns = {name: values.tolist() for name, values in figures.items()}
             for number, pair in enumerate(batch):
-                numbers = [_cell(columns[name][number]) if name in columns else "" for name in FIGURES]
+                numbers = [cell(columns[name][number]) if name in columns else "" for name in FIGURES]
                 writer.writerow([pair.name, pair.mask, pair.ratio, *numbers, pair.bin])
     table = read_table(folder)
     write_parquet(folder)
@@ -131,7 +104,7 @@ def evaluate(pairs: Pairs, method: Method, out: str | Path, settings: Settings |
         "pairs": pairs.describe() | {"evaluated": len(table.names)},
         "counts": {name: int(rows.sum()) for name, rows in table.groups().items()},
         "figures": summarise(table, settings.seed),
-        "fid": {name: _plain(value) for name, value in fid.compute().items()} if fid is not None else None,
+        "fid": {name: plain(value) for name, value in fid.compute().items()} if fid is not None else None,
         "notes": notes,
         "seconds_per_image": clock.seconds / max(len(table.names), 1),
         "bootstrap": {"resamples": RESAMPLES, "level": 0.95, "seed": settings.seed},
@@ -194,57 +167,6 @@ def _read_ahead(
             if number + 1 < len(batches):
                 waiting = pool.submit(pairs.read, batches[number + 1])
             yield batch, image.to(settings.device).float().div_(255), mask.to(settings.device).float()
-
-
-def _cell(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.6f}"
-
-
-def read_table(folder: Path) -> Table:
-    """Reads `per_image.csv` back: a handful of numbers per image."""
-    names, bins, values = [], [], []
-    with (folder / "per_image.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            names.append(row["name"])
-            bins.append(row["bin"])
-            values.append([float(row[figure]) if row[figure] else math.nan for figure in FIGURES])
-    return Table(np.array(names), np.array(bins), np.array(values, np.float64).reshape(-1, len(FIGURES)))
-
-
-def write_parquet(folder: Path) -> None:
-    """The same table as Parquet: text, float64, and null where the CSV is empty."""
-    import pyarrow as pa
-    from pyarrow import csv as arrow_csv
-    from pyarrow import parquet
-
-    kinds = {name: pa.string() if name in ("name", "mask", "bin") else pa.float64() for name in COLUMNS}
-    options = arrow_csv.ConvertOptions(column_types=kinds, strings_can_be_null=False)
-    parquet.write_table(
-        arrow_csv.read_csv(folder / "per_image.csv", convert_options=options), folder / "per_image.parquet"
-    )
-
-
-def summarise(table: Table, seed: int) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """By group (`all` and the bins) and figure: mean, interval, and how many were kept out and why."""
-    found: dict[str, dict[str, dict[str, float | int | None]]] = {}
-    for group, rows in table.groups().items():
-        values = table.values[rows]
-        mean, low, high = intervals(values, seed)
-        found[group] = {
-            figure: {
-                "mean": _plain(mean[number]),
-                "low": _plain(low[number]),
-                "high": _plain(high[number]),
-                "infinite": int(np.isinf(values[:, number]).sum()),
-                "undefined": int(np.isnan(values[:, number]).sum()),
-            }
-            for number, figure in enumerate(FIGURES)
-        }
-    return found
-
-
-def _plain(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def machine() -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The pictures of a report, as PNG bytes."""
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,10 +9,8 @@ from PIL import Image
 from wssl_pl.evaluation.bins import BINS
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.evaluation.table import Table
 from wssl_pl.metrics import composite
-
-if TYPE_CHECKING:
-    from wssl_pl.evaluation.evaluate import Table
 
 SHOWN = {
     "psnr_composite": "PSNR composite (dB)",
@@ -25,7 +22,7 @@ HOLE_GREY = 0.5
 GAP = 3
 
 
-def box_plots(table: "Table") -> bytes:
+def box_plots(table: Table) -> bytes:
     """One panel per figure, one box per ratio bin: median, quartiles, whiskers of 1.5 box heights."""
     from matplotlib.figure import Figure
 

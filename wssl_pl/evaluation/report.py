@@ -5,7 +5,7 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,7 @@ from wssl_pl.evaluation.figures import FIGURES, LOWER_IS_BETTER
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.plots import box_plots, strip
-
-if TYPE_CHECKING:
-    from wssl_pl.evaluation.evaluate import Table
+from wssl_pl.evaluation.table import Table
 
 LABELS = {
     "psnr": "PSNR", "psnr_composite": "PSNR composite", "psnr_hole": "PSNR hole",
@@ -36,7 +34,7 @@ Cells = list[list[str]]
 
 
 def write_report(
-    folder: Path, summary: dict[str, Any], table: "Table", pairs: Pairs, method: Method, device: torch.device
+    folder: Path, summary: dict[str, Any], table: Table, pairs: Pairs, method: Method, device: torch.device
 ) -> None:
     """Writes both reports, and the pictures that the Markdown one shows.
 
@@ -176,7 +174,7 @@ def page(
     out.write(f"</ul><p>{safe(READING)}</p><table><thead><tr>")
     out.write("".join(f"<th>{safe(cell)}</th>" for cell in cells[0]) + "</tr></thead><tbody>")
     for row in cells[1:]:
-        out.write("<tr>" + "".join(f"<td>{safe(cell)}</td>" for cell in row) + "</tr>")
+        out.write("<tr>" + "".join(f"<td>{safe(cell).replace(' [', '<br><small>[')}</td>" for cell in row) + "</tr>")
     out.write("</tbody></table>")
     out.write("".join(f"<p class='note'>{safe(note)}</p>" for note in notes))
     out.write(f"<h2>By hole ratio</h2><img alt='Box plots by hole ratio' src='{data_uri(boxes)}'>")
