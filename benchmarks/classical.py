@@ -4,7 +4,7 @@
 
 Two protocols on the same faces: QD-style masks of 30 to 50 %, and NVIDIA's masks from 0 to 60 % by bin. Each method's
 result is kept below `--work`, so that a run that was stopped goes on where it stood; `--limit` takes the first pairs
-alone, `--slow-limit` those of biharmonic, which takes seconds to minutes per image. Without `--data` the built-in
+alone, `--slow-limit` those of biharmonic, the slowest. Without `--data` the built-in
 sample is measured. Writes `NAME.md` and `NAME.json` in benchmarks/results.
 """
 
@@ -33,7 +33,7 @@ GOOD_AT = """\
   scratches, smears that meet in streaks in wide holes.
 - **Navier-Stokes** carries on the lines of equal brightness: thin holes across smooth edges; much like Telea elsewhere.
 - **Biharmonic** solves for the smoothest surface through the border's values and slopes: the most exact of the four
-  where shading is smooth, far slower, and its wide holes are blurs or overshoot.
+  where shading is smooth, and the slowest; its wide holes are blurs or overshoot.
 - None of them knows faces: in a hole that hides an eye or the mouth only a trained model puts one there, so judge wide
   holes by the pictures of the report and by figures of the hole, not by the PSNR of an image that is mostly known.
 """
@@ -150,7 +150,7 @@ def main() -> None:
     lines += [
         "In brackets 95 % bootstrap intervals of the mean over images. Raw and composite of the classical methods are "
         "the same: they leave known pixels alone. Time is the method's own, on "
-        f"{known['cores']} cores (shared, so read it to a factor of two), torch {known['torch']}.",
+        f"{known['cores']} cores that did other work too (read it to a factor of a few), torch {known['torch']}.",
         "",
     ]
     folder = Path(__file__).parent / "results"
