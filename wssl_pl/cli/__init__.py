@@ -10,6 +10,8 @@ from wssl_pl.errors import TrainingStopped, UsageError
 VERBS = {
     "train": ("wssl_pl.cli.train", "one of the two stages; the verb may be left out"),
     "test": ("wssl_pl.cli.test", "a finished downstream model on the test split"),
+    "pairs": ("wssl_pl.cli.pairs", "a folder of fixed images and masks, for any program to run on"),
+    "evaluate": ("wssl_pl.cli.evaluate", "a model, a classical method or other programs' pictures on fixed pairs"),
     "demo": ("wssl_pl.cli.demo", "both stages on the built-in sample, and a picture of what came out"),
 }
 

@@ -255,11 +255,11 @@ def complete_lists(words: Words, actions: Mapping[str, Any]) -> None:
 
 
 def _takes_list(action: Any) -> bool:
-    """Whether the parser's option takes a list and nothing else that could hold a comma."""
+    """Whether the parser's option takes a list or a tuple and nothing else that could hold a comma."""
     hint = getattr(action, "_typehint", None)
-    options = getattr(hint, "__args__", ()) if get_origin(hint) is not list else (hint,)
+    options = getattr(hint, "__args__", ()) if get_origin(hint) not in (list, tuple) else (hint,)
     kinds = [get_origin(option) or option for option in options]
-    return list in kinds and not {str, dict} & set(kinds)
+    return bool({list, tuple} & set(kinds)) and not {str, dict} & set(kinds)
 
 
 def first_lines(message: str, most: int = 2) -> str:

@@ -6,7 +6,6 @@ contains the reflect padding, and the derivative is written down, so that the ba
 target costs nothing there. `benchmarks/ssim.py` measures both.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,9 +13,8 @@ from kornia.metrics import ssim as kornia_ssim_map
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004, section III-B
-C1, C2 = 0.01**2, 0.03**2  # for a data range of 1
-RADIUS = WINDOW // 2
+from wssl_pl.metrics.gaussian import C1, C2, WINDOW, blur
+
 IMPLEMENTATIONS = ("fast", "kornia")
 
 
@@ -44,8 +42,6 @@ def ssim_map(prediction: Tensor, target: Tensor, implementation: str = "fast") -
     """The SSIM of every pixel, `(B, C, H, W)`; arguments and errors as for `ssim`."""
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation={implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}")
-    if min(prediction.shape[-2:]) <= RADIUS:
-        raise ValueError(f"SSIM needs sides of at least {RADIUS + 1} pixels, got {tuple(prediction.shape[-2:])}")
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     # TensorFloat-32 keeps 10 bits of the products, too few for the difference that a variance is.
     rounds_products = prediction.is_cuda and torch.get_float32_matmul_precision() != "highest"
@@ -53,26 +49,6 @@ def ssim_map(prediction: Tensor, target: Tensor, implementation: str = "fast") -
         if implementation == "kornia" or rounds_products:
             return kornia_ssim_map(prediction.to(dtype), target.to(dtype), WINDOW, max_val=1.0, padding="same")
         return _SSIMMap.apply(prediction.to(dtype), target.detach().to(dtype))
-
-
-@lru_cache(maxsize=32)
-def _blur_matrix(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The Gaussian filter of one side with reflect padding, as a banded matrix `(size, size)`."""
-    # Built on the device: a copy from the host would make it wait.
-    offsets = torch.arange(WINDOW, device=device) - RADIUS
-    weights = torch.exp(-(offsets.to(dtype) ** 2) / (2 * SIGMA**2))
-    columns = (torch.arange(size, device=device).unsqueeze(1) + offsets).abs()
-    columns = torch.where(columns >= size, 2 * (size - 1) - columns, columns)
-    matrix = torch.zeros(size, size, device=device, dtype=dtype)
-    return matrix.scatter_add_(1, columns, (weights / weights.sum()).expand(size, WINDOW))
-
-
-def _blur(maps: Tensor, transposed: bool = False) -> Tensor:
-    """Filters maps `(N, H, W)` along both sides; `transposed` is the derivative of that."""
-    rows, columns = (_blur_matrix(size, maps.device, maps.dtype) for size in maps.shape[-2:])
-    if transposed:
-        rows, columns = rows.T, columns.T
-    return rows @ (maps @ columns.T)
 
 
 class _SSIMMap(torch.autograd.Function):
@@ -91,7 +67,7 @@ class _SSIMMap(torch.autograd.Function):
     def forward(ctx: Any, prediction: Tensor, target: Tensor) -> Tensor:
         height, width = prediction.shape[-2:]
         x, y = prediction.reshape(-1, height, width), target.reshape(-1, height, width)
-        p, q, a, b, c = _blur(torch.cat([x, y, x * x, y * y, x * y])).split(len(x))
+        p, q, a, b, c = blur(torch.cat([x, y, x * x, y * y, x * y])).split(len(x))
         pq, pp, qq = p * q, p * p, q * q
         a1, a2 = 2 * pq + C1, 2 * (c - pq) + C2
         b1, b2 = pp + qq + C1, (a - pp) + (b - qq) + C2
@@ -108,5 +84,5 @@ class _SSIMMap(torch.autograd.Function):
         x, y, by_p, minus_by_a, half_by_c = ctx.saved_tensors
         with torch.autocast(gradient.device.type, enabled=False):
             g = gradient.reshape(x.shape)
-            direct, square, product = _blur(torch.cat([g * by_p, g * minus_by_a, g * half_by_c]), True).split(len(x))
+            direct, square, product = blur(torch.cat([g * by_p, g * minus_by_a, g * half_by_c]), True).split(len(x))
             return (direct + 2 * (y * product - x * square)).view(gradient.shape), None

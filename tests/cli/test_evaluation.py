@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from wssl_pl.cli import main
+
+PAIRS = ["pairs", "images=sample", "masks=sample", "image_size=48", "resize=56", "limit=6", "out=pairs"]
+
+
+@pytest.fixture
+def pairs(train):
+    main(PAIRS)
+    return "pairs"
+
+
+def test_every_input_on_the_same_pairs(train, pairs, capsys):
+    train("stage=downstream", "ckpt=none", "--run.dir=run")
+    main(["evaluate", f"pairs={pairs}", "out=model", "ckpt=run/best.ckpt", "limit=4"])
+    main(["evaluate", f"--pairs={pairs}", "--out", "mean", "method=mean", "limit=4"])
+    main(["evaluate", f"pairs={pairs}", "out=truth", "predictions=pairs/images", "limit=4"])
+    capsys.readouterr()
+    main(["evaluate", "--compare", "mean", "model", "truth", "out=comparison"])
+    assert "Reference: mean" in capsys.readouterr().out
+    result = json.loads(Path("comparison/comparison.json").read_text())
+    assert [other["name"] for other in result["others"]] == ["run/best.ckpt", "images"]
+    assert result["others"][1]["groups"]["all"]["ssim"]["won"] == 1.0
+    for name in ("per_image.csv", "per_image.parquet", "summary.json", "report.md", "report.html"):
+        assert (Path("model") / name).stat().st_size > 0
+
+
+def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
+    train("stage=downstream", "ckpt=none", "--run.dir=run", "--data.hole_ratio=[0.2,0.4]")
+    main(["test", "ckpt=run/best.ckpt", "--accelerator=cpu", "--out=by_test"])
+    main(["pairs", "images=sample", "masks=sample", "--data.image_size=64", "--data.resize=72", "--data.limit=16",
+          "hole_ratio=0.2,0.4", "out=pairs"])  # fmt: skip
+    main(["evaluate", "pairs=pairs", "ckpt=run/best.ckpt", "--accelerator=cpu", "out=by_evaluate"])
+    assert Path("by_test/per_image.csv").read_bytes() == Path("by_evaluate/per_image.csv").read_bytes()
+    summary = json.loads(Path("by_test/summary.json").read_text())
+    assert (
+        json.loads(Path("by_test/metrics.json").read_text())["test/ssim"] == summary["figures"]["all"]["ssim"]["mean"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["pairs"], "pairs needs out="),
+        (["pairs", "out=new", "split=foo"], "split=foo"),
+        (["pairs", "out=new", "image=x"], "unknown option 'image'"),
+        (["pairs", "out=new", "images=/no/where"], "data.images=/no/where does not exist"),
+        (["evaluate"], "one of ckpt=, method= and predictions=; got none"),
+        (["evaluate", "method=mean", "ckpt=x"], "got ckpt and method"),
+        (["evaluate", "method=mean"], "evaluate needs pairs="),
+        (["evaluate", "method=mean", "pairs=pairs"], "evaluate needs out="),
+        (["evaluate", "method=mean", "pairs=/no/where", "out=new"], "not a finished pairs folder"),
+        (["evaluate", "method=lama", "pairs=pairs", "out=new"], "method=lama is not a method"),
+        (["evaluate", "predictions=/no/where", "pairs=pairs", "out=new"], "predictions=/no/where is not a folder"),
+        (["evaluate", "ckpt=/no/where.ckpt", "pairs=pairs", "out=new"], "does not exist"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "limit=0"], "limit=0"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "batch_size=0"], "batch_size=0"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "accelerator=x"], "accelerator=x"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "lpips_weights=x.pth"], "lpips_weights=x.pth does not"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=pairs"], "is the pairs folder"),
+        (["evaluate", "--compare", "one"], "two or more"),
+        (["evaluate", "--compare", "one", "two"], "one is not a finished result"),
+        (["evaluate", "--compare", "one", "two", "limit=3"], "not limit="),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(pairs, refused, args, message):
+    assert message in refused(*args, small=[], epochs=None)
+    assert not Path("new/summary.json").exists()
+
+
+def test_pairs_are_not_overwritten(pairs, refused):
+    assert "holds something already" in refused(*PAIRS, small=[], epochs=None)

@@ -1,0 +1,24 @@
+"""A small pairs folder of the built-in sample."""
+
+import shutil
+
+import pytest
+from small_data import Noisy, sample_data
+
+from wssl_pl.evaluation.pairs import Pairs, write_pairs
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    return write_pairs(sample_data(), "test", tmp_path_factory.mktemp("pairs") / "pairs").folder
+
+
+@pytest.fixture
+def pairs(made_once, tmp_path):
+    """Eight pairs of 48 px in a folder of the test's own."""
+    return Pairs.open(shutil.copytree(made_once, tmp_path / "pairs"))
+
+
+@pytest.fixture
+def noisy():
+    return Noisy()

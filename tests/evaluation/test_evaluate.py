@@ -1,0 +1,248 @@
+import csv
+import json
+import math
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_data import Noisy
+
+from wssl_pl.errors import UsageError
+from wssl_pl.evaluation.compare import compare, comparison_markdown
+from wssl_pl.evaluation.evaluate import Clock, Settings, evaluate, predict
+from wssl_pl.evaluation.figures import FIGURES, measure
+from wssl_pl.evaluation.methods import CLASSICAL, Classical
+from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.evaluation.predictions import Predictions
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "per_image.csv").open()))
+
+
+def test_what_a_result_holds(pairs, noisy, tmp_path):
+    out = tmp_path / "out"
+    summary = evaluate(pairs, noisy, out)
+    header = (out / "per_image.csv").read_text().splitlines()[0].split(",")
+    assert header[:7] == ["name", "mask", "ratio", "psnr", "psnr_composite", "ssim", "ssim_composite"]
+    assert "psnr_hole" in header
+    found = rows(out)
+    assert [row["name"] for row in found] == [pair.name for pair in pairs.pairs]
+    image, mask = (part.float() for part in pairs.read(pairs.pairs))
+    expected = measure(predict(noisy, pairs.pairs, image / 255, mask), image / 255, mask)
+    for figure in ("psnr", "ssim_composite", "l1_hole"):
+        assert [float(row[figure]) for row in found] == pytest.approx(expected[figure].tolist(), abs=2e-5)
+    entry = summary["figures"]["all"]["psnr"]
+    assert entry["mean"] == pytest.approx(expected["psnr"].mean().item(), abs=1e-4)
+    assert entry["low"] < entry["mean"] < entry["high"]
+    counts = summary["counts"]
+    assert counts["all"] == 8 == sum(count for name, count in counts.items() if name != "all")
+    means = [summary["figures"][name]["psnr"]["mean"] * count for name, count in counts.items() if name != "all"]
+    assert sum(means) / 8 == pytest.approx(entry["mean"], abs=1e-6)
+    assert json.loads((out / "summary.json").read_text())["pairs"]["hash"] == pairs.manifest["hash"]
+    notes = " ".join(summary["notes"])
+    for missing in ("lpips_weights=FILE", "inception_weights=FILE", "MS-SSIM not measured", "https://"):
+        assert missing in notes
+
+
+def test_parquet_is_the_same_table(pairs, noisy, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    evaluate(pairs, noisy, tmp_path / "out")
+    table = parquet.read_table(tmp_path / "out" / "per_image.parquet").to_pydict()
+    found = rows(tmp_path / "out")
+    assert list(table) == list(found[0])
+    assert table["name"] == [row["name"] for row in found]
+    assert table["psnr"] == [float(row["psnr"]) for row in found]
+    assert table["lpips"] == [None] * 8
+
+
+def test_reports(pairs, noisy, tmp_path):
+    out = tmp_path / "out"
+    evaluate(pairs, noisy, out)
+    text = (out / "report.md").read_text()
+    page = (out / "report.html").read_text()
+    for part in (text, page):
+        assert "PSNR hole" in part
+        assert pairs.manifest["hash"][:16] in part
+        assert all(f"{rank} 1" in part for rank in ("best", "median", "worst"))
+    for name in ("box_plots.png", "example_best_1.png", "example_worst_1.png"):
+        assert name in text
+        assert Image.open(out / name).width > 4 * 48
+    assert page.count("data:image/png;base64,") == 1 + 8
+    assert "src='http" not in page
+
+
+def test_batches_do_not_change_figures(pairs, noisy, tmp_path):
+    for size in (3, 8):
+        evaluate(pairs, noisy, tmp_path / str(size), Settings(batch_size=size))
+    assert [[float(row[f]) for f in ("psnr", "ssim")] for row in rows(tmp_path / "3")] == pytest.approx(
+        np.array([[float(row[f]) for f in ("psnr", "ssim")] for row in rows(tmp_path / "8")]), abs=2e-6
+    )
+
+
+def test_limit_is_a_beginning_of_the_list(pairs, noisy, tmp_path):
+    evaluate(pairs, noisy, tmp_path / "all")
+    evaluate(pairs, noisy, tmp_path / "some", Settings(limit=3))
+    assert rows(tmp_path / "some") == rows(tmp_path / "all")[:3]
+
+
+@pytest.mark.parametrize("name", list(CLASSICAL))
+def test_classical_methods_and_their_saved_files_have_the_same_figures(pairs, tmp_path, name):
+    method = Classical(name)
+    evaluate(pairs, method, tmp_path / "direct", Settings(limit=2))
+    (tmp_path / "files").mkdir()
+    image, mask = (part.float() for part in pairs.read(pairs.pairs[:2]))
+    filled = predict(method, pairs.pairs[:2], image / 255, mask)
+    assert torch.equal((filled * 255).round()[(1 - mask).bool().expand_as(image)],
+                       image[(1 - mask).bool().expand_as(image)])  # fmt: skip
+    for pair, picture in zip(pairs.pairs, filled, strict=False):
+        pixels = picture.mul(255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(tmp_path / "files" / f"{pair.name}.png")
+    names = [pair.name for pair in pairs.pairs]
+    evaluate(pairs, Predictions(tmp_path / "files", names[:2], names, 48), tmp_path / "saved", Settings(limit=2))
+    assert rows(tmp_path / "direct") == rows(tmp_path / "saved")
+    assert float(rows(tmp_path / "direct")[0]["psnr"]) > 10
+
+
+def test_mean_fill_by_hand():
+    image = torch.zeros(1, 3, 4, 4)
+    image[:, 0, :, 2:] = 0.8
+    image[:, 1] = 0.4
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :1] = 1
+    filled = Classical("mean")(["a"], torch.where(mask > 0.5, 0.0, image), mask)
+    assert filled[0, :, 0, 0].tolist() == pytest.approx([0.8 * 2 / 3, 0.4, 0.0])
+
+
+@pytest.mark.parametrize("name", list(CLASSICAL))
+def test_all_hole_and_no_hole(name):
+    image = torch.rand(2, 3, 16, 16)
+    mask = torch.stack([torch.ones(1, 16, 16), torch.zeros(1, 16, 16)])
+    filled = Classical(name)(["a", "b"], torch.where(mask > 0.5, 0.0, image), mask)
+    assert torch.equal(filled[0], torch.full((3, 16, 16), 0.5))
+    assert torch.equal(filled[1], image[1])
+
+
+def test_identical_images_are_counted_and_kept_out_of_the_mean(pairs, tmp_path):
+    (tmp_path / "files").mkdir()
+    names = [pair.name for pair in pairs.pairs]
+    image, _ = pairs.read(pairs.pairs)
+    for number, name in enumerate(names):
+        pixels = image[number].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels if number < 3 else pixels // 2).save(tmp_path / "files" / f"{name}.png")
+    summary = evaluate(pairs, Predictions(tmp_path / "files", names, names, 48), tmp_path / "out")
+    entry = summary["figures"]["all"]["psnr"]
+    assert entry["infinite"] == 3
+    finite = [float(row["psnr"]) for row in rows(tmp_path / "out") if row["psnr"] != "inf"]
+    assert len(finite) == 5
+    assert entry["mean"] == pytest.approx(np.mean(finite), abs=1e-6)
+    assert "infinite (identical) for 3 images" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_only_identical_images(pairs, tmp_path):
+    class Truth(Noisy):
+        def __call__(self, names, images, masks):
+            return pairs.read([pair for pair in pairs.pairs if pair.name in names])[0] / 255
+
+    summary = evaluate(pairs, Truth(), tmp_path / "out")
+    assert summary["figures"]["all"]["psnr"]["mean"] is None
+    assert summary["figures"]["all"]["ssim"]["mean"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_pixels_that_are_not_numbers_are_refused_by_name(pairs, noisy, tmp_path):
+    class Broken(Noisy):
+        def __call__(self, names, images, masks):
+            pictures = super().__call__(names, images, masks)
+            pictures[names.index("00005"), 1, 2, 3] = math.nan
+            return pictures
+
+    with pytest.raises(UsageError, match=r"not numbers .* for 00005"):
+        evaluate(pairs, Broken(), tmp_path / "out")
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_method_cannot_look_into_the_hole(pairs):
+    class Looking(Noisy):
+        def __call__(self, names, images, masks):
+            assert (images * masks).abs().max() == 0
+            return images
+
+    image, mask = (part.float() for part in pairs.read(pairs.pairs))
+    clock = Clock()
+    predict(Looking(), pairs.pairs, image / 255, mask, clock)
+    assert clock.seconds > 0
+
+
+def test_the_pairs_folder_is_not_written_to(pairs, noisy):
+    with pytest.raises(UsageError, match="is the pairs folder"):
+        evaluate(pairs, noisy, pairs.folder)
+
+
+class TestCompare:
+    @pytest.fixture
+    def results(self, pairs, tmp_path):
+        for noise in (0.05, 0.1):
+            evaluate(pairs, Noisy(noise), tmp_path / f"{noise}")
+        return [tmp_path / "0.1", tmp_path / "0.05"]
+
+    def test_differences_by_hand(self, results):
+        found = compare(results)["others"][0]["groups"]
+        first, second = (np.array([float(row["psnr"]) for row in rows(folder)]) for folder in results)
+        entry = found["all"]["psnr"]
+        assert entry["difference"] == pytest.approx((second - first).mean())
+        assert entry["low"] <= entry["difference"] <= entry["high"]
+        assert entry["won"] == 1.0
+        # Lower is better: less noise wins there too, with a negative difference.
+        assert found["all"]["l1"]["difference"] < 0
+        assert found["all"]["l1"]["won"] == 1.0
+        assert set(found) == {"all", *(row["bin"] for row in rows(results[0]))}
+        assert set(found["all"]) <= set(FIGURES)
+
+    def test_paired_intervals_are_narrower_than_those_of_the_means(self, results):
+        entry = compare(results)["others"][0]["groups"]["all"]["psnr_hole"]
+        alone = json.loads((results[0] / "summary.json").read_text())["figures"]["all"]["psnr_hole"]
+        assert entry["high"] - entry["low"] < (alone["high"] - alone["low"]) / 2
+
+    def test_against_itself(self, results):
+        result = compare([results[0], results[0], results[1]])
+        entry = result["others"][0]["groups"]["all"]["psnr"]
+        assert (entry["difference"], entry["won"], entry["tied"]) == (0.0, 0.0, 1.0)
+        assert len(result["others"]) == 2
+        assert "won 100%" in comparison_markdown(result)
+
+    def test_other_pairs_are_refused(self, results, tmp_path):
+        other = shutil.copytree(results[0], tmp_path / "other")
+        summary = json.loads((other / "summary.json").read_text())
+        summary["pairs"]["hash"] = "0" * 64
+        (other / "summary.json").write_text(json.dumps(summary))
+        with pytest.raises(UsageError, match="measured on other pairs"):
+            compare([results[0], other])
+
+    def test_another_part_of_the_pairs_is_refused(self, pairs, results, noisy, tmp_path):
+        evaluate(pairs, noisy, tmp_path / "some", Settings(limit=3))
+        with pytest.raises(UsageError, match="on 3 of the pairs"):
+            compare([results[0], tmp_path / "some"])
+
+    def test_what_is_no_result(self, results, tmp_path):
+        with pytest.raises(UsageError, match="not a finished result"):
+            compare([results[0], tmp_path])
+        with pytest.raises(UsageError, match="two or more"):
+            compare(results[:1])
+
+
+@pytest.mark.real
+def test_real_faces_with_real_masks(real_data, tmp_path):
+    from wssl_pl.data import WSSLDataModule
+    from wssl_pl.evaluation.pairs import write_pairs
+
+    data = WSSLDataModule(
+        images=str(real_data / "celeba_hq"), masks=str(real_data / "nvidia_masks"), hole="white",
+        hole_ratio=(0.0, 0.6), image_size=64, resize=72, limit=12,
+    )  # fmt: skip
+    write_pairs(data, "test", tmp_path / "pairs")
+    summary = evaluate(Pairs.open(tmp_path / "pairs"), Classical("telea"), tmp_path / "out")
+    assert len(summary["counts"]) == 7
+    means = [entry["psnr"]["mean"] for name, entry in summary["figures"].items() if name != "all"]
+    assert means[0] > means[-1] + 5

@@ -1,0 +1,102 @@
+import csv
+import hashlib
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_data import sample_data
+
+from wssl_pl.errors import DataError, UsageError
+from wssl_pl.evaluation.bins import bin_of
+from wssl_pl.evaluation.pairs import Pairs, assign_masks, write_pairs
+
+
+@pytest.mark.parametrize(
+    ("ratio", "name"),
+    [(0.0, "0-10"), (0.1, "0-10"), (0.1001, "10-20"), (0.3, "20-30"), (3 * 0.1, "20-30"), (0.5, "40-50"),
+     (0.6, "50-60"), (0.61, "60-100"), (1.0, "60-100")],
+)  # fmt: skip
+def test_bins_hold_their_upper_bound(ratio, name):
+    assert bin_of(ratio) == name
+
+
+def test_folder_is_what_its_list_says(pairs):
+    rows = list(csv.DictReader((pairs.folder / "pairs.csv").open()))
+    assert len(rows) == 8
+    for row in rows:
+        mask = np.asarray(Image.open(pairs.folder / row["mask"]))
+        assert set(np.unique(mask)) == {0, 255}
+        assert float(row["ratio"]) == pytest.approx((mask == 255).mean(), abs=1e-6)
+        assert row["bin"] == bin_of(float(row["ratio"]))
+        for kind in ("image", "mask"):
+            digest = hashlib.sha256((pairs.folder / row[kind]).read_bytes()).hexdigest()
+            assert row[f"{kind}_sha256"] == digest
+    assert "white (255) is the hole" in (pairs.folder / "README.md").read_text()
+
+
+def test_images_are_the_data_modules_test_images(pairs):
+    datamodule = sample_data()
+    datamodule.setup("test")
+    batch = datamodule.on_after_batch_transfer(next(iter(datamodule.test_dataloader())), 0)
+    image, mask = pairs.read(pairs.pairs)
+    assert np.array_equal(image.numpy(), batch["image"].mul(255).round().byte().numpy())
+    assert mask.shape == (8, 1, 48, 48)
+    assert mask.float().mean(dim=(1, 2, 3)).numpy() == pytest.approx([pair.ratio for pair in pairs.pairs], abs=1e-6)
+
+
+def test_made_twice_it_is_the_same_and_another_seed_is_not(pairs, tmp_path):
+    again = write_pairs(sample_data(), "test", tmp_path / "again", batch_size=3)
+    assert (again.folder / "pairs.csv").read_bytes() == (pairs.folder / "pairs.csv").read_bytes()
+    assert again.manifest["hash"] == pairs.manifest["hash"]
+    other = write_pairs(sample_data(pair_seed=1), "test", tmp_path / "other")
+    assert other.manifest["hash"] != pairs.manifest["hash"]
+
+
+def test_bins_get_the_same_number_of_images_and_masks_are_not_repeated_early():
+    ratios = np.concatenate([np.linspace(0.31, 0.39, 50), np.linspace(0.41, 0.49, 7), [0.0, 1.0]])
+    chosen = assign_masks(ratios, 40, seed=0)
+    assert Counter(bin_of(ratio) for ratio in ratios[chosen]) == {"30-40": 20, "40-50": 20}
+    assert len(set(chosen[::2])) == 20
+    assert len(set(chosen[1::2][:7])) == 7
+    with pytest.raises(DataError, match="all hole or no hole"):
+        assign_masks(np.array([0.0, 1.0]), 3, seed=0)
+
+
+def test_a_changed_folder_is_refused(pairs):
+    image = pairs.folder / "images" / "00003.png"
+    pixels = np.asarray(Image.open(image)).copy()
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(image)
+    with pytest.raises(UsageError, match=r"was changed \(hash\): images/00003.png: make the pairs again"):
+        Pairs.open(pairs.folder)
+    image.unlink()
+    with pytest.raises(UsageError, match=r"00003.png \(gone\)"):
+        Pairs.open(pairs.folder)
+
+
+def test_a_changed_list_is_refused(pairs):
+    path = pairs.folder / "pairs.csv"
+    path.write_text(path.read_text().replace("30-40", "20-30"))
+    with pytest.raises(UsageError, match=r"pairs.csv was changed"):
+        Pairs.open(pairs.folder)
+
+
+def test_folders_that_are_none(pairs, tmp_path):
+    with pytest.raises(UsageError, match="not a finished pairs folder"):
+        Pairs.open(tmp_path)
+    (pairs.folder / "manifest.json").write_text("{")
+    with pytest.raises(UsageError, match=r"manifest.json cannot be read"):
+        Pairs.open(pairs.folder)
+    with pytest.raises(UsageError, match="holds something already"):
+        write_pairs(sample_data(), "test", pairs.folder)
+    with pytest.raises(UsageError, match="split=foo"):
+        write_pairs(sample_data(), "foo", tmp_path / "new")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_other_splits(split, tmp_path):
+    made = write_pairs(sample_data(limit=3), split, tmp_path / "pairs")
+    assert len(made) == 3
+    assert json.loads((tmp_path / "pairs" / "manifest.json").read_text())["split"] == split

@@ -1,0 +1,160 @@
+"""What fills holes: the classical methods and trained models, all called alike."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wssl_pl.errors import UsageError
+from wssl_pl.modules import InpaintModule, read_checkpoint
+
+RADIUS = 3  # pixels around a point that Telea and Navier-Stokes look at, as in OpenCV's own example
+GREY = 0.5  # for a picture that is all hole: nothing is known to start from
+
+
+class Method(Protocol):
+    """Fills holes.
+
+    Attributes:
+        name: what reports call it.
+        notes: what a reader of its figures has to know.
+    """
+
+    name: str
+    notes: list[str]
+
+    def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
+        """The whole pictures.
+
+        Args:
+            names: of the pairs.
+            images: `(B, 3, H, W)` float32 in [0, 1], 0 in the hole, so that no method can look.
+            masks: `(B, 1, H, W)` float32, 1 = hole.
+
+        Returns:
+            `(B, 3, H, W)` in [0, 1].
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """What a result keeps of it, in plain types."""
+
+
+Fill = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
+
+
+class Classical:
+    """A method without learning, one image at a time; known pixels stay, so that raw and composite are the same.
+
+    Args:
+        name: `mean`, `telea`, `navier_stokes` or `biharmonic`.
+
+    Raises:
+        UsageError: no such method, or its package is not installed.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in CLASSICAL:
+            raise UsageError(f"method={name} is not a method; there are {', '.join(CLASSICAL)}")
+        self.name = name
+        self.notes: list[str] = []
+        try:
+            self.fill = CLASSICAL[name]()
+        except ImportError as error:
+            raise UsageError(f"method={name} needs {error.name}: pip install 'wssl-pl[classical]'") from None
+
+    def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
+        """See :class:`Method`."""
+        filled = []
+        for image, mask in zip(images.permute(0, 2, 3, 1).cpu().numpy(), masks[:, 0].cpu().numpy() > 0.5, strict=True):
+            if mask.all():
+                filled.append(np.full_like(image, GREY))
+            else:
+                filled.append(self.fill(image, mask) if mask.any() else image)
+        return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`Method`."""
+        return {"method": self.name}
+
+
+def mean_fill() -> Fill:
+    """Each channel's mean over the image's known pixels."""
+
+    def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        filled = image.copy()
+        filled[mask] = image[~mask].mean(axis=0)
+        return filled
+
+    return fill
+
+
+def opencv_fill(flag: str) -> Fill:
+    """OpenCV's `inpaint` on 8 bits; `flag` is `INPAINT_TELEA` or `INPAINT_NS`."""
+    import cv2
+
+    def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        pixels = np.round(image * 255).astype(np.uint8)
+        filled = cv2.inpaint(pixels, mask.astype(np.uint8), RADIUS, getattr(cv2, flag))
+        return filled.astype(np.float32) / np.float32(255)
+
+    return fill
+
+
+def biharmonic_fill() -> Fill:
+    """scikit-image's solution of the biharmonic equation in the hole (Damelin and Hoang 2018)."""
+    from skimage.restoration import inpaint_biharmonic
+
+    def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return inpaint_biharmonic(image, mask, channel_axis=-1).astype(np.float32)
+
+    return fill
+
+
+CLASSICAL: dict[str, Callable[[], Fill]] = {
+    "mean": mean_fill,
+    "telea": lambda: opencv_fill("INPAINT_TELEA"),
+    "navier_stokes": lambda: opencv_fill("INPAINT_NS"),
+    "biharmonic": biharmonic_fill,
+}
+
+
+class Model:
+    """A finished downstream model.
+
+    Args:
+        path: its checkpoint.
+        device: where it computes.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+
+    Raises:
+        UsageError: not a downstream checkpoint, or no such precision.
+    """
+
+    def __init__(self, path: str | Path, device: torch.device, precision: str = "32-true") -> None:
+        dtypes = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        if precision not in dtypes:
+            raise UsageError(f"precision={precision} is not one of {', '.join(dtypes)}")
+        read_checkpoint(path, stage="downstream")
+        self.module = InpaintModule.load_from_checkpoint(str(path), map_location="cpu", weights_only=True)
+        self.module.to(device).eval()
+        self.path, self.device, self.precision, self.dtype = Path(path), device, precision, dtypes[precision]
+        self.name = "/".join(self.path.parts[-2:])
+        self.notes: list[str] = []
+
+    def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
+        """See :class:`Method`; the raw output of the network."""
+        context: AbstractContextManager = nullcontext()
+        if self.dtype is not None:
+            context = torch.autocast(self.device.type, self.dtype)
+        with torch.inference_mode(), context:
+            return self.module(images, masks)
+
+    def describe(self) -> dict[str, Any]:
+        """See :class:`Method`."""
+        hyperparameters = {key: self.module.hparams[key] for key in ("width", "norm", "loss", "freeze_layers")}
+        return {"ckpt": str(self.path), "precision": self.precision, "device": self.device.type} | hyperparameters
