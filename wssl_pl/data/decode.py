@@ -1,6 +1,7 @@
 """Decode a photograph or a mask file to a square array of a fixed size."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,24 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         DataError: The file cannot be decoded; the message names it. Pillow's limit on decompression bombs stays on.
     """
+    return decode_image(path, size, str(path))[0]
+
+
+def decode_image(file: Path | BinaryIO, size: int, name: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The same of an open file, with its original (width, height) as it is stored.
+
+    Raises:
+        DataError: The file cannot be decoded; the message calls it ``name``.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
+            original = image.size
             image.draft(None, (size, size))
-            return np.asarray(_square(_to_rgb(ImageOps.exif_transpose(image)), size, Image.Resampling.LANCZOS))
+            pixels = _square(_to_rgb(ImageOps.exif_transpose(image)), size, Image.Resampling.LANCZOS)
+            return np.asarray(pixels), original
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
-        raise DataError(f"{path} {reason(error)}") from error
+        raise DataError(f"{name} {reason(error)}") from error
 
 
 def read_coverage(path: Path, size: int, *, bright: bool) -> NDArray[np.bool_]:
