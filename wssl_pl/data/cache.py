@@ -5,9 +5,9 @@ A folder with
 - ``manifest.json``: version, size, counts, and the names and SHA-256 of the other files; what it does not name does not
   count, and it is replaced last, so that a cache is whole or is none;
 - ``images-<digest>.npy``: uint8 ``(rows, size, size, 3)`` RGB;
-- ``index-<digest>.csv``: for each image its row, split, source and the source's size, time, dimensions and SHA-256, and
-  the SHA-256 of its pixels;
-- ``skipped.csv``: files that could not be decoded, with the reason. Their rows stay zero and no image stands in for them.
+- ``index-<digest>.csv``: for each image its row, split, source and the source's size, time, dimensions and SHA-256,
+  and the SHA-256 of its pixels;
+- ``skipped.csv``: files that could not be decoded, with the reason. Their rows stay zero, nothing replaces them.
 
 Rows are in the order of the splits, and within one in that of the source's names, whoever prepared them and when.
 """
@@ -81,7 +81,7 @@ def read_csv(content: bytes, kind: type) -> list[Any]:
     rows = csv.reader(io.StringIO(content.decode("utf-8", "surrogateescape"), newline=""))
     if next(rows, None) != [field.name for field in fields(kind)]:
         raise ValueError("another header")
-    casts = [field.type for field in fields(kind)]
+    casts: list[Any] = [field.type for field in fields(kind)]
     return [kind(*(cast(value) for cast, value in zip(casts, row, strict=True))) for row in rows]
 
 

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError
@@ -49,14 +49,41 @@ def read_coverage(path: Path, size: int, *, bright: bool) -> NDArray[np.bool_]:
     Raises:
         DataError: The file cannot be decoded; the message names it.
     """
-    table = [255 if (value >= 128) == bright else 0 for value in range(256)]
+    return read_mask(path, size, bright=bright)[0]
+
+
+def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_], bool]:
+    """The same, and whether the file is binary: black and white alone, or 0 and 1 alone, where 1 counts as white.
+
+    Raises:
+        DataError: The file cannot be decoded; the message names it.
+    """
     try:
-        with Image.open(path) as image:
-            selected = _to_8_bit(image).convert("L").point(table)
+        with Image.open(path) as opened:
+            image: Image.Image = opened
+            binary, half = True, 128
+            if image.mode != "1":
+                image = _to_8_bit(image).convert("L")
+                histogram = image.histogram()
+                if not any(histogram[2:]) and histogram[1]:
+                    half = 1
+                else:
+                    binary = not any(histogram[1:255])
+            else:
+                image = image.convert("L")
+            selected = image.point([255 if (value >= half) == bright else 0 for value in range(256)])
             # The mean of a half-covered area, 127.5, rounds up to 128.
-            return np.asarray(_square(selected, size, Image.Resampling.BOX)) >= 128
+            return np.asarray(_square(selected, size, Image.Resampling.BOX)) >= 128, binary
     except Exception as error:
         raise DataError(f"{path} {reason(error)}") from error
+
+
+def dilate(holes: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """``(H, W)`` bool with its True region widened by so many pixels on every side, corners included."""
+    if pixels == 0:
+        return holes
+    widened = Image.fromarray(holes.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * pixels + 1))
+    return np.asarray(widened).astype(bool)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -101,7 +101,8 @@ def _damage(file: BinaryIO, size: int) -> str | None:
 
 def reason(error: Exception) -> str:
     """An exception as the end of a line that begins with the file's name."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    # Pillow names what it was given, which for bytes in memory is an address.
+    text = re.sub(r" ?<_io\.\w+[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
     return f"cannot be read: {text}"
 
 

@@ -111,11 +111,22 @@ def _row(job: Job, row: int, source: Source, known: Entry | None, old: int | Non
         # A row that was damaged in the meantime is decoded again.
         if hashlib.sha256(pixels).hexdigest() == known.pixels_sha256:
             return pixels, (row, known.sha256, known.width, known.height, known.pixels_sha256)
-    content = content if content is not None else _read(job.root, source.name)
+    return decode_source(job.root, row, source, job.size, content)
+
+
+def decode_source(
+    root: Path, row: int, source: Source, size: int, content: bytes | None = None
+) -> tuple[bytes, Record]:
+    """The pixels of a source, and what the journal notes of it.
+
+    Raises:
+        DataError: It cannot be decoded; the message is the reason alone.
+    """
+    content = content if content is not None else _read(root, source.name)
     if why := damage_in(content):
         raise DataError(why)
     try:
-        image, (width, height) = decode_image(io.BytesIO(content), job.size, "")
+        image, (width, height) = decode_image(io.BytesIO(content), size, "")
     except DataError as error:
         raise DataError(str(error).strip()) from None
     pixels = image.tobytes()
