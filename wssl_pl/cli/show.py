@@ -6,7 +6,7 @@ from pathlib import Path
 from wssl_pl.cli.grammar import check_known, read_words
 from wssl_pl.errors import UsageError
 
-SPLITS = {"train": "fit", "val": "validate", "test": "test"}
+SPLITS = {"train": "train", "val": "validate", "test": "test"}
 
 
 def run(args: Sequence[str]) -> Path | None:

@@ -108,12 +108,12 @@ class WSSLDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the splits that a stage needs: list and check the files, measure the masks, print one line.
 
-        Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False).
+        Beside Lightning's stages, ``train`` opens the training split alone. Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False).
 
         Raises:
             DataError: A split is empty, a file is damaged, or no mask is within ``hole_ratio``.
         """
-        splits = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, ["test"])
+        splits = {"fit": ["train", "val"], "train": ["train"], "validate": ["val"]}.get(stage, ["test"])
         if stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0:
             splits = ["train"]
         module = self.trainer.lightning_module if self.trainer is not None else None

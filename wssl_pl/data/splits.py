@@ -41,14 +41,14 @@ def split_images(root: Path, paths: Sequence[Path], rule: str = "auto") -> tuple
         if any(by_folder.values()):
             return by_folder, "folders"
         if rule == "folders":
-            raise UsageError(f"data.split=folders: {root} has no train, val or test folder with images")
+            raise UsageError(f"split=folders: {root} has no train, val or test folder with images")
     if rule in ("auto", "celeba"):
         for folder in (root, *root.resolve().parents[:2]):
             mapping, partition = folder / MAPPING_FILE, folder / PARTITION_FILE
             if mapping.is_file() and partition.is_file():
                 return _by_celeba(paths, celeba_hq_partition(mapping, partition)), "celeba"
         if rule == "celeba":
-            raise UsageError(f"data.split=celeba: put {MAPPING_FILE} and {PARTITION_FILE} into {root}")
+            raise UsageError(f"split=celeba: put {MAPPING_FILE} and {PARTITION_FILE} into {root}")
     if rule not in RULES:
         return _by_lists(root, paths, Path(rule)), f"lists in {rule}"
     split: Split = {name: [] for name in SPLITS}
@@ -123,7 +123,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
     """
     starts = {"train": "train", "val": "val", "test": "test", "visual_test": "test"}
     if not folder.is_dir():
-        raise UsageError(f"data.split={folder} is neither {', '.join(RULES)} nor a folder of file lists")
+        raise UsageError(f"split={folder} is neither {', '.join(RULES)} nor a folder of file lists")
     found: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         split = next((split for start, split in starts.items() if path.name.startswith(start)), None)
@@ -131,7 +131,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
             lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
             found.setdefault(split, []).extend(line.strip() for line in lines if line.strip())
     if not found:
-        raise UsageError(f"data.split={folder} holds no train, val or test list (train.flist or train.txt)")
+        raise UsageError(f"split={folder} holds no train, val or test list (train.flist or train.txt)")
     return found
 
 
@@ -141,7 +141,7 @@ def _by_lists(root: Path, paths: Sequence[Path], folder: Path) -> Split:
     split_of = {name: split for split, names in lists.items() for name in names}
     twice = sum(map(len, lists.values())) - len(split_of)
     if twice:
-        raise DataError(f"data.split={folder}: {twice} lines name an image that another line names too")
+        raise DataError(f"split={folder}: {twice} lines name an image that another line names too")
     by_path = {path: split_of.get(path.relative_to(root).as_posix(), split_of.get(path.name)) for path in paths}
     stems = {path: path.stem for path in paths if path.stem.isdecimal()}
     listed = {int(Path(name).stem): split for name, split in split_of.items() if Path(name).stem.isdecimal()}
@@ -155,5 +155,5 @@ def _by_lists(root: Path, paths: Sequence[Path], folder: Path) -> Split:
         if part:
             split[part].append(path)
     if not any(split.values()):
-        raise DataError(f"data.split={folder}: its lists name none of the {len(paths)} images in {root}")
+        raise DataError(f"split={folder}: its lists name none of the {len(paths)} images in {root}")
     return split
