@@ -126,7 +126,7 @@ def test_cut_short_other_version_and_unfinished_are_found_at_once(images: Path, 
     with pytest.raises(DataError, match="is cut short"):
         Cache(tmp_path / "out")
     (tmp_path / "out" / "manifest.json").unlink()
-    with pytest.raises(DataError, match="is not finished.*run the same `wssl prepare` again"):
+    with pytest.raises(DataError, match=r"is not finished.*run the same `wssl prepare` again"):
         Cache(tmp_path / "out")
 
 
@@ -180,7 +180,7 @@ def test_a_full_disk_leaves_a_state_to_go_on_from(
 
 def test_too_little_room_is_said_before_the_work(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(DataError, match="the disk has .* GB free of the .* GB that are needed"):
+    with pytest.raises(DataError, match=r"the disk has .* GB free of the .* GB that are needed"):
         make(images, tmp_path / "out")
 
 

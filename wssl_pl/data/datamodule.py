@@ -108,7 +108,8 @@ class WSSLDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the splits that a stage needs: list and check the files, measure the masks, print one line.
 
-        Beside Lightning's stages, ``train`` opens the training split alone. Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False).
+        Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False). Beside Lightning's
+        stages, ``train`` opens the training split alone.
 
         Raises:
             DataError: A split is empty, a file is damaged, or no mask is within ``hole_ratio``.

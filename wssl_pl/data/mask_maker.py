@@ -2,8 +2,8 @@
 
 QD-IMD (Iskakov 2018, "Semi-parametric image inpainting") lays people's strokes from Quick, Draw! over each other: their
 number from N(4, 2), their width from U(5, 15) px, magnified by U(1, 1.5), the centre 512 px kept, and cut to black and
-white. One stroke is taken from a drawing. A drawing has 256 px, and widths are in these: stretched to the mask's 512 px,
-a stroke is twice as wide. Read otherwise, hardly a mask would reach the 30 % that QD-IMD's have on average.
+white. One stroke is taken from a drawing. A drawing has 256 px, and widths are in these: in the mask's 512 px, a
+stroke is twice as wide. Read otherwise, hardly a mask would reach the 30 % that QD-IMD's have on average.
 """
 
 import json

@@ -50,15 +50,16 @@ def read_row(path: Path, row: int) -> bytes:
         DataError: The row cannot be read or has no bytes.
     """
     file = _open(str(path))[0]
+    wanted = row
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows
         if row < count:
             content = _group(str(path), group)[row].as_py()
             if not content:
-                raise DataError(f"{path}#{row} has no bytes")
+                raise DataError(f"has no bytes in row {wanted}")
             return content
         row -= count
-    raise DataError(f"{path} has no row {row}")
+    raise DataError(f"has no row {wanted}")
 
 
 @lru_cache(maxsize=1)
