@@ -1,3 +1,4 @@
+import contextlib
 import json
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_masks_stats_for_both_polarities_and_a_picture(capsys):
     out = capsys.readouterr().out
     assert "hole=black" in out
     assert "hole=white" in out
-    assert "   40-50 %             2             0" in out or "30-50 %" in out
+    assert "30-50 %" in out
     assert "1 of 6 masks are not black and white alone" in out
     assert "bad.png is empty" in out
     with Image.open("plots/r.png") as picture:
@@ -91,10 +92,8 @@ def test_show_data(split):
 
 @pytest.mark.parametrize("verb", [["prepare"], ["masks"], ["masks", "stats"], ["masks", "make"], ["show"]])
 def test_help(verb, capsys):
-    try:
+    with contextlib.suppress(SystemExit):
         main([*verb, "--help"])
-    except SystemExit as stopped:
-        assert not stopped.code
     assert "out" in capsys.readouterr().out
 
 

@@ -23,7 +23,7 @@ from wssl_pl.data.lock import locked
 from wssl_pl.data.prepare_pool import filled, processes
 from wssl_pl.data.prepare_rows import Job, Record, Source, decode_source
 from wssl_pl.data.prepare_sources import Differences, Sources, compare, find_sources
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.errors import DataError, Interrupted, UsageError
 
 CHUNK = 16
 """Images that a worker process takes at a time."""
@@ -72,8 +72,8 @@ def prepare(
         raise UsageError(f"out={out}: give a new folder for the cache")
     if out.is_dir() and any(out.iterdir()) and not files.looks_like_cache(out):
         raise UsageError(f"out={out} is not empty and holds no cache: give a new folder")
-    sources = find_sources(images, rule)
-    with _disk_errors(out):
+    with _stops(out):
+        sources = find_sources(images, rule)
         (out / WORK).mkdir(parents=True, exist_ok=True)
         with locked(out / WORK / "lock", f"out={out}"):
             return _prepare(sources, out, size, workers, progress)
@@ -119,15 +119,23 @@ def _prepare(sources: Sources, out: Path, size: int, workers: int | None, progre
             )
             for part in (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
         ]
-        count = len(sources.items)
-        with tqdm(
-            total=count, initial=len(records), unit=" images", disable=None if progress else True, smoothing=0.05
-        ) as bar:
-            for found in filled(jobs, processes(workers), journal, array, count):
-                records |= {record[0]: record for record in found}
-                bar.update(len(found))
+        _fill(jobs, processes(workers), journal, array, records, progress)
     cache = _finish(sources, out, size, records)
     return _report(cache, differences)
+
+
+def _fill(
+    jobs: Sequence[Job], workers: int, journal: Journal, array: Path, records: dict[int, Record], progress: bool
+) -> None:
+    total = len(records) + sum(len(job.rows) for job in jobs)
+    bar = tqdm(total=total, initial=len(records), unit=" images", disable=None if progress else True, smoothing=0.05)
+    try:
+        with bar, contextlib.closing(filled(jobs, workers, journal, array)) as results:
+            for found in results:
+                records |= {record[0]: record for record in found}
+                bar.update(len(found))
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped at {len(records)} of {total} images: the same command goes on from there") from None
 
 
 def _reusable(sources: Sequence[Source], old: Cache) -> dict[int, Entry]:
@@ -165,11 +173,11 @@ def _allocate(path: Path, rows: int, size: int, out: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
+def _stops(out: Path) -> Iterator[None]:
     try:
         yield
-    except DataError:
-        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped before out={out} was finished: the same command goes on from there") from None
     except OSError as error:
         what = f"out={out}: {error.strerror or error}"
         raise DataError(f"{what}: mend this and run the same command again, it goes on where it stopped") from error

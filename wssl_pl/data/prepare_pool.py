@@ -4,61 +4,55 @@ import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from wssl_pl.data.journal import Journal
-from wssl_pl.data.prepare_rows import DiskFull, Job, Record, fill, start_worker
-from wssl_pl.errors import DataError, Interrupted, UsageError
+from wssl_pl.data.prepare_rows import Job, Record, fill, start_worker
+from wssl_pl.errors import DataError, UsageError
 
 FLUSH_SECONDS = 1.0
 """Seconds of work that a kill may cost."""
 
 
-def filled(jobs: Sequence[Job], workers: int, journal: Journal, array: Path, total: int) -> Iterator[list[Record]]:
+def filled(jobs: Sequence[Job], workers: int, journal: Journal, array: Path) -> Generator[list[Record]]:
     """Do the jobs, in any order, and note rows in the journal once they are on the disk.
+
+    Close it, however it is left: then what was done is noted.
 
     Args:
         jobs: What is to be done.
         workers: Processes; 0 for none beside this one.
         journal: The journal.
         array: The array file that the jobs write to.
-        total: Rows of the whole array, for messages.
 
     Raises:
-        Interrupted: By Ctrl-C.
         DataError: A process was killed.
         DiskFull: The disk took no more.
     """
     waiting: list[Record] = []
-    done = total - sum(len(job.rows) for job in jobs)
     flushed = time.monotonic()
     try:
         with contextlib.closing(_results(jobs, workers)) as results:
             for records in results:
                 waiting += records
-                done += len(records)
-                yield records
                 if time.monotonic() - flushed > FLUSH_SECONDS:
                     journal.append(waiting, after=array)
                     waiting, flushed = [], time.monotonic()
+                yield records
         journal.append(waiting, after=array)
         waiting = []
-    except KeyboardInterrupt:
-        journal.append(waiting, after=array)
-        raise Interrupted(f"stopped at {done} of {total} images: the same command goes on from there") from None
     except BrokenProcessPool:
-        journal.append(waiting, after=array)
         raise DataError(
-            f"a worker process was killed at {done} of {total} images (short of memory?): "
-            "the same command goes on from there, with fewer processes by workers=N"
+            "a worker process was killed (short of memory?): the same command goes on where it stopped, "
+            "with fewer processes by workers=N"
         ) from None
-    except DiskFull:
+    finally:
+        # On a full disk not even these lines may fit; then their rows are done again.
         with contextlib.suppress(OSError):
             journal.append(waiting, after=array)
-        raise
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Generator[list[Record]]:
