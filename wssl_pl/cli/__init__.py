@@ -50,3 +50,6 @@ def main(args: Sequence[str] | None = None) -> None:
         line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
         print(f"error: {line}", file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_code", 2)) from None
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None

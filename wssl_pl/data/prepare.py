@@ -179,7 +179,7 @@ def _stops(out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         raise Interrupted(f"stopped before out={out} was finished: the same command goes on from there") from None
     except OSError as error:
-        what = f"out={out}: {error.strerror or error}"
+        what = f"{error.filename or f'out={out}'}: {error.strerror or error}"
         raise DataError(f"{what}: mend this and run the same command again, it goes on where it stopped") from error
 
 
