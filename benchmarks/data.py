@@ -265,8 +265,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
                 result["prepare"]["ratio"],
                 result.get("training", {}).get("ratio", math.nan),
                 result["masks"]["measured masks/core/s"],
-                print("memory", file=sys.stderr, flush=True)
-    result["resident GB"],
+                result["resident GB"],
             ),
             strict=True,
         )
