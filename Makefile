@@ -14,7 +14,7 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and the rest into $(VENV) (several GB, a few minutes)"
 	$(PIP) -r requirements.txt
-	$(PIP) --no-deps --no-build-isolation setuptools -e . 2>/dev/null || $(PIP) --no-deps -e .
+	$(PIP) --no-deps -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt

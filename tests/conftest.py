@@ -32,3 +32,14 @@ def real_data() -> Path:
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def _cache_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache-home")
+
+
+@pytest.fixture(autouse=True)
+def _cache_home(_cache_folder, monkeypatch):
+    """Nothing that a test keeps between runs goes to the user's own cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_folder))

@@ -2,14 +2,20 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX), so that it is faster than float32."""
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = _capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _capabilities() -> dict[str, Any]:
+    """What PyTorch knows of this CPU; nothing in releases before it could tell."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def choose_threads(processes: int = 1) -> int:
@@ -22,7 +28,7 @@ def choose_threads(processes: int = 1) -> int:
     if "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    physical = torch.cpu.get_capabilities().get("num_physical_cores") or usable
+    physical = _capabilities().get("num_physical_cores") or usable
     return max(1, min(usable, physical, _quota(usable)) // max(1, processes))
 
 

@@ -10,6 +10,9 @@ from wssl_pl.errors import TrainingStopped, UsageError
 VERBS = {
     "train": ("wssl_pl.cli.train", "one of the two stages; the verb may be left out"),
     "test": ("wssl_pl.cli.test", "a finished downstream model on the test split"),
+    "prepare": ("wssl_pl.cli.prepare", "decode all images once into a cache; --check re-hashes it"),
+    "masks": ("wssl_pl.cli.masks", "stats: the hole ratios of a folder; make: draw masks in QD-IMD's way"),
+    "show": ("wssl_pl.cli.show", "data: a batch as training gets it, as a picture"),
     "pairs": ("wssl_pl.cli.pairs", "a folder of fixed images and masks, for any program to run on"),
     "evaluate": ("wssl_pl.cli.evaluate", "a model, a classical method or other programs' pictures on fixed pairs"),
     "demo": ("wssl_pl.cli.demo", "both stages on the built-in sample, and a picture of what came out"),
@@ -49,3 +52,6 @@ def main(args: Sequence[str] | None = None) -> None:
         line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
         print(f"error: {line}", file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_code", 2)) from None
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None

@@ -30,7 +30,8 @@ class WSSLDataModule(pl.LightningDataModule):
 
     Args:
         images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by
-            rule; or `sample`, the built-in drawn faces. Left out: `data/celeba_hq` if it is there, else `sample`.
+            rule; a cache made by `wssl prepare`; or `sample`, the built-in drawn faces. Left out:
+            `data/celeba_hq` if it is there, else `sample`.
         masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `sample`, the built-in brush
             strokes. Left out: `data/qd_imd` if it is there, else `sample`.
         image_size: Side of the crops that the model sees, in pixels.
@@ -43,6 +44,9 @@ class WSSLDataModule(pl.LightningDataModule):
         seed: Seed of the order, crops, masks and labels in training.
         pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
         limit: Use only the first so many images of each split, for a quick look.
+        split: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
+            `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
+        dilate: By how many pixels, at the model's size, the holes are widened on every side.
 
     Raises:
         UsageError: An argument is out of range.
@@ -63,6 +67,8 @@ class WSSLDataModule(pl.LightningDataModule):
         seed: int = 0,
         pair_seed: int = 0,
         limit: int | None = None,
+        split: str = "auto",
+        dilate: int = 0,
     ) -> None:
         super().__init__()
         if image_size < 1:
@@ -78,7 +84,7 @@ class WSSLDataModule(pl.LightningDataModule):
         bounds = [float(bound) for bound in hole_ratio]
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
             raise UsageError(f"data.hole_ratio={bounds}: it must be two numbers with 0 <= low <= high <= 1")
-        for name, value, least in (("num_workers", num_workers, 0), ("limit", limit, 1)):
+        for name, value, least in (("num_workers", num_workers, 0), ("limit", limit, 1), ("dilate", dilate, 0)):
             if value is not None and value < least:
                 raise UsageError(f"data.{name}={value}: it must be at least {least}")
         for name, value in (("seed", seed), ("pair_seed", pair_seed)):
@@ -89,6 +95,7 @@ class WSSLDataModule(pl.LightningDataModule):
         self.image_size, self.resize, self.batch_size = image_size, resize, batch_size
         self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
         self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
+        self.split, self.dilate = split, dilate
         self._images: Images | None = None
         self._masks: MaskSets | None = None
         self._datasets: dict[str, PairedDataset] = {}
@@ -101,22 +108,23 @@ class WSSLDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the splits that a stage needs: list and check the files, measure the masks, print one line.
 
-        Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False).
+        Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False). Beside Lightning's
+        stages, ``train`` opens the training split alone.
 
         Raises:
             DataError: A split is empty, a file is damaged, or no mask is within ``hole_ratio``.
         """
-        splits = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, ["test"])
+        splits = {"fit": ["train", "val"], "train": ["train"], "validate": ["val"]}.get(stage, ["test"])
         if stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0:
             splits = ["train"]
         module = self.trainer.lightning_module if self.trainer is not None else None
         wants_masks = getattr(module, "needs_masks", True)
         if self._images is None:
             self._announce_sample("data.images", self.images)
-            self._images = Images(self.images, self.resize, self.on_error, self.limit)
+            self._images = Images(self.images, self.resize, self.on_error, self.limit, self.split)
         if wants_masks and self._masks is None:
             self._announce_sample("data.masks", self.masks)
-            self._masks = MaskSets(self.masks, self.image_size, self.hole, self.hole_ratio, self.on_error)
+            self._masks = MaskSets(self.masks, self.image_size, self.hole, self.hole_ratio, self.on_error, self.dilate)
         for split in splits:
             images = self._images.open(split)
             masks = self._masks.open(split) if wants_masks and self._masks is not None else None
@@ -168,13 +176,14 @@ class WSSLDataModule(pl.LightningDataModule):
             "skipped": len(self.skipped),
         }
         if self._images is not None:
-            described["images"] |= {"layout": self._images.layout, **self._images.sizes()}
+            described["images"] |= {"layout": self._images.layout, "split": self._images.split, **self._images.sizes()}
         if self._masks is not None:
             described["masks"] = {
                 "source": self.masks,
                 "layout": self._masks.layout,
                 "hole": self.hole,
                 "hole_ratio": list(self.hole_ratio),
+                "dilate": self.dilate,
                 **self._masks.counts,
             }
         return described
@@ -182,7 +191,7 @@ class WSSLDataModule(pl.LightningDataModule):
     def _summary(self) -> str:
         images = self.describe()["images"]
         sizes = " / ".join(f"{split} {images[split]}" for split in ("train", "val", "test") if split in images)
-        line = f"data: images {self.images} ({images['layout']}): {sizes}"
+        line = f"data: images {self.images} ({images['layout']}, split by {images['split']}): {sizes}"
         if self._masks is not None:
             kept = ", ".join(
                 f"{part} {count['kept']} of {count['total']}" for part, count in self._masks.counts.items()
@@ -254,5 +263,5 @@ class WSSLDataModule(pl.LightningDataModule):
 
 def _hyperparameters(images: str | None, masks: str | None, module: WSSLDataModule) -> dict[str, Any]:
     names = ["image_size", "resize", "batch_size", "hole", "hole_ratio", "num_workers", "on_error"]
-    values = {name: getattr(module, name) for name in [*names, "seed", "pair_seed", "limit"]}
+    values = {name: getattr(module, name) for name in [*names, "seed", "pair_seed", "limit", "split", "dilate"]}
     return {"images": images, "masks": masks, **values}

@@ -1,10 +1,11 @@
 """Decode a photograph or a mask file to a square array of a fixed size."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError
@@ -20,13 +21,24 @@ def read_image(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         DataError: The file cannot be decoded; the message names it. Pillow's limit on decompression bombs stays on.
     """
+    return decode_image(path, size, str(path))[0]
+
+
+def decode_image(file: Path | BinaryIO, size: int, name: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The same of an open file, with its original (width, height) as it is stored.
+
+    Raises:
+        DataError: The file cannot be decoded; the message calls it ``name``.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
+            original = image.size
             image.draft(None, (size, size))
-            return np.asarray(_square(_to_rgb(ImageOps.exif_transpose(image)), size, Image.Resampling.LANCZOS))
+            pixels = _square(_to_rgb(ImageOps.exif_transpose(image)), size, Image.Resampling.LANCZOS)
+            return np.asarray(pixels), original
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
-        raise DataError(f"{path} {reason(error)}") from error
+        raise DataError(f"{name} {reason(error)}") from error
 
 
 def read_coverage(path: Path, size: int, *, bright: bool) -> NDArray[np.bool_]:
@@ -37,14 +49,41 @@ def read_coverage(path: Path, size: int, *, bright: bool) -> NDArray[np.bool_]:
     Raises:
         DataError: The file cannot be decoded; the message names it.
     """
-    table = [255 if (value >= 128) == bright else 0 for value in range(256)]
+    return read_mask(path, size, bright=bright)[0]
+
+
+def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_], bool]:
+    """The same, and whether the file is binary: black and white alone, or 0 and 1 alone, where 1 counts as white.
+
+    Raises:
+        DataError: The file cannot be decoded; the message names it.
+    """
     try:
-        with Image.open(path) as image:
-            selected = _to_8_bit(image).convert("L").point(table)
+        with Image.open(path) as opened:
+            image: Image.Image = opened
+            binary, half = True, 128
+            if image.mode != "1":
+                image = _to_8_bit(image).convert("L")
+                histogram = image.histogram()
+                if not any(histogram[2:]) and histogram[1]:
+                    half = 1
+                else:
+                    binary = not any(histogram[1:255])
+            else:
+                image = image.convert("L")
+            selected = image.point([255 if (value >= half) == bright else 0 for value in range(256)])
             # The mean of a half-covered area, 127.5, rounds up to 128.
-            return np.asarray(_square(selected, size, Image.Resampling.BOX)) >= 128
+            return np.asarray(_square(selected, size, Image.Resampling.BOX)) >= 128, binary
     except Exception as error:
         raise DataError(f"{path} {reason(error)}") from error
+
+
+def dilate(holes: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """``(H, W)`` bool with its True region widened by so many pixels on every side, corners included."""
+    if pixels == 0:
+        return holes
+    widened = Image.fromarray(holes.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * pixels + 1))
+    return np.asarray(widened).astype(bool)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -4,7 +4,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -62,13 +64,24 @@ def damage(path: Path) -> str | None:
     A few hundred bytes are read; damage inside the compressed data shows only when it is decoded.
     """
     try:
-        size = path.stat().st_size
-        if size == 0:
-            return "is empty (0 bytes)"
         with path.open("rb") as file:
-            head = file.read(32)
-            file.seek(max(0, size - _TAIL))
-            tail = file.read()
+            return _damage(file, path.stat().st_size)
+    except OSError as error:
+        return reason(error)
+
+
+def damage_in(content: bytes) -> str | None:
+    """The same of a file's content that is in memory already."""
+    return _damage(BytesIO(content), len(content))
+
+
+def _damage(file: BinaryIO, size: int) -> str | None:
+    if size == 0:
+        return "is empty (0 bytes)"
+    try:
+        head = file.read(32)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
         if head.startswith(b"\xff\xd8\xff"):
             whole = b"\xff\xd9" in tail
         elif head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -79,7 +92,8 @@ def damage(path: Path) -> str | None:
             return "is not a JPEG, PNG or WebP file"
         if not whole:
             return f"is truncated (ends after {size} bytes without its end marker)"
-        with Image.open(path):  # parses the header alone; raises on a decompression bomb
+        file.seek(0)
+        with Image.open(file):  # parses the header alone; raises on a decompression bomb
             return None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return reason(error)
@@ -87,7 +101,8 @@ def damage(path: Path) -> str | None:
 
 def reason(error: Exception) -> str:
     """An exception as the end of a line that begins with the file's name."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    # Pillow names what it was given, which for bytes in memory is an address.
+    text = re.sub(r" ?<_io\.\w+[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
     return f"cannot be read: {text}"
 
 

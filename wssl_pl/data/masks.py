@@ -3,6 +3,7 @@
 Polarity is settled here, where files are read; everywhere else 1 is a hole.
 """
 
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.data.decode import read_coverage
-from wssl_pl.data.files import find_damaged
+from wssl_pl.data.decode import dilate as widen
+from wssl_pl.data.decode import read_mask
+from wssl_pl.data.files import find_damaged, reason
+from wssl_pl.data.mask_index import MaskIndex, Measured
 from wssl_pl.data.splits import hashed_fraction
 from wssl_pl.errors import DataError
 
@@ -59,6 +62,7 @@ class MaskScan:
         kept: How many masks are within the bounds.
         kept_otherwise: How many would be if the other brightness were the hole.
         damaged: Files that could not be read as (file, reason).
+        non_binary: How many files held more than two brightnesses, and were binarised at half.
     """
 
     masks: Masks
@@ -66,6 +70,7 @@ class MaskScan:
     kept: int
     kept_otherwise: int
     damaged: list[tuple[str, str]]
+    non_binary: int = 0
 
     def histogram(self) -> str:
         """Counts of masks by hole ratio in steps of 10 %, in one line."""
@@ -73,7 +78,14 @@ class MaskScan:
         return ", ".join(f"{10 * i}-{10 * i + 10} %: {count}" for i, count in enumerate(counts) if count)
 
 
-def scan_masks(paths: Sequence[Path], size: int, hole: str, bounds: Sequence[float]) -> MaskScan:
+def scan_masks(
+    paths: Sequence[Path],
+    size: int,
+    hole: str,
+    bounds: Sequence[float],
+    dilate: int = 0,
+    index: MaskIndex | None = None,
+) -> MaskScan:
     """Read mask files, measure their hole ratios at the model's size and keep those within the bounds (inclusive).
 
     Args:
@@ -81,45 +93,45 @@ def scan_masks(paths: Sequence[Path], size: int, hole: str, bounds: Sequence[flo
         size: Height and width in pixels to which they are resized by area; a pixel is a hole where at least half is.
         hole: ``black`` or ``white``: which brightness is the hole.
         bounds: Smallest and largest hole ratio, in [0, 1].
+        dilate: Pixels by which holes are widened before they are measured.
+        index: What was measured before, with the same size, hole and dilate; new measurements are added to it.
     """
-    damaged = find_damaged(paths)
+    known = {path: index.get(path) if index else None for path in paths}
+    damaged = find_damaged([path for path, entry in known.items() if entry is None])
     bad = {file for file, _ in damaged}
 
-    def measure(path: Path) -> tuple[float, NDArray[np.uint8]] | str:
+    def measure(path: Path) -> Measured | str:
         try:
-            holes = read_holes(path, size, hole)
+            stat = path.stat()
+            holes, binary = read_mask(path, size, bright=hole == "white")
+        except OSError as error:
+            return reason(error)
         except DataError as error:
             return str(error).removeprefix(f"{path} ")
-        return float(holes.mean()), np.packbits(holes)
+        holes = widen(holes, dilate)
+        packed = zlib.compress(np.packbits(holes).tobytes(), level=1)
+        return Measured(stat.st_size, stat.st_mtime_ns, float(holes.mean()), binary, packed)
 
     whole = [path for path in paths if str(path) not in bad]
     ratios: list[float] = []
     kept: list[NDArray[np.uint8]] = []
+    non_binary = 0
     low, high = bounds
     with ThreadPoolExecutor() as pool:
-        for path, result in zip(whole, pool.map(measure, whole), strict=True):
+        measured = pool.map(lambda path: known[path] or measure(path), whole)
+        for path, result in zip(whole, measured, strict=True):
             if isinstance(result, str):
                 damaged.append((str(path), result))
                 continue
-            ratio, bits = result
-            ratios.append(ratio)
-            if low <= ratio <= high:
-                kept.append(bits)
-    measured = np.array(ratios)
-    otherwise = int(((low <= 1 - measured) & (1 - measured <= high)).sum())
+            if index is not None and result is not known[path]:
+                index.add(path, result)
+            ratios.append(result.ratio)
+            non_binary += not result.binary
+            if low <= result.ratio <= high:
+                kept.append(result.bits())
+    otherwise = sum(low <= 1 - ratio <= high for ratio in ratios)
     bits = np.stack(kept) if kept else np.empty((0, -(-size * size // 8)), np.uint8)
-    return MaskScan(Masks(bits, size), measured, len(kept), otherwise, damaged)
-
-
-def read_holes(path: Path, size: int, hole: str) -> NDArray[np.bool_]:
-    """A mask file as ``(size, size)`` bool, True = hole.
-
-    Args:
-        path: The file.
-        size: Height and width in pixels.
-        hole: ``black`` or ``white``: which brightness is the hole.
-    """
-    return read_coverage(path, size, bright=hole == "white")
+    return MaskScan(Masks(bits, size), np.array(ratios), len(kept), otherwise, damaged, non_binary)
 
 
 def split_masks(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], str]:

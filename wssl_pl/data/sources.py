@@ -4,13 +4,18 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
+from wssl_pl.data.cache import Cache, CachedImages, looks_like_cache
+from wssl_pl.data.decode import dilate
 from wssl_pl.data.files import find_damaged, find_images, list_images
 from wssl_pl.data.images import ArrayImages, FileImages, ImageSource
+from wssl_pl.data.layouts import find_layout
+from wssl_pl.data.mask_index import MaskIndex
 from wssl_pl.data.masks import Masks, MaskScan, scan_masks, split_masks
 from wssl_pl.data.splits import split_images
-from wssl_pl.errors import DataError
+from wssl_pl.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +54,14 @@ def resolve(parameter: str, value: str | None) -> str:
         )
     if not folder.is_dir():
         raise DataError(f"{parameter}={value} is not a folder: name a folder of JPEG, PNG or WebP files")
+    if parameter == "data.images" and looks_like_cache(folder):
+        return value
     if next(find_images(folder, parameter), None) is None:
+        if next(folder.rglob("*.parquet"), None):
+            raise DataError(
+                f"{parameter}={value} holds Parquet files: run `wssl prepare images={value} out=CACHE` "
+                f"and give {parameter}=CACHE"
+            )
         raise DataError(
             f"{parameter}={value} holds no JPEG, PNG or WebP file: name a folder (or a folder of folders) of them"
         )
@@ -82,19 +94,29 @@ class Images:
         resize: Side in pixels to which images are resized.
         on_error: ``error`` or ``skip``: what to do about damaged files.
         limit: Use the first so many of each split.
+        rule: How a folder is divided; see :func:`~wssl_pl.data.splits.split_images`. A cache is divided already.
+
+    Raises:
+        DataError: A cache is unfinished, damaged or of another version.
+        UsageError: A cache has another size or split than asked for, or ``rule`` does not fit.
     """
 
-    def __init__(self, source: str, resize: int, on_error: str, limit: int | None) -> None:
+    def __init__(self, source: str, resize: int, on_error: str, limit: int | None, rule: str = "auto") -> None:
         self.source = source
         self.resize = resize
         self.on_error = on_error
         self.limit = limit
         self.skipped: Skipped = []
         self.files: dict[str, list[Path]] = {}
-        self.layout = "built-in sample"
-        if source != SAMPLE:
-            root = Path(source)
-            self.files, self.layout = split_images(root, list_images(root, "data.images"))
+        self.cache: Cache | None = None
+        self.layout = self.split = "built-in sample"
+        if source != SAMPLE and looks_like_cache(Path(source)):
+            self.cache = self._cache(Path(source), rule)
+            self.layout, self.split = f"cache of {self.cache.manifest['layout']}", self.cache.manifest["split"]
+        elif source != SAMPLE:
+            found = find_layout(Path(source))
+            self.layout = found.name
+            self.files, self.split = split_images(found.folder, list_images(found.folder, "data.images"), rule)
         self._open: dict[str, ImageSource] = {}
 
     def open(self, split: str) -> ImageSource:
@@ -104,12 +126,17 @@ class Images:
             DataError: The split is empty, or a file is damaged and ``on_error`` is ``error``.
         """
         if split not in self._open:
-            self._open[split] = self._sample(split) if self.source == SAMPLE else self._folder(split)
+            if self.cache is not None:
+                self._open[split] = self._cached(self.cache, split)
+            else:
+                self._open[split] = self._sample(split) if self.source == SAMPLE else self._folder(split)
         return self._open[split]
 
     def sizes(self) -> dict[str, int]:
         """Images per split, as far as they are known without opening it."""
         sizes = {split: len(files[: self.limit]) for split, files in self.files.items()}
+        if self.cache is not None:
+            sizes = {split: min(count, self.limit or count) for split, count in self.cache.sizes().items()}
         return sizes | {split: len(images) for split, images in self._open.items()}
 
     def _sample(self, split: str) -> ImageSource:
@@ -117,6 +144,28 @@ class Images:
 
         count = SAMPLE_COUNTS[split] if self.limit is None else min(self.limit, SAMPLE_COUNTS[split])
         return ArrayImages(sample_faces(split, size=self.resize, count=count))
+
+    def _cache(self, folder: Path, rule: str) -> Cache:
+        cache = Cache(folder, "data.images")
+        if cache.size != self.resize:
+            raise UsageError(
+                f"data.images={folder} is a cache of {cache.size} px and data.resize={self.resize}: "
+                f"set data.resize={cache.size}, or prepare another one with size={self.resize}"
+            )
+        if rule not in ("auto", cache.manifest["split"]):
+            raise UsageError(
+                f"data.split={rule}: the cache {folder} is split by {cache.manifest['split']}; "
+                f"divide it anew by `wssl prepare ... split={rule}`"
+            )
+        if count := cache.manifest["skipped"]["count"]:
+            tell(f"data.images={folder}: {count} files were skipped when it was made, see {folder / 'skipped.csv'}")
+        return cache
+
+    def _cached(self, cache: Cache, split: str) -> ImageSource:
+        rows = cache.split_rows(split)[: self.limit]
+        if len(rows) == 0:
+            raise DataError(f"data.images={self.source} has no {split} images (split by {self.split})")
+        return CachedImages(cache.array_path, rows)
 
     def _folder(self, split: str) -> ImageSource:
         files = self.files[split][: self.limit]
@@ -126,8 +175,8 @@ class Images:
         bad = {file for file, _ in damaged}
         whole = [file for file in files if str(file) not in bad]
         if not whole:
-            remedy = f"add images in {Path(self.source) / split}" if self.layout == "folders" else "add more images"
-            raise DataError(f"data.images={self.source} has no {split} images (split by {self.layout}): {remedy}")
+            remedy = f"add images in {Path(self.source) / split}" if self.split == "folders" else "add more images"
+            raise DataError(f"data.images={self.source} has no {split} images (split by {self.split}): {remedy}")
         return FileImages(whole, self.resize)
 
 
@@ -140,14 +189,18 @@ class MaskSets:
         hole: ``black`` or ``white``: which brightness is the hole.
         bounds: Smallest and largest hole ratio, inclusive.
         on_error: ``error`` or ``skip``: what to do about damaged files.
+        dilate: Pixels by which holes are widened.
     """
 
-    def __init__(self, source: str, size: int, hole: str, bounds: Sequence[float], on_error: str) -> None:
+    def __init__(
+        self, source: str, size: int, hole: str, bounds: Sequence[float], on_error: str, dilate: int = 0
+    ) -> None:
         self.source = source
         self.size = size
         self.hole = hole
         self.bounds = (bounds[0], bounds[1])
         self.on_error = on_error
+        self.dilate = dilate
         self.skipped: Skipped = []
         self.layout = "built-in sample"
         self._open: dict[str, Masks] = {}
@@ -169,7 +222,10 @@ class MaskSets:
     def _sample(self, part: str) -> Masks:
         from wssl_pl.data.sample import sample_masks
 
-        masks = Masks.from_arrays(sample_masks(part, size=self.size, ratio=self.bounds))
+        arrays = sample_masks(part, size=self.size, ratio=self.bounds)
+        if self.dilate:
+            arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
+        masks = Masks.from_arrays(arrays)
         self.counts[part] = {"kept": len(masks), "total": len(masks)}
         return masks
 
@@ -178,7 +234,14 @@ class MaskSets:
         if self._files is None:
             self._files, self.layout = split_masks(root, list_images(root, "data.masks"))
         files = self._files[part]
-        scan = scan_masks(files, self.size, self.hole, self.bounds)
+        index = MaskIndex(root, self.size, self.hole, self.dilate)
+        scan = scan_masks(files, self.size, self.hole, self.bounds, self.dilate, index)
+        index.save(path for paths in self._files.values() for path in paths)
+        if scan.non_binary:
+            warn(
+                f"data.masks={self.source}: {scan.non_binary} of {len(files)} {part} masks are not black and white "
+                "alone: they are binarised at half"
+            )
         drop_damaged("data.masks", scan.damaged, len(files), self.on_error)
         self.skipped += scan.damaged
         self._check_polarity(scan, part)

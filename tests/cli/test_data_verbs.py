@@ -1,0 +1,104 @@
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.data.fakes import face, image_tree, mask_tree
+from wssl_pl.cli import main
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image_tree(tmp_path / "faces", {"train": 12, "val": 4, "test": 3}, size=80)
+    mask_tree(tmp_path / "holes", {"train": [0.4, 0.35, 0.7], "test": [0.4]})
+
+
+def test_prepare_check_and_train_from_it(capsys, train):
+    Path("faces/train/bad.png").write_text("hello")
+    main(["prepare", "images=faces", "out=cache", "size=72", "workers=0"])
+    out = capsys.readouterr().out
+    assert "19 images of 72 px (train 12, val 4, test 3) from tree of images, split by folders" in out
+    assert "Skipped 1 files" in out
+    main(["prepare", "--check", "out=cache"])
+    assert "all 19 images are as they were written" in capsys.readouterr().out
+    main(["prepare", "faces", "cache", "--size", "72", "--workers=0"])
+    assert "nothing new" in capsys.readouterr().out
+    train("stage=downstream", "ckpt=none", "--data.images=cache", "--data.masks=holes", "--run.dir=run")
+    described = json.loads(Path("run/data.json").read_text())
+    assert described["images"]["layout"] == "cache of tree of images"
+    assert described["images"]["split"] == "folders"
+    assert described["masks"]["hole"] == "black"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["prepare"], "prepare needs out="),
+        (["prepare", "out=x"], "prepare needs images="),
+        (["prepare", "images=nowhere", "out=x"], "images=nowhere does not exist"),
+        (["prepare", "images=faces", "out=x", "sise=3"], "did you mean size?"),
+        (["prepare", "images=faces", "out=x", "size=big"], "size=big: expected a whole number"),
+        (["prepare", "images=faces", "out=x", "check=maybe"], "check=maybe: expected true or false"),
+        (["prepare", "faces", "x", "y"], "unexpected 'y'"),
+        (["prepare", "--check", "out=faces"], "is not finished"),
+        (["masks"], "say masks stats DIR or masks make"),
+        (["masks", "stat"], "say masks stats DIR or masks make"),
+        (["masks", "stats"], "needs a folder"),
+        (["masks", "stats", "nowhere"], "masks=nowhere does not exist"),
+        (["masks", "stats", "holes", "size=0"], "size=0"),
+        (["masks", "make", "out=m"], "needs count="),
+        (["masks", "make", "out=holes", "count=4"], "is not empty"),
+        (["masks", "make", "out=m", "count=4", "from=nowhere"], "from=nowhere cannot be read"),
+        (["show"], "say what to show"),
+        (["show", "data", "from=holdout"], "from=holdout: it must be train, val or test"),
+        (["show", "data", "--data.image=x"], "did you mean data.images"),
+        (["show", "data", "count=0"], "count=0"),
+    ],
+)
+def test_one_line_and_exit_code_2(args, message, refused):
+    assert message in refused(*args, small=[], epochs=None)
+
+
+def test_masks_stats_for_both_polarities_and_a_picture(capsys):
+    Image.new("L", (8, 8), 100).save("holes/train/grey.png")
+    Path("holes/train/bad.png").write_bytes(b"")
+    main(["masks", "stats", "holes", "out=plots/r.png"])
+    out = capsys.readouterr().out
+    assert "hole=black" in out
+    assert "hole=white" in out
+    assert "30-50 %" in out
+    assert "1 of 6 masks are not black and white alone" in out
+    assert "bad.png is empty" in out
+    with Image.open("plots/r.png") as picture:
+        assert picture.width > 400
+
+
+def test_masks_make(capsys):
+    main(["masks", "make", "out=drawn", "count=6"])
+    assert "5 masks in train, 1 in test; black is the hole" in capsys.readouterr().out
+    assert Path("drawn/test/00000_test.png").is_file()
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_show_data(split):
+    sizes = ["--data.image_size=64", "--data.resize=72", "--data.batch_size=2", "--data.num_workers=0"]
+    main(["show", "data", f"from={split}", "count=3", "--data.images=faces", "--data.masks=holes", *sizes])
+    with Image.open("show_data.png") as picture:
+        assert picture.width > 400
+
+
+@pytest.mark.parametrize("verb", [["prepare"], ["masks"], ["masks", "stats"], ["masks", "make"], ["show"]])
+def test_help(verb, capsys):
+    with contextlib.suppress(SystemExit):
+        main([*verb, "--help"])
+    assert "out" in capsys.readouterr().out
+
+
+def test_a_cache_of_another_size_is_one_line(refused, train):
+    face(0, 80).save("faces/train/99.png")
+    main(["prepare", "faces", "cache", "size=64", "workers=0"])
+    message = refused("stage=pretext", "--data.images=cache")
+    assert "is a cache of 64 px and data.resize=72: set data.resize=64" in message

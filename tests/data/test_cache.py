@@ -1,0 +1,84 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.fakes import image_tree
+from tests.data.test_datamodule import epoch, same
+from wssl_pl.data.cache import Cache, CachedImages, Entry, header, read_csv, write_csv
+from wssl_pl.data.prepare import prepare
+from wssl_pl.errors import DataError, UsageError
+
+
+@pytest.fixture
+def cache(folders: tuple[Path, Path], tmp_path: Path) -> Path:
+    prepare(folders[0], tmp_path / "cache", size=40, workers=0)
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_batches_are_those_of_the_folder(make, cache: Path, split: str) -> None:
+    assert same(epoch(make(), split), epoch(make(images=str(cache)), split))
+    assert same(epoch(make(), split), epoch(make(images=str(cache), num_workers=1), split))
+
+
+def test_no_processes_are_started_for_a_cache(make, cache: Path) -> None:
+    module = make(images=str(cache), num_workers=None)
+    module.setup("fit")
+    assert module.train_dataloader().num_workers == 0
+    described = module.describe()["images"]
+    assert described["layout"] == "cache of tree of images"
+    assert (described["split"], described["train"], described["val"]) == ("folders", 22, 7)
+
+
+def test_limit_takes_the_first_as_it_does_of_a_folder(make, cache: Path) -> None:
+    assert same(epoch(make(limit=4)), epoch(make(images=str(cache), limit=4)))
+
+
+def test_another_size_or_split_is_one_line_with_the_remedy(make, cache: Path) -> None:
+    with pytest.raises(UsageError, match=r"is a cache of 40 px and data\.resize=48: set data\.resize=40") as caught:
+        make(images=str(cache), resize=48).setup("fit")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="is split by folders; divide it anew"):
+        make(images=str(cache), split="hash").setup("fit")
+
+
+def test_an_unfinished_cache_is_not_taken_for_an_empty_folder(make, cache: Path) -> None:
+    (cache / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"data\.images=.* is not finished: run the same `wssl prepare` again"):
+        make(images=str(cache)).setup("fit")
+
+
+def test_a_split_that_is_not_there(make, tmp_path: Path) -> None:
+    prepare(image_tree(tmp_path / "i", {"train": 4}), tmp_path / "c", size=40, workers=0)
+    with pytest.raises(DataError, match=r"has no val images \(split by folders\)"):
+        make(images=str(tmp_path / "c")).setup("fit")
+
+
+def test_a_copy_for_another_process_holds_no_pixels(cache: Path) -> None:
+    opened = Cache(cache)
+    images = CachedImages(opened.array_path, opened.split_rows("train"))
+    first, _ = images.read(np.arange(22))
+    content = pickle.dumps(images)
+    assert len(content) < 2000
+    np.testing.assert_array_equal(pickle.loads(content).read(np.arange(22))[0], first)
+
+
+def test_the_array_is_an_ordinary_npy_file(tmp_path: Path) -> None:
+    assert len(header(30000, 256)) == 128
+    (tmp_path / "a.npy").write_bytes(header(2, 4) + bytes(range(96)))
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3))
+
+
+def test_names_of_any_kind_survive_the_table() -> None:
+    names = ["лицо 顔.png", 'a,"b".png', "line\nbreak\r.png", "latin\udce9.png", " space .png"]
+    entries = [Entry(i, "train", name, 1, -1, 2, 3, "a", "b") for i, name in enumerate(names)]
+    assert read_csv(write_csv(entries, Entry), Entry) == entries
+
+
+def test_training_from_a_cache_is_training_from_the_folder(make, cache: Path) -> None:
+    first = make().on_after_batch_transfer(epoch(make())[2], 0)
+    second = make().on_after_batch_transfer(epoch(make(images=str(cache)))[2], 0)
+    assert torch.equal(first["image"], second["image"])

@@ -1,0 +1,92 @@
+"""Real processes that are killed, interrupted, or started twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.data.fakes import image_tree
+from tests.data.test_prepare import contents
+from wssl_pl.data.check import check_cache
+from wssl_pl.data.prepare import prepare
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = image_tree(tmp_path_factory.mktemp("many"), {"train": 300, "val": 20}, suffix=".jpg", size=400)
+    (root / "train" / "7.jpg").write_text("not an image")
+    return root
+
+
+def start(images: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "wssl_pl", "prepare", f"images={images}", f"out={out}", "size=64", "workers=2"]
+    # A session of its own, so that its worker processes can be told from others.
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def session_is_empty(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_killed_ten_times_it_is_byte_identical_to_one_made_in_peace(images: Path, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    process = start(images, tmp_path / "peace")
+    assert process.wait() == 0
+    length = time.monotonic() - begun
+    moments, kills = random.Random(0), 0
+    for _ in range(40):
+        process = start(images, tmp_path / "out")
+        time.sleep(moments.uniform(0.2, 1.0) * length)
+        process.kill()
+        kills += process.wait() != 0
+        if kills == 10:
+            break
+        if process.returncode == 0 and kills < 10:
+            # It was faster than the kill: the next one begins from nothing again.
+            subprocess.run(["rm", "-r", str(tmp_path / "out")], check=True)
+    assert kills == 10
+    deadline = time.monotonic() + 20
+    while not session_is_empty(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert session_is_empty(process.pid), "worker processes outlived the one that was killed"
+    assert start(images, tmp_path / "out").wait() == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "peace")
+    assert len(check_cache(tmp_path / "out").entries) == 319
+
+
+def test_ctrl_c_ends_in_order_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
+    process = start(images, tmp_path / "out")
+    journal = tmp_path / "out" / ".prepare" / "plan.json"
+    while not journal.is_file() and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert start(images, tmp_path / "out").wait() == 0
+    check_cache(tmp_path / "out")
+
+
+def test_two_processes_do_not_hurt_each_other(images: Path, tmp_path: Path) -> None:
+    both = [start(images, tmp_path / "out") for _ in range(2)]
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert 0 in codes
+    for code, error in zip(codes, errors, strict=True):
+        assert code == 0 or (code == 2 and "is being written by another process" in error)
+    check_cache(tmp_path / "out")
+    prepare(images, tmp_path / "peace", size=64, workers=0)
+    assert contents(tmp_path / "out") == contents(tmp_path / "peace")
