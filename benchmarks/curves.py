@@ -13,7 +13,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-PREFIXES = ("val/", "train/loss")
+PREFIX = "val/"
 GAIN_DB = 0.1
 
 
@@ -21,7 +21,7 @@ def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """The (step, value) pairs of every validation figure in a run's TensorBoard events, later resumptions included."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(PREFIXES)]
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(PREFIX)]
     return {tag: [(event.step + 1, event.value) for event in events.Scalars(tag)] for tag in tags}
 
 

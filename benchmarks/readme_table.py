@@ -1,0 +1,130 @@
+"""Writes the README's table of figures on real faces from the files in `benchmarks/results`.
+
+python benchmarks/readme_table.py            # after curves.py and classical.py --ckpt ...
+python benchmarks/readme_table.py --check    # exit code 1 if the README says something else
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- results: written by benchmarks/readme_table.py -->", "<!-- end of results -->"
+PROTOCOL = "QD-style masks of 30-50 %"
+NAMES = {
+    "mean": "filling with the mean",
+    "telea": "OpenCV's Telea",
+    "biharmonic": "biharmonic",
+    "frozen": "pretext, encoder frozen",
+    "scratch": "from scratch, same steps",
+}
+NEAR_CHANCE = 0.3  # for four levels, where guessing gives 0.25
+
+
+def load(name: str) -> Any:
+    """One of the result files."""
+    return json.loads((RESULTS / name).read_text())
+
+
+def pretext_lines() -> list[str]:
+    """Accuracy of each head at the epoch that was kept, the best by their mean."""
+    found = load("mini_pretext.json")
+    (run,) = found["curves"].values()
+    (summary,) = found["summary"].values()
+    heads = {tag.rpartition("/")[2]: curve for tag, curve in run.items() if tag.startswith("val/accuracy/")}
+    best = max(range(len(run["val/accuracy"])), key=lambda epoch: run["val/accuracy"][epoch][1])
+    said = []
+    for name, curve in heads.items():
+        accuracy = curve[best][1]
+        said.append(f"{name} {accuracy:.2f}" + (" (near chance)" if accuracy < NEAR_CHANCE else ""))
+    step = run["val/accuracy"][best][0]
+    minutes = summary["seconds"] / 60
+    return [
+        f"Pretext validation accuracy (chance 0.25) after {step:,} steps: {', '.join(said)}; "
+        f"{summary['steps']:,} steps in {minutes:.0f} min.",
+        "",
+    ]
+
+
+def table_lines() -> list[str]:
+    """One row per method, on the same test pairs."""
+    methods = load("classical.json")["protocols"][PROTOCOL]["methods"]
+    summary = load("mini_curves.json")["summary"]
+    lines = [
+        "| on the same 400 test pairs | PSNR raw | SSIM raw | PSNR composite | SSIM composite | steps | minutes |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for key, name in NAMES.items():
+        figures = methods[key]["figures"]["all"]
+        cells = [f"{figures[tag]['mean']:.{digits}f}" for tag, digits in TAGS]
+        run = summary.get(key)
+        spent = [f"{run['steps']:,}", f"{run['seconds'] / 60:.0f}"] if run else ["", ""]
+        lines.append("| " + " | ".join([name, *cells, *spent]) + " |")
+    return [*lines, ""]
+
+
+TAGS = (("psnr", 2), ("ssim", 4), ("psnr_composite", 2), ("ssim_composite", 4))
+
+
+def verdict_lines() -> list[str]:
+    """What the figures say, and which of them are not final."""
+    figures = load("classical.json")["protocols"][PROTOCOL]["methods"]
+    summary = load("mini_curves.json")["summary"]
+    gap = {
+        tag: figures["scratch"]["figures"]["all"][tag]["mean"] - figures["frozen"]["figures"]["all"][tag]["mean"]
+        for tag in ("psnr_composite", "ssim_composite")
+    }
+    loser, winner = ("frozen encoder", "scratch") if gap["psnr_composite"] > 0 else ("scratch", "frozen encoder")
+    said = [
+        f"**The {loser} loses to {winner}** by {abs(gap['psnr_composite']):.2f} dB and "
+        f"{abs(gap['ssim_composite']):.3f} SSIM (composite) at the same number of downstream steps, one seed each."
+    ]
+    for name in ("frozen", "scratch"):
+        gain = summary[name]["gain_last_fifth_db"]
+        state = "converged" if summary[name]["converged"] else "not converged: its figures are a lower bound"
+        said.append(f"In its last fifth of steps `{name}` gained {gain:.2f} dB raw validation PSNR ({state}).")
+    return [" ".join(said), ""]
+
+
+def section() -> str:
+    """The text between the two marks."""
+    machine = load("classical.json")["machine"]
+    lines = [
+        BEGIN,
+        "",
+        "CelebA-HQ-mini (3,600 / 200 / 400 faces), 128 px, width 16, batch 16 (pretext 32), Adam 5e-4 (pretext 3e-4), "
+        "saturation 0.3 + sharpness 0.7, QD-style masks of 30-50 %. Not the paper's 30,000 images.",
+        "",
+        *pretext_lines(),
+        *table_lines(),
+        *verdict_lines(),
+        "![Validation curves of both runs](benchmarks/results/mini_curves.png)",
+        "",
+        f"Measured on {machine['cores']} CPU cores that did other work too (read the minutes to a factor of a few), "
+        f"torch {machine['torch']}; commands in [benchmarks/README.md](benchmarks/README.md), intervals and other "
+        "masks in [benchmarks/results/classical.md](benchmarks/results/classical.md).",
+        "",
+        END,
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Writes the section, or checks it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    path = ROOT / "README.md"
+    text = path.read_text()
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    new = before + section() + after
+    if args.check:
+        sys.exit(0 if new == text else "README.md does not say what benchmarks/results holds")
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
