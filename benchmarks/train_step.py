@@ -4,7 +4,8 @@
 
 The three are measured in turn, round by round, and compared within each round, because shared machines drift.
 `bare` is forward, backward and Adam on random tensors; `step` adds the conversion of the uint8 batch, the pretext
-tasks and the losses; `loop` is the command line's own training, from image files on disk.
+tasks and the losses; `loop` is the command line's own training, from image files on disk, or with `--cache` from the
+cache that `wssl prepare` makes of them.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from steps import STAGES, bare_step, full_step, loop, machine, make_module, optimiser_step, seconds
 
+from wssl_pl.cli import prepare
 from wssl_pl.data.sample import sample_faces, sample_masks
 
 SIZE, RESIZE = 224, 256
@@ -39,7 +41,7 @@ def write_images(folder: Path, count: int) -> None:
             )
 
 
-def measure(width: int, batch: int, steps: int, rounds: int) -> dict[str, Any]:
+def measure(width: int, batch: int, steps: int, rounds: int, cache: bool = False) -> dict[str, Any]:
     """All figures: images per second, medians over the rounds, with the spread and the ratios within rounds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     raw: dict[str, dict[str, list[float]]] = {stage: {"bare": [], "step": [], "loop": []} for stage in STAGES}
@@ -47,7 +49,11 @@ def measure(width: int, batch: int, steps: int, rounds: int) -> dict[str, Any]:
         folder = Path(name)
         warm_up = max(2, steps // 4)
         write_images(folder, batch * (steps + warm_up))
-        sources = (f"--data.images={folder}/images", f"--data.masks={folder}/masks")
+        images = folder / "images"
+        if cache:
+            prepare.run([f"images={images}", f"out={folder / 'cache'}"])
+            images = folder / "cache"
+        sources = (f"--data.images={images}", f"--data.masks={folder}/masks")
         for turn in range(rounds):
             for stage in STAGES:
                 module = make_module(stage, width).to(device)
@@ -64,7 +70,7 @@ def measure(width: int, batch: int, steps: int, rounds: int) -> dict[str, Any]:
             result[stage][f"loop/{over}"] = statistics.median(ratios)
     result["spread"] = {s: {k: (max(v) - min(v)) / statistics.median(v) for k, v in raw[s].items()} for s in STAGES}
     result["rounds"] = raw
-    result["settings"] = {"width": width, "batch": batch, "steps": steps, "size": SIZE}
+    result["settings"] = {"width": width, "batch": batch, "steps": steps, "size": SIZE, "cache": cache}
     result["machine"] = machine()
     return result
 
@@ -76,9 +82,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cache", action="store_true", help="train from the prepared cache instead of the files")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    result = measure(args.width, args.batch, args.steps, args.rounds)
+    result = measure(args.width, args.batch, args.steps, args.rounds, args.cache)
     print(f"{'images/s':<12}{'bare':>8}{'step':>8}{'loop':>8}{'loop/bare':>11}{'loop/step':>11}")
     for stage in STAGES:
         row = result[stage]
