@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError
@@ -71,7 +71,11 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
                     binary = not any(histogram[1:255])
             else:
                 image = image.convert("L")
-            selected = image.point([255 if (value >= half) == bright else 0 for value in range(256)])
+            if binary and half == 128:
+                # Black and white already: a table would take a fifth of the time of all of this.
+                selected = image if bright else ImageChops.invert(image)
+            else:
+                selected = image.point([255 if (value >= half) == bright else 0 for value in range(256)])
             # The mean of a half-covered area, 127.5, rounds up to 128.
             return np.asarray(_square(selected, size, Image.Resampling.BOX)) >= 128, binary
     except Exception as error:
