@@ -146,7 +146,8 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     runs = {}
     for name in TESTED:
         ckpt = args.out / name / "best.ckpt"
-        figures = test_verb.run([f"ckpt={ckpt}", f"--out={args.out / name}", *data_options(args)])
+        # Without `out=`: the evaluator's report shows pictures of the data set, which are kept nowhere here.
+        figures = test_verb.run([f"ckpt={ckpt}", *data_options(args)])
         last = read_checkpoint(args.out / name / "last.ckpt")
         runs[name] = {**figures, "steps": last["global_step"], "epochs": last["epoch"] + 1, **time_of(args.out / name)}
         draw(ckpt, args.out / f"pictures_{name}.png", args.size, args.resize)

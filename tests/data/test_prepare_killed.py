@@ -28,8 +28,16 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(images: Path, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "wssl_pl", "prepare", f"images={images}", f"out={out}", "size=64", "workers=2"]
-    # A session of its own, so that its worker processes can be told from others.
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    # A session of its own, so that its worker processes can be told from others. Tests that run in the background
+    # ignore Ctrl-C, and would hand that on.
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def session_is_empty(leader: int) -> bool:
