@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,9 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("path", re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / "README.md").read_text()))
 def test_what_the_readme_links_to_is_there(path):
     assert (ROOT / path).exists()
+
+
+def test_the_figures_of_the_readme_are_those_of_the_result_files():
+    command = [sys.executable, str(ROOT / "benchmarks" / "readme_table.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
