@@ -102,8 +102,8 @@ def speed_lines() -> list[str]:
     return [
         f"Speed of the whole training loop from a prepared cache, width {settings['width']}, {settings['size']} px, "
         f"{machine['precision']}, {ssim['machine']['threads']} CPU threads: {'; '.join(said)}. SSIM as a loss, forward "
-        f"and backward: {ratio['median']:.1f} times as fast as Kornia's ({ratio['min']:.1f} to {ratio['max']:.1f} over the "
-        "rounds), with the same values and gradients.",
+        f"and backward: {ratio['median']:.1f} times as fast as Kornia's ({ratio['min']:.1f} to {ratio['max']:.1f} over "
+        "the rounds), with the same values and gradients.",
         "",
     ]
 
