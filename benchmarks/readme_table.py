@@ -90,8 +90,8 @@ def verdict_lines() -> list[str]:
 
 
 def speed_lines() -> list[str]:
-    """Ratios within one run, from `train_step.py --cache` and `ssim.py`."""
-    steps, ssim = load("train_step_cache.json"), load("ssim.json")
+    """Ratios within one run, from `train_step.py` and `ssim.py`."""
+    steps, ssim = load("train_step.json"), load("ssim.json")
     settings, machine = steps["settings"], steps["machine"]
     said = [
         f"{stage} {steps[stage]['loop/bare']:.2f} of the bare network step and {steps[stage]['loop/step']:.2f} of the "
@@ -100,7 +100,7 @@ def speed_lines() -> list[str]:
     ]
     ratio = ssim["ratio"]
     return [
-        f"Speed of the whole training loop from a prepared cache, width {settings['width']}, {settings['size']} px, "
+        f"Speed of the whole training loop from image files, width {settings['width']}, {settings['size']} px, "
         f"{machine['precision']}, {ssim['machine']['threads']} CPU threads: {'; '.join(said)}. SSIM as a loss, forward "
         f"and backward: {ratio['median']:.1f} times as fast as Kornia's ({ratio['min']:.1f} to {ratio['max']:.1f} over "
         "the rounds), with the same values and gradients.",
