@@ -3,7 +3,8 @@
     python benchmarks/cpu.py --width 16 --json benchmarks/results/cpu.json
 
 Images per second of the training step, with tasks and losses, in float32 and in what training would choose, with one
-thread and with the chosen number; all in turn, compared round by round. Then the same for fused Adam and for our SSIM.
+thread and with the chosen number; all in turn, compared round by round. Then the same for fused Adam, our SSIM and
+channels_last.
 """
 
 import argparse
@@ -68,6 +69,27 @@ def means(width: int, batch: int, size: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def channels_last_gain(width: int, batch: int, size: int, rounds: int) -> float:
+    """How much faster the networks' forward and backward pass is in channels_last than in PyTorch's own layout."""
+    torch.set_num_threads(choose_threads())
+    bf16 = choose_precision("cpu")[0] == "bf16-mixed"
+    ratios = []
+    for _ in range(rounds):
+        taken = {}
+        for layout in (torch.contiguous_format, torch.channels_last):
+            module = make_module("downstream", width).to(memory_format=layout)
+            images = torch.rand(batch, 3, size, size).contiguous(memory_format=layout)
+
+            def step(module: Any = module, images: torch.Tensor = images) -> None:
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    output = module.decoder(*module.encoder(images))
+                output.float().mean().backward()
+
+            (taken[layout],) = seconds(step, torch.device("cpu"), repeats=1, calls=4)
+        ratios.append(taken[torch.contiguous_format] / taken[torch.channels_last])
+    return statistics.median(ratios)
+
+
 def main() -> None:
     """Measures, prints, and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -82,6 +104,7 @@ def main() -> None:
         for case, row in result[stage].items():
             print(f"{stage:<12}{case:<24}{row['images_per_second']:>8.1f} images/s{row['ratio']:>7.2f} x")
     result["means"] = means(args.width, args.batch, args.size, args.rounds)
+    result["means"]["gain of channels_last"] = channels_last_gain(args.width, args.batch, args.size, args.rounds)
     print(json.dumps(result["means"], indent=2))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
