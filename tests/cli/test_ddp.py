@@ -27,17 +27,26 @@ def figures(output):
     return {name: float(value) for name, value in re.findall(r"(val/\w+) (-?[\d.]+)", output)}
 
 
+STAGES = {
+    "downstream": (["ckpt=none"], {"val/psnr", "val/ssim_composite"}),
+    # What is logged of both tasks goes into `val/accuracy`.
+    "pretext": (["tasks=rotation,masked", "weighting=uncertainty"], {"val/accuracy", "val/loss"}),
+}
+
+
 @pytest.mark.slow
-def test_two_processes_give_the_metrics_of_one(tmp_path):
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_give_the_metrics_of_one(tmp_path, stage):
     # A learning rate that moves nothing, so that both measure the same weights; 10 images over 2 processes in
     # batches of 3 would be measured as 12 by a sampler that pads.
-    stage = ["stage=downstream", "ckpt=none", "--model.width=4", "--model.lr=1e-30", "--trainer.max_epochs=1"]
-    one = run(tmp_path, *stage, *SMALL, "--data.batch_size=6", "--run.dir=one")
+    options, expected = STAGES[stage]
+    args = [f"stage={stage}", *options, "--model.width=4", "--model.lr=1e-30", "--trainer.max_epochs=1"]
+    one = run(tmp_path, *args, *SMALL, "--data.batch_size=6", "--run.dir=one")
     two = run(
-        tmp_path, *stage, *SMALL, "--data.batch_size=3", "--trainer.devices=2", "--trainer.strategy=ddp"
+        tmp_path, *args, *SMALL, "--data.batch_size=3", "--trainer.devices=2", "--trainer.strategy=ddp"
     )  # fmt: skip
     assert figures(two) == pytest.approx(figures(one), abs=2e-4)
-    assert {"val/psnr", "val/ssim_composite"} <= set(figures(one))
+    assert expected <= set(figures(one))
     # Both processes shared one folder, made by the first.
-    (folder,) = (tmp_path / "runs" / "downstream").iterdir()
+    (folder,) = (tmp_path / "runs" / stage).iterdir()
     assert (folder / "best.ckpt").exists()

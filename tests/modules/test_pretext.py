@@ -7,7 +7,8 @@ from wssl_pl.errors import UsageError
 from wssl_pl.modules import PretextModule
 from wssl_pl.tasks import TASKS
 
-COMBINATIONS = [combination for size in (1, 2, 3) for combination in itertools.combinations(TASKS, size)]
+PAPER = ["rotation", "saturation", "sharpness"]
+COMBINATIONS = [combination for size in (1, 2, 3) for combination in itertools.combinations(PAPER, size)]
 
 
 def batch(count=8, size=32):
@@ -43,7 +44,7 @@ def test_the_loss_is_the_weighted_sum_of_the_cross_entropies(quiet):
 def test_an_untrained_head_is_at_chance(quiet):
     module = PretextModule(width=4)
     module.training_step(batch(64), 0)
-    for task in TASKS:
+    for task in PAPER:
         # log 4 = 1.386, the loss of guessing; a new head is not far off.
         assert 1.2 < quiet[f"train/loss/{task}"].item() < 2.5
 
@@ -89,17 +90,86 @@ def test_validation_figures_are_exact_over_uneven_batches(quiet, monkeypatch):
     assert module.confusion["saturation"].sum() == 8
 
 
+@pytest.mark.parametrize("name", ["masked", "autoencoder"])
+def test_a_reconstruction_is_a_task_like_the_others(name, quiet):
+    module = PretextModule(["rotation", name], weights=[1, 3], width=4)
+    loss = module.training_step(batch(), 0)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    assert loss.item() == pytest.approx(
+        0.25 * quiet["train/loss/rotation"].item() + 0.75 * quiet[f"train/loss/{name}"].item(), rel=1e-6
+    )
+    assert {"train/accuracy/rotation", f"train/r2/{name}"} <= set(quiet)
+
+
+def test_what_is_reconstructed_is_the_image_that_the_other_tasks_have_made():
+    module = PretextModule(["masked", "rotation", "saturation"], width=4)
+    others = PretextModule(["rotation", "saturation"], width=4)
+    data = batch(size=48)
+    images, targets = module.transform(data["image"], data["random"])
+    changed, labels = others.transform(data["image"], data["random"])
+    # The labels of a sample are the same with and without a task that comes later.
+    assert all(torch.equal(labels[name], targets[name]) for name in labels)
+    assert torch.equal(targets["masked"], changed)
+    hidden = (images == 0).all(dim=1, keepdim=True)
+    assert torch.equal(images, changed * ~hidden)
+    assert hidden.float().mean(dim=(1, 2, 3)).sub(0.4).abs().max() < 0.11
+
+
+def test_the_best_checkpoint_is_by_the_mean_of_accuracy_and_r2(quiet):
+    module = PretextModule(["rotation", "masked"], width=4)
+    for number in range(2):
+        module.validation_step(batch(), number)
+    module.on_validation_epoch_end()
+    both = [quiet["val/accuracy/rotation"].item(), quiet["val/r2/masked"].item()]
+    assert quiet["val/accuracy"].item() == pytest.approx(sum(both) / 2, abs=1e-6)
+    assert set(module.confusion) == {"rotation"}
+
+
+def test_holes_of_the_data_are_set_to_zero_after_the_tasks():
+    module = PretextModule(["saturation"], width=4, pretext_holes=True)
+    data = batch() | {"mask": (torch.rand(8, 1, 32, 32) < 0.4).float()}
+    seen, targets = module.see(data)
+    changed, labels = module.transform(data["image"], data["random"])
+    assert torch.equal(seen, changed * (1 - data["mask"]))
+    assert torch.equal(targets["saturation"], labels["saturation"])
+    assert module.needs_masks
+    assert not PretextModule(["saturation"], width=4).needs_masks
+
+
+@pytest.mark.parametrize(("tasks", "holes"), [(["rotation"], True), (["masked"], False), (["masked"], True)])
+def test_the_fourth_channel_is_what_is_hidden_by_whatever(tasks, holes):
+    module = PretextModule(tasks, width=4, pretext_holes=holes, mask_channel=True)
+    data = batch(size=48) | {"mask": torch.zeros(8, 1, 48, 48)}
+    data["mask"][..., 5:20, 7:30] = 1
+    seen, _ = module.see(data)
+    hidden = (seen[:, :3] == 0).all(dim=1, keepdim=True)
+    assert torch.equal(seen[:, 3:], hidden.float())
+    assert bool(hidden[..., 5:20, 7:30].all()) == holes
+    assert set(module(seen)) == set(tasks)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"width": 0}, "model.width=0"),
         ({"lr": 0.0}, "model.lr=0.0"),
         ({"tasks": ["saturation"], "weights": [1.0, 2.0]}, "2 given for 1"),
+        ({"weighting": "upgrad", "weights": [1.0, 2.0, 3.0]}, "finds its own"),
+        ({"weighting": "upgrad", "compile": True}, "model.compile=true"),
+        ({"mask_channel": True}, "nothing is hidden"),
+        ({"tasks": ["masked"], "levels": {"masked": [0.5]}}, "smallest and the largest"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(UsageError, match=message):
         PretextModule(**{"width": 4, **settings})
+
+
+def test_tasks_that_want_more_random_numbers_than_there_are(monkeypatch):
+    monkeypatch.setattr(TASKS["masked"], "numbers", 16)
+    with pytest.raises(UsageError, match="take 17 random numbers"):
+        PretextModule(["rotation", "masked"], width=4)
 
 
 @pytest.mark.slow

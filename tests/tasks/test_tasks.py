@@ -4,7 +4,9 @@ import torch
 from PIL import Image, ImageEnhance
 
 from wssl_pl.errors import UsageError
-from wssl_pl.tasks import TASKS, Rotation, Saturation, Sharpness, make_tasks
+from wssl_pl.tasks import TASKS, Classification, Rotation, Saturation, Sharpness, make_tasks
+
+CLASSIFICATIONS = [name for name, task in TASKS.items() if issubclass(task, Classification)]
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_a_classifier_of_the_border_alone_stays_near_chance_between_neighbouring
     assert seam < 1.1 * further
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", CLASSIFICATIONS)
 def test_each_sample_has_its_own_label(name, images, labels):
     task = TASKS[name]()
     together = task(images, labels)
@@ -92,7 +94,7 @@ def test_each_sample_has_its_own_label(name, images, labels):
     assert together.max() <= 1
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", CLASSIFICATIONS)
 def test_every_level_is_equally_likely(name):
     counts = TASKS[name]().labels(torch.rand(40_000)).bincount()
     assert len(counts) == 4
@@ -101,6 +103,24 @@ def test_every_level_is_equally_likely(name):
 
 def test_labels_at_the_ends_of_the_range():
     assert Saturation().labels(torch.tensor([0.0, 0.2499, 0.25, 0.99999994])).tolist() == [0, 0, 1, 3]
+
+
+def test_the_tally_is_the_confusion_matrix_and_the_score_its_diagonal():
+    task = Saturation([0, 0.5, 1])
+    output = torch.eye(3)[[0, 1, 1, 2, 0]]
+    tally = task.tally(output, torch.tensor([0, 1, 2, 2, 1]))
+    assert tally.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    assert task.score(tally).item() == pytest.approx(3 / 5)
+
+
+def test_tasks_that_hide_come_last_even_before_one_that_is_registered_later(monkeypatch):
+    class Later(Saturation):
+        name = "later"
+
+    monkeypatch.setitem(TASKS, "later", Later)
+    assert list(make_tasks(["masked", "later", "autoencoder", "rotation"])) == [
+        "rotation", "later", "autoencoder", "masked",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -114,6 +134,12 @@ def test_labels_at_the_ends_of_the_range():
         (["saturation"], {"saturation": [0.5, 0.5]}, "two or more"),
         (["saturation"], {"sharpness": [0, 1]}, "not among the tasks"),
         (["rotation"], {"rotation": [0, 45]}, "0, 90, 180, 270"),
+        (["masked"], {"masked": [0.5, 0.3]}, "smallest and the largest"),
+        (["masked"], {"masked": [0.5, 1.0]}, "below 1"),
+        (["masked"], {"masked": [0.1, 0.2, 0.3]}, "smallest and the largest"),
+        (["masked"], {"masked": [float("nan"), 0.5]}, "smallest and the largest"),
+        (["autoencoder"], {"autoencoder": [0.3, 0.5]}, "take the task masked"),
+        (["mask"], None, "did you mean masked"),
     ],
 )
 def test_bad_tasks_and_levels(names, levels, message):

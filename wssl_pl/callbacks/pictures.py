@@ -1,8 +1,10 @@
 """The same validation pictures after every epoch, side by side."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -10,6 +12,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from wssl_pl.metrics import composite
+from wssl_pl.tasks import Masked
 
 HOLE_GREY = 0.5
 
@@ -26,12 +29,18 @@ def picture_grid(image: Tensor, mask: Tensor, output: Tensor) -> Tensor:
         `(3, height, width)` in [0, 1], with white gaps.
     """
     masked = torch.where(mask > 0.5, HOLE_GREY, image)
-    columns = torch.stack([masked, output, composite(output, image, mask), image], dim=1)
-    return make_grid(columns.flatten(0, 1).clamp(0, 1).float(), nrow=4, padding=2, pad_value=1.0)
+    return _rows([masked, output, composite(output, image, mask), image])
 
 
-class InpaintingPictures(Callback):
-    """Logs `val/pictures` after every validation: the first images of the first batch, the same every time.
+def _rows(columns: Sequence[Tensor]) -> Tensor:
+    images = torch.stack(list(columns), dim=1).flatten(0, 1)
+    return make_grid(images.clamp(0, 1).float(), nrow=len(columns), padding=2, pad_value=1.0)
+
+
+class FirstImages(Callback):
+    """Logs pictures after every validation: of the first images of the first batch, the same every time.
+
+    A subclass draws them.
 
     Args:
         count: how many images.
@@ -39,14 +48,18 @@ class InpaintingPictures(Callback):
 
     def __init__(self, count: int = 8) -> None:
         self.count = count
-        self._first: tuple[Tensor, Tensor] | None = None
+        self._first: dict[str, Tensor] | None = None
+
+    def draw(self, pl_module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pictures `(3, height, width)` in [0, 1] by tag, of a batch of the first images."""
+        raise NotImplementedError
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
     ) -> None:
-        """Keeps the first images."""
+        """Keeps the first images and what belongs to them."""
         if batch_idx == 0:
-            self._first = (batch["image"][: self.count], batch["mask"][: self.count])
+            self._first = {name: value[: self.count] for name, value in batch.items() if isinstance(value, Tensor)}
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws them."""
@@ -54,8 +67,31 @@ class InpaintingPictures(Callback):
             return
         if not trainer.is_global_zero:
             return
-        image, mask = self._first
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            output = pl_module(image, mask)
-        grid = picture_grid(image, mask, output)
-        trainer.logger.experiment.add_image("val/pictures", grid.cpu(), trainer.global_step)
+            pictures = self.draw(pl_module, self._first)
+        for tag, picture in pictures.items():
+            trainer.logger.experiment.add_image(tag, picture.cpu(), trainer.global_step)
+
+
+class InpaintingPictures(FirstImages):
+    """Logs `val/pictures`: masked input, raw output, composite, truth."""
+
+    def draw(self, pl_module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See `picture_grid`."""
+        output = pl_module(batch["image"], batch["mask"])
+        return {"val/pictures": picture_grid(batch["image"], batch["mask"], output)}
+
+
+class ReconstructionPictures(FirstImages):
+    """Logs `val/pictures/<task>` for pretext tasks that reconstruct: what the encoder saw, the output, the truth."""
+
+    def draw(self, pl_module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One row per image and task."""
+        tasks = {name: task for name, task in pl_module.tasks.items() if isinstance(task, Masked)}
+        if not tasks:
+            return {}
+        seen, targets = pl_module.see(batch)
+        outputs = pl_module(seen)
+        size = seen.shape[-2:]
+        pictures = {name: F.interpolate(task.picture(outputs[name]), size=size) for name, task in tasks.items()}
+        return {f"val/pictures/{name}": _rows([seen[:, :3], pictures[name], targets[name]]) for name in tasks}

@@ -145,12 +145,16 @@ class WSSLCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our logger, checkpoints and callbacks, beside those that the user configured."""
         directory = str(self.directory)
+        drawing: dict[str, list[Callback]] = {
+            "pretext": [callbacks.ConfusionMatrices(), callbacks.ReconstructionPictures()],
+            "downstream": [callbacks.InpaintingPictures()],
+        }
         mine = [
             *self.extra_callbacks,
             callbacks.StopOnNaN(directory),
             callbacks.StopOnInterrupt(directory),
             callbacks.RandomState(),
-            callbacks.ConfusionMatrices() if self.stage == "pretext" else callbacks.InpaintingPictures(),
+            *drawing[self.stage],
         ]
         config = self.config_init.trainer
         if config.enable_checkpointing is not False:

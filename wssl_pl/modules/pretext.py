@@ -4,34 +4,53 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from lightning import Trainer
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics import MeanMetric, Metric
 
+from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import UsageError
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.upgrad import UPGrad
-from wssl_pl.networks import TaskHead, UNetEncoder
-from wssl_pl.tasks import FixedWeights, UncertaintyWeights, make_tasks, normalise_weights
+from wssl_pl.networks import UNetEncoder
+from wssl_pl.tasks import Classification, FixedWeights, UncertaintyWeights, make_tasks, normalise_weights
+
+
+class Tally(Metric):
+    """Adds up the tallies of a task, over batches and processes."""
+
+    total: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(shape), dist_reduce_fx="sum")
+
+    def update(self, tally: Tensor) -> None:
+        """Adds one."""
+        self.total = self.total + tally
+
+    def compute(self) -> Tensor:
+        """The sum."""
+        return self.total
 
 
 class PretextModule(WSSLModule):
-    """Learns to tell how images were changed: a weighted sum of one cross-entropy per task.
+    """Learns to answer what was done to images: a weighted sum of one loss per task.
 
-    Every active task changes the same image, each with a label of its own for each sample.
+    Every active task changes the same image, each with random numbers of its own for each sample. The best checkpoint
+    is that of the highest mean of the tasks' scores, `val/accuracy`: accuracies, and R² for `masked` and `autoencoder`.
 
     Args:
-        tasks: one or more of rotation, saturation, sharpness.
+        tasks: one or more of rotation, saturation, sharpness, masked, autoencoder.
         weights: one positive number per task, scaled to sum 1; equal ones if left out.
         weighting: `fixed` takes the weights as given; `uncertainty` learns them (Kendall, Gal and Cipolla 2018);
             `upgrad` combines the tasks' gradients so that no step harms a task (TorchJD; on one device).
-        levels: levels by task, e.g. `--model.levels.sharpness=[0,0.5,1]`; the paper's four if left out.
+        levels: levels by task, e.g. `--model.levels.sharpness=[0,0.5,1]`; the paper's four if left out. Those of
+            masked are the smallest and the largest hidden share.
         width: feature maps of the first encoder stage (64 to 1024 over five stages in the paper).
         norm: normalisation after each convolution; none in the paper.
         pretext_holes: the encoder sees the changed images with the data's masks set to 0, as it will downstream.
-        mask_channel: with `pretext_holes`, it sees the mask as a fourth channel too, 1 = hole.
+        mask_channel: the encoder sees as a fourth channel what is hidden, 1 = hidden, by `pretext_holes` or `masked`.
         lr: learning rate of Adam.
         lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
         compile: compile the encoder with torch.compile.
@@ -61,15 +80,16 @@ class PretextModule(WSSLModule):
             raise UsageError(f"model.width={width} must be at least 1")
         if weights is not None and weighting != "fixed":
             raise UsageError(f"weights={weights}: weighting={weighting} finds its own; leave one of the two out")
-        if mask_channel and not pretext_holes:
-            raise UsageError("model.mask_channel=true: nothing is hidden; give model.pretext_holes=true too")
         if compile and weighting == "upgrad":
             raise UsageError(
-                "model.compile=true: a compiled encoder is differentiated once only, weighting=upgrad asks more"
+                "model.compile=true does not go with weighting=upgrad, which differentiates more than once"
             )
-        self.needs_masks = pretext_holes
         made = make_tasks(tasks, levels)
-        classes = {name: len(task.levels) for name, task in made.items()}
+        if (wanted := sum(task.numbers for task in made.values())) > RANDOM_NUMBERS:
+            raise UsageError(f"tasks={tasks} take {wanted} random numbers per sample, there are {RANDOM_NUMBERS}")
+        if mask_channel and not pretext_holes and not any(task.hides for task in made.values()):
+            raise UsageError("model.mask_channel=true: nothing is hidden; give pretext_holes=true or the task masked")
+        self.needs_masks = pretext_holes
         # A ModuleDict, so that each task's levels travel to the device with the networks.
         self.tasks = _by_name(made)
         fixed = normalise_weights(tasks, weights)
@@ -77,11 +97,9 @@ class PretextModule(WSSLModule):
         self.upgrad = UPGrad() if weighting == "upgrad" else None
         self.automatic_optimization = self.upgrad is None
         self.encoder = UNetEncoder(width, norm, in_channels=4 if mask_channel else 3)
-        self.heads = _by_name({name: TaskHead(self.encoder.out_channels, count) for name, count in classes.items()})
-        self.val_confusion = _by_name(
-            {name: MulticlassConfusionMatrix(count, validate_args=False) for name, count in classes.items()}
-        )
-        self.val_losses = _by_name({name: MeanMetric() for name in classes})
+        self.heads = _by_name({name: task.head(self.encoder.out_channels) for name, task in made.items()})
+        self.val_tallies = _by_name({name: Tally(task.tally_shape) for name, task in made.items()})
+        self.val_losses = _by_name({name: MeanMetric() for name in made})
         self.finish_networks()
 
     def networks(self) -> list[nn.Module]:
@@ -100,46 +118,70 @@ class PretextModule(WSSLModule):
         return [networks, {"params": learned, "lr": UncertaintyWeights.LR}] if learned else [networks]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits `(B, levels)`, float32, by task, of images `(B, 3, H, W)` in [0, 1].
+        """The heads' outputs, float32, by task, of images `(B, 3, H, W)` in [0, 1] or as `see` gives them.
 
-        With `mask_channel` the images have four channels, as `with_holes` gives them.
+        Of a classification these are logits `(B, levels)`.
         """
-        features, _ = self.encoder(images)
+        features, _ = self.encoder(images.contiguous(memory_format=torch.channels_last))
         if self.upgrad is not None:
             self.upgrad.features = features
         return {name: head(features).float() for name, head in self.heads.items()}
+
+    def draw(self, uniform: Tensor) -> dict[str, Tensor]:
+        """What happens to each sample by task, from uniform numbers `(B, RANDOM_NUMBERS)` in [0, 1)."""
+        drawn, first = {}, 0
+        for name, task in self.tasks.items():
+            drawn[name] = task.draw(uniform[:, first : first + task.numbers])
+            first += task.numbers
+        return drawn
 
     def transform(self, images: Tensor, uniform: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Changes the images by every active task.
 
         Args:
             images: `(B, 3, S, S)` in [0, 1].
-            uniform: `(B, K)` uniform random numbers in [0, 1), at least one column per task.
+            uniform: `(B, K)` uniform random numbers in [0, 1), as many columns as the tasks take.
 
         Returns:
-            the changed images `(B, 3, S, S)`, and the labels `(B,)` by task.
+            the changed images `(B, 3, S, S)`, and the targets by task: labels `(B,)` of a classification.
         """
-        labels = {name: task.labels(uniform[:, column]) for column, (name, task) in enumerate(self.tasks.items())}
+        drawn, targets = self.draw(uniform), {}
         for name, task in self.tasks.items():
-            images = task(images, labels[name])
-        return images, labels
+            targets[name] = task.target(images, drawn[name])
+            images = task(images, drawn[name])
+        return images, targets
 
-    def _losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        images, labels = self.transform(batch["image"], batch["random"])
-        if self.hparams["pretext_holes"]:
-            images = self.with_holes(images, batch["mask"])
-        logits = self(images.contiguous(memory_format=torch.channels_last))
-        return {name: F.cross_entropy(logits[name], labels[name]) for name in logits}, logits, labels
+    def see(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the encoder sees of a batch, `(B, 3, S, S)` or with `mask_channel` `(B, 4, S, S)`, and the targets."""
+        images, targets = self.transform(batch["image"], batch["random"])
+        if self.hparams["pretext_holes"] or self.hparams["mask_channel"]:
+            images = self.with_holes(images, self._hidden(batch))
+        return images, targets
+
+    def _hidden(self, batch: dict[str, Tensor]) -> Tensor:
+        """`(B, 1, S, S)`, 1 where the data's masks or a task hide the image."""
+        images, drawn = batch["image"], self.draw(batch["random"])
+        hidden = [task.hidden(images, drawn[name]).float() for name, task in self.tasks.items() if task.hides]
+        holes = [batch["mask"]] if self.hparams["pretext_holes"] else []
+        return torch.cat([*hidden, *holes], dim=1).amax(dim=1, keepdim=True)
+
+    def _losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses and the tallies by task."""
+        seen, targets = self.see(batch)
+        outputs = self(seen)
+        losses = {name: task.loss(outputs[name], targets[name]) for name, task in self.tasks.items()}
+        with torch.no_grad():
+            tallies = {name: task.tally(outputs[name], targets[name]) for name, task in self.tasks.items()}
+        return losses, tallies
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The weighted loss of one batch."""
-        losses, logits, labels = self._losses(batch)
+        losses, tallies = self._losses(batch)
         loss = self.weighting(losses)
         self.log("train/loss", loss, prog_bar=True)
-        for name in losses:
+        for name, task in self.tasks.items():
             self.log(f"train/loss/{name}", losses[name])
-            accuracy = (logits[name].detach().argmax(dim=1) == labels[name]).float().mean()
-            self.log(f"train/accuracy/{name}", accuracy)
+            self.log(f"train/{task.score_name}/{name}", task.score(tallies[name]))
         weights = self.weighting.learned() if self.upgrad is None else self._descend(losses)
         for name, weight in weights.items():
             self.log(f"train/weight/{name}", weight)
@@ -160,22 +202,23 @@ class PretextModule(WSSLModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Adds one batch to the figures of every task."""
-        losses, logits, labels = self._losses(batch)
+        losses, tallies = self._losses(batch)
         for name in losses:
-            self.val_losses[name].update(losses[name], weight=len(labels[name]))
-            self.val_confusion[name].update(logits[name], labels[name])
+            self.val_losses[name].update(losses[name], weight=len(batch["image"]))
+            self.val_tallies[name].update(tallies[name])
 
     def on_validation_epoch_end(self) -> None:
-        """Logs loss and accuracy per task and their means; the confusion matrices stay for the callback."""
+        """Logs loss and score per task and their means; the confusion matrices stay for the callback."""
         losses = {name: metric.compute() for name, metric in self.val_losses.items()}
-        self.confusion = {name: metric.compute() for name, metric in self.val_confusion.items()}
-        accuracies = {name: matrix.diag().sum() / matrix.sum() for name, matrix in self.confusion.items()}
+        tallies = {name: metric.compute() for name, metric in self.val_tallies.items()}
+        self.confusion = {name: tallies[name] for name, task in self.tasks.items() if isinstance(task, Classification)}
         figures: dict[str, Any] = {f"val/loss/{name}": loss for name, loss in losses.items()}
-        figures |= {f"val/accuracy/{name}": accuracy for name, accuracy in accuracies.items()}
+        scores = {name: task.score(tallies[name]) for name, task in self.tasks.items()}
+        figures |= {f"val/{task.score_name}/{name}": scores[name] for name, task in self.tasks.items()}
         self.log_dict(figures)
         self.log("val/loss", self.weighting(losses), prog_bar=True)
-        self.log("val/accuracy", torch.stack(list(accuracies.values())).mean(), prog_bar=True)
-        for metric in (*self.val_losses.values(), *self.val_confusion.values()):
+        self.log("val/accuracy", torch.stack(list(scores.values())).mean(), prog_bar=True)
+        for metric in (*self.val_losses.values(), *self.val_tallies.values()):
             metric.reset()
 
 

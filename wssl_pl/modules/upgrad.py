@@ -1,5 +1,6 @@
 """Gradients that harm no task: UPGrad of Quinton and Rey 2024, by their library TorchJD."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -52,7 +53,7 @@ class UPGrad:
         Returns:
             by task, the weight that its gradient came to have among the shared parameters' ones.
         """
-        shared = list(shared)
+        shared, own = list(shared), [list(parameters) for parameters in own]
         # Autocast would have the Jacobians multiplied in bfloat16.
         with torch.autocast(self.features.device.type, enabled=False):
             # One task after the other: batched differentiation does not know every layer.
@@ -60,7 +61,7 @@ class UPGrad:
                 list(losses.values()), self.features, tasks_params=own, shared_params=shared, parallel_chunk_size=1
             )
             weights = self.autojac.jac_to_grad(shared, self.aggregator, optimize_gramian_computation=True)
-        for parameter in shared:
+        for parameter in itertools.chain(shared, *own):
             # In the memory format of the parameter: the fused Adam walks through both alike, whatever their strides.
             if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
                 parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)

@@ -1,6 +1,8 @@
 """The pretext tasks: one small file each, one registry, and their weighting."""
 
 from wssl_pl.tasks.base import PretextTask
+from wssl_pl.tasks.classification import Classification
+from wssl_pl.tasks.masked import Autoencoder, Masked
 from wssl_pl.tasks.registry import TASKS, make_tasks
 from wssl_pl.tasks.rotation import Rotation
 from wssl_pl.tasks.saturation import Saturation
@@ -9,7 +11,10 @@ from wssl_pl.tasks.weighting import FixedWeights, UncertaintyWeights, normalise_
 
 __all__ = [
     "TASKS",
+    "Autoencoder",
+    "Classification",
     "FixedWeights",
+    "Masked",
     "PretextTask",
     "Rotation",
     "Saturation",

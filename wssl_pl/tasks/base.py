@@ -3,49 +3,62 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
-
-from wssl_pl.errors import UsageError
 
 
 class PretextTask(nn.Module):
-    """A change to the image whose strength the encoder has to tell: a classification over `levels`.
+    """A change to images, and a question about them that the encoder's features have to answer.
 
-    A subclass names itself, gives its default levels and implements `forward(images, labels)`. Nothing in it may
-    wait for the device: the strength of each sample is looked up on the device, in one batched operation.
+    The module that trains the encoder asks, for every batch and in this order: `draw` what happens to each sample, the
+    `target` that answers the question, `forward` for the changed images, the `head` for an output from the encoder's
+    features of these, and their `loss`. `tally` and `score` make the figure by which people judge.
+
+    Nothing in a task may wait for the device, and what happens to a sample comes from the sample's own random numbers.
+    Most tasks are a `Classification`, which has all but `forward`.
 
     Args:
-        levels: the strengths, one class each, at least two; the task's default if left out.
+        levels: the task's setting, as `--model.levels.<task>=` gives it; its default if left out.
     """
 
     name: ClassVar[str]
-    factors: Tensor
+    score_name: ClassVar[str]  # what `score` is: it is logged as `val/<score_name>/<task>`
+    numbers: ClassVar[int] = 1  # how many random numbers per sample `draw` takes
     default_levels: ClassVar[tuple[float, ...]]
+    hides: bool = False  # sets pixels to 0, so that it comes after the tasks that look at them
+    tally_shape: tuple[int, ...]
 
     def __init__(self, levels: Sequence[float] | None = None) -> None:
         super().__init__()
         self.levels = tuple(float(level) for level in (self.default_levels if levels is None else levels))
-        if len(set(self.levels)) < 2 or len(set(self.levels)) < len(self.levels):
-            raise UsageError(f"levels of {self.name} {list(self.levels)}: give two or more different ones")
-        self.check_levels()
-        # Not in the state dict: levels are a hyperparameter, and a checkpoint holds weights only.
-        self.register_buffer("factors", torch.tensor(self.levels), persistent=False)
 
-    def check_levels(self) -> None:
-        """Raises `UsageError` for a level outside [0, 1]: the levels are factors, and 1 leaves the image unchanged."""
-        for level in self.levels:
-            if not 0.0 <= level <= 1.0:
-                raise UsageError(f"level {level} of {self.name} is outside [0, 1]: 0 removes it, 1 leaves the image")
+    def draw(self, uniform: Tensor) -> Tensor:
+        """What happens to each sample, `(B, ...)`, from uniform numbers `(B, numbers)` in [0, 1)."""
+        raise NotImplementedError
 
-    def labels(self, uniform: Tensor) -> Tensor:
-        """Labels `(B,)` int64, each level equally likely, from uniform numbers `(B,)` in [0, 1)."""
-        return (uniform * len(self.levels)).long().clamp_(max=len(self.levels) - 1)
+    def target(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """The answer `(B, ...)` for images `(B, 3, H, W)` that the task has not changed yet."""
+        raise NotImplementedError
 
-    def factor(self, labels: Tensor) -> Tensor:
-        """The level `(B,)`, float32, that each label `(B,)` stands for."""
-        return self.factors.to(labels.device)[labels]
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The images `(B, 3, H, W)` in [0, 1], each changed as its label `(B,)` int64 says."""
+    def forward(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """The images `(B, 3, H, W)` in [0, 1], each changed as was drawn for it."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it changes an image")
+
+    def hidden(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """`(B, 1, H, W)` bool, where images `(B, 3, H, W)` are hidden; asked of a task that `hides`."""
+        raise NotImplementedError
+
+    def head(self, in_channels: int) -> nn.Module:
+        """The branch that gives an output from the encoder's last features `(B, in_channels, H // 32, W // 32)`."""
+        raise NotImplementedError
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """A scalar, about 1 for an encoder that knows nothing: the losses of all tasks are weighed and added."""
+        raise NotImplementedError
+
+    def tally(self, output: Tensor, target: Tensor) -> Tensor:
+        """What `score` is computed from, such that the tallies of batches can be added."""
+        raise NotImplementedError
+
+    def score(self, tally: Tensor) -> Tensor:
+        """A scalar, the higher the better, 1 at best."""
+        raise NotImplementedError

@@ -5,12 +5,15 @@ from difflib import get_close_matches
 
 from wssl_pl.errors import UsageError
 from wssl_pl.tasks.base import PretextTask
+from wssl_pl.tasks.masked import Autoencoder, Masked
 from wssl_pl.tasks.rotation import Rotation
 from wssl_pl.tasks.saturation import Saturation
 from wssl_pl.tasks.sharpness import Sharpness
 
-# The order is that in which active tasks change an image.
-TASKS: dict[str, type[PretextTask]] = {task.name: task for task in (Rotation, Saturation, Sharpness)}
+# The order is that in which active tasks change an image; those that hide it come last, wherever they stand.
+TASKS: dict[str, type[PretextTask]] = {
+    task.name: task for task in (Rotation, Saturation, Sharpness, Autoencoder, Masked)
+}
 
 
 def make_tasks(names: Sequence[str], levels: Mapping[str, Sequence[float]] | None = None) -> dict[str, PretextTask]:
@@ -37,4 +40,5 @@ def make_tasks(names: Sequence[str], levels: Mapping[str, Sequence[float]] | Non
     for name in levels:
         if name not in names:
             raise UsageError(f"model.levels: {name!r} is not among the tasks {list(names)}")
-    return {name: task(levels.get(name)) for name, task in TASKS.items() if name in names}
+    ordered = sorted(TASKS, key=lambda name: TASKS[name].hides)
+    return {name: TASKS[name](levels.get(name)) for name in ordered if name in names}

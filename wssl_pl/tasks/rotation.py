@@ -5,10 +5,10 @@ from kornia.geometry.transform import rot180
 from torch import Tensor
 
 from wssl_pl.errors import UsageError
-from wssl_pl.tasks.base import PretextTask
+from wssl_pl.tasks.classification import Classification
 
 
-class Rotation(PretextTask):
+class Rotation(Classification):
     """Rotates by 0, 90, 180 or 270 degrees counter-clockwise; lossless, for square images.
 
     Example:

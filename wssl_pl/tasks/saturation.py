@@ -3,10 +3,10 @@
 from kornia.enhance import adjust_saturation
 from torch import Tensor
 
-from wssl_pl.tasks.base import PretextTask
+from wssl_pl.tasks.classification import Classification
 
 
-class Saturation(PretextTask):
+class Saturation(Classification):
     """Multiplies the saturation of HSV by 0, 0.25, 0.75 or 1, as `tf.image.adjust_saturation` does.
 
     0 gives grey of the brightest channel, max(R, G, B), not the luma.

@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from kornia.enhance import sharpness
 from torch import Tensor
 
-from wssl_pl.tasks.base import PretextTask
+from wssl_pl.tasks.classification import Classification
 
 
-class Sharpness(PretextTask):
+class Sharpness(Classification):
     """Blends the image with its 3x3 smoothed copy: 0 is the smoothed copy, 1 the image, as PIL's `Sharpness`.
 
     PIL, TensorFlow Addons and Kornia leave a border of one pixel unfiltered, a seam by which a network could tell

@@ -1,0 +1,115 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wssl_pl.data.draws import uniform
+from wssl_pl.networks import UNetEncoder
+from wssl_pl.tasks import Autoencoder, Masked
+from wssl_pl.tasks.masked import PATCHES, SCALE, expand
+
+
+def numbers(count, epoch=0, seed=0):
+    """Random numbers as a batch has them."""
+    drawn = uniform(seed, "train", epoch, range(count), 16)
+    return torch.from_numpy(drawn).float()[:, : Masked.numbers]
+
+
+def test_the_hidden_share_is_drawn_between_its_bounds():
+    share = Masked().draw(numbers(2000)).float().mean(dim=(1, 2, 3))
+    assert share.min() >= 0.3 - 0.5 / PATCHES**2
+    assert share.max() <= 0.5 + 0.5 / PATCHES**2
+    assert share.mean().item() == pytest.approx(0.4, abs=0.005)
+    assert share.std().item() == pytest.approx(0.2 / 12**0.5, rel=0.05)
+
+
+def test_every_patch_is_hidden_equally_often_and_independently_of_its_neighbour():
+    hidden = Masked([0.4, 0.4]).draw(numbers(4000)).float()
+    often = hidden.mean(dim=(0, 1))
+    # Four standard deviations of a mean over 4000 samples.
+    assert (often - 58 / 144).abs().max() < 4 * (0.24 / 4000) ** 0.5
+    beside = (hidden[..., 1:] * hidden[..., :-1]).mean()
+    assert beside.item() == pytest.approx(58 / 144 * 57 / 143, abs=0.003)
+
+
+def test_a_sample_sees_the_same_whatever_the_batch():
+    drawn = Masked().draw(numbers(32))
+    assert torch.equal(drawn[7:9], Masked().draw(numbers(32)[7:9]))
+    assert not torch.equal(drawn[7], drawn[8])
+    assert not torch.equal(drawn, Masked().draw(numbers(32, epoch=1)))
+    assert not torch.equal(drawn, Masked().draw(numbers(32, seed=1)))
+
+
+def test_the_draws_stay_what_they_are():
+    # Of MurmurHash3's finaliser fmix32(1) = 0x514E28B7; a change would change what a resumed run sees.
+    assert expand(torch.tensor([[0.0]]), 1).item() == mix(0x9E3779B9)
+    assert expand(torch.tensor([[2.0**-24, 0.5]]), 3).tolist()[0] == [
+        mix(mix(mix(1) ^ (1 << 23)) + lane * 0x9E3779B9) for lane in (1, 2, 3)
+    ]
+    assert mix(1) == 0x514E28B7
+
+
+def mix(x):
+    """MurmurHash3's finaliser in Python's integers."""
+    x &= 0xFFFFFFFF
+    x = (x ^ (x >> 16)) * 0x85EBCA6B & 0xFFFFFFFF
+    x = (x ^ (x >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+@pytest.mark.parametrize("size", [96, 50, 7])
+def test_hidden_patches_are_zero_and_the_rest_is_untouched(size):
+    task = Masked()
+    images = 0.1 + 0.9 * torch.rand(4, 3, size, size)
+    drawn = task.draw(numbers(4))
+    changed = task(images, drawn)
+    hidden = task.hidden(images, drawn)
+    assert torch.equal(changed == 0, hidden.expand_as(images))
+    assert torch.equal(changed[~hidden.expand_as(images)], images[~hidden.expand_as(images)])
+    if size == 96:
+        assert torch.equal(hidden[:, :, ::8, ::8], drawn)
+
+
+def test_the_autoencoder_hides_nothing():
+    images = torch.rand(4, 3, 32, 32)
+    assert torch.equal(Autoencoder()(images, Autoencoder().draw(numbers(4))), images)
+
+
+@pytest.mark.parametrize("size", [64, 100])
+def test_the_head_makes_a_quarter_of_the_image(size):
+    features, _ = UNetEncoder(width=4)(torch.rand(2, 3, size, size))
+    output = Masked().head(64)(features)
+    assert output.shape == (2, 3, size // 32 * 8, size // 32 * 8)
+    assert Masked().loss(output, torch.rand(2, 3, size, size)).item() > 0
+
+
+def test_loss_and_r2_by_hand():
+    task = Masked()
+    target = torch.tensor([0.2, 0.8]).repeat(2, 3, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    small = F.avg_pool2d(target, 4)
+    perfect = torch.logit(small)
+    grey = torch.zeros_like(small)
+    assert task.loss(perfect, target).item() == pytest.approx(0.0, abs=1e-6)
+    assert task.loss(grey, target).item() == pytest.approx(SCALE * 0.3)
+    score = [task.score(task.tally(output, target)).item() for output in (perfect, grey, torch.logit(1 - small))]
+    # The mean colour is 0.5, so that grey fills with it; the negative is four times as far from the truth.
+    assert score == pytest.approx([1.0, 0.0, -3.0], abs=1e-5)
+
+
+def test_tallies_add_up():
+    task = Masked()
+    output, target = torch.randn(6, 3, 8, 8), torch.rand(6, 3, 32, 32)
+    parts = task.tally(output[:4], target[:4]) + task.tally(output[4:], target[4:])
+    assert torch.allclose(parts, task.tally(output, target), rtol=1e-5)
+
+
+def test_an_image_of_one_colour_has_nothing_to_explain():
+    task = Masked()
+    assert task.score(task.tally(torch.randn(1, 3, 8, 8), torch.full((1, 3, 32, 32), 0.5))).item() == 0.0
+
+
+def test_figures_are_float32_under_autocast():
+    task = Masked()
+    output, target = torch.randn(2, 3, 8, 8).bfloat16(), torch.rand(2, 3, 32, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, tally = task.loss(output, target), task.tally(output, target)
+    assert loss.dtype == tally.dtype == torch.float32
