@@ -15,6 +15,7 @@ VERBS = {
     "show": ("wssl_pl.cli.show", "data: a batch as training gets it, as a picture"),
     "pairs": ("wssl_pl.cli.pairs", "a folder of fixed images and masks, for any program to run on"),
     "evaluate": ("wssl_pl.cli.evaluate", "a model, a classical method or other programs' pictures on fixed pairs"),
+    "study": ("wssl_pl.cli.study", "many runs with seeds and controls; resume DIR, report DIR"),
     "demo": ("wssl_pl.cli.demo", "both stages on the built-in sample, and a picture of what came out"),
 }
 

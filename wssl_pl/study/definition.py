@@ -21,7 +21,7 @@ STEPS = ("equal", "total")
 PLOTS = ("figure2", "figure3", "figure4")
 
 Options = dict[str, Any]
-"""Options of `wssl train` by name, short or long: `tasks`, `model.lr`, `trainer.max_epochs`."""
+"""Options of `wssl train` by their long names: `model.tasks`, `data.batch_size`, `trainer.precision`."""
 
 
 @dataclass
@@ -121,6 +121,11 @@ class Study:
         return cls(**{**values, "sections": sections, "arms": arms, "tune": tune})
 
 
+def long_names(options: Mapping[str, Any]) -> Options:
+    """Options whose short names (`tasks`, `weights`, `loss`, `freeze_layers`) are the model's."""
+    return {key if "." in key else f"model.{key}": value for key, value in options.items()}
+
+
 def find_definition(name: str) -> Path:
     """The YAML file that `name` means: a path, or `configs/study/NAME.yaml` below the working folder or the project.
 
@@ -149,7 +154,8 @@ def read_study(names: Sequence[str]) -> Study:
         for part in ("seeds", "steps", "validations", "options", "tune"):
             if getattr(other, part) != getattr(whole, part):
                 raise UsageError(
-                    f"{whole.name} and {other.name} have different {part}: run them apart, with reuse= for what they share"
+                    f"{whole.name} and {other.name} have different {part}: run them apart, with reuse= for what they "
+                    "share"
                 )
         for name, arm in other.arms.items():
             if whole.arms.setdefault(name, arm) != arm:
@@ -174,7 +180,7 @@ def _read(path: Path) -> Study:
         if plot not in PLOTS:
             raise UsageError(f"{path}: plots: {plot!r} is not one of {', '.join(PLOTS)}")
     section = Section(path.stem, values.get("title", path.stem), list(arms), claims, values.get("plots", []))
-    base = {name: dict(values.get(name) or {}) for name in OPTIONS}
+    base = {name: long_names(values.get(name) or {}) for name in OPTIONS}
     tune = values.get("tune")
     if tune is not None:
         _known(tune, TUNE_KEYS, f"{path}: tune")
@@ -237,19 +243,23 @@ def _arms(values: Any, source: str) -> dict[str, Arm]:
         _known(entry, ARM_KEYS, f"{source}: arm {name}")
         if "pretext" not in entry:
             raise UsageError(f"{source}: arm {name}: say its pretext: options such as {{tasks: [rotation]}}, or none")
-        pretext = None if entry["pretext"] in (None, "none") else dict(entry["pretext"])
+        pretext = None if entry["pretext"] in (None, "none") else entry["pretext"]
         if entry.get("steps", "equal") not in STEPS:
             raise UsageError(f"{source}: arm {name}: steps={entry['steps']} is neither equal nor total")
         given = {key: entry[key] for key in ("steps", "paper") if key in entry}
-        arms[name] = Arm(name, entry.get("label", name), pretext, dict(entry.get("downstream") or {}), **given)
+        downstream = long_names(entry.get("downstream") or {})
+        pretext = None if pretext is None else long_names(pretext)
+        arms[name] = Arm(name, entry.get("label", name), pretext, downstream, **given)
     return arms
 
 
 def _claim(values: Any, arms: Mapping[str, Arm], path: Path) -> Claim:
     _known(values, CLAIM_KEYS, f"{path}: claim")
+    given: dict[str, Any] = {
+        key: [value] if key in ("better", "than") and isinstance(value, str) else value for key, value in values.items()
+    }
     try:
-        claim = Claim(**{key: [value] if key in ("better", "than") and isinstance(value, str) else value
-                         for key, value in values.items()})  # fmt: skip
+        claim = Claim(**given)
     except TypeError:
         raise UsageError(f"{path}: a claim needs claim, better and than; {values} lacks one") from None
     for name in (*claim.better, *claim.than):
