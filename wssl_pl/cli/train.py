@@ -166,6 +166,7 @@ class WSSLCLI(LightningCLI):
 
     def fit(self) -> None:
         """Trains, in the run's folder."""
+        self.model.check_trainer(self.trainer)
         if self.resumed is not None:
             checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
             check_state(self.model, checkpoint["state_dict"], f"resume={self.resumed}")

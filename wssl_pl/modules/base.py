@@ -1,11 +1,12 @@
 """What both stages share: the optimiser, the memory format, compilation, and the mark in the checkpoint."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.errors import UsageError
 
@@ -17,13 +18,16 @@ class WSSLModule(LightningModule):
     """
 
     stage: ClassVar[str]
-    needs_masks: ClassVar[bool]
+    needs_masks: bool
     monitor: ClassVar[str]  # the logged figure, the higher the better, by which the best checkpoint is kept
 
-    def check_lr(self, lr: float) -> None:
+    def check_lr(self, lr: float, name: str = "lr") -> None:
         """Raises `UsageError` unless the learning rate is a positive number."""
         if not 0.0 < lr < float("inf"):
-            raise UsageError(f"model.lr={lr} is not a positive number")
+            raise UsageError(f"model.{name}={lr} is not a positive number")
+
+    def check_trainer(self, trainer: Trainer) -> None:
+        """Raises `UsageError` for a setting of the trainer that does not go with the model's; before data are read."""
 
     def finish_networks(self) -> None:
         """To be called when all networks stand: lays the convolutions' weights out in channels_last."""
@@ -35,15 +39,36 @@ class WSSLModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Compiles the networks in place, so that the names in the state dict stay, when `compile` is set."""
-        if stage == "fit" and self.hparams.get("compile"):
-            for network in self.networks():
-                network.compile()
+        if stage == "fit":
+            self.check_trainer(self.trainer)
+            if self.hparams.get("compile"):
+                for network in self.networks():
+                    network.compile()
 
-    def configure_optimizers(self) -> Optimizer:
-        """Adam as in the paper, over the parameters that are not frozen, in one fused kernel."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(parameters, lr=self.hparams["lr"], fused=True)
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What Adam changes, sooner or later; a group has a `lr` where it is not that of the model."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+    def configure_optimizers(self) -> Any:
+        """Adam as in the paper, in one fused kernel; with `lr_schedule=cosine` all its learning rates fall to 0."""
+        optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.hparams["lr"], fused=True)
+        if self.hparams["lr_schedule"] == "constant":
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise UsageError("model.lr_schedule=cosine needs an end: give trainer.max_epochs or trainer.max_steps")
+        schedule = LambdaLR(optimizer, lambda step: cosine(step, int(steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Writes the stage into the checkpoint, so that a later command knows what it holds."""
         checkpoint["stage"] = self.stage
+
+
+def cosine(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: 1 at the first, along half a cosine to 0 after `steps` steps.
+
+    Loshchilov and Hutter 2017, equation 5, without restarts. Of the step alone, and not of the share before it, so
+    that a run that is resumed for longer goes on along the longer curve.
+    """
+    return 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))

@@ -1,8 +1,10 @@
 """The downstream stage: the pretext encoder, frozen as far as asked, and a decoder that fills holes."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
+from lightning import Trainer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -10,10 +12,8 @@ from wssl_pl.errors import UsageError
 from wssl_pl.losses import LOSSES, WSSLLoss, log_cosh
 from wssl_pl.metrics import InpaintingMetrics
 from wssl_pl.modules.base import WSSLModule
-from wssl_pl.modules.checkpoint import check_state, encoder_state, read_checkpoint
-from wssl_pl.networks import UNetDecoder, UNetEncoder, crop_to, pad_to_multiple
-
-DEFAULT_WIDTH = 64
+from wssl_pl.modules.encoder import RGB, check_training, take_encoder
+from wssl_pl.networks import UNetDecoder, crop_to, pad_to_multiple
 
 
 class InpaintModule(WSSLModule):
@@ -27,7 +27,14 @@ class InpaintModule(WSSLModule):
         alpha: share of log-cosh in `loss=wssl`; the paper's 0.84 if left out.
         width: feature maps of the first stage; the checkpoint's if left out, else 64.
         norm: normalisation after each convolution; the checkpoint's if left out, else none.
+        mask_channel: the encoder sees the mask as a fourth channel, 1 = hole; as the checkpoint's if left out, else
+            not. To an encoder that had none it is added with weights of 0.
+        unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
+        encoder_lr: learning rate of the encoder, where it is trained; `lr` if left out.
+        consistency: factor of the mean squared distance between the encoder's last features of the holed and of the
+            whole image, added to the training loss; only the former are drawn to the latter.
         lr: learning rate of Adam.
+        lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
         ssim: the SSIM of the loss: `fast`, or `kornia` for the reference.
         compile: compile the networks with torch.compile.
     """
@@ -44,7 +51,12 @@ class InpaintModule(WSSLModule):
         alpha: float | None = None,
         width: int | None = None,
         norm: Literal["none", "batch", "group", "instance"] | None = None,
+        mask_channel: bool | None = None,
+        unfreeze_epoch: int | None = None,
+        encoder_lr: float | None = None,
+        consistency: float = 0.0,
         lr: float = 1e-4,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
         ssim: Literal["fast", "kornia"] = "fast",
         compile: bool = False,
     ) -> None:
@@ -52,29 +64,50 @@ class InpaintModule(WSSLModule):
         # The checkpoint that this module will be saved to holds the encoder itself.
         self.save_hyperparameters(ignore=["ckpt"])
         self.check_lr(lr)
+        if encoder_lr is not None:
+            self.check_lr(encoder_lr, "encoder_lr")
         if alpha is not None and not (loss == "wssl" and 0.0 <= alpha <= 1.0):
             raise UsageError(f"model.alpha={alpha}: it takes loss=wssl and a number between 0 and 1")
-        pretext = None if ckpt in (None, "none") else read_checkpoint(str(ckpt), stage="pretext")
-        taken = pretext["hyper_parameters"] if pretext else {"width": DEFAULT_WIDTH, "norm": "none"}
-        self.hparams["width"] = _agreed("width", width, taken, ckpt)
-        self.hparams["norm"] = _agreed("norm", norm, taken, ckpt)
-        if self.hparams["width"] < 1:
-            raise UsageError(f"model.width={width} must be at least 1")
-
-        self.encoder = UNetEncoder(self.hparams["width"], self.hparams["norm"])
-        if pretext:
-            state = encoder_state(pretext, f"ckpt={ckpt}")
-            check_state(self.encoder, state, f"ckpt={ckpt}")
-            self.encoder.load_state_dict(state)
+        self.encoder = take_encoder(ckpt, width, norm, mask_channel)
+        self.hparams["width"], self.hparams["norm"] = self.encoder.width, self.encoder.norm
+        self.hparams["mask_channel"] = self.encoder.in_channels > RGB
         try:
             self.encoder.freeze(freeze_layers)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        self.decoder = UNetDecoder(self.hparams["width"], self.hparams["norm"])
+        check_training(self.encoder, self.hparams)
+        self.decoder = UNetDecoder(self.encoder.width, self.encoder.norm)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim)
         self.val_metrics = InpaintingMetrics()
         self.val_log_cosh = MeanMetric()
         self.finish_networks()
+
+    def check_trainer(self, trainer: Trainer) -> None:
+        """Raises `UsageError` for unfreezing on several devices: they would not exchange the gradients."""
+        # DDP sees to the parameters that are to be trained when it begins, and to no others.
+        if self.hparams["unfreeze_epoch"] is not None and trainer.num_devices * trainer.num_nodes > 1:
+            raise UsageError(
+                f"model.unfreeze_epoch={self.hparams['unfreeze_epoch']} works on one device: give trainer.devices=1"
+            )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The encoder, with its own learning rate if it has one, and the decoder."""
+        later = self.hparams["unfreeze_epoch"] is not None
+        encoder = [parameter for parameter in self.encoder.parameters() if later or parameter.requires_grad]
+        decoder = list(self.decoder.parameters())
+        if self.hparams["encoder_lr"] is None:
+            return [{"params": [*encoder, *decoder]}]
+        return [{"params": encoder, "lr": self.hparams["encoder_lr"]}, {"params": decoder}]
+
+    def on_train_start(self) -> None:
+        """Unfreezes in a resumed run whose time has come; one that goes on within an epoch is not told its start."""
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Unfreezes the encoder when its time has come."""
+        unfreeze_epoch = self.hparams["unfreeze_epoch"]
+        if unfreeze_epoch is not None and self.current_epoch >= unfreeze_epoch:
+            self.encoder.freeze(0)
 
     def networks(self) -> list[nn.Module]:
         """The encoder and the decoder."""
@@ -90,18 +123,41 @@ class InpaintModule(WSSLModule):
         Returns:
             `(B, 3, H, W)` in [0, 1], float32.
         """
-        holed = torch.where(masks > 0.5, 0.0, images)
-        padded = pad_to_multiple(holed).contiguous(memory_format=torch.channels_last)
-        logits = self.decoder(*self.encoder(padded))
+        return self._decode(*self._encode(images, masks), images)
+
+    def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
+        hole = masks > 0.5
+        seen = torch.where(hole, 0.0, images)
+        if self.hparams["mask_channel"]:
+            seen = torch.cat([seen, hole.to(seen.dtype)], dim=1)
+        return self.encoder(pad_to_multiple(seen).contiguous(memory_format=torch.channels_last))
+
+    def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
+        logits = self.decoder(features, skips)
         return crop_to(torch.sigmoid(logits.float()), *images.shape[-2:])
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch over the whole raw output."""
-        prediction = self(batch["image"], batch["mask"])
-        parts = self.loss.parts(prediction, batch["image"])
+        """The loss of one batch over the whole raw output, with the features' inconsistency where that counts."""
+        image, mask = batch["image"], batch["mask"]
+        features, skips = self._encode(image, mask)
+        parts = self.loss.parts(self._decode(features, skips, image), image)
+        # As long as the encoder is frozen, the distance could change nothing.
+        if self.hparams["consistency"] and features.requires_grad:
+            parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(image))
+            parts["loss"] = parts["loss"] + self.hparams["consistency"] * parts["consistency"]
         for name, part in parts.items():
             self.log(f"train/{name}", part, prog_bar=name == "loss")
         return parts["loss"]
+
+    def _features_of_whole(self, images: Tensor) -> Tensor:
+        """The encoder's last features of images without a hole, float32; they take no gradient."""
+        # In evaluation mode, so that normalisation's statistics stay those of images with holes. Always after the pass
+        # with gradient: autocast keeps the weights that it has rounded, and these must be part of the graph.
+        self.encoder.eval()
+        with torch.no_grad():
+            features, _ = self._encode(images, torch.zeros_like(images[:, :1]))
+        self.encoder.train()
+        return features.float()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Adds one batch to the figures."""
@@ -134,12 +190,3 @@ class InpaintModule(WSSLModule):
             self.log(f"{split}/{name}", figure, prog_bar=name in shown)
         self.val_metrics.reset()
         self.val_log_cosh.reset()
-
-
-def _agreed(name: str, typed: int | str | None, taken: dict, ckpt: str | None) -> int | str:
-    """The setting of the checkpoint's encoder, unless what was typed contradicts it."""
-    if typed is None or typed == taken[name]:
-        return taken[name]
-    if ckpt in (None, "none"):
-        return typed
-    raise UsageError(f"model.{name}={typed}, but the encoder of ckpt={ckpt} has {name} {taken[name]}: leave it out")

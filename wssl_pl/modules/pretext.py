@@ -28,6 +28,7 @@ class PretextModule(WSSLModule):
         width: feature maps of the first encoder stage (64 to 1024 over five stages in the paper).
         norm: normalisation after each convolution; none in the paper.
         lr: learning rate of Adam.
+        lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
         compile: compile the encoder with torch.compile.
     """
 
@@ -44,6 +45,7 @@ class PretextModule(WSSLModule):
         width: int = 64,
         norm: Literal["none", "batch", "group", "instance"] = "none",
         lr: float = 1e-4,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
         compile: bool = False,
     ) -> None:
         super().__init__()
