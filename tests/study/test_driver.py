@@ -30,12 +30,8 @@ class FakeRay:
         return {"CPU": self.cores}
 
     def remote(self, function):
-        def submit(*args):
-            return types.SimpleNamespace(function=function, args=args)
-
-        return types.SimpleNamespace(
-            options=lambda **_: types.SimpleNamespace(remote=lambda *a: FrozenTask(function, a))
-        )
+        task = types.SimpleNamespace(remote=lambda *args: Submitted(function, args))
+        return types.SimpleNamespace(options=lambda **_: task)
 
     def wait(self, references, num_returns, timeout):
         self.most = max(self.most, len(references))
@@ -51,7 +47,7 @@ class FakeRay:
         pass
 
 
-class FrozenTask:
+class Submitted:
     def __init__(self, function, args):
         self.function, self.args = function, args
 
@@ -150,7 +146,7 @@ def test_an_unforeseen_error_is_one_failed_run(study, drive):
 
 
 def test_too_much_is_asked_for(study, drive):
-    with pytest.raises(UsageError, match="does not fit into 0.5 CPU cores"):
+    with pytest.raises(UsageError, match=r"does not fit into 0\.5 CPU cores"):
         drive(ray=FakeRay(cores=0.5))
 
 

@@ -126,7 +126,7 @@ def test_a_finished_model_is_measured_once(study, play, tmp_path):
     )
     _, run = first(study)
     assert go(study, run, pairs=tmp_path / "pairs").state == "done"
-    training, evaluation = calls.read_text().splitlines()
+    _, evaluation = calls.read_text().splitlines()
     assert evaluation.startswith(f"evaluate pairs={tmp_path}/pairs ckpt={study.run(run.id)}/best.ckpt")
 
 

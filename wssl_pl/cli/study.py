@@ -179,7 +179,7 @@ class _ParseOnly(WSSLCLI):
 
 
 def check_runs(study: Study, plan: Plan) -> None:
-    """Parses every kind of run as `train` would and builds its module at width 1, before anything expensive.
+    """Parses every kind of run as `train` would and builds its module, a narrow one, before anything expensive.
 
     Raises:
         UsageError: one of them would fail.
@@ -195,7 +195,7 @@ def check_runs(study: Study, plan: Plan) -> None:
         where = f"arm {run.arms[0]}, {run.stage}"
         try:
             _ParseOnly(run.stage, read_words(run.words(study.validations), ALIASES))
-            build_module(plan, run, width=1)
+            build_module(plan, run, widest=1)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
 

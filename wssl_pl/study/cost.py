@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -19,8 +18,8 @@ DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODULES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
 
 
-def build_module(plan: Plan, run: Run, **changes: Any) -> WSSLModule:
-    """The run's LightningModule, untrained; its checkpoint need not be there yet.
+def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
+    """The run's LightningModule, untrained, at most `widest` wide; its checkpoint need not be there yet.
 
     Raises:
         UsageError: an option has a value that the module refuses, or is none of its options.
@@ -30,8 +29,10 @@ def build_module(plan: Plan, run: Run, **changes: Any) -> WSSLModule:
         options["ckpt"] = "none"
         encoder = plan.runs[run.pretext].options if run.pretext else {}
         options |= {key: encoder[f"model.{key}"] for key in ("width", "norm") if f"model.{key}" in encoder}
+    if widest is not None and options.get("width", widest + 1) > widest:
+        options["width"] = widest
     try:
-        return MODULES[run.stage](**(options | changes))
+        return MODULES[run.stage](**options)
     except TypeError as error:
         raise UsageError(f"{run.stage} of {', '.join(run.arms)}: {str(error).split('__init__() ')[-1]}") from None
 
