@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,13 +63,28 @@ def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, sho
         Interrupted: by Ctrl-C; what was running has written its checkpoint.
         TrainingStopped: the disk is full, or a run was stopped from outside.
     """
-    ray = start_ray(resources)
+    with _interruptible():
+        ray = start_ray(resources)
+        try:
+            return _Driver(ray, folder, resources, pairs, show).run()
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; go on with: python train.py study resume {folder.path}") from None
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends in order at Ctrl-C, which a shell's background jobs ignore otherwise, and at a polite kill."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return _Driver(ray, folder, resources, pairs, show).run()
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; go on with: python train.py study resume {folder.path}") from None
+        yield
     finally:
-        ray.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def start_ray(resources: Resources) -> Any:
