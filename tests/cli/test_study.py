@@ -13,7 +13,10 @@ import yaml
 
 from tests.study.conftest import TINY
 from wssl_pl.cli import main
+from wssl_pl.cli.study import check_runs
+from wssl_pl.study.definition import read_study
 from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 LONG = 400  # steps of a run that shall be killed in its middle
@@ -167,3 +170,9 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_that_was_saved(declare
     assert "2 of 2 runs done, 0 failed" in text
     assert (folder.run(pretext) / "log.txt").read_text() == before, "the finished pretext run was trained again"
     assert folder.curve(downstream)["val/psnr"][-1][0] == LONG - 1
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.joinpath("configs/study").glob("*.yaml")))
+def test_every_run_of_a_shipped_study_has_options_that_train_takes(name):
+    study = read_study([name])
+    check_runs(study, make_plan(study))
