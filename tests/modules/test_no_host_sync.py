@@ -74,11 +74,20 @@ def traced(module):
         return run()
 
 
-@pytest.fixture(params=["pretext", "log_cosh", "wssl"])
+MODULES = {
+    "pretext": lambda: PretextModule(width=2),
+    "pretext options": lambda: PretextModule(width=2, weighting="uncertainty", pretext_holes=True, mask_channel=True),
+    "log_cosh": lambda: InpaintModule(width=2, loss="log_cosh"),
+    "wssl": lambda: InpaintModule(width=2, loss="wssl"),
+    "downstream options": lambda: InpaintModule(
+        freeze_layers=7, loss="log_cosh", width=2, consistency=1.0, mask_channel=True, unfreeze_epoch=1, encoder_lr=1e-5
+    ),
+}
+
+
+@pytest.fixture(params=MODULES)
 def module(request):
-    if request.param == "pretext":
-        return PretextModule(width=2)
-    return InpaintModule(ckpt="none", width=2, loss=request.param)
+    return MODULES[request.param]()
 
 
 def test_a_step_neither_waits_for_a_value_nor_copies(module):

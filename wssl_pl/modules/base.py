@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.errors import UsageError
@@ -44,6 +44,20 @@ class WSSLModule(LightningModule):
             if self.hparams.get("compile"):
                 for network in self.networks():
                     network.compile()
+
+    def with_holes(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """What the encoder gets to see of images `(B, 3, H, W)`.
+
+        Args:
+            images: in [0, 1].
+            hidden: `(B, 1, H, W)`, above 0.5 where the image is set to 0.
+
+        Returns:
+            `(B, 3, H, W)`, or with `mask_channel` `(B, 4, H, W)`, the last channel being 1 where it is hidden.
+        """
+        hole = hidden > 0.5
+        seen = torch.where(hole, 0.0, images)
+        return torch.cat([seen, hole.to(seen.dtype)], dim=1) if self.hparams["mask_channel"] else seen
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What Adam changes, sooner or later; a group has a `lr` where it is not that of the model."""

@@ -126,11 +126,8 @@ class InpaintModule(WSSLModule):
         return self._decode(*self._encode(images, masks), images)
 
     def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
-        hole = masks > 0.5
-        seen = torch.where(hole, 0.0, images)
-        if self.hparams["mask_channel"]:
-            seen = torch.cat([seen, hole.to(seen.dtype)], dim=1)
-        return self.encoder(pad_to_multiple(seen).contiguous(memory_format=torch.channels_last))
+        padded = pad_to_multiple(self.with_holes(images, masks))
+        return self.encoder(padded.contiguous(memory_format=torch.channels_last))
 
     def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
         logits = self.decoder(features, skips)

@@ -42,6 +42,8 @@ class Run:
 
     def words(self, validations: int) -> list[str]:
         """The command line of `wssl train` after the verb, without folder and checkpoint."""
+        # A trial is judged by where it ends up, not by its curve.
+        validations = min(validations, 2) if self.trial else validations
         given = {"stage": self.stage, "seed_everything": self.seed} | self.options
         given |= {
             "trainer.max_epochs": -1,

@@ -1,9 +1,14 @@
 """How much each pretext task counts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
 
 from wssl_pl.errors import UsageError
+
+WEIGHTINGS = ("fixed", "uncertainty", "upgrad")
 
 
 def normalise_weights(tasks: Sequence[str], weights: Sequence[float] | None) -> dict[str, float]:
@@ -25,3 +30,53 @@ def normalise_weights(tasks: Sequence[str], weights: Sequence[float] | None) -> 
             raise UsageError(f"weights: {weight} is not a positive number; leave a task out of tasks= instead")
     total = math.fsum(weights)
     return {task: weight / total for task, weight in zip(tasks, weights, strict=True)}
+
+
+class FixedWeights(nn.Module):
+    """`sum_k w_k L_k`: the paper's weighting.
+
+    Args:
+        weights: the weight of each task.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        super().__init__()
+        self.weights = dict(weights)
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum, a scalar, of the losses by task, scalars."""
+        return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+
+    def learned(self) -> dict[str, Tensor]:
+        """None that would be worth a curve."""
+        return {}
+
+
+class UncertaintyWeights(nn.Module):
+    """`sum_k exp(-s_k) L_k + s_k / 2` with learned log-variances `s_k = log sigma_k^2`, which begin at 0.
+
+    Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty to weigh losses", equation 10 in its form for
+    a classification, `L / sigma^2 + log sigma`. A task with a loss that stays large loses weight; for a loss that
+    stands still, `s = log(2 L)` is best.
+
+    Args:
+        names: the tasks.
+    """
+
+    # Of the log-variances, absolutely. At the networks' rate, 1e-4, they would move by 0.1 in a thousand steps of Adam,
+    # and short runs would compare equal weights with themselves.
+    LR = 1e-2
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.log_variances = nn.Parameter(torch.zeros(len(self.names)))
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The objective, a scalar, of the losses by task, scalars; it can be negative."""
+        stacked = torch.stack([losses[name] for name in self.names])
+        return (torch.exp(-self.log_variances) * stacked + 0.5 * self.log_variances).sum()
+
+    def learned(self) -> dict[str, Tensor]:
+        """`exp(-s)` by task: the factors that the losses have."""
+        return dict(zip(self.names, torch.exp(-self.log_variances.detach()), strict=True))

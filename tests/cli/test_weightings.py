@@ -1,0 +1,107 @@
+"""The weightings beyond the paper, and holes in the pretext stage, from the command line."""
+
+import os
+import signal
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.cli.conftest import SMALL
+from wssl_pl.cli import main
+from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
+
+LEARNED = ["uncertainty", "upgrad"]
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def curves(folder):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def args(weighting):
+    return [
+        "stage=pretext", "tasks=rotation,saturation", f"weighting={weighting}", "--model.lr=0.001",
+        "--model.norm=batch", "--model.lr_schedule=cosine", "--trainer.precision=bf16-mixed", "--data.image_size=32", "--data.resize=36",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighting", LEARNED)
+def test_it_learns_on_the_sample(train, weighting):
+    once = ["--data.limit=128", "--data.batch_size=16", "--trainer.check_val_every_n_epoch=14"]
+    train(*args(weighting), *once, "--run.dir=run", epochs=14)
+    seen = curves("run")
+    for task in ("rotation", "saturation"):
+        # Chance is 0.25; of 32 images 0.5 is three standard deviations above it.
+        assert seen[f"val/accuracy/{task}"][0] > 0.5
+        assert len(set(seen[f"train/weight/{task}"])) > 3
+
+
+@pytest.mark.parametrize("weighting", LEARNED)
+def test_it_goes_on_exactly_and_hands_its_encoder_over(train, monkeypatch, weighting):
+    train(*args(weighting), "--run.dir=whole", epochs=2)
+    original = PretextModule.training_step
+    left = [1, 3, 5]
+
+    def interrupted(self, batch, batch_idx):
+        if left and self.global_step == left[0]:
+            left.pop(0)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(PretextModule, "training_step", interrupted)
+    call = [*SMALL, *args(weighting), "--run.dir=parts", "--trainer.max_epochs=2"]
+    while left:
+        with pytest.raises(SystemExit):
+            main(call)
+        call = ["resume=parts/last.ckpt"]
+    main(call)
+    assert same(weights("whole/last.ckpt"), weights("parts/last.ckpt"))
+    assert read_checkpoint("whole/last.ckpt")["global_step"] == 2 * 4
+    learned = {key for key in weights("whole/last.ckpt") if not key.startswith(("encoder.", "heads."))}
+    assert learned == ({"weighting.log_variances"} if weighting == "uncertainty" else set())
+    InpaintModule("whole/best.ckpt")
+
+
+def test_an_encoder_that_has_seen_holes_and_masks_is_taken_over_as_it_is(train):
+    args = ["stage=pretext", "tasks=rotation", "--model.pretext_holes", "--model.mask_channel"]
+    train(*args, "--run.dir=pretext")
+    train("stage=downstream", "ckpt=pretext/best.ckpt", "--run.dir=run")
+    module = InpaintModule.load_from_checkpoint("run/best.ckpt", weights_only=True)
+    assert module.hparams["mask_channel"] is True
+    key = "encoder.stages.0.first.conv.weight"
+    assert torch.equal(weights("run/last.ckpt")[key], weights("pretext/best.ckpt")[key])
+    assert weights("pretext/best.ckpt")[key].shape[1] == 4
+
+
+def test_a_mask_channel_that_is_not_wanted(train, refused):
+    train("stage=pretext", "tasks=rotation", "--model.pretext_holes", "--model.mask_channel", "--run.dir=pretext")
+    message = refused("stage=downstream", "ckpt=pretext/best.ckpt", "--model.mask_channel=false")
+    assert "has mask_channel True: leave it out" in message
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["weighting=upgrad", "--trainer.devices=2", "--trainer.strategy=ddp"], "works on one device"),
+        (["weighting=upgrad", "--trainer.gradient_clip_val=1"], "gradient_clip_val=1 does not go with"),
+        (["weighting=upgrad", "--trainer.accumulate_grad_batches=2"], "larger data.batch_size"),
+        (["weighting=upgrad", "--model.compile"], "compile"),
+        (["weighting=uncertainty", "weights=1,1,1"], "finds its own; leave one of the two out"),
+        (["weighting=equal"], "weighting"),
+        (["--model.mask_channel"], "pretext_holes"),
+        (["--model.pretext_holes", "--data.masks=/no/where"], "data.masks=/no/where does not exist"),
+    ],
+)
+def test_one_line(args, message, refused):
+    assert message in refused("stage=pretext", *args)
