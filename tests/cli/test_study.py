@@ -106,7 +106,7 @@ def test_errors_come_in_one_line_before_anything_runs(words, said, capsys, tmp_p
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declare, tmp_path):
+def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declare, tmp_path, capsys):
     pytest.importorskip("ray")
     arms = {
         "bad": {"pretext": "none", "downstream": {"freeze_layers": 0, "model.lr": 1.0e30}},
@@ -123,9 +123,10 @@ def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declar
     assert "not finite" in folder.status(bad).reason
     assert folder.status(good).state == "done"
     assert json.loads((folder.run(good) / "evaluation" / "summary.json").read_text())["pairs"]["evaluated"] > 0
-    # The same again has nothing to do, and another study is kept out.
+    assert "not finite" in (out / "report" / "report.md").read_text()
     with pytest.raises(SystemExit):
         main(["study", "resume", str(out), "--data.batch_size=2"])
+    assert "options.common.data.batch_size: 4 -> 2" in capsys.readouterr().err
 
 
 @pytest.mark.slow

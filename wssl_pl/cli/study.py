@@ -239,7 +239,10 @@ def _drive(folder: StudyFolder, words: Words) -> Any:
     for identity, status in progress.states.items():
         if status.state == "failed":
             print(f"failed: {identity} of {', '.join(progress.plan.runs[identity].arms)}: {status.reason}", flush=True)
-    print(f"Report: python train.py study report {folder.path}", flush=True)
+    if pairs is not None:
+        from wssl_pl.study.report import write_report
+
+        print(f"Report {write_report(folder.path)}", flush=True)
     return progress
 
 
