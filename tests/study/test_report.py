@@ -1,3 +1,4 @@
+import io
 import json
 import re
 
@@ -12,8 +13,10 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import UsageError
 from wssl_pl.evaluation.pairs import write_pairs
 from wssl_pl.modules import InpaintModule
+from wssl_pl.study import faces
 from wssl_pl.study.definition import Claim, Section, Tuning
 from wssl_pl.study.report import write_report
+from wssl_pl.study.results import read_results
 
 BETTER = Claim("good beats plain", ["good"], ["plain"])
 
@@ -88,8 +91,8 @@ def test_an_unfinished_study_without_any_result(tmp_path):
     text = (write_report(folder) / "report.md").read_text()
     assert "good beats plain — **not decided**: good not run" in text
     assert "No run has a validation curve yet" in text
-    assert text.count("| not begun |") == 6
-    assert "Figure 3: pairs=" in text
+    assert "| good | 0, 1, 2 | not begun | its turn has not come |" in text
+    assert "Figure 3: no arm is measured yet" in text
 
 
 def test_a_study_that_has_ended_with_failures_is_not_called_unfinished(tmp_path):
@@ -146,7 +149,7 @@ def test_a_cosine_schedule_is_spoken_of(tmp_path):
     assert "along a cosine: a flat end then means only that the budget of steps is used up" in text
 
 
-def test_figure_3_shows_the_models_on_the_pairs(tmp_path):
+def test_figure_3_shows_the_models_on_the_pairs(tmp_path, monkeypatch):
     given = {"images": "sample", "masks": "sample", "hole_ratio": (0.1, 0.5), "limit": 6}
     arms = {"good": FakeArm(0.5, label="one of a rather long name"), "plain": FakeArm(), "gone": FakeArm()}
     states = dict.fromkeys(range(3), ("absent", None))
@@ -170,3 +173,8 @@ def test_figure_3_shows_the_models_on_the_pairs(tmp_path):
     assert "gone: ckpt=" in text
     assert "none: not run" in text
     assert "good: ckpt=" not in text
+    # More arms than fit beside each other go below.
+    monkeypatch.setattr(faces, "ACROSS", 1)
+    png, notes = faces.figure3(read_results(folder), ["good", "plain"])
+    assert Image.open(io.BytesIO(png)).size == pytest.approx((width * 3 / 4, height * 2), abs=3)
+    assert notes == []

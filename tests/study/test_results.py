@@ -56,7 +56,7 @@ def test_what_is_missing_and_why(tmp_path):
     assert {seed: (gap.state, gap.reason) for seed, gap in missing["a"].items()} == {
         0: ("failed", "the loss is NaN"),
         1: ("running", "still running"),
-        2: ("not begun", "not begun"),
+        2: ("not begun", "its turn has not come"),
     }
     assert missing["b"][0].state == "skipped"
     assert "pretext-s0-sharpness failed: disk on fire" in missing["b"][0].reason

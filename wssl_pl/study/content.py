@@ -201,11 +201,14 @@ def picture(summary: Summary, file: str) -> list[Block]:
 
 def not_run(summary: Summary) -> list[Block]:
     """What did not run or failed, and why."""
-    rows = [["arm", "seed", "state", "reason"]]
+    rows = [["arm", "seeds", "state", "reason"]]
     for arm in summary["arms"].values():
-        rows += [[arm["label"], str(gap["seed"]), gap["state"], gap["reason"]] for gap in arm["missing"]]
+        seeds: dict[tuple[str, str], list[str]] = {}
+        for gap in arm["missing"]:
+            seeds.setdefault((gap["state"], gap["reason"]), []).append(str(gap["seed"]))
+        rows += [[arm["label"], ", ".join(its), *why] for why, its in seeds.items()]
     blocks: list[Block] = [Heading("What did not run")]
-    blocks.append(Grid(rows, words=(0, 2, 3)) if len(rows) > 1 else Text("Every arm was measured with every seed."))
+    blocks.append(Grid(rows, words=(0, 1, 2, 3)) if len(rows) > 1 else Text("Every arm was measured with every seed."))
     failed = [run for run in summary["failed"] if run["stage"] == "pretext" or run["trial"]]
     if failed:
         lines = [

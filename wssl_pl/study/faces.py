@@ -17,7 +17,9 @@ from wssl_pl.metrics import composite
 from wssl_pl.study.results import Results
 
 ROWS = 4  # pairs that are shown, evenly over the list
-INCHES = 1.35
+ACROSS = 7  # arms beside each other
+INCHES = 1.35  # of a picture's side
+TITLE = 0.55  # inches
 
 
 def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[str]]:
@@ -30,6 +32,8 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
     Returns:
         PNG bytes, or None where no arm can be shown; and a line for each arm that is not, with the reason.
     """
+    if not any(results.measured(name) for name in names):
+        return None, ["no arm is measured yet"]
     try:
         pairs = Pairs.open(results.folder / "pairs")
     except UsageError as error:
@@ -62,22 +66,28 @@ def _fill(model: Model, pairs: Sequence[Pair], image: Tensor, mask: Tensor) -> T
 
 
 def _draw(columns: Sequence[tuple[str, Tensor]]) -> bytes:
+    """The arms' columns in bands of at most `ACROSS`, each between the masked picture and the original."""
     from matplotlib.figure import Figure
 
-    rows = len(columns[0][1])
-    size = columns[0][1].shape[-1]
-    figure = Figure(figsize=(INCHES * len(columns), INCHES * rows + 0.55), dpi=max(100, size / INCHES))
-    panels = figure.subplots(
-        rows, len(columns), squeeze=False,
-        gridspec_kw={"wspace": 0.03, "hspace": 0.03, "left": 0.01, "right": 0.99, "bottom": 0.01,
-                     "top": 1 - 0.55 / (INCHES * rows + 0.55)},
-    )  # fmt: skip
-    for column, (title, pictures) in enumerate(columns):
-        for row in range(rows):
-            axes = panels[row, column]
-            axes.imshow(pictures[row].permute(1, 2, 0).clamp(0, 1).cpu().numpy())
-            axes.set_axis_off()
-        panels[0, column].set_title("\n".join(textwrap.wrap(title, 22)), fontsize=6.5)
+    masked, *arms, original = columns
+    bands = [[masked, *arms[start : start + ACROSS], original] for start in range(0, len(arms), ACROSS)]
+    rows, size = len(masked[1]), masked[1].shape[-1]
+    high = INCHES * rows + TITLE
+    width, height = INCHES * len(bands[0]), high * len(bands)
+    figure = Figure(figsize=(width, height), dpi=max(100, size / INCHES))
+    for number, band in enumerate(bands):
+        top = height - number * high - TITLE
+        grid = figure.add_gridspec(
+            rows, len(band), wspace=0.03, hspace=0.03, left=0.01, right=0.01 + 0.98 * len(band) / len(bands[0]),
+            bottom=(top - INCHES * rows) / height, top=top / height,
+        )  # fmt: skip
+        for column, (title, pictures) in enumerate(band):
+            for row in range(rows):
+                axes = figure.add_subplot(grid[row, column])
+                axes.imshow(pictures[row].permute(1, 2, 0).clamp(0, 1).cpu().numpy())
+                axes.set_axis_off()
+                if row == 0:
+                    axes.set_title("\n".join(textwrap.wrap(title, 22)), fontsize=6.5)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

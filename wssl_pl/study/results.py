@@ -171,7 +171,7 @@ def _why_unfinished(results: Results, run: Run) -> Missing | None:
     for need in (results.runs[name] for name in run.needs if name in results.runs):
         if need.state == "failed" and not need.trial:
             return Missing("skipped", f"its {need.stage} run {need.id} failed: {need.reason or 'no reason was kept'}")
-    reasons = {"running": "still running", "waiting": "waiting for its turn", "not begun": "not begun"}
+    reasons = {"running": "still running", "waiting": "waiting for its turn", "not begun": "its turn has not come"}
     return Missing(run.state, run.reason or reasons.get(run.state, run.state))
 
 
