@@ -1,6 +1,6 @@
 """Where the network has to look: windows around the holes of a large picture."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CELL = 32  # holes are looked for in cells of so many pixels
+WORTH = 0.8  # a window is cut in two where the halves show no more than this share of its pixels
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Box:
     def width(self) -> int:
         """Columns."""
         return self.right - self.left
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.height * self.width
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -145,7 +151,7 @@ def merged(boxes: list[Box]) -> list[Box]:
 
 
 def tiles(hole: NDArray[np.bool_], cluster: Box, side: int, margin: int, soft: int) -> Iterator[Tile]:
-    """Tiles that together fill all holes of a cluster, row by row.
+    """Tiles that together fill all holes of a cluster: boxes cut in two while they are too large, or while it pays.
 
     Args:
         hole: `(H, W)`.
@@ -154,19 +160,38 @@ def tiles(hole: NDArray[np.bool_], cluster: Box, side: int, margin: int, soft: i
         margin: pixels around what is filled that the network sees.
         soft: pixels over which neighbours fade into each other.
     """
-    step = side - 2 * margin - soft
-    one_row, one_column = cluster.height <= step + soft, cluster.width <= step + soft
-    tops = [cluster.top] if one_row else range(cluster.top, cluster.bottom - soft, step)
-    lefts = [cluster.left] if one_column else range(cluster.left, cluster.right - soft, step)
-    for top in tops:
-        for left in lefts:
-            bottom = min(top + step + soft, cluster.bottom)
-            right = min(left + step + soft, cluster.right)
-            support = tight(hole, Box(top, left, bottom, right))
-            if support is not None:
-                window = _whole_cells(support.grown(margin, hole.shape), hole.shape)
-                fade_top = top if top > cluster.top else None
-                yield Tile(window, support, fade_top, left if left > cluster.left else None)
+    yield from _cut(hole, cluster, None, None, side, margin, soft)
+
+
+def _cut(
+    hole: NDArray[np.bool_], box: Box, fade_top: int | None, fade_left: int | None, side: int, margin: int, soft: int
+) -> Iterator[Tile]:
+    support = tight(hole, box)
+    if support is None:
+        return
+    window = _whole_cells(support.grown(margin, hole.shape), hole.shape)
+    # Along the longer side. The second half fades in over the first, which therefore reaches into it.
+    down = support.height >= support.width
+    if down:
+        middle = (support.top + support.bottom) // 2
+        first = Box(support.top, support.left, min(middle + soft, support.bottom), support.right)
+        second = Box(middle, support.left, support.bottom, support.right)
+    else:
+        middle = (support.left + support.right) // 2
+        first = Box(support.top, support.left, support.bottom, min(middle + soft, support.right))
+        second = Box(support.top, middle, support.bottom, support.right)
+    longest = max(window.height, window.width)
+    if longest > side or (longest > 4 * margin and _seen(hole, (first, second), margin) < WORTH * window.area):
+        yield from _cut(hole, first, fade_top, fade_left, side, margin, soft)
+        yield from _cut(hole, second, middle if down else fade_top, fade_left if down else middle, side, margin, soft)
+    else:
+        yield Tile(window, support, fade_top, fade_left)
+
+
+def _seen(hole: NDArray[np.bool_], boxes: Iterable[Box], margin: int) -> int:
+    """Pixels of the windows that the holes in each of the boxes need."""
+    filled = (tight(hole, box) for box in boxes)
+    return sum(_whole_cells(box.grown(margin, hole.shape), hole.shape).area for box in filled if box is not None)
 
 
 def ease(values: NDArray[np.float32]) -> NDArray[np.float32]:
