@@ -57,6 +57,21 @@ class Backend(Protocol):
         """
 
 
+def find_model(path: str | Path | None) -> Path:
+    """The file or folder of a model; the shipped one for None.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    if path is None:
+        if not SHIPPED.is_file():
+            raise UsageError("no model is shipped with this installation: name yours with ckpt=FILE")
+        return SHIPPED
+    if not Path(path).exists():
+        raise UsageError(f"ckpt={path} does not exist: give a .ckpt, .safetensors or .onnx file, or an exported folder")
+    return Path(path)
+
+
 def open_backend(path: str | Path | None, device: str = "auto", threads: int | None = None) -> Backend:
     """Loads a model file without running anything that it may hold.
 
@@ -71,13 +86,7 @@ def open_backend(path: str | Path | None, device: str = "auto", threads: int | N
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads={threads}: it must be at least 1")
-    if path is None:
-        if not SHIPPED.is_file():
-            raise UsageError("no model is shipped with this installation: name yours with ckpt=FILE")
-        path = SHIPPED
-    path = Path(path)
-    if not path.exists():
-        raise UsageError(f"ckpt={path} does not exist: give a .ckpt, .safetensors or .onnx file, or an exported folder")
+    path = find_model(path)
     if path.suffix.lower() == ".onnx":
         from wssl_pl.inpaint.onnx_backend import OnnxBackend
 

@@ -1,9 +1,9 @@
 """Weights as files that hold data and nothing else: reading all of them, writing safetensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from wssl_pl.inpaint.output import replacing
 from wssl_pl.modules import InpaintModule, read_checkpoint
 from wssl_pl.modules.checkpoint import check_state
 
+Module = TypeVar("Module", bound=InpaintModule)
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # Of the data's settings those that tell a user of the model what it saw.
 TRAINING = ("image_size", "resize", "hole_ratio", "dilate")
@@ -28,14 +29,31 @@ def read_module(path: Path) -> tuple[InpaintModule, ModelInfo]:
         UsageError: it is none of these, is damaged, holds code, or does not fit the network that it tells of.
     """
     state, info = read_weights(path)
-    settings = {key: value for key, value in info.hyper_parameters.items() if not key.startswith("_")}
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"ckpt={path} holds other things than tensors among its weights")
+    return load_state(lambda: _build(info, path), state, f"ckpt={path}"), info
+
+
+def load_state(build: Callable[[], Module], state: Mapping[str, Tensor], source: str) -> Module:
+    """A module in float32 with the weights of a file.
+
+    Raises:
+        UsageError: they do not fit the module.
+    """
+    # First without memory: settings that were made up for harm could ask for any amount of it.
+    with torch.device("meta"):
+        check_state(build(), dict(state), source)
+    module = build()
+    module.load_state_dict(dict(state))
+    return module.float()
+
+
+def _build(info: ModelInfo, path: Path) -> InpaintModule:
     try:
-        module = InpaintModule(**settings | {"compile": False})
+        return InpaintModule(**info.hyper_parameters | {"compile": False})
     except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise UsageError(f"ckpt={path}: its settings {settings} make no network here: {error}") from None
-    check_state(module, state, f"ckpt={path}")
-    module.load_state_dict(state)
-    return module.float(), info
+        line = str(error).splitlines()[0]
+        raise UsageError(f"ckpt={path}: its settings {info.hyper_parameters} make no network here: {line}") from None
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
@@ -54,7 +72,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
     data = checkpoint.get("datamodule_hyper_parameters") or {}
     training = {key: data[key] for key in TRAINING if key in data}
     training |= {"epochs": checkpoint.get("epoch", -1) + 1, "steps": checkpoint.get("global_step", 0)}
-    settings = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
+    # The command line leaves keys of its own that begin with an underscore.
+    found = checkpoint.get("hyper_parameters") or {}
+    settings = {key: value for key, value in found.items() if not key.startswith("_")}
     return checkpoint["state_dict"], ModelInfo(str(path), settings, training)
 
 
@@ -117,6 +137,14 @@ def write_safetensors(state: Mapping[str, Tensor], info: ModelInfo, path: Path, 
     }
     with replacing(path) as temporary:
         temporary.write_bytes(save(plain, metadata(info)))
+
+
+def write_folder(state: Mapping[str, Tensor], info: ModelInfo, folder: Path, half: bool = False) -> None:
+    """Writes `model.safetensors` and `config.json`, which :func:`read_weights` and huggingface_hub read."""
+    write_safetensors(state, info, folder / WEIGHTS, half)
+    config = info.hyper_parameters | {"library": "wssl-pl", "stage": "downstream", "training": info.training}
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def metadata(info: ModelInfo) -> dict[str, str]:
