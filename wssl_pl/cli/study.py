@@ -202,13 +202,14 @@ def check_runs(study: Study, plan: Plan) -> None:
 
 def dry_run(plan: Plan, words: Words) -> Plan:
     """One line per run on standard output; the expected time, from steps measured here, on standard error."""
-    from wssl_pl.study.cost import as_time, cores, expected_seconds, measure_costs
+    from wssl_pl.devices import usable_cores
+    from wssl_pl.study.cost import as_time, expected_seconds, measure_costs
     from wssl_pl.study.folder import Status
 
     for run in plan.runs.values():
         print(describe(plan, run))
     cpus = float(_value(words, "cpus_per_run", 1))
-    slots = max(1, int(_value(words, "parallel", 0) or cores() // max(cpus, 1)))
+    slots = max(1, int(_value(words, "parallel", 0) or usable_cores() // max(cpus, 1)))
     costs = measure_costs(plan, max(1, int(cpus)))
     states = {identity: Status() for identity in plan.runs}
     seconds = expected_seconds(plan, costs, slots, states, {})

@@ -1,6 +1,5 @@
 """How long a study will take, from steps that are measured here or runs that are finished."""
 
-import os
 import time
 from collections.abc import Mapping
 
@@ -136,8 +135,3 @@ def as_time(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
