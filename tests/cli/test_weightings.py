@@ -31,7 +31,8 @@ def curves(folder):
 def args(weighting):
     return [
         "stage=pretext", "tasks=rotation,saturation", f"weighting={weighting}", "--model.lr=0.001",
-        "--model.norm=batch", "--model.lr_schedule=cosine", "--trainer.precision=bf16-mixed", "--data.image_size=32", "--data.resize=36",
+        "--model.norm=batch", "--data.image_size=32", "--data.resize=36",
+        "--model.lr_schedule=cosine", "--trainer.precision=bf16-mixed",
     ]  # fmt: skip
 
 
