@@ -1,10 +1,11 @@
-"""Which precision suits the device, and how many threads a CPU gives."""
+"""Which precision suits the device, and how many threads a CPU gives.
+
+PyTorch is imported where it is asked, since what runs by onnxruntime needs the number of cores, but no PyTorch.
+"""
 
 import os
 from pathlib import Path
 from typing import Any
-
-import torch
 
 
 def cpu_has_bf16() -> bool:
@@ -15,6 +16,8 @@ def cpu_has_bf16() -> bool:
 
 def _capabilities() -> dict[str, Any]:
     """What PyTorch knows of this CPU; nothing in releases before it could tell."""
+    import torch
+
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
@@ -25,11 +28,19 @@ def choose_threads(processes: int = 1) -> int:
     core's other half does not help a convolution, so physical cores are counted where the machine tells them.
     `OMP_NUM_THREADS` is taken as it is.
     """
+    import torch
+
     if "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     physical = _capabilities().get("num_physical_cores") or usable
-    return max(1, min(usable, physical, _quota(usable)) // max(1, processes))
+    return max(1, min(usable, physical) // max(1, processes))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, by the scheduler's affinity and the quota of a container."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, _quota(usable)))
 
 
 def _quota(default: int, path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -44,6 +55,8 @@ def _quota(default: int, path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 def choose_precision(accelerator: str = "auto") -> tuple[str, str]:
     """Lightning's `precision` for an accelerator (`auto`, `cpu`, `gpu`, `cuda`, `mps`), and the reason in words."""
+    import torch
+
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         if torch.cuda.is_bf16_supported(including_emulation=False):

@@ -12,6 +12,12 @@ class DataError(UsageError):
     """A folder or a file of the data set that cannot be used; the message names it."""
 
 
+class SomeFailed(UsageError):
+    """Some of many files could not be done, all others were; the message lists them."""
+
+    exit_code = 1
+
+
 class TrainingStopped(RuntimeError):
     """Training ended before its time in an orderly way; the message says how to go on."""
 

@@ -32,10 +32,28 @@ def test_map_and_gradient_agree_with_kornia(size):
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5 * gradients[1].abs().max().item())
 
 
-def test_gradient():
+@pytest.mark.parametrize("function", [ssim, ssim_map])
+def test_gradient(function):
     prediction = torch.rand(2, 2, 7, 9, dtype=torch.float64, requires_grad=True)
     target = torch.rand(2, 2, 7, 9, dtype=torch.float64)
-    assert torch.autograd.gradcheck(ssim_map, (prediction, target))
+    assert torch.autograd.gradcheck(function, (prediction, target))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(6, 6), (35, 48), (150, 300), (300, 290)])  # several images at a time, one, and less
+def test_mean_and_its_gradient_agree_with_kornia(size, layout):
+    a = torch.rand(3, 3, *size)
+    b = (a + 0.2 * torch.randn_like(a)).clamp(0, 1).contiguous(memory_format=layout)
+    values, gradients = [], []
+    for implementation in ("fast", "kornia"):
+        prediction = a.contiguous(memory_format=layout).requires_grad_()
+        values.append(ssim(prediction, b, implementation))
+        # Another factor for each image, as a weighted loss would have.
+        (values[-1] * torch.tensor([1.0, -2.0, 0.5])).sum().backward()
+        gradients.append(prediction.grad)
+        prediction.grad = None
+    assert torch.allclose(values[0], values[1], atol=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5 * gradients[1].abs().max().item())
 
 
 def test_no_gradient_flows_into_the_target():

@@ -10,6 +10,7 @@ class Trainer:
     """As much of a trainer as `configure_optimizers` asks for."""
 
     estimated_stepping_batches = 8
+    global_step = 0
 
 
 @pytest.fixture
@@ -36,6 +37,14 @@ def test_all_learning_rates_fall_along_the_cosine(module):
         for each in (optimizer, schedule, reference, expected):
             each.step()
     assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]
+
+
+def test_a_run_resumed_with_a_cosine_goes_on_along_it_and_not_from_its_beginning(module):
+    configured = module.configure_optimizers()
+    module._trainer.global_step = 6  # after five steps at a constant rate and one of this schedule
+    configured["optimizer"].step()
+    configured["lr_scheduler"]["scheduler"].step()
+    assert configured["optimizer"].param_groups[1]["lr"] == pytest.approx(1e-2 * cosine(6, 8))
 
 
 def test_a_cosine_needs_an_end(module):

@@ -32,11 +32,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             # torch.save's zip writer reports a full disk as a RuntimeError.
             temporary.unlink(missing_ok=True)
-            kept = "; the previous one is unharmed" if path.exists() else ""
+            then = f"the previous one is unharmed; make room and go on with resume={path}"
+            if not path.exists():
+                then = "there was none before; make room and begin again"
             reason = str(error).strip().splitlines()[0]
-            raise TrainingStopped(
-                f"could not write the checkpoint {path} ({reason}){kept}; make room and go on with resume={path}"
-            ) from error
+            raise TrainingStopped(f"could not write the checkpoint {path} ({reason}); {then}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Loads with `weights_only=True`, whatever is asked for."""

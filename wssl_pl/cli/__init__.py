@@ -15,6 +15,9 @@ VERBS = {
     "show": ("wssl_pl.cli.show", "data: a batch as training gets it, as a picture"),
     "pairs": ("wssl_pl.cli.pairs", "a folder of fixed images and masks, for any program to run on"),
     "evaluate": ("wssl_pl.cli.evaluate", "a model, a classical method or other programs' pictures on fixed pairs"),
+    "study": ("wssl_pl.cli.study", "many runs with seeds and controls; resume DIR, report DIR"),
+    "inpaint": ("wssl_pl.cli.inpaint", "fill the holes of a photo, or of a folder of them"),
+    "export": ("wssl_pl.cli.export", "onnx or safetensors: a trained model for use elsewhere"),
     "demo": ("wssl_pl.cli.demo", "both stages on the built-in sample, and a picture of what came out"),
 }
 

@@ -1,7 +1,7 @@
 """The grammar that all verbs share: `key=value` beside `--key=value`, one spelling for `-` and `_`, bare flags."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -31,11 +31,12 @@ class Words:
         return [f"--{key}" if value is None else f"--{key}={value}" for key, value in ordered]
 
 
-def read_words(args: Sequence[str], aliases: Mapping[str, str] | None = None) -> Words:
+def read_words(args: Sequence[str], aliases: Mapping[str, str] | None = None, flags: Collection[str] = ()) -> Words:
     """Takes `args` apart.
 
     `key=value`, `--key=value` and `--key value` mean the same; a bare `--flag` means true; `-` and `_` are the same
-    in keys; a key of `aliases` stands for its long name. What is none of these is positional.
+    in keys; a key of `aliases` stands for its long name. What is none of these is positional. A key of `flags` takes
+    no other next word for its value than `true` or `false`.
     """
     aliases = aliases or {}
     words = Words()
@@ -51,6 +52,8 @@ def read_words(args: Sequence[str], aliases: Mapping[str, str] | None = None) ->
             key = {"c": "config"}.get(key, key)
             if key.replace("-", "_") not in _BARE:
                 takes_value = bool(rest) and not _is_option(rest[0])
+                if key.replace("-", "_") in flags:
+                    takes_value = takes_value and rest[0].lower() in ("true", "false")
                 value = rest.pop(0) if takes_value else ("true" if not key.endswith(".help") else None)
         else:
             words.positional.append(word)

@@ -22,19 +22,28 @@ def flag(value: str) -> bool:
 
 
 def read_options(
-    verb: str, args: Sequence[str], options: Options, positional: Sequence[str] = (), description: str = ""
+    verb: str,
+    args: Sequence[str],
+    options: Options,
+    positional: Sequence[str] = (),
+    description: str = "",
+    aliases: Mapping[str, str] | None = None,
 ) -> dict[str, Any] | None:
     """The options of a verb by name; None if help was asked for, which is printed then.
+
+    An option of kind `flag` does not take the word after it for its value; `aliases` are short names, as `o` for `out`.
 
     Raises:
         UsageError: an option is unknown, of another kind, or given twice in two ways.
     """
-    words: Words = read_words(args)
+    flags = {name for name, (kind, _, _) in options.items() if kind is flag}
+    words: Words = read_words(args, aliases, flags)
     if any(key in ("help", "h") for key, _ in words.options):
         print(f"usage: train.py {verb} " + " ".join(f"{name}=..." for name in positional))
         print(f"\n{description}\n" if description else "")
+        width = max(10, *(len(name) + 1 for name in options))
         for name, (_, default, what) in options.items():
-            print(f"  {name + '=':<10} {what}" + ("" if default is None else f" (default {default})"))
+            print(f"  {name + '=':<{width}} {what}" + ("" if default is None else f" (default {default})"))
         return None
     check_known(words, options)
     values = {name: default for name, (_, default, _) in options.items()}

@@ -60,26 +60,29 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
     """
     try:
         with Image.open(path) as opened:
-            image: Image.Image = opened
-            binary, half = True, 128
-            if image.mode != "1":
-                image = _to_8_bit(image).convert("L")
-                histogram = image.histogram()
-                if not any(histogram[2:]) and histogram[1]:
-                    half = 1
-                else:
-                    binary = not any(histogram[1:255])
-            else:
-                image = image.convert("L")
-            if binary and half == 128:
-                # Black and white already: a table would take a fifth of the time of all of this.
-                selected = image if bright else ImageChops.invert(image)
-            else:
-                selected = image.point([255 if (value >= half) == bright else 0 for value in range(256)])
+            selected, binary = binarised(opened, bright=bright)
             # The mean of a half-covered area, 127.5, rounds up to 128.
             return np.asarray(_square(selected, size, Image.Resampling.BOX)) >= 128, binary
     except Exception as error:
         raise DataError(f"{path} {reason(error)}") from error
+
+
+def binarised(image: Image.Image, *, bright: bool) -> tuple[Image.Image, bool]:
+    """A mask as 8-bit grey, 255 where it is bright (or dark) and 0 elsewhere, and whether it was binary before."""
+    binary, half = True, 128
+    if image.mode != "1":
+        image = _to_8_bit(image).convert("L")
+        histogram = image.histogram()
+        if not any(histogram[2:]) and histogram[1]:
+            half = 1
+        else:
+            binary = not any(histogram[1:255])
+    else:
+        image = image.convert("L")
+    if binary and half == 128:
+        # Black and white already: a table would take a fifth of the time of all of this.
+        return image if bright else ImageChops.invert(image), binary
+    return image.point([255 if (value >= half) == bright else 0 for value in range(256)]), binary
 
 
 def dilate(holes: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

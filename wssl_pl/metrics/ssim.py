@@ -1,9 +1,10 @@
 """Structural similarity per image (Wang et al. 2004), fast enough to be a loss.
 
 Kornia's SSIM is the reference. It filters each of five maps by two depthwise convolutions and lets autograd keep every
-intermediate map. Here the five maps are stacked, each side is filtered by one product with a banded matrix that
-contains the reflect padding, and the derivative is written down, so that the backward pass filters three maps and the
-target costs nothing there. `benchmarks/ssim.py` measures both.
+intermediate map. Here a few images are taken at a time, so that their maps stay in the processor's cache; only the sum
+of both squares is filtered, which leaves four maps, by products with banded matrices that contain the reflect padding;
+and the derivative is written down and worked out at once, so that nothing but the gradient is kept.
+`benchmarks/ssim.py` measures both.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from wssl_pl.metrics.gaussian import C1, C2, WINDOW, blur
 
 IMPLEMENTATIONS = ("fast", "kornia")
+PIXELS = 2**16  # taken at a time on a CPU: the maps of one image of 256 px fill a few MB
 
 
 def ssim(prediction: Tensor, target: Tensor, implementation: str = "fast") -> Tensor:
@@ -35,54 +37,88 @@ def ssim(prediction: Tensor, target: Tensor, implementation: str = "fast") -> Te
     Raises:
         ValueError: an unknown implementation, or a side below 6 pixels, which the window's padding needs.
     """
-    return ssim_map(prediction, target, implementation).mean(dim=(1, 2, 3))
+    if _takes_kornia(prediction, implementation):
+        return ssim_map(prediction, target, implementation).mean(dim=(1, 2, 3))
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    with torch.autocast(prediction.device.type, enabled=False):
+        return _MeanSSIM.apply(prediction.to(dtype), target.detach().to(dtype))
 
 
 def ssim_map(prediction: Tensor, target: Tensor, implementation: str = "fast") -> Tensor:
     """The SSIM of every pixel, `(B, C, H, W)`; arguments and errors as for `ssim`."""
+    dtype = torch.promote_types(prediction.dtype, torch.float32)
+    x, y = prediction.to(dtype), target.to(dtype)
+    with torch.autocast(prediction.device.type, enabled=False):
+        if _takes_kornia(prediction, implementation):
+            return kornia_ssim_map(x, y, WINDOW, max_val=1.0, padding="same")
+        return _Terms(*_moments(x, y.detach())).similarity
+
+
+def _takes_kornia(prediction: Tensor, implementation: str) -> bool:
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation={implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}")
-    dtype = torch.promote_types(prediction.dtype, torch.float32)
     # TensorFloat-32 keeps 10 bits of the products, too few for the difference that a variance is.
     rounds_products = prediction.is_cuda and torch.get_float32_matmul_precision() != "highest"
-    with torch.autocast(prediction.device.type, enabled=False):
-        if implementation == "kornia" or rounds_products:
-            return kornia_ssim_map(prediction.to(dtype), target.to(dtype), WINDOW, max_val=1.0, padding="same")
-        return _SSIMMap.apply(prediction.to(dtype), target.detach().to(dtype))
+    return implementation == "kornia" or rounds_products
 
 
-class _SSIMMap(torch.autograd.Function):
-    """The map, with the derivative by the prediction x.
+def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """The filtered maps G x, G y, G (x^2 + y^2) and G xy."""
+    return blur(torch.stack([x, y, x * x + y * y, x * y])).unbind()
 
-    With the filtered maps p = G x, q = G y, a = G x^2, b = G y^2, c = G xy:
 
-        S = A1 A2 / (B1 B2),  A1 = 2 p q + C1,      A2 = 2 (c - p q) + C2,
-                              B1 = p^2 + q^2 + C1,  B2 = (a - p^2) + (b - q^2) + C2
+class _Terms:
+    """The map and its derivatives by the filtered maps p = G x, q = G y, s = G (x^2 + y^2), c = G xy.
 
-    so dS/da = -S / B2, dS/dc = 2 A1 / (B1 B2), dS/dp = 2 q (A2 - A1) / (B1 B2) - 2 p S (1/B1 - 1/B2), and the chain
-    rule gives G' (g dS/dp) + 2 x G' (g dS/da) + y G' (g dS/dc) for an incoming gradient g.
+    S = A1 A2 / (B1 B2),  A1 = 2 p q + C1,      A2 = 2 (c - p q) + C2,
+                          B1 = p^2 + q^2 + C1,  B2 = s - p^2 - q^2 + C2
+    """
+
+    def __init__(self, p: Tensor, q: Tensor, s: Tensor, c: Tensor) -> None:
+        pq, squares = p * q, p * p + q * q
+        self.p, self.q = p, q
+        self.a1, self.a2 = 2 * pq + C1, 2 * (c - pq) + C2
+        self.b1, self.b2 = squares + C1, (s - squares) + C2
+        self.inverse = 1 / (self.b1 * self.b2)
+        self.similarity = self.a1 * self.a2 * self.inverse
+
+    def derivatives(self) -> tuple[Tensor, Tensor, Tensor]:
+        """dS/dp, -dS/ds and dS/dc / 2.
+
+        dS/ds = -S / B2, dS/dc = 2 A1 / (B1 B2), dS/dp = 2 q (A2 - A1) / (B1 B2) - 2 p S (1/B1 - 1/B2).
+        """
+        by_s = self.similarity / self.b2
+        by_p = 2 * (self.q * (self.a2 - self.a1) * self.inverse - self.p * (self.similarity / self.b1 - by_s))
+        return by_p, by_s, self.a1 * self.inverse
+
+
+class _MeanSSIM(torch.autograd.Function):
+    """The mean over each image; its gradient is worked out in the forward pass, up to a factor for each image.
+
+    With the derivatives above the chain rule gives G' dS/dp + 2 x G' dS/ds + y G' dS/dc over the number of pixels.
     """
 
     @staticmethod
     def forward(ctx: Any, prediction: Tensor, target: Tensor) -> Tensor:
-        height, width = prediction.shape[-2:]
-        x, y = prediction.reshape(-1, height, width), target.reshape(-1, height, width)
-        p, q, a, b, c = blur(torch.cat([x, y, x * x, y * y, x * y])).split(len(x))
-        pq, pp, qq = p * q, p * p, q * q
-        a1, a2 = 2 * pq + C1, 2 * (c - pq) + C2
-        b1, b2 = pp + qq + C1, (a - pp) + (b - qq) + C2
-        inverse = 1 / (b1 * b2)
-        similarity = a1 * a2 * inverse
-        if ctx.needs_input_grad[0]:
-            by_p = 2 * (q * (a2 - a1) * inverse - p * similarity * (1 / b1 - 1 / b2))
-            ctx.save_for_backward(x, y, by_p, similarity / b2, a1 * inverse)
-        return similarity.view(prediction.shape)
+        count, pixels = len(prediction), prediction.shape[-2:].numel()
+        at_once = max(1, PIXELS // max(1, pixels)) if prediction.device.type == "cpu" else max(1, count)
+        means = []
+        gradient = torch.empty_like(prediction) if ctx.needs_input_grad[0] else None
+        for start in range(0, count, at_once):
+            part = slice(start, start + at_once)
+            x, y = prediction[part].contiguous(), target[part].contiguous()
+            terms = _Terms(*_moments(x, y))
+            means.append(terms.similarity.mean(dim=(1, 2, 3)))
+            if gradient is not None:
+                direct, square, product = blur(torch.stack(terms.derivatives()), transposed=True).unbind()
+                torch.sub(y * product, x * square, out=square).mul_(2).add_(direct)
+                gradient[part] = square.div_(x[0].numel())
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return torch.cat(means) if means else prediction.new_empty(0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        x, y, by_p, minus_by_a, half_by_c = ctx.saved_tensors
-        with torch.autocast(gradient.device.type, enabled=False):
-            g = gradient.reshape(x.shape)
-            direct, square, product = blur(torch.cat([g * by_p, g * minus_by_a, g * half_by_c]), True).split(len(x))
-            return (direct + 2 * (y * product - x * square)).view(gradient.shape), None
+    def backward(ctx: Any, by_mean: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * by_mean[:, None, None, None], None

@@ -71,7 +71,8 @@ class WSSLModule(LightningModule):
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise UsageError("model.lr_schedule=cosine needs an end: give trainer.max_epochs or trainer.max_steps")
-        schedule = LambdaLR(optimizer, lambda step: cosine(step, int(steps)))
+        # A run that began at a constant rate and is resumed with a cosine has a schedule that is younger than the run.
+        schedule = LambdaLR(optimizer, lambda step: cosine(max(step, self.trainer.global_step), int(steps)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,179 @@
+"""`wssl study` as a process: killed in every way, and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.study.conftest import TINY
+from wssl_pl.cli import main
+from wssl_pl.cli.study import check_runs
+from wssl_pl.study.definition import read_study
+from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.plan import make_plan
+
+ROOT = Path(__file__).parents[2]
+LONG = 400  # steps of a run that shall be killed in its middle
+PATIENCE = 240  # seconds; on a busy machine a process alone takes half a minute to begin
+
+
+@pytest.fixture
+def declare(tmp_path):
+    def write(**changes):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(TINY | {"seeds": [0]} | changes, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+def begin(*words):
+    command = [sys.executable, "train.py", "study", *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            start_new_session=True)  # fmt: skip
+
+
+def trainings(out):
+    """Process ids and parents of the trainings of a study that are alive."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if f"{out}/runs/" in words and "wssl_pl" in words:
+            found[int(folder.name)] = parent
+    return found
+
+
+def wait_for_checkpoint(out, process):
+    """Waits until a training has written its first checkpoint and is still at work; gives its process and parent."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        alive = trainings(out)
+        if alive and any((out / "runs").glob("*/last.ckpt")):
+            return next(iter(alive.items()))
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+    raise AssertionError("no training wrote a checkpoint")
+
+
+def test_dry_run_prints_a_line_for_each_run_and_writes_nothing(declare, capsys, tmp_path):
+    main(["study", declare(), "--dry-run", "seeds=[0,1]", f"out={tmp_path / 'out'}", "--downstream.model.lr=5e-4"])
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert len(lines) == 8
+    assert all(line.startswith(("stage=pretext ", "stage=downstream ")) for line in lines)
+    assert all(("model.lr=0.0005" in line) == line.startswith("stage=downstream") for line in lines)
+    assert {line.split(" seed=")[1][0] for line in lines} == {"0", "1"}
+    assert "8 runs" in printed.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "study 'nothing' is neither a file"),
+        (["table1"], "study needs out="),
+        (["table1", "out=x", "seeds=[]"], "seeds=[]"),
+        (["table1", "out=x", "seeds=one"], "seeds=['one']"),
+        (["table1", "out=x", "arms=[rotatoin]"], "there is no arm 'rotatoin'"),
+        (["table1", "out=x", "--data.batchsize=4"], "batchsize"),
+        (["table1", "out=x", "--model.width=0"], "model.width"),
+        (["table1", "out=x", "--run.dir=y"], "a study says that itself"),
+        (["table1", "out=x", "tune.values=3"], "tune.values=3: give a list"),
+        (["resume"], "takes one folder"),
+        (["resume", "nowhere"], "does not exist"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_errors_come_in_one_line_before_anything_runs(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("PWD", str(tmp_path))
+    with pytest.raises(SystemExit) as end:
+        main(["study", *words])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not Path("x").exists()
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declare, tmp_path, capsys):
+    pytest.importorskip("ray")
+    arms = {
+        "bad": {"pretext": "none", "downstream": {"freeze_layers": 0, "model.lr": 1.0e30}},
+        "scratch": TINY["arms"]["scratch"],
+    }
+    out = tmp_path / "out"
+    process = begin(declare(arms=arms, claims=[]), f"out={out}", "parallel=2")
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    assert "1 of 2 runs done, 1 failed" in text
+    folder = StudyFolder(out)
+    bad, good = (folder.plan().final[arm][0] for arm in ("bad", "scratch"))
+    assert folder.status(bad).state == "failed"
+    assert "not finite" in folder.status(bad).reason
+    assert folder.status(good).state == "done"
+    assert json.loads((folder.run(good) / "evaluation" / "summary.json").read_text())["pairs"]["evaluated"] > 0
+    assert "not finite" in (out / "report" / "report.md").read_text()
+    with pytest.raises(SystemExit):
+        main(["study", "resume", str(out), "--data.batch_size=2"])
+    assert "options.common.data.batch_size: 4 -> 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_a_killed_driver_cost_nothing_that_was_saved(declare, tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    arms = {"frozen": TINY["arms"]["frozen"]}
+    file = declare(arms=arms, claims=[], steps={"pretext": LONG, "downstream": LONG})
+    process = begin(file, f"out={out}", "parallel=1", "--evaluate=false")
+    training, worker = wait_for_checkpoint(out, process)
+    os.kill(worker, signal.SIGKILL)  # Ray begins the run again in another worker
+    end = time.monotonic() + 60
+    while training in trainings(out) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert training not in trainings(out), "the training outlived its worker"
+
+    folder = StudyFolder(out)
+    (pretext, downstream) = folder.plan().runs
+    end = time.monotonic() + PATIENCE
+    while folder.status(pretext).state != "done" and time.monotonic() < end:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.1)
+    assert folder.status(pretext).state == "done"
+    assert folder.status(pretext).attempts >= 2
+    log = (folder.run(pretext) / "log.txt").read_text()
+    assert "$ wssl resume=" in log, "it began anew although there was a checkpoint"
+
+    while not trainings(out) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # the driver; Ray and the training end with it
+    process.wait()
+    end = time.monotonic() + 60
+    while trainings(out) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not trainings(out), "the training outlived the driver"
+    assert folder.status(downstream).state != "done"
+
+    before = (folder.run(pretext) / "log.txt").read_text()
+    resumed = begin("resume", str(out), "--evaluate=false")
+    text, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, text
+    assert "2 of 2 runs done, 0 failed" in text
+    assert (folder.run(pretext) / "log.txt").read_text() == before, "the finished pretext run was trained again"
+    assert folder.curve(downstream)["val/psnr"][-1][0] == LONG - 1
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.joinpath("configs/study").glob("*.yaml")))
+def test_every_run_of_a_shipped_study_has_options_that_train_takes(name):
+    study = read_study([name])
+    check_runs(study, make_plan(study))

@@ -1,0 +1,203 @@
+"""The order of runs, with a Ray that does everything at once in this process."""
+
+import types
+
+import pytest
+
+from wssl_pl.errors import TrainingStopped, UsageError
+from wssl_pl.study import driver
+from wssl_pl.study.definition import read_study
+from wssl_pl.study.driver import Progress, Resources, fits, run_study
+from wssl_pl.study.execute import DiskFull, Unfinished
+from wssl_pl.study.folder import Status, StudyFolder
+from wssl_pl.study.table import LiveTable
+
+
+class TaskError(Exception):
+    def __init__(self, cause):
+        self.cause = cause
+
+
+class FakeRay:
+    """Runs a task when its result is waited for; as many cores as are given."""
+
+    exceptions = types.SimpleNamespace(RayTaskError=TaskError, RayError=type("RayError", (Exception,), {}))
+
+    def __init__(self, cores=2.0):
+        self.cores, self.most = cores, 0
+
+    def cluster_resources(self):
+        return {"CPU": self.cores}
+
+    def remote(self, function):
+        task = types.SimpleNamespace(remote=lambda *args: Submitted(function, args))
+        return types.SimpleNamespace(options=lambda **_: task)
+
+    def wait(self, references, num_returns, timeout):
+        self.most = max(self.most, len(references))
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference):
+        try:
+            return reference.function(*reference.args)
+        except Exception as error:
+            raise TaskError(error) from error
+
+    def shutdown(self):
+        pass
+
+
+class Submitted:
+    def __init__(self, function, args):
+        self.function, self.args = function, args
+
+
+@pytest.fixture
+def study(declare, tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    folder.begin(read_study([declare()]))
+    return folder
+
+
+@pytest.fixture
+def drive(study, monkeypatch):
+    """Runs the study; `outcome(run)` gives each run's status, or raises."""
+
+    def run(outcome=lambda run: Status("done"), ray=None, show=lambda progress: None):
+        order = []
+
+        def played(folder, plan, run, cwd, pairs):
+            assert all(folder.status(need).state == "done" or outcome is not None for need in run.needs)
+            order.append(run.id)
+            status = outcome(run)
+            folder.set_status(run.id, status)
+            return status
+
+        monkeypatch.setattr(driver, "execute", played)
+        monkeypatch.setattr(driver, "start_ray", lambda resources: ray or FakeRay())
+        return run_study(study, Resources(), None, show), order
+
+    return run
+
+
+def test_every_run_once_and_after_what_it_needs(study, drive):
+    progress, order = drive()
+    plan = study.plan()
+    assert sorted(order) == sorted(plan.runs)
+    for identity, run in plan.runs.items():
+        assert all(order.index(need) < order.index(identity) for need in run.needs)
+    assert {status.state for status in progress.states.values()} == {"done"}
+
+
+def test_no_more_at_a_time_than_fit(study, drive):
+    ray = FakeRay(cores=3.0)
+    drive(ray=ray)
+    assert ray.most == 3
+
+
+def test_what_is_done_is_not_done_again(study, drive):
+    for identity in list(study.plan().runs)[:5]:
+        study.set_status(identity, Status("done"))
+    _, order = drive()
+    assert order == list(study.plan().runs)[5:]
+
+
+def test_a_failure_takes_only_those_with_it_that_need_it(study, drive):
+    plan = study.plan()
+    bad = plan.runs[plan.final["frozen"][0]].pretext
+    progress, _ = drive(lambda run: Status("failed", reason="NaN") if run.id == bad else Status("done"))
+    states = {arm: [progress.states[by_seed[seed]].state for seed in (0, 1)] for arm, by_seed in plan.final.items()}
+    assert states == {"frozen": ["skipped", "done"], "fine_tuned": ["skipped", "done"], "scratch": ["done", "done"]}
+    assert study.status(plan.final["frozen"][0]).reason == "a run that it needs failed"
+
+
+def test_what_was_skipped_is_looked_at_again(study, drive):
+    plan = study.plan()
+    study.set_status(plan.final["frozen"][0], Status("skipped"))
+    progress, _ = drive()
+    assert progress.states[plan.final["frozen"][0]].state == "done"
+
+
+@pytest.mark.parametrize("error", [DiskFull("the disk is full"), Unfinished("it was interrupted")])
+def test_a_full_disk_lets_the_others_end_and_begins_nothing_new(study, drive, error):
+    begun = []
+
+    def outcome(run):
+        begun.append(run.id)
+        if len(begun) == 1:
+            raise error
+        return Status("done")
+
+    with pytest.raises(TrainingStopped, match="study resume"):
+        drive(outcome)
+    assert len(begun) == 2  # the other one that was under way
+
+
+def test_an_unforeseen_error_is_one_failed_run(study, drive):
+    bad = next(iter(study.plan().runs))
+
+    def outcome(run):
+        if run.id == bad:
+            raise ZeroDivisionError("a bug")
+        return Status("done")
+
+    progress, _ = drive(outcome)
+    assert progress.states[bad] == Status("failed", reason="ZeroDivisionError: a bug")
+
+
+def test_too_much_is_asked_for(study, drive):
+    with pytest.raises(UsageError, match=r"does not fit into 0\.5 CPU cores"):
+        drive(ray=FakeRay(cores=0.5))
+
+
+@pytest.mark.parametrize(
+    ("total", "cpus", "gpus", "expected"),
+    [
+        ({"CPU": 8.0}, 1, 0, 8),
+        ({"CPU": 8.0}, 3, 0, 2),
+        ({"CPU": 16.0, "GPU": 1.0}, 1, 0.1, 10),
+        ({"CPU": 2.0}, 1, 1, 0),
+    ],
+)
+def test_fits(total, cpus, gpus, expected):
+    assert fits(total, cpus, gpus) == expected
+
+
+class Terminal:
+    def __init__(self, is_terminal):
+        self.text, self.isatty, self.flush = "", lambda: is_terminal, lambda: None
+
+    def write(self, text):
+        self.text += text
+
+
+def test_without_a_terminal_it_tells_what_begins_and_ends(study, drive):
+    out = Terminal(False)
+    plan = study.plan()
+    drive(lambda run: Status("failed", reason="NaN") if run.seed else Status("done"), show=LiveTable(study, out))
+    lines = out.text.splitlines()
+    # Begun and ended: both pretexts and both from scratch, and of the first seed the two that need its pretext.
+    assert len(lines) == 2 * 6 + 2
+    assert lines[-1].startswith(f"[{len(plan.runs)}/{len(plan.runs)}]")
+    assert any("failed" in line and line.endswith(": NaN") for line in lines)
+
+
+def test_the_table_in_a_terminal(study):
+    plan = study.plan()
+    states = {identity: Status() for identity in plan.runs}
+    frozen = plan.final["frozen"]
+    states[plan.runs[frozen[0]].pretext] = Status("done", seconds=12.0, steps=12)
+    states[frozen[0]] = Status("running")
+    states[plan.runs[frozen[1]].pretext] = Status("running")
+    states[plan.final["scratch"][0]] = Status("done", seconds=44.0, steps=22)
+    states[plan.final["scratch"][1]] = Status("failed", reason="NaN")
+    table = LiveTable(study, Terminal(True))
+    table.steps = {frozen[0]: 5, plan.runs[frozen[1]].pretext: 3}
+    head, seeds, *arms = table.lines(Progress(plan, states, slots=2))
+    assert head.startswith("[3/8] runs")
+    assert head.endswith("1 failed")
+    # 5 + 2 x 10 + 10 downstream steps at 2 s and 9 pretext steps at 1 s, two at a time.
+    assert " 40 s left" in head or " 39 s left" in head or "1 min left" in head
+    assert seeds.split() == ["seed", "0", "seed", "1"]
+    assert arms[0].split() == ["frozen", "downstream", "50%", "pretext", "25%"]
+    assert arms[2].split() == ["scratch", "done", "failed"]

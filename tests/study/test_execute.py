@@ -1,0 +1,189 @@
+"""Runs whose training is played by a script, so that its ends can be chosen."""
+
+import sys
+import textwrap
+
+import pytest
+
+from wssl_pl.study import execute as module
+from wssl_pl.study.definition import Tuning, read_study
+from wssl_pl.study.execute import DiskFull, Unfinished, choose, execute, last_error, read_curve
+from wssl_pl.study.folder import Status, StudyFolder, write_json
+
+
+@pytest.fixture
+def study(declare, tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    folder.begin(read_study([declare()]))
+    return folder
+
+
+@pytest.fixture
+def play(monkeypatch, tmp_path):
+    """Lets the commands of a run be played by Python code, which finds its words in `words`."""
+
+    def use(code):
+        script = tmp_path / "training.py"
+        known = "import os, pathlib, signal, sys\nwords = dict(w.split('=', 1) for w in sys.argv[1:] if '=' in w)\n"
+        known += "calls = pathlib.Path(__file__).with_name('calls')\n"
+        known += "calls.open('a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+        known += "attempt = len(calls.read_text().splitlines())\n"
+        script.write_text(known + textwrap.dedent(code))
+        monkeypatch.setattr(module, "COMMAND", [sys.executable, str(script)])
+        return tmp_path / "calls"
+
+    return use
+
+
+def first(study, arm="frozen"):
+    plan = study.plan()
+    return plan, plan.runs[plan.final[arm][0]]
+
+
+def go(study, run, pairs=None):
+    return execute(study, study.plan(), run, study.path, pairs)
+
+
+def test_a_run_that_ends_well_is_done_and_not_trained_again(study, play):
+    calls = play("pathlib.Path(words['run.dir'], 'best.ckpt').touch()")
+    _, run = first(study)
+    status = go(study, run)
+    assert (status.state, status.steps, status.attempts) == ("done", 10, 1)
+    assert go(study, run) == status
+    (call,) = calls.read_text().splitlines()
+    assert f"ckpt={study.run(run.pretext)}/best.ckpt" in call
+    assert "seed_everything=0" in call
+
+
+def test_scratch_takes_no_checkpoint(study, play):
+    calls = play("")
+    go(study, first(study, "scratch")[1])
+    assert "ckpt=none" in calls.read_text()
+
+
+def test_a_training_that_fails_is_marked_with_its_own_words(study, play):
+    play("print('error: the loss is not finite at step 3'); sys.exit(2)")
+    _, run = first(study)
+    status = go(study, run)
+    assert (status.state, status.reason) == ("failed", "the loss is not finite at step 3")
+    assert study.status(run.id) == status
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(study, play):
+    calls = play(
+        """
+        if attempt == 1:
+            pathlib.Path(words['run.dir'], 'last.ckpt').touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    _, run = first(study)
+    status = go(study, run)
+    assert (status.state, status.attempts) == ("done", 2)
+    assert calls.read_text().splitlines()[1].startswith(f"resume={study.run(run.id)}/last.ckpt")
+
+
+def test_killed_before_its_first_checkpoint_it_begins_anew(study, play):
+    calls = play(
+        """
+        if attempt == 1:
+            pathlib.Path(words['run.dir'], 'config.yaml').touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert not pathlib.Path(words['run.dir'], 'config.yaml').exists()
+        """
+    )
+    assert go(study, first(study)[1]).state == "done"
+    assert "stage=downstream" in calls.read_text().splitlines()[1]
+
+
+def test_killed_again_and_again_it_is_left_for_later(study, play):
+    play("os.kill(os.getpid(), signal.SIGKILL)")
+    _, run = first(study)
+    with pytest.raises(Unfinished, match="killed 3 times"):
+        go(study, run)
+    assert study.status(run.id).state == "running"  # which a resumed study takes for not done
+
+
+def test_interrupted_it_is_left_for_later(study, play):
+    play("sys.exit(130)")
+    with pytest.raises(Unfinished, match="interrupted"):
+        go(study, first(study)[1])
+
+
+def test_a_full_disk_stops_everything(study, play):
+    play("print('error: could not write the checkpoint x (No space left on device)'); sys.exit(2)")
+    with pytest.raises(DiskFull):
+        go(study, first(study)[1])
+
+
+def test_a_finished_model_is_measured_once(study, play, tmp_path):
+    calls = play(
+        """
+        if sys.argv[1] == 'evaluate':
+            pathlib.Path(words['out']).mkdir()
+            pathlib.Path(words['out'], 'summary.json').write_text('{}')
+        """
+    )
+    _, run = first(study)
+    assert go(study, run, pairs=tmp_path / "pairs").state == "done"
+    _, evaluation = calls.read_text().splitlines()
+    assert evaluation.startswith(f"evaluate pairs={tmp_path}/pairs ckpt={study.run(run.id)}/best.ckpt")
+
+
+def test_an_evaluation_that_fails_does_not_cost_the_training(study, play, tmp_path):
+    calls = play("if sys.argv[1] == 'evaluate': print('error: pairs changed'); sys.exit(2)")
+    _, run = first(study)
+    assert go(study, run, pairs=tmp_path / "pairs").reason == "pairs changed"
+    study.set_status(run.id, Status())
+    go(study, run, pairs=tmp_path / "pairs")
+    assert [call.split()[0].split("=")[0] for call in calls.read_text().splitlines()] == [
+        "stage",
+        "evaluate",
+        "evaluate",
+    ]
+
+
+def test_the_best_trial_is_chosen_on_validation(declare, tmp_path, play):
+    study = read_study([declare()])
+    study.tune = Tuning(values=[0.1, 0.01, 0.001], steps=4)
+    folder = StudyFolder(tmp_path / "tuned")
+    folder.begin(study)
+    plan, run = first(folder)
+    trials = list(run.chooses.values())
+    for trial, figures in zip(trials, ([20.0, 21.0], [22.5, 22.0], None), strict=True):
+        folder.set_status(trial, Status("done" if figures else "failed"))
+        if figures:
+            write_json(folder.run(trial) / "curve.json", {"val/psnr_composite": list(enumerate(figures))})
+    assert choose(folder, plan, run) == {"model.lr": 0.01}
+    calls = play("")
+    assert go(folder, run).chosen == {"model.lr": 0.01}
+    assert "model.lr=0.01" in calls.read_text()
+
+
+def test_without_any_trial_the_run_fails(declare, tmp_path):
+    study = read_study([declare()])
+    study.tune = Tuning(values=[0.1, 0.01], steps=4)
+    folder = StudyFolder(tmp_path / "tuned")
+    folder.begin(study)
+    status = go(folder, first(folder)[1])
+    assert (status.state, status.reason) == ("failed", "no trial of model.lr has a figure to choose by")
+
+
+def test_last_error(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("Epoch 1\nerror: first\nerror: second\nbye\n")
+    assert last_error(log) == "second"
+    log.write_text("Segmentation fault\n\n")
+    assert last_error(log) == "Segmentation fault"
+
+
+def test_a_step_that_a_resumed_run_logs_again_counts_once(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    for number, points in enumerate(({1: 10.0, 2: 11.0}, {2: 12.0, 3: 13.0})):
+        with SummaryWriter(str(tmp_path), filename_suffix=f".{number}") as writer:
+            for step, value in points.items():
+                writer.add_scalar("val/psnr", value, step)
+                writer.add_scalar("train/loss", value, step)
+    assert read_curve(tmp_path) == {"val/psnr": [[1, 10.0], [2, 12.0], [3, 13.0]]}
+    assert module.read_step(tmp_path) == 3

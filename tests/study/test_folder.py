@@ -1,0 +1,73 @@
+import pytest
+
+from wssl_pl.errors import UsageError
+from wssl_pl.study.definition import read_study
+from wssl_pl.study.folder import Status, StudyFolder
+
+
+@pytest.fixture
+def begun(declare, tmp_path):
+    folder = StudyFolder(tmp_path / "study")
+    folder.begin(read_study([declare()]))
+    return folder
+
+
+def test_it_gives_back_what_was_begun(begun, declare):
+    study = read_study([declare()])
+    assert begun.study() == study
+    begun.begin(study)  # the same one goes on
+    assert StudyFolder.open(begun.path).plan().final.keys() == study.arms.keys()
+
+
+def test_a_changed_study_is_refused_with_the_difference(begun, declare):
+    study = read_study([declare()])
+    study.seeds = [0]
+    study.options["common"]["data.batch_size"] = 8
+    with pytest.raises(UsageError) as error:
+        begun.begin(study)
+    assert "seeds: [0, 1] -> [0]" in str(error.value)
+    assert "options.common.data.batch_size: 4 -> 8" in str(error.value)
+
+
+def test_two_studies_in_one_folder_are_refused(begun, declare):
+    with pytest.raises(UsageError, match="holds the study 'tiny': give 'other' a folder of its own"):
+        begun.begin(read_study([declare("other")]))
+
+
+def test_other_peoples_files_are_left_alone(declare, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="not empty and holds no study"):
+        StudyFolder(tmp_path / "full").begin(read_study([declare()]))
+
+
+def test_only_one_driver_at_a_time(begun):
+    with begun.locked(), pytest.raises(UsageError, match="by another process"), StudyFolder(begun.path).locked():
+        pass
+
+
+def test_a_folder_without_a_study(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        StudyFolder.open(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="holds no study"):
+        StudyFolder.open(tmp_path)
+
+
+def test_status_is_kept_and_a_damaged_one_begins_again(begun):
+    identity = next(iter(begun.plan().runs))
+    assert begun.status(identity).state == "waiting"
+    begun.set_status(identity, Status("failed", reason="the loss is not finite", attempts=2))
+    assert begun.status(identity) == Status("failed", reason="the loss is not finite", attempts=2)
+    (begun.run(identity) / "status.json").write_text("{")
+    assert begun.status(identity).state == "waiting"
+
+
+def test_finished_runs_are_taken_over_from_another_study(begun, declare, tmp_path):
+    first, second, *_ = begun.plan().runs
+    begun.set_status(first, Status("done", steps=12))
+    begun.set_status(second, Status("failed"))
+    other = StudyFolder(tmp_path / "again")
+    other.begin(read_study([declare()]))
+    assert other.reuse(begun, other.plan()) == 1
+    assert other.status(first) == Status("done", steps=12)
+    assert other.status(second).state == "waiting"

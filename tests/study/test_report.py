@@ -1,0 +1,180 @@
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from lightning import __version__ as lightning_version
+from PIL import Image
+
+from tests.study.fakes import FakeArm, one_task, write_study
+from wssl_pl.data import WSSLDataModule
+from wssl_pl.errors import UsageError
+from wssl_pl.evaluation.pairs import write_pairs
+from wssl_pl.modules import InpaintModule
+from wssl_pl.study import faces
+from wssl_pl.study.definition import Claim, Section, Tuning
+from wssl_pl.study.report import write_report
+from wssl_pl.study.results import read_results
+
+BETTER = Claim("good beats plain", ["good"], ["plain"])
+
+
+def small(tmp_path, **given):
+    """Two arms, one claim, finished."""
+    arms = {"good": one_task("rotation", effect=0.5, paper={"ssim": 0.9608, "psnr": 29.89}), "plain": FakeArm()}
+    return write_study(tmp_path / "study", arms, [BETTER], **given)
+
+
+def doubles():
+    """One, two and three tasks, the two with weights; one arm rises, one did not run."""
+    arms = {name: one_task(name, paper={"ssim": 0.95, "psnr": 29.0}) for name in ("rotation", "sharpness")}
+    for first, arm in ((0.1, FakeArm(0.3)), (0.5, FakeArm(rise=0.4)), (0.9, FakeArm())):
+        arm.pretext = {"model.tasks": ["rotation", "sharpness"], "model.weights": [first, 1 - first]}
+        arm.paper = {"ssim": 0.96, "psnr": 30.0}
+        arms[f"double{first}"] = arm
+    arms["double0.9"].states = {0: ("failed", "the loss is NaN"), 1: ("absent", None), 2: ("absent", None)}
+    arms["triple"] = FakeArm(pretext={"model.tasks": ["rotation", "saturation", "sharpness"]})
+    return arms
+
+
+def test_what_the_report_holds(tmp_path):
+    folder = small(tmp_path, tune=Tuning(values=[0.001, 0.01]))
+    out = write_report(folder)
+    assert out == folder / "report"
+    text, page = (out / "report.md").read_text(), (out / "report.html").read_text()
+    numbers = json.loads((out / "report.json").read_text())
+    entry = numbers["sections"][0]["verdicts"][0]["figures"]["psnr_composite"]
+    for shown in (text, page):
+        assert "good beats plain" in shown
+        assert f"{entry['difference']:+.2f}" in shown
+        assert "0.9608" in shown
+        assert "29.89" in shown
+        assert "rotation 0.90" in shown
+        assert "2,500 + 1,500" in shown
+        assert "Every arm was measured with every seed" in shown
+        assert "model.lr=0.001" in shown
+        assert "4.30 standard errors" in shown
+        assert "0.25" in shown
+        assert "cannot be compared" in shown
+    assert text.index("**supported**") < text.index("## Tables and figures") < text.index("## Validation curves")
+    assert "<strong style='color:#1a7f37'>supported</strong>" in page
+    assert "/home/someone" not in text + page + json.dumps(numbers)
+
+
+def test_markdown_shows_pictures_that_are_there(tmp_path):
+    arms = doubles()
+    folder = write_study(tmp_path / "study", arms, [], plots=["figure2", "figure4"])
+    out = write_report(folder, tmp_path / "elsewhere")
+    assert out == tmp_path / "elsewhere"
+    text = (out / "report.md").read_text()
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert shown == ["fake_figure2.png", "fake_figure4.png", "curves.png"]
+    for name in shown:
+        pixels = np.asarray(Image.open(out / name).convert("L"))
+        assert pixels.shape[0] > 200
+        assert (pixels < 200).mean() > 0.005
+    page = (out / "report.html").read_text()
+    assert page.count("src='data:image/png;base64,") == 3
+    assert not re.search(r"(src|href)='(?!data:)", page)
+    assert page.count("<table>") == page.count("</table>") > 0
+    assert re.search(r"\*\*not converged\*\* \(\+0\.(39|4\d) ± 0\.0", text)
+    assert "| double0.9 | 0 | failed | the loss is NaN |" in text
+    assert "the study is not finished" in text
+
+
+def test_an_unfinished_study_without_any_result(tmp_path):
+    states = dict.fromkeys(range(3), ("absent", None))
+    arms = {"good": FakeArm(states=states), "plain": FakeArm(states=states)}
+    folder = write_study(tmp_path / "study", arms, [BETTER], plots=["figure2", "figure3", "figure4"])
+    text = (write_report(folder) / "report.md").read_text()
+    assert "good beats plain — **not decided**: good not run" in text
+    assert "No run has a validation curve yet" in text
+    assert "| good | 0, 1, 2 | not begun | its turn has not come |" in text
+    assert "Figure 3: no arm is measured yet" in text
+
+
+def test_a_study_that_has_ended_with_failures_is_not_called_unfinished(tmp_path):
+    arms = {"good": FakeArm(0.5, states={1: ("failed", "the loss is NaN")}), "plain": FakeArm()}
+    text = (write_report(write_study(tmp_path / "study", arms, [BETTER])) / "report.md").read_text()
+    assert "5 of 6 measured, 5 of 6 runs are done: **some runs failed**" in text
+    assert "the study is not finished" not in text
+    assert "2 of 3 seeds" in text
+
+
+def test_an_earlier_report_is_replaced(tmp_path):
+    folder = small(tmp_path)
+    out = write_report(folder)
+    assert (out / "verdicts.png").is_file()
+    (out / "mine.txt").write_text("stays")
+    for run in (folder / "runs").glob("downstream-s*-good"):
+        (run / "evaluation" / "summary.json").unlink()
+    assert "not decided" in (write_report(folder) / "report.md").read_text()
+    assert not (out / "verdicts.png").exists()
+    assert (out / "mine.txt").is_file()
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(UsageError, match="holds no study"):
+        write_report(tmp_path)
+    folder = small(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="name a folder"):
+        write_report(folder, tmp_path / "file")
+
+
+def test_sections_that_repeat_arms_have_one_table(tmp_path):
+    arms = {"good": FakeArm(0.5), "plain": FakeArm()}
+    sections = [Section("one", "First table", ["good", "plain"], [BETTER]), Section("two", "Second", ["plain"])]
+    text = (write_report(write_study(tmp_path / "study", arms, [], sections=sections)) / "report.md").read_text()
+    assert text.count("| plain | 0.") == 1
+    assert "Its arms are those of the tables above" in text
+
+
+def test_words_of_a_study_do_not_break_the_page(tmp_path):
+    arms = {"good": FakeArm(0.5, label="a <b> | c & d"), "plain": FakeArm()}
+    out = write_report(write_study(tmp_path / "study", arms, [Claim("1 < 2 | <script>", ["good"], ["plain"])]))
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    assert "<script>" not in page
+    assert "a &lt;b&gt; | c &amp; d" in page
+    rows = [line for line in text.splitlines() if line.startswith(("| a <b>", "| arm | SSIM"))]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
+
+
+def test_a_cosine_schedule_is_spoken_of(tmp_path):
+    assert "Where a learning rate falls to zero" in (write_report(small(tmp_path)) / "report.md").read_text()
+    arms = {"good": FakeArm(pretext={"model.tasks": ["rotation"], "model.schedule": "cosine"}), "plain": FakeArm()}
+    text = (write_report(write_study(tmp_path / "cosine", arms, [BETTER])) / "report.md").read_text()
+    assert "along a cosine: a flat end then means only that the budget of steps is used up" in text
+
+
+def test_figure_3_shows_the_models_on_the_pairs(tmp_path, monkeypatch):
+    given = {"images": "sample", "masks": "sample", "hole_ratio": (0.1, 0.5), "limit": 6}
+    arms = {"good": FakeArm(0.5, label="one of a rather long name"), "plain": FakeArm(), "gone": FakeArm()}
+    states = dict.fromkeys(range(3), ("absent", None))
+    arms["none"] = FakeArm(states=states)
+    pairs = write_pairs(WSSLDataModule(image_size=48, resize=56, **given), "test", tmp_path / "pairs")
+    folder = write_study(
+        tmp_path / "study", arms, [], plots=["figure3"], pairs_hash=pairs.manifest["hash"], images=len(pairs)
+    )
+    (tmp_path / "pairs").rename(folder / "pairs")
+    for arm in ("good", "plain"):
+        module = InpaintModule(ckpt="none", width=2)
+        saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "stage": "downstream"}
+        torch.save(
+            saved | {"pytorch-lightning_version": lightning_version},
+            folder / "runs" / f"downstream-s0-{arm}" / "best.ckpt",
+        )
+    out = write_report(folder)
+    width, height = Image.open(out / "fake_figure3.png").size
+    assert width > height * 0.8
+    text = (out / "report.md").read_text()
+    assert "gone: ckpt=" in text
+    assert "none: not run" in text
+    assert "good: ckpt=" not in text
+    # More arms than fit beside each other go below.
+    monkeypatch.setattr(faces, "ACROSS", 1)
+    png, notes = faces.figure3(read_results(folder), ["good", "plain"])
+    assert Image.open(io.BytesIO(png)).size == pytest.approx((width * 3 / 4, height * 2), abs=3)
+    assert notes == []

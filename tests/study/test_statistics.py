@@ -1,0 +1,100 @@
+"""The statistics of verdicts against values worked out by hand or printed in tables."""
+
+import math
+
+import numpy as np
+import pytest
+
+from wssl_pl.study.statistics import compare, holm, random_seeds_and_images, sign_flip_p, student_p, student_quantile
+
+
+# Printed in every table of Student's t.
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (30, 2.042), (1000, 1.962)]
+)
+def test_quantiles_of_student(freedom, quantile):
+    assert student_quantile(0.95, freedom) == pytest.approx(quantile, abs=5e-4)
+    assert student_p(quantile, freedom) == pytest.approx(0.05, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_p_of_student_agrees_with_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for freedom in (1, 2, 3, 4, 7, 10, 123):
+        for t in (0.0, 0.3, -1.7, 4.0, 25.0):
+            assert student_p(t, freedom) == pytest.approx(2 * stats.t.sf(abs(t), freedom), abs=1e-12)
+    assert student_p(math.inf, 3) == 0.0
+
+
+def test_holm_against_a_worked_example():
+    # 0.005 x 4 = 0.02; 0.01 x 3 = 0.03; 0.03 x 2 = 0.06; 0.04 x 1 is less than the one before, which stands.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+def test_holm_counts_what_was_not_tested():
+    assert holm([0.01], family=4) == pytest.approx([0.04])
+    # What comes later raises nothing, whatever its p.
+    for later in (0.0001, 0.01, 0.02, 0.9):
+        assert holm([0.01, later], family=4)[0] <= 0.04 + 1e-12
+
+
+def test_sign_flips():
+    assert sign_flip_p([1.0, 2.0, 3.0]) == 0.25
+    assert sign_flip_p([-1.0, -2.0, -3.0]) == 0.25
+    # Of the eight sums of +-1 +-2 +-3 six are as large as |1 - 2 + 3| = 2 or larger.
+    assert sign_flip_p([1.0, -2.0, 3.0]) == 0.75
+    assert sign_flip_p([0.1] * 6) == 2 / 64
+    assert sign_flip_p([0.0, 0.0]) == 1.0
+    assert sign_flip_p([1.0] * 17) is None
+
+
+def test_seeds_alone_give_the_t_interval():
+    """Where images differ in nothing it is Student's t over three seeds, here 1, 2 and 3."""
+    values = np.repeat([[1.0], [2.0], [3.0]], 10, axis=1)
+    (found,) = compare(values[None])
+    half = 4.30265 * 1.0 / math.sqrt(3)
+    assert (found.mean, found.freedom) == (2.0, 2)
+    assert [found.low, found.high] == pytest.approx([2 - half, 2 + half], abs=1e-4)
+    # t = 2 sqrt 3; with two degrees of freedom p = 1 - t / sqrt(2 + t^2).
+    assert found.p == pytest.approx(1 - math.sqrt(12 / 14), abs=1e-9)
+    assert found.by_seed == [1.0, 2.0, 3.0]
+    # The bootstrap reaches no further than its smallest and largest seed.
+    assert (found.bootstrap_low, found.bootstrap_high) == (1.0, 3.0)
+
+
+def test_variance_with_images_by_hand():
+    """Two seeds on two images: 1 3 / 2 8, mean 3.5."""
+    # Seeds 2 and 5: MS = 2 (1.5^2 + 1.5^2) = 9. Images 1.5 and 5.5: MS = 2 (2^2 + 2^2) = 16. Rest: 4 x 1^2 / 1 = 4.
+    mean, error, freedom = random_seeds_and_images(np.array([[1.0, 3.0], [2.0, 8.0]]))
+    assert mean == 3.5
+    assert error == pytest.approx(math.sqrt((9 + 16 - 4) / 4))
+    assert freedom == int((21 / 9) ** 2)
+
+
+def test_what_is_not_finite_is_kept_out():
+    values = np.array([[[1.0, 2.0, np.inf, 3.0], [2.0, np.nan, 5.0, 4.0]]])
+    (found,) = compare(values, resamples=200)
+    assert (found.images, found.mean) == (2, 2.5)
+    assert compare(np.full((1, 2, 3), np.nan), resamples=10) == [None]
+
+
+def test_no_spread_at_all():
+    same, zero = compare(np.stack([np.full((3, 5), 0.2), np.zeros((3, 5))]), resamples=50)
+    assert (same.low, same.high, same.p) == pytest.approx((0.2, 0.2, 0.0))
+    assert zero.p == 1.0
+
+
+def test_one_seed_is_refused():
+    with pytest.raises(ValueError, match="one seed"):
+        compare(np.zeros((1, 1, 5)))
+
+
+def test_comparisons_do_not_touch_each_other_and_the_seed_decides():
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(3, 3, 40))
+    alone = compare(values[1:2], resamples=300)[0]
+    together = compare(values, resamples=300)[1]
+    assert alone == together
+    assert compare(values, seed=1, resamples=300)[1].bootstrap_low != together.bootstrap_low

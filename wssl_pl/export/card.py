@@ -1,0 +1,118 @@
+"""The model card: what a model is, what it learnt from, how good it is and how it is used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wssl_pl.errors import UsageError
+from wssl_pl.evaluation.report import figure_table, markdown
+from wssl_pl.inpaint.backends import ModelInfo
+
+CARD = """\
+---
+library_name: wssl-pl
+pipeline_tag: image-to-image
+tags:
+- image-inpainting
+- self-supervised-learning
+- pytorch-lightning
+{license_line}---
+
+# {title}
+
+Fills the holes of pictures: a U-Net of width {width} ({parameters} parameters{norm}), after
+[*WSSL: Weighted Self-Supervised Learning for image inpainting*](https://arxiv.org/abs/2211.13856), written by
+WSSL-PL's `wssl export safetensors`.
+
+## Use
+
+```python
+from wssl_pl.inpaint import Inpainter
+
+filled = Inpainter.from_checkpoint("{file}")(photo, mask)    # PIL, NumPy or tensors; white or 1 is hole
+```
+
+```
+wssl inpaint photo.png mask.png -o filled.png ckpt={file}
+```
+
+{hub}The network takes RGB in [0, 1] with the hole set to 0 and a mask (1 = hole), and draws the whole picture.
+
+## What it learnt from
+
+{data}
+
+Trained on crops of {side} x {side} pixels{resized}, holes of {ratio} of the picture{dilated}; loss `{loss}`,
+{frozen}; {steps} steps in {epochs} epochs.
+
+## How good it is
+
+{figures}
+
+## Limits
+
+It knows what it was trained on. Holes that are much thicker than a tenth of a picture of the training size are filled
+at a coarser scale first, and come out smooth. Faces that it fills in are made up; they tell nothing of a real person.
+
+{license}
+"""
+
+
+def model_card(
+    info: ModelInfo, parameters: int, title: str, file: str, data: str | None, terms: str | None, figures: Path | None
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        info: settings of the network and of its training.
+        parameters: how many numbers it learnt.
+        title: its name.
+        file: the name of its folder.
+        data: sentences on the training data; a sentence that nothing was said, if left out.
+        terms: the licence of the weights, as the Hub calls it.
+        figures: a result folder of `wssl evaluate`, whose table goes into the card.
+
+    Raises:
+        UsageError: `figures` is no result folder.
+    """
+    settings, training = info.hyper_parameters, info.training
+    ratio = training.get("hole_ratio")
+    frozen = settings.get("freeze_layers", 0)
+    norm = settings.get("norm", "none")
+    hub = f'`from wssl_pl.export import HubModel; HubModel.from_pretrained("{file}")` gives the PyTorch module.\n\n'
+    return CARD.format(
+        license_line=f"license: {terms}\n" if terms else "",
+        title=title,
+        width=settings.get("width"),
+        parameters=f"{parameters:,}",
+        norm="" if norm == "none" else f", {norm} normalisation",
+        file=file,
+        hub=hub,
+        data=data or "The data was not named when the model was exported (`data=...`).",
+        side=info.side,
+        resized=f" of pictures of {training['resize']} pixels" if "resize" in training else "",
+        ratio=f"{100 * ratio[0]:.0f} to {100 * ratio[1]:.0f} %" if ratio else "unknown share",
+        dilated=f", widened by {training['dilate']} pixels" if training.get("dilate") else "",
+        loss=settings.get("loss", "wssl"),
+        frozen=f"the first {frozen} of the encoder's 16 layers frozen" if frozen else "the whole network trained",
+        steps=f"{training['steps']:,}" if "steps" in training else "an unknown number of",
+        epochs=training.get("epochs", "an unknown number of"),
+        figures=_figures(figures),
+        license=f"Licence of the weights: {terms}."
+        if terms
+        else "No licence of the weights was stated; mind the terms of the data.",
+    )
+
+
+def _figures(folder: Path | None) -> str:
+    if folder is None:
+        return "Not measured yet: `wssl evaluate pairs=PAIRS ckpt=FILE out=RESULT`."
+    try:
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+        lines = markdown(figure_table(summary))
+        pairs = summary["pairs"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"figures={folder} is not a result folder of `wssl evaluate`: {error}") from None
+    measured = f"Measured by `wssl evaluate` on {pairs['evaluated']} pairs (hash {pairs['hash'][:16]})"
+    told = f"{measured}, raw output and composite."
+    return "\n".join([told, "", *lines])

@@ -1,0 +1,130 @@
+"""A trained model as one ONNX file, for any size of picture."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import wssl_pl
+from wssl_pl.errors import UsageError
+from wssl_pl.inpaint.backends import ModelInfo
+from wssl_pl.inpaint.onnx_backend import OnnxBackend
+from wssl_pl.inpaint.output import replacing
+from wssl_pl.inpaint.padding import MULTIPLE
+from wssl_pl.inpaint.weights import metadata
+from wssl_pl.modules import InpaintModule
+
+OPSET = 20
+TOLERANCE = 1e-3
+# Sizes (batch, height, width) at which the file is compared with PyTorch: with padding, without, and the smallest.
+COMPARED = ((2, 100, 70), (1, 128, 128), (3, MULTIPLE, 2 * MULTIPLE + 1))
+VALUES = {
+    "image": "float32 (batch, 3, height, width), RGB in [0, 1]; what lies in the hole is not looked at",
+    "mask": "float32 (batch, 1, height, width): 1 is hole, 0 is known",
+    "output": "float32 (batch, 3, height, width), RGB in [0, 1], the whole picture: known pixels are best taken from "
+    "image, as mask * output + (1 - mask) * image",
+    "sizes": f"any height and width from {MULTIPLE} on; sides that do not divide by {MULTIPLE} are padded inside",
+}
+
+
+class _AnySize(nn.Module):
+    """Pads by reflection inside the graph, where sizes are not known yet, as the module itself does it in PyTorch."""
+
+    def __init__(self, module: InpaintModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        down, across = -height % MULTIPLE, -width % MULTIPLE
+        top, left = down // 2, across // 2
+        padding = (left, across - left, top, down - top)
+        output = self.module(F.pad(image, padding, mode="reflect"), F.pad(mask, padding, mode="reflect"))
+        return output[..., top : top + height, left : left + width]
+
+
+def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
+    """Writes a model as ONNX, compares it with PyTorch, and returns the largest difference that was found.
+
+    Args:
+        module: the model.
+        info: what the file shall tell of it.
+        path: the file; whole or not at all.
+
+    Raises:
+        UsageError: a package is missing.
+        RuntimeError: the file computes something else than PyTorch.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401  (for the comparison)
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError as error:
+        raise UsageError(f"export onnx needs {error.name}: pip install 'wssl-pl[onnx]'") from None
+    module = module.cpu().eval()
+    proto = _exported(module)
+    # The exporter notes file names and lines of this machine at each node.
+    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.functions):
+        del part.metadata_props[:]
+    for node in proto.graph.node:
+        node.doc_string = ""
+    for value in (*proto.graph.input, *proto.graph.output):
+        for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+        value.doc_string = VALUES[value.name]
+    proto.producer_name, proto.producer_version = "wssl-pl", wssl_pl.__version__
+    told = {
+        "width": str(info.hyper_parameters.get("width")),
+        "norm": str(info.hyper_parameters.get("norm")),
+        "trained_at": f"{info.side} x {info.side} pixels",
+    }
+    onnx.helper.set_model_props(proto, metadata(info) | VALUES | told)
+    onnx.checker.check_model(proto, full_check=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(proto.SerializeToString())
+        difference = compare(module, temporary)
+        if not difference < TOLERANCE:
+            raise RuntimeError(f"the ONNX file differs from PyTorch by {difference:.2g}, more than {TOLERANCE}")
+    return difference
+
+
+def _exported(module: InpaintModule) -> Any:
+    """The ONNX model of torch's exporter, with batch, height and width left open."""
+    batch, height, width = (
+        torch.export.Dim("batch"),
+        *(torch.export.Dim(n, min=MULTIPLE) for n in ("height", "width")),
+    )
+    axes = {0: batch, 2: height, 3: width}
+    example = torch.rand(2, 3, 100, 70), (torch.rand(2, 1, 100, 70) > 0.5).float()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program = torch.onnx.export(
+            _AnySize(module),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image", "mask"],
+            output_names=["output"],
+            dynamic_shapes={"image": axes, "mask": axes},
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def compare(module: InpaintModule, path: Path) -> float:
+    """The largest difference between an ONNX file and PyTorch at three sizes."""
+    backend = OnnxBackend(path, "cpu")
+    random = np.random.default_rng(0)
+    largest = 0.0
+    for batch, height, width in COMPARED:
+        images = random.random((batch, 3, height, width), np.float32)
+        masks = (random.random((batch, 1, height, width)) < 0.4).astype(np.float32)
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(images), torch.from_numpy(masks)).numpy()
+        largest = max(largest, float(np.abs(backend(images, masks) - expected).max()))
+    return largest

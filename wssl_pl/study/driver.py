@@ -1,0 +1,207 @@
+"""The graph of runs on Ray: what is ready is handed out in order, and what fails holds up nothing else."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wssl_pl.errors import Interrupted, TrainingStopped, UsageError
+from wssl_pl.study.execute import DiskFull, Unfinished, execute
+from wssl_pl.study.folder import ENDED, Status, StudyFolder
+from wssl_pl.study.plan import Plan, Run
+
+RETRIES = 3  # of a run whose worker dies
+
+
+@dataclass
+class Resources:
+    """Where runs are trained, and how much each one takes.
+
+    Attributes:
+        address: of a Ray cluster; None: this machine, `auto`: the cluster that this machine belongs to.
+        cpus: CPU cores of each run.
+        gpus: share of a GPU of each run; None: a whole one where there is one.
+        parallel: runs at the same time; None: as many as fit.
+    """
+
+    address: str | None = None
+    cpus: float = 1
+    gpus: float | None = None
+    parallel: int | None = None
+
+
+@dataclass
+class Progress:
+    """What the driver knows of a study, for whoever shows it."""
+
+    plan: Plan
+    states: dict[str, Status]
+    slots: int  # runs at the same time
+    begun: dict[str, float] = field(default_factory=dict)  # monotonic seconds, by the runs that are under way
+
+
+Show = Callable[[Progress], None]
+
+
+def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, show: Show) -> Progress:
+    """Trains and measures all that is not done yet.
+
+    Args:
+        folder: a study that was begun.
+        resources: where.
+        pairs: the pairs that models are measured on; None: not measured.
+        show: is called whenever something has changed, and every second.
+
+    Raises:
+        UsageError: Ray is not installed, or there is no such cluster, or a run never fits into it.
+        Interrupted: by Ctrl-C; what was running has written its checkpoint.
+        TrainingStopped: the disk is full, or a run was stopped from outside.
+    """
+    with _interruptible():
+        ray = start_ray(resources)
+        try:
+            return _Driver(ray, folder, resources, pairs, show).run()
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; go on with: python train.py study resume {folder.path}") from None
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends in order at Ctrl-C, which a shell's background jobs ignore otherwise, and at a polite kill."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def start_ray(resources: Resources) -> Any:
+    """Ray, connected or started, without usage reports and without a dashboard.
+
+    Raises:
+        UsageError: it is not installed, or cannot be reached.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    # Runs ask for no GPU on machines without one; Ray would hide the GPUs of a machine from them otherwise.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("study needs Ray: pip install 'wssl-pl[study]'") from None
+    try:
+        if resources.address is None:
+            ray.init(
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=100 * 2**20,
+                _metrics_export_port=None,
+            )
+        else:
+            ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(f"ray.address={resources.address}: {str(error).splitlines()[0]}") from None
+    return ray
+
+
+class _Driver:
+    def __init__(self, ray: Any, folder: StudyFolder, resources: Resources, pairs: Path | None, show: Show) -> None:
+        self.ray, self.folder, self.pairs, self.show = ray, folder, pairs, show
+        self.cwd = folder.cwd()
+        plan = folder.plan()
+        states = {identity: folder.status(identity) for identity in plan.runs}
+        for state in states.values():
+            if state.state not in ENDED or state.state == "skipped":
+                state.state = "waiting"
+        total = ray.cluster_resources()
+        gpus = resources.gpus if resources.gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
+        self.slots = min(resources.parallel or len(plan.runs), fits(total, resources.cpus, gpus))
+        if self.slots < 1:
+            raise UsageError(
+                f"cpus_per_run={resources.cpus:g}, gpus_per_run={gpus:g}: this does not fit into "
+                f"{total.get('CPU', 0):g} CPU cores and {total.get('GPU', 0):g} GPUs"
+            )
+        self.progress = Progress(plan, states, self.slots)
+        self.remote = ray.remote(execute).options(
+            num_cpus=resources.cpus, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False
+        )
+        self.under_way: dict[Any, Run] = {}
+
+    def run(self) -> Progress:
+        """Hands out runs until none is left."""
+        stopped: Exception | None = None
+        while True:
+            if stopped is None:
+                self._hand_out()
+            self.show(self.progress)
+            if not self.under_way:
+                break
+            ready, _ = self.ray.wait(list(self.under_way), num_returns=1, timeout=1.0)
+            for reference in ready:
+                try:
+                    self._take_in(reference)
+                except (DiskFull, Unfinished) as error:
+                    stopped = stopped or error
+        if stopped is not None:
+            raise TrainingStopped(f"{stopped}; go on with: python train.py study resume {self.folder.path}")
+        return self.progress
+
+    def _hand_out(self) -> None:
+        states = self.progress.states
+        for identity, run in self.progress.plan.runs.items():
+            if states[identity].state != "waiting":
+                continue
+            needed = [states[need].state for need in run.needs]
+            # A trial that failed is a value that is not chosen; a pretext run that failed leaves nothing to go on with.
+            broken = run.pretext is not None and states[run.pretext].state in ("failed", "skipped")
+            if run.chooses and all(states[trial].state in ("failed", "skipped") for trial in run.chooses.values()):
+                broken = True
+            if broken:
+                states[identity] = Status("skipped", reason="a run that it needs failed")
+                self.folder.set_status(identity, states[identity])
+            elif all(state in ENDED for state in needed) and len(self.under_way) < self.slots:
+                reference = self.remote.remote(self.folder, self.progress.plan, run, self.cwd, self.pairs)
+                self.under_way[reference] = run
+                states[identity].state = "running"
+                self.progress.begun[identity] = time.monotonic()
+
+    def _take_in(self, reference: Any) -> None:
+        run = self.under_way.pop(reference)
+        self.progress.begun.pop(run.id, None)
+        try:
+            status = self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            self.progress.states[run.id].state = "waiting"
+            cause = error.cause
+            if isinstance(cause, DiskFull | Unfinished):
+                raise cause from None
+            status = Status("failed", reason=f"{type(cause).__name__}: {cause}".splitlines()[0][:400])
+            self.folder.set_status(run.id, status)
+        except self.ray.exceptions.RayError as error:
+            # The worker died more often than it was begun again, or its machine is gone.
+            self.progress.states[run.id].state = "waiting"
+            raise Unfinished(f"{run.id}: {str(error).splitlines()[0]}") from None
+        self.progress.states[run.id] = status
+
+
+def fits(total: dict[str, float], cpus: float, gpus: float) -> int:
+    """How many runs fit at the same time."""
+    rooms = []
+    if cpus > 0:
+        rooms.append(total.get("CPU", 0.0) / cpus)
+    if gpus > 0:
+        rooms.append(total.get("GPU", 0.0) / gpus)
+    return int(min(rooms, default=1.0) + 1e-6)
