@@ -43,12 +43,13 @@ def take_encoder(ckpt: str | None, width: int | None, norm: str | None, mask_cha
     return encoder
 
 
-def check_training(encoder: UNetEncoder, settings: Mapping[str, Any]) -> None:
+def check_training(encoder: UNetEncoder, settings: Mapping[str, Any], ckpt: str | None) -> None:
     """Raises `UsageError` for settings of the encoder's training that are wrong or could have no effect.
 
     Args:
         encoder: frozen as far as `freeze_layers` says.
         settings: `freeze_layers`, `unfreeze_epoch`, `encoder_lr` and `consistency`.
+        ckpt: the pretext checkpoint that it was taken from, if any.
     """
     unfreeze_epoch, consistency = settings["unfreeze_epoch"], settings["consistency"]
     frozen = f"freeze_layers={settings['freeze_layers']}"
@@ -65,7 +66,8 @@ def check_training(encoder: UNetEncoder, settings: Mapping[str, Any]) -> None:
         if settings[name] != default and not any(trained):
             raise UsageError(f"model.{name}={settings[name]}: {frozen} freezes the whole encoder; give fewer layers")
     first = encoder.get_parameter(FIRST_WEIGHT)
-    if encoder.in_channels > RGB and not first.requires_grad and not first[:, RGB:].any():
+    taken = ckpt not in (None, "none")
+    if taken and encoder.in_channels > RGB and not first.requires_grad and not first[:, RGB:].any():
         raise UsageError(
             f"model.mask_channel=true: ckpt= has an encoder without, and {frozen} freezes the weights of 0 for it; "
             "give freeze_layers=0, or a pretext checkpoint that has one"

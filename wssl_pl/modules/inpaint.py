@@ -75,7 +75,7 @@ class InpaintModule(WSSLModule):
             self.encoder.freeze(freeze_layers)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        check_training(self.encoder, self.hparams)
+        check_training(self.encoder, self.hparams, ckpt)
         self.decoder = UNetDecoder(self.encoder.width, self.encoder.norm)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim)
         self.val_metrics = InpaintingMetrics()
