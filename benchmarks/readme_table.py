@@ -117,8 +117,9 @@ def section() -> str:
     lines = [
         BEGIN,
         "",
-        "CelebA-HQ-mini (3,600 / 200 / 400 faces), 128 px, width 16, batch 16 (pretext 32), Adam 5e-4 (pretext 3e-4), "
-        "saturation 0.3 + sharpness 0.7, QD-style masks of 30-50 %. Not the paper's 30,000 images.",
+        "CelebA-HQ-mini (3,600 / 200 / 400 faces), 128 px, width 16, batch 16 (pretext 32), Adam 5e-4 and at the "
+        "end along a cosine to 0 (pretext 3e-4), saturation 0.3 + sharpness 0.7, QD-style masks of 30-50 %. Not the "
+        "paper's 30,000 images.",
         "",
         *pretext_lines(),
         *table_lines(),
