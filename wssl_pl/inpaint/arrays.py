@@ -159,6 +159,8 @@ def _of_array(image: NDArray, mask: Any) -> Batch:
     holes = _one_each(hole, len(work))
 
     def rebuild(filled: list[NDArray]) -> NDArray:
+        if len(filled) == 1 and filled[0].dtype == dtype and filled[0].size == image.size:
+            return filled[0].reshape(image.shape)
         result = image.copy()
         target = result.reshape(work.shape)
         for number, picture in enumerate(filled):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wssl_pl.errors import UsageError
 
 SHIPPED = Path(__file__).parent / "model" / "wssl-w16.safetensors"
-DEFAULT_SIDE = 224  # of a file that does not tell at which size its model was trained: the paper's
+DEFAULT_SIDE, DEFAULT_WIDTH = 224, 64  # the paper's, of a file that does not tell
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,12 @@ class ModelInfo:
         """The side, in pixels, of the pictures that it was trained on."""
         side = self.training.get("image_size", DEFAULT_SIDE)
         return side if isinstance(side, int) and side > 0 else DEFAULT_SIDE
+
+    @property
+    def width(self) -> int:
+        """Feature maps of the network's first stage; the paper's 64 if the file does not tell."""
+        width = self.hyper_parameters.get("width", DEFAULT_WIDTH)
+        return width if isinstance(width, int) and width > 0 else DEFAULT_WIDTH
 
 
 class Backend(Protocol):

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.inpaint.backends import Backend
-from wssl_pl.inpaint.padding import crop_to, pad_to_multiple
-from wssl_pl.inpaint.pyramid import halve, lay, to_dtype
+from wssl_pl.inpaint.backends import Backend, ModelInfo
+from wssl_pl.inpaint.padding import MULTIPLE, crop_to, pad_to_multiple
+from wssl_pl.inpaint.pyramid import STRIP, halve, lay, to_dtype
 from wssl_pl.inpaint.tiles import Box, Tile, clusters, ease, merged, tiles
 
 Progress = Callable[[int, int], None]
@@ -37,25 +37,28 @@ class Scheme:
 
     whole: int
     reach: float
-    tile: int = 512
-    margin: int = 64
-    soft: int = 32
+    tile: int
+    margin: int
+    soft: int = 16
     seam: float = 2.0
     batch: int = 512 * 512
 
     @classmethod
-    def of(cls, side: int) -> "Scheme":
-        """The sizes for a model that was trained on pictures of this side.
+    def of(cls, info: ModelInfo) -> "Scheme":
+        """The sizes for a model.
 
         Half of the holes of 30 to 50 % that QD-IMD's strokes make are no deeper than a tenth of the side, nine of ten
-        no deeper than an eighth. Measured on faces of 128 to 512 px, a reach of a tenth was the best of 1/16 to 3/8.
+        no deeper than an eighth. On faces of 128 to 512 px a reach of a tenth was the best of 1/16 to 3/8 of the side,
+        a margin of a quarter as good as a half, and wide networks see smaller windows for the sake of memory.
         """
-        return cls(whole=max(side, 64), reach=max(side, 64) / 10)
+        side = max(info.side, 64)
+        margin = MULTIPLE * max(1, round(side / 4 / MULTIPLE))
+        return cls(whole=side, reach=side / 10, tile=512 if info.width <= 16 else 384, margin=margin)
 
 
 def fill_all(
     pictures: Sequence[NDArray], holes: Sequence[NDArray[np.bool_]], backend: Backend, scheme: Scheme,
-    progress: Progress | None = None,
+    progress: Progress | None = None, in_place: bool = False,
 ) -> list[NDArray]:  # fmt: skip
     """Fills the holes of several pictures; those of one size that are seen whole go through the network together.
 
@@ -65,11 +68,12 @@ def fill_all(
         backend: the model.
         scheme: the sizes.
         progress: told how far it is.
+        in_place: write into the arrays themselves.
 
     Returns:
-        new arrays of the same shapes and types, in which only the pixels of the holes differ.
+        arrays of the same shapes and types, in which only the pixels of the holes differ.
     """
-    results = [picture.copy() for picture in pictures]
+    results = list(pictures) if in_place else [picture.copy() for picture in pictures]
     done, total = 0, sum(int(np.count_nonzero(hole)) for hole in holes)
 
     def tell(pixels: int) -> None:
@@ -145,12 +149,24 @@ def _distance(hole: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def _add_rim(rim: NDArray[np.bool_], hole: NDArray[np.bool_], group: Box, reach: float) -> float:
-    """Marks the part of the holes in a box that one look fills; returns how far the middle is from known pixels."""
-    box = group.grown(1, hole.shape)
-    inside = hole[box.slices]
-    distance = _distance(np.ascontiguousarray(inside))
-    rim[box.slices] |= inside & (distance <= reach)
-    return float(distance.max())
+    """Marks the part of the holes in a box that one look fills; returns about how far the middle is from known pixels.
+
+    In strips, since the distances of a whole large picture would take more memory than the picture.
+    """
+    deepest = 0.0
+    for top in range(group.top, group.bottom, STRIP):
+        strip = Box(top, group.left, min(top + STRIP, group.bottom), group.right)
+        around = strip.grown(int(reach) + 2, hole.shape)
+        distance = _distance(np.ascontiguousarray(hole[around.slices]))
+        distance = distance[top - around.top :, group.left - around.left :][: strip.height, : strip.width]
+        rim[strip.slices] |= hole[strip.slices] & (distance <= reach)
+        deepest = max(deepest, float(distance.max()))
+    if deepest > reach:
+        # Every eighth pixel will do for the number of halvings.
+        box = group.grown(8, hole.shape)
+        sample = hole[box.top : box.bottom : 8, box.left : box.right : 8]
+        deepest = max(np.nextafter(reach, np.inf), 8 * _depth(np.ascontiguousarray(sample)))
+    return float(deepest)
 
 
 def _batches(work: Iterator[Tile], pixels: int) -> Iterator[list[Tile]]:

@@ -69,8 +69,9 @@ def finish_work(work: Work, inpainter: Inpainter, progress: Progress | None = No
     Raises:
         OSError: it cannot be written.
     """
-    (work.photo.pixels,) = fill_all([work.photo.pixels], [work.hole], inpainter.backend, inpainter.scheme, progress)
-    write_photo(work.photo, work.job.out)
+    photo = work.photo
+    fill_all([photo.pixels], [work.hole], inpainter.backend, inpainter.scheme, progress, in_place=True)
+    write_photo(photo, work.job.out)
 
 
 def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Job], list[Path], int]:

@@ -25,7 +25,7 @@ class Inpainter:
 
     def __init__(self, backend: Backend, scheme: Scheme | None = None) -> None:
         self.backend = backend
-        self.scheme = scheme or Scheme.of(backend.info.side)
+        self.scheme = scheme or Scheme.of(backend.info)
 
     @classmethod
     def from_checkpoint(

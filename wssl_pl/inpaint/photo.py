@@ -106,7 +106,10 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
     alpha = np.ascontiguousarray(pixels[..., -1]) if pixels.shape[-1] in (2, 4) else None
     if profile and profile[16:20] != (b"GRAY" if colours == 1 else b"RGB "):
         profile = None  # of CMYK, which became RGB
-    return Photo(path, np.ascontiguousarray(pixels[..., :colours]), alpha, turn, block, profile, chunks)
+    pixels = np.ascontiguousarray(pixels[..., :colours])
+    # What Pillow shares is read only.
+    pixels = pixels if pixels.flags.writeable else pixels.copy()
+    return Photo(path, pixels, alpha, turn, block, profile, chunks)
 
 
 def _decode(image: Image.Image, grey: bool) -> NDArray:
