@@ -37,8 +37,8 @@ def spread(values: NDArray[np.float32], known: NDArray[np.float32], sigma: float
     """
     height, width = known.shape
     if min(height, width) <= 4:
-        total = np.float32(max(known.sum(), 1e-6))
-        return np.broadcast_to(values.sum(axis=(1, 2), keepdims=True) / total, values.shape)
+        mean: NDArray = values.sum(axis=(1, 2), keepdims=True) / np.float32(max(known.sum(), 1e-6))
+        return np.broadcast_to(mean, values.shape)
     weight = cv2.GaussianBlur(known, (0, 0), sigma)
     means = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in values]) / np.maximum(weight, 1e-6)
     here = np.minimum(1, weight / np.float32(ENOUGH))
