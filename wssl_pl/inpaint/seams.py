@@ -37,11 +37,12 @@ def spread(values: NDArray[np.float32], known: NDArray[np.float32], sigma: float
     """
     height, width = known.shape
     if min(height, width) <= 4:
-        mean: NDArray = values.sum(axis=(1, 2), keepdims=True) / np.float32(max(known.sum(), 1e-6))
+        total = np.maximum(known.sum(), np.float32(1e-6))
+        mean: NDArray = values.sum(axis=(1, 2), keepdims=True) / total
         return np.broadcast_to(mean, values.shape)
     weight = cv2.GaussianBlur(known, (0, 0), sigma)
-    means = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in values]) / np.maximum(weight, 1e-6)
-    here = np.minimum(1, weight / np.float32(ENOUGH))
+    means: NDArray = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in values]) / np.maximum(weight, 1e-6)
+    here: NDArray = np.minimum(1, weight / np.float32(ENOUGH))
     if here.min() == 1:
         return means
     half = (-(-width // 2), -(-height // 2))
