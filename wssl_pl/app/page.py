@@ -33,7 +33,7 @@ The same by HTTP, `pip install gradio_client`; white is hole in the mask, which 
 ```python
 from gradio_client import Client, handle_file
 fill = Client("{url}").predict
-print(fill(handle_file("photo.jpg"), handle_file("mask.png"), api_name="/inpaint"))  # the PNG's path
+print(fill(handle_file("photo.jpg"), handle_file("mask.png"), api_name="/inpaint"))
 ```
 """
 CSS = """
@@ -220,7 +220,7 @@ def build_page(settings: Settings) -> gr.Blocks:
     """The page, ready to be launched."""
     actions = Actions(settings)
     names = settings.models.names()
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
+    with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# {TITLE}\n{SENTENCE}", elem_classes="title")
         with gr.Row():
             with gr.Column(min_width=320):

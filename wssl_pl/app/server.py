@@ -1,6 +1,7 @@
 """Starts the page and ends it, without a trace on the disk or a word to anybody else."""
 
 import errno
+import importlib.util
 import ipaddress
 import os
 import signal
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from wssl_pl.app.models import Models
 from wssl_pl.errors import UsageError
 
 PORTS = 100  # how many are tried
@@ -68,21 +72,20 @@ def running(options: AppOptions) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory(prefix="wssl-app-") as temporary, _environment(Path(temporary)):
         folder = Path(temporary)
-        try:
-            import gradio  # noqa: F401
-        except ImportError:
-            raise UsageError("app needs gradio: pip install 'wssl-pl[app]'") from None
-        from PIL import Image
+        if importlib.util.find_spec("gradio") is None:
+            raise UsageError("app needs gradio: pip install 'wssl-pl[app]'")
+        port = free_port(options.host, options.port)
+        models = Models(options.ckpt, options.ckpts, options.device)
+        more = len(models.names()) - 1
+        print(f"Model: {models.get('').info.name}" + (f", and {more} more to choose from" if more else ""), flush=True)
+
+        # Only now, as it takes seconds; and in this environment, which it reads when it is imported.
         from starlette.middleware import Middleware
 
         from wssl_pl.app.examples import make_examples
         from wssl_pl.app.guard import Guard, no_fetching
-        from wssl_pl.app.models import Models
         from wssl_pl.app.page import CSS, Settings, build_page, theme
 
-        models = Models(options.ckpt, options.ckpts, options.device)
-        models.get("")
-        port = free_port(options.host, options.port)
         # The address of all networks is none to go to.
         name = options.host if options.host not in ("0.0.0.0", "::") else socket.gethostname()
         url = f"http://{bracketed(name)}:{port}"
@@ -96,9 +99,7 @@ def running(options: AppOptions) -> Iterator[str]:
             url=url,
             where="this machine" if is_loopback(options.host) else "the machine that runs this page",
         )
-        before = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = int(options.max_megapixels * 1e6)
-        with no_fetching():
+        with no_fetching(), _pillow_allows(options.max_megapixels):
             page = build_page(settings)
             try:
                 page.launch(
@@ -121,10 +122,12 @@ def running(options: AppOptions) -> Iterator[str]:
                     theme=theme(),
                     css=CSS,
                 )
+            except OSError as error:
+                raise UsageError(f"port={port} was taken meanwhile ({error}): try again") from None
+            try:
                 yield url
             finally:
                 page.close(verbose=False)
-                Image.MAX_IMAGE_PIXELS = before
 
 
 def serve(options: AppOptions) -> None:
@@ -211,6 +214,17 @@ def _environment(folder: Path) -> Iterator[None]:
         yield
     finally:
         _set(before)
+
+
+@contextmanager
+def _pillow_allows(megapixels: float) -> Iterator[None]:
+    """Pillow's own limit against decompression bombs gives way to a larger one of ours; it is the whole process's."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max(before or 0, int(megapixels * 1e6))
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _set(values: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wssl_pl.data.files import reason
 from wssl_pl.errors import UsageError
 
 PREVIEW_SIDE = 1024  # of the picture that is painted on, which browsers send back three times
@@ -61,9 +60,9 @@ def _read_layer(path: Path) -> NDArray[np.bool_]:
             return np.asarray(image.convert("RGBA").getchannel("A")) > 0
     except UsageError:
         raise
-    except Exception as error:
+    except Exception:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
-        raise UsageError(f"the strokes cannot be read ({reason(error)}): paint again") from None
+        raise UsageError("the strokes cannot be read: paint again") from None
 
 
 def _check_shape(layer: tuple[int, ...], photo: tuple[int, int]) -> None:

@@ -1,0 +1,119 @@
+"""The picture of `wssl app` in the README, taken in a browser without a screen.
+
+    python benchmarks/app_picture.py --ckpt best.ckpt [--width 1280] [--example 5] [--out docs/app.png]
+
+Opens the page, takes an example, paints a stroke with the mouse, fills it and writes what is seen. Needs Chromium.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+STROKES: list[list[tuple[int, int]]] = [[(-95, -40), (-60, 20), (0, 45), (60, 20), (95, -40)]]
+
+
+def find_chromium() -> str | None:
+    """The program, or None."""
+    return next((path for path in map(shutil.which, CHROMIUM) if path), None)
+
+
+@contextmanager
+def opened(url: str, width: int, height: int, outside: list[str]) -> Iterator[Any]:
+    """The page in a browser of this size; requests to other machines are noted and not let through."""
+    from playwright.sync_api import sync_playwright
+
+    def route(route: Any) -> None:
+        if urlsplit(route.request.url).hostname in ("127.0.0.1", None):
+            route.continue_()
+        else:
+            outside.append(route.request.url)
+            route.abort()
+
+    def note(message: Any) -> None:
+        # What the page's policy keeps from being asked at all.
+        if "Content Security Policy" in message.text:
+            outside.append(message.text)
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        try:
+            page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(120_000)
+            page.route("**/*", route)
+            page.on("console", note)
+            page.goto(url)
+            page.wait_for_selector("#editor canvas")
+            yield page
+        finally:
+            browser.close()
+
+
+def wait_for_photo(page: Any) -> None:
+    """Waits until the editor shows a photo: its toolbar offers sizes of brushes only then."""
+    page.wait_for_selector("#editor button[aria-label='Brush Size']")
+    page.wait_for_timeout(1000)
+
+
+def paint(page: Any, strokes: Sequence[Sequence[tuple[int, int]]]) -> None:
+    """Paints strokes with the mouse, given in screen pixels from the middle of the editor."""
+    box = page.locator("#editor canvas").first.bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for stroke in strokes:
+        points = [(middle[0] + x, middle[1] + y) for x, y in stroke]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=8)
+        page.mouse.up()
+        page.wait_for_timeout(300)
+
+
+def fill(page: Any) -> str:
+    """Presses the button and waits for the result, or for a message; returns what is told."""
+    page.click("#fill")
+    page.wait_for_function(
+        "document.querySelector('#words').innerText.includes('pixels') || document.querySelector('.toast-body')"
+    )
+    return page.locator("#words").inner_text() or page.locator(".toast-body").first.inner_text()
+
+
+def main() -> None:
+    """Takes the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt", type=Path)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, default=900)
+    parser.add_argument("--example", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("docs/app.png"))
+    options = parser.parse_args()
+
+    from wssl_pl.app.server import AppOptions, running
+
+    outside: list[str] = []
+    with (
+        running(AppOptions(ckpt=options.ckpt)) as url,
+        opened(url, options.width, options.height, outside) as page,
+    ):
+        page.locator("#examples button.thumbnail-lg").nth(options.example).click()
+        wait_for_photo(page)
+        paint(page, STROKES)
+        print(fill(page))
+        page.wait_for_timeout(2000)
+        page.screenshot(path=options.out)
+    with Image.open(options.out) as image:
+        # 256 colours suffice for a page, and make a quarter of the file.
+        image.convert("RGB").quantize(256).save(options.out, optimize=True)
+    print(f"Written {options.out}, {options.out.stat().st_size // 1000} kB; asked elsewhere: {outside or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()

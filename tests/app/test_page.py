@@ -1,0 +1,196 @@
+"""The page as a program meets it: its HTTP interface, its limits, and what it keeps to itself."""
+
+import re
+import socket
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from wssl_pl.app.server import AppOptions, running
+from wssl_pl.errors import UsageError
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")]
+DOCS = Path(__file__).parents[2] / "docs" / "app.md"
+
+
+@pytest.fixture(scope="module")
+def outside():
+    """Addresses outside of this machine that anything in this process turned to."""
+    seen = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def watched(self, address):
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            seen.append(address)
+            raise OSError("not in this test")
+        return connect(self, address)
+
+    def asked(host, *args, **kwargs):
+        if host not in ("127.0.0.1", "::1", "localhost", None, b"127.0.0.1"):
+            seen.append(host)
+            raise socket.gaierror("not in this test")
+        return look_up(host, *args, **kwargs)
+
+    # What docs/app.md says of the client: HF_HUB_DISABLE_TELEMETRY=1, which is read when the package is imported.
+    telemetry = huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    socket.socket.connect, socket.getaddrinfo = watched, asked
+    yield seen
+    socket.socket.connect, socket.getaddrinfo = connect, look_up
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = telemetry
+
+
+@pytest.fixture(scope="module")
+def url(runs, outside):
+    options = AppOptions(ckpts=runs, port=17860, max_mb=0.5, max_megapixels=0.2, device="cpu")
+    with running(options) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url, tmp_path):
+    return Client(url, download_files=tmp_path / "downloads", verbose=False)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A photo and a mask, as files, and the hole."""
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:40, 30:50] = 255
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).save(tmp_path / "photo.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path / "photo.png", tmp_path / "mask.png", mask > 0
+
+
+def test_the_documented_lines_fill_a_hole(url, client, pair, monkeypatch, tmp_path):
+    """The three lines of docs/app.md, run as they stand there, against this page."""
+    photo, _, hole = pair
+    (lines,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    assert len([line for line in lines.splitlines() if line]) == 3
+    monkeypatch.chdir(tmp_path)
+    Image.open(photo).save("photo.jpg")
+    shown = []
+    exec(lines.replace("http://127.0.0.1:7860", url), {"print": shown.append})  # our own documentation
+    before, after = np.asarray(Image.open("photo.jpg")), np.asarray(Image.open(shown[0]))
+    assert (before[~hole] == after[~hole]).all()
+    assert (before[hole] != after[hole]).any(axis=-1).mean() > 0.9
+
+
+def test_the_page_itself_shows_the_same_lines(url):
+    page = httpx.get(url).text
+    (lines,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    for line in lines.replace("http://127.0.0.1:7860", url).splitlines():
+        assert line.replace('"', '\\"') in page
+
+
+def test_only_the_documented_endpoint_is_open(url, client):
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/inpaint"]
+    config = httpx.get(f"{url}/config").json()
+    private = [each["id"] for each in config["dependencies"] if each["api_name"] != "inpaint"]
+    assert len(private) >= 4
+    for number in private:
+        with pytest.raises((ValueError, AppError)):
+            client.predict(fn_index=number)
+
+
+def test_a_model_is_chosen_by_name(client, pair):
+    photo, mask, _ = map(handle_file, pair[:2]), None, None
+    photo, mask = photo
+    assert client.predict(photo, mask, "downstream/today/best.ckpt", api_name="/inpaint").endswith("photo-filled.png")
+    for name in ("../../etc/passwd", "pretext/today/best.ckpt"):
+        with pytest.raises(AppError, match="There is no model"):
+            client.predict(photo, mask, name, api_name="/inpaint")
+
+
+def write_text(path):
+    path.write_text("no picture")
+
+
+def write_bomb(path):
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+def write_large(path):
+    Image.new("L", (600, 400)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [(write_text, "is not a JPEG, PNG or WebP picture"), (write_bomb, "bomb|400 million"), (write_large, "600 x 400")],
+)
+def test_bad_photos_are_one_line(client, pair, tmp_path, write, message):
+    write(tmp_path / "bad.png")
+    with pytest.raises(AppError, match=message) as caught:
+        client.predict(handle_file(tmp_path / "bad.png"), handle_file(pair[1]), api_name="/inpaint")
+    assert "\n" not in str(caught.value)
+    assert "/tmp" not in str(caught.value)
+
+
+def test_a_file_above_the_limit_is_not_taken(url):
+    response = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"a" * 550_000)})
+    assert response.status_code == 413
+    many = [("files", (f"{number}.png", b"a" * 200_000)) for number in range(4)]
+    assert httpx.post(f"{url}/gradio_api/upload", files=many).status_code == 413
+    assert httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"a" * 1000)}).status_code == 200
+
+
+def call(url, *data):
+    """The end of the answer to a call of `/inpaint` with raw data, as an event stream."""
+    started = httpx.post(f"{url}/gradio_api/call/inpaint", json={"data": list(data)})
+    if started.status_code != 200:
+        return started.text
+    return httpx.get(f"{url}/gradio_api/call/inpaint/{started.json()['event_id']}", timeout=60).text
+
+
+def test_files_of_the_server_and_addresses_are_not_read(url, pair, outside, runs, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.open(pair[0]).save(secret)
+    (uploaded,) = httpx.post(f"{url}/gradio_api/upload", files={"files": pair[1].read_bytes()}).json()
+    meta = {"_type": "gradio.FileData"}
+    mask = {"path": uploaded, "meta": meta}
+    assert "event: error" in call(url, {"path": str(secret), "meta": meta}, mask, "")
+    assert "event: error" in call(url, {"path": str(secret)}, mask, "")
+    assert "event: error" in call(url, {"path": f"{Path(uploaded).parent}/../../{secret}", "meta": meta}, mask, "")
+    answer = call(url, {"path": "http://example.com/photo.png", "meta": meta}, mask, "")
+    assert "Addresses are not fetched here" in answer
+    assert outside == []
+    # The same way with a file that was uploaded goes through.
+    (photo,) = httpx.post(f"{url}/gradio_api/upload", files={"files": pair[0].read_bytes()}).json()
+    assert "event: complete" in call(url, {"path": photo, "meta": meta}, mask, "")
+
+
+def test_no_file_of_the_server_is_handed_out(url, ckpt):
+    for path in ("/etc/passwd", ckpt, Path(__file__), "setup.cfg", Path.cwd() / "setup.cfg"):
+        assert httpx.get(f"{url}/gradio_api/file={path}").status_code in (403, 404), path
+
+
+def test_pictures_cannot_be_piled_up_in_memory(url):
+    config = httpx.get(f"{url}/config").json()
+    (editor,) = [each["id"] for each in config["components"] if each["type"] == "imageeditor"]
+    form = {"type": "background", "index": "null", "id": "x"}
+    form |= {"fn_name": "accept_blobs", "session_hash": "y", "component_id": str(editor)}
+    response = httpx.post(f"{url}/gradio_api/component_server", data=form, files={"file": b"a" * 1000})
+    assert response.status_code in (404, 422)
+
+
+def test_users_queue(url):
+    config = httpx.get(f"{url}/config").json()
+    assert config["enable_queue"]
+    assert all(each["queue"] for each in config["dependencies"] if each["backend_fn"])
+
+
+def test_names_in_messages_are_text_not_html():
+    from wssl_pl.app.page import on_page
+
+    assert on_page(UsageError("the photo <img src=x> is\nbad & old")) == "The photo &lt;img src=x&gt; is bad &amp; old"
+
+
+def test_nothing_turned_to_another_machine(url, client, outside):
+    assert httpx.get(url).status_code == 200
+    assert outside == []

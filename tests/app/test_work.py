@@ -1,0 +1,150 @@
+"""The function behind the button."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from wssl_pl.app.work import fill_photo, open_photo, read_white, save_preview
+from wssl_pl.errors import UsageError
+from wssl_pl.inpaint.photo import read_photo
+
+
+def random_pixels(*shape, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def box(photo):
+    """A hole somewhere off the middle."""
+    hole = np.zeros(photo.pixels.shape[:2], bool)
+    hole[10:25, 30:50] = True
+    return hole
+
+
+def turned_jpeg(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(random_pixels(90, 70, 3)).save(path, exif=exif)
+    return path
+
+
+def transparent_png(path):
+    Image.fromarray(random_pixels(70, 90, 4)).save(path)
+    return path
+
+
+def deep_png(path):
+    cv2.imwrite(str(path), random_pixels(70, 90, 3, dtype=np.uint16))
+    return path
+
+
+def grey_webp(path):
+    Image.fromarray(random_pixels(70, 90)).convert("RGB").save(path, lossless=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(turned_jpeg, "a.jpg"), (transparent_png, "a.png"), (deep_png, "b.png"), (grey_webp, "a.webp")],
+)
+def test_pixels_outside_the_hole_are_those_of_the_file(tmp_path, inpainter, write, name):
+    source = write(tmp_path / name)
+    filled = fill_photo(source, box, inpainter, tmp_path / "served", 1.0)
+    before, after = read_photo(source), read_photo(filled.path)
+    hole = box(before)
+    assert after.pixels.dtype == before.pixels.dtype
+    assert (after.pixels[~hole] == before.pixels[~hole]).all()
+    assert (after.pixels[hole] != before.pixels[hole]).any(axis=-1).mean() > 0.9
+    assert (before.alpha is None) == (after.alpha is None)
+    assert before.alpha is None or (after.alpha == before.alpha).all()
+    assert filled.path.name == f"{source.stem}-filled.png"
+    assert f"{before.pixels.shape[1]} × {before.pixels.shape[0]} pixels" in filled.words
+
+
+def test_a_turned_photo_is_shown_and_painted_upright(tmp_path, inpainter):
+    source = turned_jpeg(tmp_path / "a.jpg")
+    filled = fill_photo(source, box, inpainter, tmp_path / "served", 1.0)
+    with Image.open(source) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    assert (np.asarray(Image.open(filled.before)) == upright).all()
+    with Image.open(filled.path) as image:
+        result = np.asarray(ImageOps.exif_transpose(image))
+    assert result.shape == upright.shape == (70, 90, 3)
+    changed = (result != upright).any(axis=-1)
+    assert not changed[~box(read_photo(source))].any()
+    assert (np.asarray(Image.open(filled.after)) == result).all()
+
+
+def test_previews_are_small_8_bit_and_on_white(tmp_path):
+    pixels = np.full((500, 3000, 2), 65535, np.uint16)
+    pixels[..., 0], pixels[:, 1500:, 1] = 0x8000, 0
+    cv2.imwrite(str(tmp_path / "a.png"), pixels[..., [0, 0, 0, 1]])
+    save_preview(open_photo(tmp_path / "a.png", 2.0), tmp_path / "preview.png")
+    with Image.open(tmp_path / "preview.png") as image:
+        assert image.size == (1024, 171)
+        assert image.mode == "RGB"
+        assert image.getpixel((100, 80)) == (128, 128, 128)
+        assert image.getpixel((900, 80)) == (255, 255, 255)
+
+
+def test_a_preview_keeps_the_colour_profile(tmp_path):
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(random_pixels(40, 40, 3)).save(tmp_path / "a.png", icc_profile=profile)
+    save_preview(open_photo(tmp_path / "a.png", 1.0), tmp_path / "preview.png")
+    assert Image.open(tmp_path / "preview.png").info["icc_profile"] == profile
+
+
+def test_nobody_can_guess_where_a_result_lies(tmp_path, inpainter):
+    source = transparent_png(tmp_path / "a.png")
+    folders = {fill_photo(source, box, inpainter, tmp_path / "served", 1.0).path.parent.name for _ in range(2)}
+    assert len(folders) == 2
+    assert all(len(bytes.fromhex(name)) == 16 for name in folders)
+
+
+def test_progress_is_told_to_the_end(tmp_path, inpainter):
+    told = []
+    source = transparent_png(tmp_path / "a.png")
+    fill_photo(source, box, inpainter, tmp_path / "served", 1.0, lambda *each: told.append(each))
+    assert told[-1] == (300, 300)
+
+
+def bomb(path):
+    # 400 million pixels in a few kilobytes.
+    Image.new("1", (20_000, 20_000)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_text("no picture"), "The photo a.png is not a JPEG, PNG or WebP picture"),
+        (lambda path: Image.new("RGB", (1100, 1000)).save(path), "1100 x 1000 pixels"),
+        (bomb, "The photo a.png"),
+        (lambda path: None, "the photo a.png is gone"),
+        (lambda path: Image.new("RGB", (8, 8)).save(path, "GIF"), "The photo a.png is not a JPEG, PNG or WebP picture"),
+    ],
+)
+def test_a_photo_that_cannot_be_used_is_refused_in_one_line_without_our_folders(tmp_path, write, message):
+    write(tmp_path / "a.png")
+    with pytest.raises(UsageError, match=message) as caught:
+        open_photo(tmp_path / "a.png", 1.0)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((70, 90), np.uint8), "The mask m.png marks no hole: nothing to fill"),
+        (np.full((70, 90), 255, np.uint8), "The mask m.png marks the whole photo as hole"),
+        (np.zeros((90, 70), np.uint8), "The mask m.png is not of the photo's size, 90 x 70 pixels"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_refused_in_one_line(tmp_path, mask, message):
+    photo = read_photo(transparent_png(tmp_path / "a.png"))
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    with pytest.raises(UsageError, match=message) as caught:
+        read_white(photo, tmp_path / "m.png", 1.0)
+    assert "hole=" not in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
