@@ -103,5 +103,5 @@ def test_a_package_that_is_not_there(missing, monkeypatch):
 
         find = _mixins.find_spec
         monkeypatch.setattr(_mixins, "find_spec", lambda name: None if name == missing else find(name))
-    with pytest.raises(UsageError, match=r"pip install 'torchjd\[quadprog_projector\]"):
+    with pytest.raises(UsageError, match=r"pip install 'torchjd\[quadprog-projector\]"):
         PretextModule(["rotation"], width=4, weighting="upgrad")

@@ -36,7 +36,7 @@ class UPGrad:
             self.aggregator = aggregation.UPGrad()
         except ImportError:
             raise UsageError(
-                "weighting=upgrad needs TorchJD: pip install 'torchjd[quadprog_projector]>=0.18'"
+                "weighting=upgrad needs TorchJD: pip install 'torchjd[quadprog-projector]>=0.18'"
             ) from None
         self.autojac = autojac
 
