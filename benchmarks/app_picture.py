@@ -16,7 +16,11 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-STROKES: list[list[tuple[int, int]]] = [[(-95, -40), (-60, 20), (0, 45), (60, 20), (95, -40)]]
+STROKES: list[list[tuple[int, int]]] = [
+    [(-150, -120), (-70, -75), (-20, -50)],
+    [(-75, 95), (-10, 60), (90, 105)],
+    [(110, -60), (85, 40)],
+]
 
 
 def find_chromium() -> str | None:

@@ -45,7 +45,22 @@ def test_downstream_models_of_a_folder_are_offered_the_newest_first(runs, ckpt, 
 
 
 def test_the_named_model_is_first_and_not_offered_twice(runs, ckpt):
-    assert Models(ckpt=ckpt, folder=runs, device="cpu").names() == [str(ckpt)]
+    assert Models(ckpt=ckpt, folder=runs, device="cpu").names() == ["today/best.ckpt"]
+
+
+def test_two_models_of_one_name_are_told_apart(runs, ckpt, tmp_path):
+    folder = tmp_path / "runs"
+    (folder / "today").mkdir(parents=True)
+    shutil.copyfile(ckpt, folder / "today" / "best.ckpt")
+    assert Models(ckpt=ckpt, folder=folder).names() == ["today/best.ckpt", "runs/today/best.ckpt"]
+
+
+def test_an_error_of_a_chosen_model_does_not_tell_where_it_lies(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "mine")
+    (tmp_path / "mine" / "broken.onnx").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match=r"ckpt=broken\.onnx is not an ONNX model") as caught:
+        Models(folder=tmp_path / "mine").get_for_visitor("broken.onnx")
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_the_shipped_model_is_offered_before_those_that_are_found(runs, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """The page as a program meets it: its HTTP interface, its limits, and what it keeps to itself."""
 
 import re
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -78,6 +80,18 @@ def test_the_documented_lines_fill_a_hole(url, client, pair, monkeypatch, tmp_pa
     shown = []
     exec(lines.replace("http://127.0.0.1:7860", url), {"print": shown.append})  # our own documentation
     before, after = np.asarray(Image.open("photo.jpg")), np.asarray(Image.open(shown[0]))
+    assert (before[~hole] == after[~hole]).all()
+    assert (before[hole] != after[hole]).any(axis=-1).mean() > 0.9
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="there is no curl on this machine")
+def test_the_documented_curl_lines_fill_a_hole(url, pair, tmp_path):
+    photo, _, hole = pair
+    (lines,) = re.findall(r"\n```\n(U=.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    Image.open(photo).save(tmp_path / "photo.jpg")
+    script = "set -e\n" + lines.replace("http://127.0.0.1:7860", url)
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True, timeout=60)
+    before, after = np.asarray(Image.open(tmp_path / "photo.jpg")), np.asarray(Image.open(tmp_path / "filled.png"))
     assert (before[~hole] == after[~hole]).all()
     assert (before[hole] != after[hole]).any(axis=-1).mean() > 0.9
 

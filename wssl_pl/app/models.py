@@ -46,13 +46,17 @@ class Models:
     def names(self) -> list[str]:
         """The names of all models, the one that is offered first in front; looks at the disk anew."""
         with self._lock:
-            paths = {str(self.ckpt): self.ckpt} if self.ckpt else {}
+            # Names that tell models apart and nothing else of the disk.
+            paths = {"/".join(self.ckpt.parts[-2:]): self.ckpt} if self.ckpt else {}
             if SHIPPED.is_file():
                 paths[SHIPPED_NAME] = SHIPPED
             known = {path.resolve() for path in paths.values()}
             found = [path for path in find_models(self.folder) if self._fits(path)]
             self._found = len(found)
-            paths |= {path.relative_to(self.folder).as_posix(): path for path in found if path.resolve() not in known}
+            for path in found:
+                if path.resolve() not in known:
+                    name = path.relative_to(self.folder).as_posix()
+                    paths[f"{self.folder.name}/{name}" if name in paths else name] = path
             self._paths = paths
             return list(paths)
 
@@ -64,9 +68,10 @@ class Models:
         """
         with self._lock:
             # Visitors send names, never paths: what is not in the table is not opened.
-            path = self._paths.get(str(name)) if name else next(iter(self._paths.values()))
+            name = str(name or next(iter(self._paths)))
+            path = self._paths.get(name)
             if path is None:
-                raise UsageError(f"there is no model {str(name)[:80]!r}: choose one of the list")
+                raise UsageError(f"there is no model {name[:80]!r}: choose one of the list")
             key = path, _time(path)
             if key not in self._loaded:
                 self._loaded[key] = Inpainter.from_checkpoint(path, self.device)
@@ -74,6 +79,20 @@ class Models:
             while len(self._loaded) > LOADED:
                 self._loaded.popitem(last=False)
             return self._loaded[key]
+
+    def get_for_visitor(self, name: str) -> Inpainter:
+        """The same; errors do not tell where models lie.
+
+        Raises:
+            UsageError: see :meth:`get`.
+        """
+        try:
+            return self.get(name)
+        except UsageError as error:
+            message = str(error)
+            for known, path in self._paths.items():
+                message = message.replace(str(path), known)
+            raise UsageError(message) from None
 
     def _fits(self, path: Path) -> bool:
         key = path, _time(path)

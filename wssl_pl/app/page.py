@@ -186,7 +186,7 @@ class Actions:
         return str(self._fill(Path(photo["path"]), white, model).path)
 
     def _fill(self, photo: Path, find: Callable, model: str | None, progress: Any = None) -> Filled:
-        inpainter = self.settings.models.get(model or "")
+        inpainter = self.settings.models.get_for_visitor(model or "")
 
         def tell(done: int, total: int) -> None:
             if progress is not None:
@@ -232,7 +232,7 @@ def build_page(settings: Settings) -> gr.Blocks:
                     sources=(),
                     transforms=(),
                     layers=False,
-                    brush=gr.Brush(colors=[BRUSH], default_color=BRUSH, color_mode="fixed", default_size=40),
+                    brush=gr.Brush(colors=[BRUSH], default_color=BRUSH, color_mode="fixed", default_size=20),
                     buttons=["fullscreen"],
                     height=480,
                     elem_id="editor",
