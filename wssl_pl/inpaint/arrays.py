@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ def _of_list(images: Any, masks: Any) -> Batch:
     counts = np.cumsum([0, *(len(part.pictures) for part in parts)])
 
     def rebuild(filled: list[NDArray]) -> list:
-        return [part.rebuild(filled[start:stop]) for part, start, stop in zip(parts, counts, counts[1:], strict=True)]
+        return [part.rebuild(filled[start:stop]) for part, (start, stop) in zip(parts, pairwise(counts), strict=True)]
 
     return Batch([p for part in parts for p in part.pictures], [h for part in parts for h in part.holes], rebuild)
 
@@ -141,7 +142,7 @@ def _of_pil(image: Image.Image, mask: Any) -> Batch:
         result.info.update(info)
         return result
 
-    return Batch([pixels[..., :colours]], [read_hole(mask)], rebuild)
+    return Batch([pixels[..., :colours]], _one_each(read_hole(mask), (1, *pixels.shape[:2])), rebuild)
 
 
 def _of_array(image: NDArray, mask: Any) -> Batch:
@@ -154,9 +155,7 @@ def _of_array(image: NDArray, mask: Any) -> Batch:
     work = work[..., None] if image.ndim == 2 else work
     work = work[None] if image.ndim < 4 else work
     colours = min(3, work.shape[-1])
-    hole = read_hole(mask)
-    hole = hole[..., 0] if hole.ndim == image.ndim == 4 or (hole.ndim == 3 and image.ndim < 4) else hole
-    holes = _one_each(hole, len(work))
+    holes = _one_each(read_hole(mask), work.shape[:3])
 
     def rebuild(filled: list[NDArray]) -> NDArray:
         if len(filled) == 1 and filled[0].dtype == dtype and filled[0].size == image.size:
@@ -181,9 +180,7 @@ def _of_tensor(image: Any, mask: Any) -> Batch:
     plain = batch.detach().cpu()
     work = (plain.float() if image.is_floating_point() else plain).permute(0, 2, 3, 1).numpy()
     colours = min(3, work.shape[-1])
-    hole = read_hole(mask)
-    hole = hole[..., 0, :, :] if hole.ndim == 4 or (hole.ndim == image.ndim == 3 and len(hole) == 1) else hole
-    holes = _one_each(hole, len(work))
+    holes = _one_each(read_hole(mask), work.shape[:3])
 
     def rebuild(filled: list[NDArray]) -> Any:
         result = plain.clone()
@@ -196,8 +193,13 @@ def _of_tensor(image: Any, mask: Any) -> Batch:
     return Batch(list(work[..., :colours]), holes, rebuild)
 
 
-def _one_each(hole: NDArray[np.bool_], count: int) -> list[NDArray[np.bool_]]:
-    """One `(H, W)` mask per picture; a single one serves all."""
+def _one_each(hole: NDArray[np.bool_], shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
+    """One `(H, W)` mask for each of `(B, H, W)` pictures; a single one serves all."""
+    count, *size = shape
+    if hole.ndim in (3, 4) and hole.shape[-1] == 1 and [*hole.shape[-3:-1]] == size:
+        hole = hole[..., 0]  # as NumPy has channels
+    elif hole.ndim == 4 and hole.shape[1] == 1:
+        hole = hole[:, 0]  # as tensors have them
     if hole.ndim == 2:
         return [hole] * count
     if hole.ndim != 3 or len(hole) not in (1, count):

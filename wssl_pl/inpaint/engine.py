@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wssl_pl.inpaint.backends import Backend, ModelInfo
 from wssl_pl.inpaint.padding import MULTIPLE, crop_to, pad_to_multiple
 from wssl_pl.inpaint.pyramid import STRIP, halve, lay, to_dtype
+from wssl_pl.inpaint.seams import mend
 from wssl_pl.inpaint.tiles import Box, Tile, clusters, ease, merged, tiles
 
 Progress = Callable[[int, int], None]
@@ -31,7 +32,8 @@ class Scheme:
         tile: the longest side of a window.
         margin: what a window shows around the hole.
         soft: over how many pixels tiles fade into each other.
-        seam: over about how many pixels the network's error at the border of a hole is taken back inside it; 0: not.
+        seam: over how many pixels the network's error at the border of a hole is averaged, and taken back inside it;
+            0 leaves the output as it is.
         batch: pixels that go through the network at once.
     """
 
@@ -221,11 +223,7 @@ def _rim_share(hole: NDArray[np.bool_], box: Box, reach: float) -> NDArray[np.fl
 def look(
     pictures: Sequence[NDArray], holes: Sequence[NDArray[np.bool_]], backend: Backend, seam: float
 ) -> NDArray[np.float32]:
-    """The network's output for pictures of one size, `(B, H, W, C)` in [0, 1], without its error at the holes' border.
-
-    The network draws known pixels too, not quite as they are. What it gets wrong near the border of a hole is averaged
-    over a few pixels (a Gaussian of `seam` pixels) and taken back inside, so that no edge shows where the hole was.
-    """
+    """The network's output for pictures of one size, `(B, H, W, C)` in [0, 1], mended over `seam` pixels."""
     height, width, channels = pictures[0].shape
     scale = np.float32(value_range(pictures[0].dtype))
     images = np.zeros((len(pictures), 3, height, width), np.float32)
@@ -238,23 +236,9 @@ def look(
     if channels == 1:
         output = output.mean(axis=1, keepdims=True)
     if seam > 0:
-        output = np.stack([_mended(*each, seam) for each in zip(output, images[:, :channels], masks, strict=True)])
+        each = zip(output, images[:, :channels], masks[:, 0], strict=True)
+        output = np.stack([mend(*planes, seam) for planes in each])
     return output.transpose(0, 2, 3, 1)
-
-
-def _mended(
-    output: NDArray[np.float32], image: NDArray[np.float32], mask: NDArray[np.float32], seam: float
-) -> NDArray[np.float32]:
-    known = 1 - mask[0]
-    weight = cv2.GaussianBlur(known, (0, 0), seam)
-    # Deep inside, where nothing known is near, the correction fades out.
-    np.maximum(weight, np.float32(1e-3), out=weight)
-    return np.stack(
-        [
-            drawn + cv2.GaussianBlur((true - drawn) * known, (0, 0), seam) / weight
-            for drawn, true in zip(output, image, strict=True)
-        ]
-    )
 
 
 def value_range(dtype: np.dtype) -> float:

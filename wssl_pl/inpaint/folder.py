@@ -167,14 +167,16 @@ def inpaint_files(
                     bar.update()
                     if error is None:
                         yield job, future.result(), ""
-                    else:
+                    elif isinstance(error, Exception):
                         # Whatever went wrong with one photo, the others are still to be done.
                         yield job, None, _line(error)
+                    else:
+                        raise error
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _line(error: BaseException) -> str:
+def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wssl_pl.devices import usable_cores
 from wssl_pl.errors import UsageError
 from wssl_pl.inpaint.backends import ModelInfo
 
@@ -16,7 +17,7 @@ class OnnxBackend:
     Args:
         path: a file of `wssl export onnx`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        threads: threads of a call on a CPU; left out, onnxruntime's choice.
+        threads: threads of a call on a CPU; left out, the cores that this process may use.
 
     Raises:
         UsageError: onnxruntime is missing, the file is not such a file, or there is no such device.
@@ -30,8 +31,7 @@ class OnnxBackend:
         providers = _providers(device, ort.get_available_providers())
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors alone; they come as exceptions too
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or usable_cores()
         try:
             self.session = ort.InferenceSession(path.read_bytes(), options, providers=providers)
         except Exception as error:
@@ -50,6 +50,8 @@ class OnnxBackend:
         except (KeyError, ValueError):
             raise UsageError(f"ckpt={path} lacks the metadata that `wssl export onnx` writes") from None
         self.info = ModelInfo(str(path), settings, training)
+        if len(self.session.get_providers()) < len(providers):
+            raise UsageError(f"device={device}: onnxruntime could not start on CUDA; device=cpu works everywhere")
         self.device = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
 
     def __call__(self, images: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:

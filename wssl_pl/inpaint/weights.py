@@ -98,10 +98,12 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], ModelInfo]:
     state, _ = read_safetensors(folder / WEIGHTS)
     try:
         config = json.loads((folder / CONFIG).read_text())
+        if not isinstance(config, dict):
+            raise ValueError("it holds no settings")
         training = config.pop("training", {})
         stage = config.pop("stage", None)
         config.pop("library", None)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"ckpt={folder}: {CONFIG} cannot be read: {error}") from None
     if stage != "downstream" or not isinstance(training, dict):
         raise UsageError(f"ckpt={folder}: {CONFIG} is not that of an inpainting model of this project")

@@ -1,6 +1,7 @@
 """Reading checkpoints: never unpickling code, and with one clear line when a file is not what it should be."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def read_checkpoint(path: str | Path, stage: str | None = None, name: str = "ckp
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"{name}={path} {what}: give the .ckpt file that a run left (runs/<stage>/<time>/best.ckpt)")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles by other programs; the line below says more
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError):
         if zipfile.is_zipfile(path):
             reason = "holds more than tensors and plain values, or is damaged: not loaded, since it could run code"

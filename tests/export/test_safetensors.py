@@ -1,0 +1,123 @@
+import json
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inpaint.fakes import hostile_files, plane, square
+from wssl_pl.cli import main
+from wssl_pl.errors import UsageError
+from wssl_pl.evaluation.figures import FIGURES
+from wssl_pl.export import HubModel
+from wssl_pl.inpaint import Inpainter
+
+
+@pytest.fixture
+def exported(model_files, tmp_path, monkeypatch):
+    """A folder of `wssl export safetensors`."""
+    monkeypatch.chdir(tmp_path)
+    main(["export", "safetensors", f"ckpt={model_files['ckpt']}", "-o", "exported"])
+    return tmp_path / "exported"
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_the_folder_gives_the_model_back(exported, tiny_module):
+    assert sorted(path.name for path in exported.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    inpainter = Inpainter.from_checkpoint(exported, "cpu")
+    for key, value in tiny_module.state_dict().items():
+        assert torch.equal(inpainter.backend.module.state_dict()[key], value)
+    assert inpainter.info.side == 64
+
+
+def test_huggingface_hub_loads_it_without_network(exported, tiny_module, no_network):
+    model = HubModel.from_pretrained(exported)
+    images, masks = torch.rand(2, 3, 40, 50), torch.zeros(2, 1, 40, 50)
+    masks[:, :, 10:20, 10:20] = 1
+    with torch.no_grad():
+        assert torch.equal(model(images, masks), tiny_module(images, masks))
+    assert not model.training
+    assert model.learnt_from["image_size"] == 64
+    model.save_pretrained("again")
+    again = Inpainter.from_checkpoint("again", "cpu")
+    assert again.info.side == 64
+    assert again.info.hyper_parameters == dict(tiny_module.hparams)
+    assert torch.equal(HubModel.from_pretrained("again")(images, masks), model(images, masks))
+
+
+def test_the_hub_s_class_runs_no_pickle(tmp_path, monkeypatch, no_network):
+    monkeypatch.chdir(tmp_path)
+    for folder in hostile_files(tmp_path / "hostile"):
+        if folder.is_dir():
+            with pytest.raises(UsageError):
+                HubModel.from_pretrained(folder)
+    with pytest.raises(UsageError, match="could run code"):
+        HubModel._load_as_pickle(None, "pytorch_model.bin", "cpu", True)
+    assert not Path("was_run").exists()
+
+
+def test_settings_that_do_not_fit_the_weights(exported):
+    config = json.loads((exported / "config.json").read_text())
+    (exported / "config.json").write_text(json.dumps(config | {"width": 100_000}))
+    with pytest.raises(UsageError, match="other shapes"):
+        HubModel.from_pretrained(exported)
+
+
+def test_the_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.delitem(sys.modules, "wssl_pl.export.hub", raising=False)
+    with pytest.raises(UsageError, match="huggingface_hub"):
+        from wssl_pl.export import HubModel as _  # noqa: F401
+
+
+def test_the_card_tells_what_is_known_and_what_is_not(exported, model_files, tmp_path):
+    card = (exported / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: wssl-pl\n")
+    for words in ("width 2", "64 x 64 pixels", "30 to 50 %", "Not measured yet", "data was not named", "30 steps"):
+        assert words in card
+    assert "/some/where" not in card, "where the data lay on somebody's disk is nobody's business"
+    result = tmp_path / "result"
+    result.mkdir()
+    unknown = {"mean": None, "low": None, "high": None}
+    figures = dict.fromkeys(FIGURES, unknown) | {"psnr_composite": {"mean": 24.97, "low": 24.6, "high": 25.3}}
+    summary = {
+        "figures": {"all": figures},
+        "counts": {"all": 400},
+        "pairs": {"evaluated": 400, "hash": "0123456789abcdef" * 4},
+        "method": {"name": "m"},
+        "fid": None,
+    }
+    (result / "summary.json").write_text(json.dumps(summary))
+    main([
+        "export", "safetensors", f"ckpt={model_files['ckpt']}", "-o", "told", "data=Drawn faces.", "license=apache-2.0",
+        "title=Faces", f"figures={result}", "half=true",
+    ])  # fmt: skip
+    card = Path("told/README.md").read_text()
+    for words in ("license: apache-2.0", "# Faces", "Drawn faces.", "24.97", "400 pairs (hash 0123456789abcdef)"):
+        assert words in card
+    assert Path("told/model.safetensors").stat().st_size < 0.6 * (exported / "model.safetensors").stat().st_size
+
+
+def test_a_single_file_as_it_is_shipped(model_files, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["export", "safetensors", f"ckpt={model_files['ckpt']}", "out=wssl-w2.safetensors", "half=true"]
+    main(words)
+    assert "Written wssl-w2.safetensors" in capsys.readouterr().out
+    hole = square(50, 60, 10, 10, 20)
+    filled = Inpainter.from_checkpoint("wssl-w2.safetensors", "cpu")(plane(50, 60), hole)
+    assert np.array_equal(filled[~hole], plane(50, 60)[~hole])
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    main([*words, "--overwrite"])

@@ -1,0 +1,151 @@
+import math
+
+import numpy as np
+import pytest
+
+from tests.inpaint.fakes import Fake, constant, draw_plane, plane, square
+from wssl_pl.inpaint.backends import ModelInfo
+from wssl_pl.inpaint.engine import Scheme, fill_all
+
+SMALL = Scheme(whole=64, reach=6.4, tile=128, margin=32, soft=8)
+
+
+def fill_one(picture, hole, backend, scheme=SMALL):
+    return fill_all([picture], [hole], backend, scheme)[0]
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 1), (1, 90), (33, 70), (64, 64), (65, 64), (200, 31), (150, 333)])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_all_of_the_hole_is_filled_and_nothing_else_touched(size, share):
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 100, (*size, 3), np.uint8)
+    hole = rng.random(size) < share
+    hole.flat[0], hole.flat[-1] = True, False
+    given = picture.copy()
+    filled = fill_one(picture, hole, constant(200 / 255), Scheme(64, 6.4, 128, 32, 8, seam=0))
+    assert (filled[hole] == 200).all()
+    assert (filled[~hole] == given[~hole]).all()
+    assert (picture == given).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [5, 60, 260])
+def test_a_plane_is_carried_on_across_tiles_and_scales(dtype, channels, side):
+    """The backend is exact on planes, so what is wrong would come from tiles, fading, halving or padding."""
+    # Halved four times there are 32 pixels left, so that nothing is padded: a reflected plane is none.
+    picture = plane(512, 512, channels, dtype)
+    hole = square(512, 512, 71, 90, side)
+    wrong = picture.copy()
+    wrong[hole] = 0
+    backend = Fake(draw_plane)
+    filled = fill_one(wrong, hole, backend, Scheme(64, 12.8, 160, 32, 8))
+    top = 1.0 if dtype == np.float32 else np.iinfo(dtype).max
+    error = np.abs(filled.astype(np.float64) - picture) / top
+    assert error.max() < 2 / 255
+    assert max(max(shape[2:]) for shape in backend.windows) <= 160
+
+
+def test_a_deep_hole_gets_its_middle_from_a_coarser_scale():
+    picture = np.zeros((300, 300, 3), np.uint8)
+    hole = square(300, 300, 50, 50, 200)
+    scales = []
+
+    def draw(images, masks):
+        scales.append(masks.mean())
+        # Each coarser scale comes before the finer ones: tell them apart by the order of the calls.
+        return np.full_like(images, 0.1 * len(scales))
+
+    filled = fill_one(picture, hole, Fake(draw), Scheme(64, 6.4, 512, 32, 8, seam=0))
+    # 100 px to the middle: halved four times to come below 6.4.
+    assert len(scales) == 1 + math.ceil(math.log2(100 / 6.4))
+    assert filled[150, 150, 0] == pytest.approx(255 * 0.1, abs=1)
+    assert filled[51, 150, 0] == pytest.approx(255 * 0.1 * len(scales), abs=1)
+    row = filled[150, 49:150, 0].astype(int)
+    assert np.abs(np.diff(row[1:])).max() <= 16, "the scales are blended"
+
+
+def test_neighbouring_tiles_fade_into_each_other():
+    numbers = iter(range(100))
+    backend = Fake(lambda images, masks: np.full_like(images, 0.2 if next(numbers) % 2 else 0.8))
+    hole = np.zeros((64, 400), bool)
+    hole[30:34, 20:380] = True
+    one_by_one = Scheme(64, 6.4, 128, 32, 8, seam=0, batch=1)
+    filled = fill_one(np.zeros((64, 400, 3), np.float32), hole, backend, one_by_one)
+    assert len(backend.windows) > 3
+    row = filled[31, 20:380, 0]
+    assert row.min() < 0.25
+    assert row.max() > 0.75
+    assert np.abs(np.diff(row)).max() < 0.6 * 1.6 / 8
+
+
+def test_the_work_follows_the_hole_and_not_the_picture():
+    seen = []
+    for side in (500, 3000):
+        backend = constant(0.5)
+        fill_one(np.zeros((side, side, 1), np.uint8), square(side, side, 200, 200, 30), backend)
+        seen.append(backend.pixels)
+    assert seen[1] <= 1.2 * seen[0]
+    assert seen[0] < 3 * 128 * 128
+
+
+def test_a_hole_everywhere_is_not_looked_at_much_more_than_once():
+    rng = np.random.default_rng(0)
+    hole = rng.random((700, 700)) < 0.3
+    backend = constant(0.5)
+    fill_one(
+        np.zeros((700, 700, 3), np.uint8), hole, backend, Scheme.of(ModelInfo("", {"width": 16}, {"image_size": 128}))
+    )
+    assert backend.pixels < 1.6 * 700 * 700
+
+
+def test_small_pictures_of_one_size_go_together_in_batches_of_a_limited_size():
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (40, 50, 3), np.uint8) for _ in range(10)]
+    holes = [rng.random((40, 50)) < 0.2 for _ in range(10)]
+    backend = Fake(draw_plane)
+    together = fill_all(pictures, holes, backend, Scheme(64, 6.4, 128, 32, batch=4 * 40 * 50))
+    assert [shape[0] for shape in backend.windows] == [4, 4, 2]
+    for picture, hole, filled in zip(pictures, holes, together, strict=True):
+        assert np.abs(fill_one(picture, hole, Fake(draw_plane)).astype(int) - filled).max() <= 1
+
+
+def test_what_the_network_gets_wrong_everywhere_is_taken_back():
+    """A network whose colours are off by the same in the hole as outside leaves no trace."""
+    picture = plane(96, 96)
+    hole = square(96, 96, 30, 30, 12)
+    off = Fake(lambda images, masks: draw_plane(images, masks) + 0.1)
+    assert np.abs(fill_one(picture, hole, off).astype(int) - picture).max() <= 1
+    kept = fill_one(picture, hole, off, Scheme(64, 6.4, 128, 32, 8, seam=0))
+    assert (kept[hole].astype(int) - picture[hole]).mean() > 20
+
+
+def test_what_lies_in_the_hole_makes_no_difference_even_if_it_is_no_number():
+    picture = plane(100, 100, dtype=np.float32)
+    hole = square(100, 100, 40, 40, 8)
+    other = picture.copy()
+    other[hole] = np.nan
+    assert np.array_equal(fill_one(picture, hole, Fake(draw_plane)), fill_one(other, hole, Fake(draw_plane)))
+
+
+def test_progress_ends_with_all_pixels_and_what_it_raises_ends_the_work():
+    picture, hole = plane(300, 300), square(300, 300, 20, 20, 200)
+    told = []
+    fill_all([picture], [hole], constant(0.5), SMALL, lambda done, total: told.append((done, total)))
+    assert told[-1] == (40000, 40000)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len(told) > 10
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    backend = constant(0.5)
+    with pytest.raises(KeyboardInterrupt):
+        fill_all([picture], [hole], backend, SMALL, stop)
+    assert len(backend.windows) == 1
+
+
+def test_the_sizes_follow_the_training():
+    assert Scheme.of(ModelInfo("", {"width": 16}, {"image_size": 128})) == Scheme(128, 12.8, 512, 32)
+    paper = Scheme.of(ModelInfo(""))
+    assert (paper.whole, paper.margin, paper.tile) == (224, 64, 384)

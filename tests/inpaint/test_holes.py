@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.inpaint.fakes import plane, square
+from tests.inpaint.test_photo import exif_block
+from wssl_pl.errors import UsageError
+from wssl_pl.inpaint.holes import HoleOptions, find_hole
+from wssl_pl.inpaint.photo import read_photo
+
+HOLE = square(50, 60, 10, 20, 12)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    Image.fromarray(plane(50, 60)).save(tmp_path / "photo.png")
+    return read_photo(tmp_path / "photo.png")
+
+
+def saved(folder, array, name="mask.png", **how):
+    Image.fromarray(array).save(folder / name, **how)
+    return folder / name
+
+
+def find(photo, mask=None, **options):
+    return find_hole(photo, mask, HoleOptions(**options))[0]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [HOLE, HOLE * np.uint8(255), HOLE * np.uint8(1), HOLE * np.uint16(65535), np.stack([HOLE * np.uint8(255)] * 3, -1)],
+    ids=["1 bit", "grey", "0 and 1", "16 bit", "RGB"],
+)
+def test_white_is_the_hole_unless_black_is(photo, tmp_path, mask):
+    path = saved(tmp_path, mask)
+    assert np.array_equal(find(photo, path), HOLE)
+    assert np.array_equal(find(photo, path, hole="black"), ~HOLE)
+
+
+def test_a_mask_that_is_not_black_and_white_alone_is_told_of(photo, tmp_path):
+    path = saved(tmp_path, np.where(HOLE, 200, 30).astype(np.uint8))
+    hole, notes = find_hole(photo, path, HoleOptions())
+    assert np.array_equal(hole, HOLE)
+    assert "not black and white alone" in notes[0]
+
+
+def test_holes_are_widened(photo, tmp_path):
+    path = saved(tmp_path, HOLE)
+    assert np.array_equal(find(photo, path, dilate=3), square(50, 60, 7, 17, 18))
+    assert np.array_equal(find(photo, path, dilate=0), HOLE)
+
+
+def test_another_size_is_refused_or_resized(photo, tmp_path):
+    large = np.kron(HOLE, np.ones((3, 2), bool))
+    path = saved(tmp_path, large)
+    with pytest.raises(UsageError, match=r"120 x 150 pixels, the photo 60 x 50.*resize_mask=true"):
+        find(photo, path)
+    assert np.array_equal(find(photo, path, resize_mask=True), HOLE)
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_the_mask_is_meant_as_both_are_shown(tmp_path, turn):
+    Image.fromarray(plane(50, 60)).save(tmp_path / "photo.jpg", exif=exif_block(turn))
+    photo = read_photo(tmp_path / "photo.jpg")
+    shown = np.zeros(photo.pixels.shape[:2], bool)
+    shown[5:9, 7:20] = True
+    assert np.array_equal(find(photo, saved(tmp_path, shown)), shown)
+    if turn == 6:  # a mask that was drawn on the stored pixels and has the same tag
+        stored = np.rot90(shown).copy()
+        assert np.array_equal(find(photo, saved(tmp_path, stored, "turned.png", exif=exif_block(6))), shown)
+
+
+def test_transparency_marks_the_hole(tmp_path):
+    alpha = np.where(HOLE, 0, 255).astype(np.uint8)
+    alpha[40, 50] = 254
+    Image.fromarray(np.dstack([plane(50, 60), alpha])).save(tmp_path / "photo.png")
+    expected = HOLE.copy()
+    expected[40, 50] = True
+    assert np.array_equal(find(read_photo(tmp_path / "photo.png")), expected)
+
+
+@pytest.mark.parametrize("bits", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colour", ["#ff00ff", "FF00FF"])
+def test_a_colour_marks_the_hole(tmp_path, bits, colour):
+    pixels = plane(50, 60, dtype=bits)
+    pixels[HOLE] = np.array([1, 0, 1]) * np.iinfo(bits).max
+    cv2.imwrite(str(tmp_path / "photo.png"), pixels[..., ::-1])
+    assert np.array_equal(find(read_photo(tmp_path / "photo.png"), hole_color=colour), HOLE)
+
+
+def test_a_grey_marks_the_hole_of_a_grey_photo(tmp_path):
+    pixels = plane(50, 60, 1)[..., 0]
+    pixels[HOLE] = 255
+    path = saved(tmp_path, pixels, "photo.png")
+    assert np.array_equal(find(read_photo(path), hole_color="#ffffff"), HOLE)
+    with pytest.raises(UsageError, match="marks no hole"):
+        find(read_photo(path), hole_color="#ff00ff")
+
+
+def test_empty_and_full_masks(photo, tmp_path):
+    empty, full = saved(tmp_path, HOLE & False, "empty.png"), saved(tmp_path, HOLE | True, "full.png")
+    with pytest.raises(UsageError, match=r"empty\.png marks no hole.*hole=black"):
+        find(photo, empty)
+    with pytest.raises(UsageError, match=r"full\.png marks the whole photo.*hole=black"):
+        find(photo, full)
+    with pytest.raises(UsageError, match="hole=white"):
+        find(photo, full, hole="black")
+    with pytest.raises(UsageError, match="marks the whole photo"):
+        find(photo, saved(tmp_path, HOLE), dilate=60)
+
+
+def test_nothing_that_marks_a_hole(photo, tmp_path):
+    with pytest.raises(UsageError, match="give a mask, or hole_color"):
+        find(photo)
+    with pytest.raises(UsageError, match=r"hole_color=#123456 marks no hole.*save as PNG"):
+        find(photo, hole_color="#123456")
+    Image.new("RGBA", (9, 9)).save(tmp_path / "glass.png")
+    with pytest.raises(UsageError, match="marks the whole photo"):
+        find(read_photo(tmp_path / "glass.png"))
+
+
+def test_masks_that_cannot_be_read(photo, tmp_path):
+    (tmp_path / "text.png").write_text("hello")
+    for name, message in {"text.png": "not a JPEG", "nowhere.png": "does not exist"}.items():
+        with pytest.raises(UsageError, match=f"mask=.*{message}"):
+            find(photo, tmp_path / name)
+    whole = saved(tmp_path, np.random.default_rng(0).random((50, 60)) < 0.5).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match=r"mask=.*cut\.png"):
+        find(photo, tmp_path / "cut.png")
+    with pytest.raises(UsageError, match="above max_megapixels"):
+        find(photo, saved(tmp_path, HOLE), max_megapixels=0.001)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hole": "grey"}, "hole=grey"),
+        ({"hole_color": "pink"}, "hole_color=pink"),
+        ({"dilate": -1}, "dilate=-1"),
+        ({"max_megapixels": 0.0}, "max_megapixels=0"),
+        ({"max_megapixels": float("nan")}, "max_megapixels=nan"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(UsageError, match=message):
+        HoleOptions(**options)
+
+
+def test_the_photo_is_named_as_it_was_typed(photo):
+    with pytest.raises(UsageError, match=str(Path(photo.path))):
+        find(photo)

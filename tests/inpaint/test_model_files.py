@@ -1,0 +1,210 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inpaint.fakes import hostile_files, square, tiny_onnx
+from wssl_pl.errors import UsageError
+from wssl_pl.inpaint import Inpainter, backends
+from wssl_pl.inpaint.backends import ModelInfo
+from wssl_pl.inpaint.weights import read_safetensors, read_weights, write_safetensors
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "safetensors", "folder"])
+def test_every_kind_of_file_gives_the_same_model(model_files, tiny_module, kind):
+    inpainter = Inpainter.from_checkpoint(str(model_files[kind]), device="cpu")
+    for key, value in tiny_module.state_dict().items():
+        assert torch.equal(inpainter.backend.module.state_dict()[key], value)
+    assert inpainter.info.side == 64
+    assert inpainter.info.width == 2
+    assert inpainter.info.training["hole_ratio"] == [0.3, 0.5]
+    assert inpainter.info.hyper_parameters == dict(tiny_module.hparams)
+    assert "images" not in inpainter.info.training
+    assert inpainter.device == "cpu"
+    assert not inpainter.backend.module.training
+
+
+def test_half_precision_takes_half_the_space_and_computes_in_float32(model_files, tmp_path):
+    state, info = read_weights(model_files["ckpt"])
+    write_safetensors(state, info, tmp_path / "half.safetensors", half=True)
+    size = model_files["safetensors"].stat().st_size
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * size
+    half = Inpainter.from_checkpoint(tmp_path / "half.safetensors", "cpu")
+    assert {value.dtype for value in half.backend.module.state_dict().values()} == {torch.float32}
+    picture, hole = np.full((50, 50, 3), 100, np.uint8), square(50, 50, 10, 10, 20)
+    whole = Inpainter.from_checkpoint(model_files["ckpt"], "cpu")(picture, hole)
+    assert np.abs(half(picture, hole).astype(int) - whole).max() <= 1
+
+
+def test_the_shipped_model_is_used_and_named_where_no_other_is_given(model_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "SHIPPED", tmp_path / "wssl-w16.safetensors")
+    monkeypatch.setattr("wssl_pl.inpaint.weights.SHIPPED", tmp_path / "wssl-w16.safetensors")
+    with pytest.raises(UsageError, match="no model is shipped"):
+        Inpainter.from_checkpoint()
+    shutil.copy(model_files["safetensors"], tmp_path / "wssl-w16.safetensors")
+    assert Inpainter.from_checkpoint().info.name == "the shipped model wssl-w16.safetensors"
+
+
+def test_settings_that_a_later_version_adds_are_passed_on(model_files, tmp_path):
+    state, info = read_weights(model_files["ckpt"])
+    later = ModelInfo("", info.hyper_parameters | {"from_the_future": 1}, info.training)
+    write_safetensors(state, later, tmp_path / "later.safetensors")
+    with pytest.raises(UsageError, match="from_the_future"):
+        Inpainter.from_checkpoint(tmp_path / "later.safetensors", "cpu")
+
+
+def test_nothing_of_a_hostile_file_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = hostile_files(tmp_path / "hostile")
+    assert len(files) == 7
+    for path in files:
+        with pytest.raises(UsageError) as refused:
+            Inpainter.from_checkpoint(path, "cpu")
+        assert str(path) in str(refused.value)
+        assert "\n" not in str(refused.value)
+    assert not Path("was_run").exists()
+
+
+def test_settings_that_ask_for_all_memory_are_refused_before_it_is_taken(model_files, tmp_path):
+    state, info = read_weights(model_files["ckpt"])
+    vast = ModelInfo("", info.hyper_parameters | {"width": 100_000}, info.training)
+    write_safetensors(state, vast, tmp_path / "vast.safetensors")
+    with pytest.raises(UsageError, match="other shapes"):
+        Inpainter.from_checkpoint(tmp_path / "vast.safetensors", "cpu")
+
+
+@pytest.mark.parametrize("width", ["16", -3, None, [1]])
+def test_settings_that_make_no_network_are_refused(model_files, tmp_path, width):
+    state, info = read_weights(model_files["ckpt"])
+    write_safetensors(state, ModelInfo("", info.hyper_parameters | {"width": width}), tmp_path / "bad.safetensors")
+    with pytest.raises(UsageError):
+        Inpainter.from_checkpoint(tmp_path / "bad.safetensors", "cpu")
+
+
+def test_files_that_are_no_models_of_ours(model_files, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.onnx").write_text("no protobuf")
+    (tmp_path / "empty.safetensors").touch()
+    whole = model_files["safetensors"].read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-10])
+    torch.save({"stage": "pretext", "state_dict": {}, "hyper_parameters": {}}, tmp_path / "pretext.ckpt")
+    torch.save({"stage": "downstream", "state_dict": {"a": 1}}, tmp_path / "odd.ckpt")
+    (tmp_path / "folder").mkdir()
+    for name, message in {
+        "other.safetensors": "does not tell its network",
+        "text.onnx": "is not an ONNX model",
+        "empty.safetensors": "not a safetensors file",
+        "cut.safetensors": "cut short",
+        "pretext.ckpt": "is a pretext checkpoint",
+        "odd.ckpt": "other things than tensors",
+        "folder": "without model.safetensors",
+        "nowhere.ckpt": "does not exist",
+    }.items():
+        with pytest.raises(UsageError) as refused:
+            Inpainter.from_checkpoint(tmp_path / name, "cpu")
+        assert message in str(refused.value)
+
+
+def test_a_folder_whose_configuration_is_damaged(model_files, tmp_path):
+    folder = shutil.copytree(model_files["folder"], tmp_path / "exported")
+    for text in ("{", "[]", json.dumps({"stage": "pretext"})):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(UsageError, match=r"config\.json"):
+            Inpainter.from_checkpoint(folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "no CUDA device"), ("cuda:7", "CUDA device"), ("gpu", "no CUDA device"), ("mps", "no MPS device"),
+     ("tpu", "not one of auto"), ("cpu:1", "not one of auto"), ("cuda:x", "not one of auto")],
+)  # fmt: skip
+def test_a_device_that_is_not_there(model_files, tmp_path, device, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=message):
+        Inpainter.from_checkpoint(model_files["safetensors"], device)
+    with pytest.raises(UsageError, match="MPS|mps" if device == "mps" else "no CUDA provider|not one of auto"):
+        Inpainter.from_checkpoint(tiny_onnx(tmp_path / "tiny.onnx"), device)
+
+
+def test_threads_out_of_range(model_files):
+    with pytest.raises(UsageError, match="threads=0"):
+        Inpainter.from_checkpoint(model_files["safetensors"], threads=0)
+
+
+def test_an_interrupted_write_leaves_nothing(model_files, tmp_path, monkeypatch):
+    state, info = read_weights(model_files["ckpt"])
+    target = tmp_path / "model.safetensors"
+    target.write_text("old")
+    monkeypatch.setattr(
+        Path, "write_bytes", lambda self, content: self.touch() or (_ for _ in ()).throw(OSError("full"))
+    )
+    with pytest.raises(OSError, match="full"):
+        write_safetensors(state, info, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert target.read_text() == "old"
+
+
+def test_safetensors_tell_their_network_in_their_metadata(model_files):
+    _, metadata = read_safetensors(model_files["safetensors"])
+    assert json.loads(metadata["hyper_parameters"])["width"] == 2
+    assert json.loads(metadata["hyper_parameters"])["norm"] == "none"
+    assert json.loads(metadata["hyper_parameters"])["loss"] == "wssl"
+    assert json.loads(metadata["training"])["image_size"] == 64
+
+
+def test_an_onnx_file_of_somebody_else(tmp_path):
+    import onnx
+
+    tiny_onnx(tmp_path / "tiny.onnx")
+    model = onnx.load(tmp_path / "tiny.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(UsageError, match="lacks the metadata"):
+        Inpainter.from_checkpoint(tmp_path / "bare.onnx", "cpu")
+    model.graph.input[0].name = "x"
+    model.graph.node[0].input[0] = "x"
+    onnx.save(model, tmp_path / "named.onnx")
+    with pytest.raises(UsageError, match="its inputs are x, mask"):
+        Inpainter.from_checkpoint(tmp_path / "named.onnx", "cpu")
+
+
+NO_TORCH = """
+import sys
+import numpy as np
+from wssl_pl.cli import main
+from wssl_pl.inpaint import Inpainter
+
+picture, mask = np.full((300, 200, 3), 128, np.uint8), np.zeros((300, 200), bool)
+mask[10:250, 20:180] = True
+picture[mask] = 0
+filled = Inpainter.from_checkpoint("tiny.onnx")(picture, mask)
+assert abs(int(filled[12, 30, 0]) - 128) <= 1, filled[12, 30]
+main(["inpaint", "photo.png", "mask.png", "-o", "filled.png", "ckpt=tiny.onnx"])
+main(["inpaint", "photos", "mask.png", "-o", "filled", "ckpt=tiny.onnx"])
+assert "torch" not in sys.modules
+print("done without")
+"""
+
+
+def test_an_onnx_file_needs_no_pytorch(tmp_path):
+    from PIL import Image
+
+    tiny_onnx(tmp_path / "tiny.onnx")
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.png", "photos/a.png"):
+        Image.new("RGB", (60, 50)).save(tmp_path / name)
+    Image.fromarray(square(50, 60, 5, 5, 9)).save(tmp_path / "mask.png")
+    done = subprocess.run(
+        [sys.executable, "-c", NO_TORCH], cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "done without" in done.stdout

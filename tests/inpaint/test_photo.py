@@ -1,0 +1,243 @@
+import io
+import struct
+import zlib
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from tests.inpaint.fakes import plane
+from wssl_pl.errors import UsageError
+from wssl_pl.inpaint import exif, png
+from wssl_pl.inpaint.photo import check_size, read_photo, write_photo
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def exif_block(turn=None, thumbnail=None):
+    """An EXIF block as a camera writes it, thumbnail included, little-endian."""
+    entries = [(0x010F, 2, 4, b"cam\0")] + ([(0x0112, 3, 1, struct.pack("<HH", turn, 0))] if turn else [])
+    body = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    second = 8 + len(body) + 4
+    head = b"II*\0" + struct.pack("<I", 8) + body
+    if thumbnail is None:
+        return exif.PREFIX + head + struct.pack("<I", 0)
+    at = second + 2 + 2 * 12 + 4
+    link = struct.pack("<HHHIIHHII", 2, 0x0201, 4, 1, at, 0x0202, 4, 1, len(thumbnail))
+    return exif.PREFIX + head + struct.pack("<I", second) + link + struct.pack("<I", 0) + thumbnail
+
+
+def modes():
+    rng = np.random.default_rng(0)
+    for bits in (np.uint8, np.uint16):
+        for channels in (1, 3, 4):
+            yield rng.integers(0, np.iinfo(bits).max, (30, 41, channels), bits)
+
+
+@pytest.mark.parametrize("pixels", list(modes()), ids=lambda p: f"{p.dtype}-{p.shape[-1]}")
+def test_png_of_8_and_16_bit_comes_back_bit_by_bit(pixels, tmp_path):
+    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[-1]]
+    cv2.imwrite(str(tmp_path / "photo.png"), pixels[..., order])
+    photo = read_photo(tmp_path / "photo.png")
+    colours = min(3, pixels.shape[-1])
+    assert np.array_equal(photo.pixels, pixels[..., :colours])
+    assert (photo.alpha is not None) == (pixels.shape[-1] == 4)
+    write_photo(photo, tmp_path / "again.png")
+    again = cv2.imread(str(tmp_path / "again.png"), cv2.IMREAD_UNCHANGED)
+    assert again.dtype == pixels.dtype
+    assert np.array_equal(again.reshape(pixels.shape), pixels[..., order])
+
+
+def test_grey_with_transparency(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 2), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    photo = read_photo(tmp_path / "photo.png")
+    write_photo(photo, tmp_path / "again.png")
+    with Image.open(tmp_path / "again.png") as again:
+        assert again.mode == "LA"
+        assert np.array_equal(np.asarray(again), pixels)
+    wide = pixels.astype(np.uint16) * 257
+    sixteen = replace(photo, pixels=wide[..., :1], alpha=wide[..., 1])
+    write_photo(sixteen, tmp_path / "wide.png")
+    again = cv2.imread(str(tmp_path / "wide.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(again[..., 0], wide[..., 0])
+    assert np.array_equal(again[..., 3], wide[..., 1])
+
+
+@pytest.mark.parametrize("transparency", [None, 3])
+def test_palette_pictures_keep_their_colours(tmp_path, transparency):
+    picture = Image.fromarray(plane(30, 40)).quantize(8)
+    picture.save(tmp_path / "photo.png", **({} if transparency is None else {"transparency": transparency}))
+    photo = read_photo(tmp_path / "photo.png")
+    write_photo(photo, tmp_path / "again.png")
+    with Image.open(tmp_path / "photo.png") as before, Image.open(tmp_path / "again.png") as after:
+        assert after.mode == ("RGB" if transparency is None else "RGBA")
+        assert np.array_equal(np.asarray(before.convert("RGBA")), np.asarray(after.convert("RGBA")))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_the_orientation_is_kept_and_the_picture_looks_the_same(tmp_path, turn, suffix):
+    source, target = tmp_path / f"photo.{suffix}", tmp_path / f"again.{suffix}"
+    pixels = plane(24, 36)
+    keep = {"quality": 95} if suffix == "jpg" else {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(pixels).save(source, exif=exif_block(turn), **keep)
+    photo = read_photo(source)
+    with Image.open(source) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(photo.pixels, shown)
+    assert check_size(source, "photo", 1) == shown.shape[:2]
+    for path in (target, tmp_path / "again_too.png"):
+        write_photo(photo, path)
+        with Image.open(path) as image:
+            assert image.getexif()[exif.ORIENTATION] == turn
+            assert image.size == (36, 24), "stored as before"
+            difference = np.abs(np.asarray(ImageOps.exif_transpose(image)).astype(int) - shown)
+        assert difference.max() <= (8 if path.suffix == ".jpg" else 0)
+
+
+def test_turning_and_turning_back():
+    pixels = np.arange(24).reshape(2, 4, 3)
+    for turn in range(1, 9):
+        assert np.array_equal(exif.as_stored(exif.upright(pixels, turn), turn), pixels)
+
+
+@pytest.mark.parametrize("source", ["photo.png", "photo.jpg", "photo.webp"])
+@pytest.mark.parametrize("target", ["again.png", "again.jpg", "again.webp"])
+def test_the_colour_profile_is_kept(tmp_path, source, target):
+    Image.fromarray(plane(24, 36)).save(tmp_path / source, icc_profile=PROFILE)
+    write_photo(read_photo(tmp_path / source), tmp_path / target)
+    with Image.open(tmp_path / target) as image:
+        assert image.info["icc_profile"] == PROFILE
+
+
+def test_what_a_png_says_of_its_colours_is_kept_and_its_texts_are_not(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(plane(24, 36)).save(buffer, "PNG")
+    said = [(b"gAMA", struct.pack(">I", 100000)), (b"cHRM", bytes(32)), (b"pHYs", struct.pack(">IIB", 5, 5, 1))]
+    content = png.with_chunks(buffer.getvalue(), [*said, (b"tEXt", b"Comment\0secret")])
+    (tmp_path / "photo.png").write_bytes(content)
+    write_photo(read_photo(tmp_path / "photo.png"), tmp_path / "again.png")
+    chunks = list(png.chunks((tmp_path / "again.png").read_bytes()))
+    assert [chunk for chunk in chunks if chunk[0] in (b"gAMA", b"cHRM", b"pHYs", b"tEXt")] == said
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_the_thumbnail_that_still_shows_what_was_removed_goes(tmp_path, suffix):
+    thumbnail = b"\xff\xd8 the old picture \xff\xd9"
+    Image.fromarray(plane(24, 36)).save(tmp_path / f"photo.{suffix}", exif=exif_block(6, thumbnail))
+    assert thumbnail in (tmp_path / f"photo.{suffix}").read_bytes()
+    write_photo(read_photo(tmp_path / f"photo.{suffix}"), tmp_path / f"again.{suffix}")
+    content = (tmp_path / f"again.{suffix}").read_bytes()
+    assert b"the old picture" not in content
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.getexif()[0x010F] == "cam"
+        assert image.getexif()[exif.ORIENTATION] == 6
+
+
+@pytest.mark.parametrize(
+    "block", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"x" * 40]
+)
+def test_a_damaged_exif_block_says_nothing_and_harms_nothing(block):
+    assert exif.orientation(block) == 1
+    assert exif.without_thumbnail(block).startswith(exif.PREFIX)
+
+
+def test_cmyk_becomes_rgb_and_loses_its_profile(tmp_path):
+    Image.fromarray(plane(24, 36)).convert("CMYK").save(
+        tmp_path / "photo.jpg", icc_profile=b"\0" * 16 + b"CMYK" + bytes(200)
+    )
+    photo = read_photo(tmp_path / "photo.jpg")
+    assert photo.pixels.shape == (24, 36, 3)
+    assert photo.profile is None
+
+
+def test_webp_keeps_every_pixel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    write_photo(read_photo(tmp_path / "photo.png"), tmp_path / "again.webp")
+    with Image.open(tmp_path / "again.webp") as again:
+        assert np.array_equal(np.asarray(again), pixels)
+
+
+def test_what_a_format_cannot_hold(tmp_path):
+    cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((9, 9, 3), np.uint16))
+    for suffix in ("jpg", "webp"):
+        with pytest.raises(UsageError, match="the photo has 16"):
+            write_photo(read_photo(tmp_path / "wide.png"), tmp_path / f"again.{suffix}")
+    Image.new("RGBA", (9, 9), (1, 2, 3, 100)).save(tmp_path / "glass.png")
+    with pytest.raises(UsageError, match="no transparency"):
+        write_photo(read_photo(tmp_path / "glass.png"), tmp_path / "again.jpg")
+    Image.new("RGBA", (9, 9), (1, 2, 3, 255)).save(tmp_path / "solid.png")
+    write_photo(read_photo(tmp_path / "solid.png"), tmp_path / "again.jpg")
+    with pytest.raises(UsageError, match="must end in"):
+        write_photo(read_photo(tmp_path / "solid.png"), tmp_path / "again.tiff")
+    assert sorted(path.name for path in tmp_path.glob("again*")) == ["again.jpg"]
+
+
+def bomb(path, side=60000):
+    """A PNG of a few kB that unpacks to gigabytes."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = [png.SIGNATURE]
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(10_000_000))), (b"IEND", b"")):
+        parts += [struct.pack(">I4s", len(data), name), data, struct.pack(">I", zlib.crc32(name + data))]
+    path.write_bytes(b"".join(parts))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [11000, 60000])
+def test_a_bomb_is_refused_by_its_header(tmp_path, side):
+    bomb(tmp_path / "bomb.png", side)
+    with pytest.raises(UsageError, match=r"too large|max_megapixels=100"):
+        read_photo(tmp_path / "bomb.png")
+
+
+def test_the_largest_size_is_a_setting(tmp_path):
+    Image.new("RGB", (200, 100)).save(tmp_path / "photo.png")
+    read_photo(tmp_path / "photo.png", megapixels=0.02)
+    with pytest.raises(UsageError, match=r"200 x 100 pixels.* above max_megapixels=0\.019"):
+        read_photo(tmp_path / "photo.png", megapixels=0.019)
+
+
+@pytest.mark.parametrize("bits", [np.uint8, np.uint16])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_damaged_files(tmp_path, bits, damage):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(bits).max, (40, 40, 3), bits)
+    content = bytearray(cv2.imencode(".png", pixels)[1].tobytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 255
+    (tmp_path / "photo.png").write_bytes(content)
+    with pytest.raises(UsageError, match=r"photo\.png"):
+        read_photo(tmp_path / "photo.png")
+
+
+def test_a_jpeg_that_is_cut_short(tmp_path):
+    Image.fromarray(plane(100, 100)).save(tmp_path / "photo.jpg")
+    content = (tmp_path / "photo.jpg").read_bytes()
+    (tmp_path / "photo.jpg").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_photo(tmp_path / "photo.jpg")
+
+
+def test_what_is_no_photo(tmp_path):
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty.jpg").touch()
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    frames[0].save(tmp_path / "picture.gif")
+    for name, message in {
+        "text.png": "not a JPEG, PNG or WebP",
+        "empty.jpg": "not a JPEG, PNG or WebP",
+        "picture.gif": "not a JPEG, PNG or WebP",
+        "moving.png": "an animation",
+        "moving.webp": "an animation",
+        "nowhere.png": "does not exist",
+        ".": "is a folder",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            read_photo(tmp_path / name)
