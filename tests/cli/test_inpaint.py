@@ -297,6 +297,8 @@ def test_ctrl_c_in_a_folder(folders):
     process = subprocess.Popen(
         [sys.executable, "-m", "wssl_pl", "inpaint", "photos", "masks", "-o", "filled", "ckpt=model.onnx"],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Tests that run in the background ignore Ctrl-C, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(Path("filled").rglob("*.*")) and time.monotonic() < deadline:

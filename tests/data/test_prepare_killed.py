@@ -59,22 +59,25 @@ def test_killed_ten_times_it_is_byte_identical_to_one_made_in_peace(images: Path
     process = start(images, tmp_path / "peace")
     assert process.wait() == 0
     length = time.monotonic() - begun
-    moments, kills, kept = random.Random(0), 0, 0
-    while kills < 10 and time.monotonic() < begun + 240:
+    moments, kills = random.Random(0), 0
+    journal = tmp_path / "out" / ".prepare" / "journal"
+    while kills < 10 and time.monotonic() < begun + 400:
         process = start(images, tmp_path / "out")
-        time.sleep(moments.uniform(0.2, 1.0) * length)
+        if kills == 0:
+            # The first one comes in mid-work, when something is noted that the next one has to go on from.
+            while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
+                time.sleep(0.01)
+        else:
+            time.sleep(moments.uniform(0.2, 1.0) * length)
         process.kill()
         if process.wait() != 0:
             kills += 1
-            journal = tmp_path / "out" / ".prepare" / "journal"
-            kept += journal.is_file() and journal.stat().st_size > 0
         else:
             # It was faster than the kill, as it is where less is left to do or the machine is less busy than it was:
             # kill sooner, and begin from nothing again.
             length *= 0.8
             shutil.rmtree(tmp_path / "out")
     assert kills == 10
-    assert kept >= 1, "no kill came in the middle of the work"
     deadline = time.monotonic() + 20
     while not session_is_empty(process.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
