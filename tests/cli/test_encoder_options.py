@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 
+from tests.cli.checkpoints import same, weights
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, read_checkpoint
 from wssl_pl.modules.base import cosine
@@ -14,14 +15,6 @@ ALL = [
     "stage=downstream", "freeze_layers=16", "--model.unfreeze_epoch=1", "--model.encoder_lr=0.0005",
     "--model.lr=0.001", "--model.lr_schedule=cosine", "--model.consistency=0.1", "--model.mask_channel",
 ]  # fmt: skip
-
-
-def weights(path):
-    return torch.load(path, weights_only=True)["state_dict"]
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.slow
