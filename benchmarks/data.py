@@ -31,6 +31,7 @@ from wssl_pl.data.masks import scan_masks
 from wssl_pl.data.prepare import prepare
 
 SIDE, SIZE, CROP, BATCH = 1024, 256, 224, 64
+NOISE = ((6, 60), (40, 20), (256, 2))  # cells per side, strength
 BARS = {
     "crops from the cache / decoding with Pillow": (20.0, "at least"),
     "memcpy of the same bytes / read from the cache": (2.0, "at most"),
@@ -45,12 +46,13 @@ def draw_images(folder: Path, numbers: Sequence[int]) -> None:
     """1024-px JPEGs of about 120 kB, like those of CelebA-HQ: coarse and fine noise, one picture per number."""
     for number in numbers:
         rng = np.random.Generator(np.random.PCG64(number))
-        picture = np.full((SIDE, SIDE, 3), 128.0, np.float32)
-        for cells, strength in ((6, 60), (40, 20), (256, 2)):
+        picture = np.full((SIDE // 4, SIDE // 4, 3), 128.0, np.float32)
+        for cells, strength in NOISE:
             noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), np.uint8))
-            fine = np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BICUBIC), np.float32)
+            fine = np.asarray(noise.resize((SIDE // 4, SIDE // 4), Image.Resampling.BICUBIC), np.float32)
             picture += (fine - 128) * (strength / 64)
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
+        drawn = Image.fromarray(picture.clip(0, 255).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        drawn.save(folder / f"{number}.jpg", quality=90)
 
 
 def pillow(path: Path) -> np.ndarray:
