@@ -89,24 +89,75 @@ def verdict_lines() -> list[str]:
     return [" ".join(said), ""]
 
 
-def speed_lines() -> list[str]:
-    """Ratios within one run, from `train_step.py` and `ssim.py`."""
-    steps, ssim = load("train_step.json"), load("ssim.json")
+def photo_line() -> str:
+    """The shipped model beside classical methods, from `inpaint.py`; says so if one of these wins."""
+    found = load("inpaint.json")
+    pairs, small, large = found["pairs"], found["small"]["seconds"]["ONNX"], found["memory"]["PyTorch"]
+    methods = {name: (figures["PSNR"], 1e3 * figures["seconds"]) for name, figures in pairs["methods"].items()}
+    (ours, milliseconds), (_, onnx) = methods["Inpainter, PyTorch"], methods["Inpainter, ONNX"]
+    others = {"biharmonic": methods["biharmonic"], "OpenCV's Telea": methods["telea"]}
+    beside = " and ".join(f"{name} {psnr:.2f} dB ({spent:.0f} ms)" for name, (psnr, spent) in others.items())
+    better = [name for name, (psnr, _) in others.items() if psnr > ours]
+    faster = [name for name, (_, spent) in others.items() if spent < min(milliseconds, onnx)]
+    return (
+        f"- **Photos.** On {pairs['count']} of the test pairs the shipped model reaches {ours:.2f} dB (composite; "
+        f"{milliseconds:.0f} ms a picture of {pairs['size']} px, {onnx:.0f} ms through ONNX), {beside}. "
+        + (f"**Better than the model: {' and '.join(better)}.** " if better else "Neither is better; ")
+        + (f"faster: {' and '.join(faster)}. " if faster else "neither is faster. ")
+        + f"512 x 512 through ONNX takes {small['median']:.2f} s, {large['megapixels']:.0f} megapixels at width 32 "
+        f"take {large['GB']:.1f} GB ([table](benchmarks/results/inpaint.md))."
+    )
+
+
+def training_line() -> str:
+    """Ratios of the loop within one run, from `train_step.py`, and what the CPU's choices gain, from `cpu.py`."""
+    steps, cpu = load("train_step.json"), load("cpu.json")
     settings, machine = steps["settings"], steps["machine"]
     said = [
         f"{stage} {steps[stage]['loop/bare']:.2f} of the bare network step and {steps[stage]['loop/step']:.2f} of the "
         "step with tasks and loss"
         for stage in ("pretext", "downstream")
     ]
+    chosen = f"{cpu['chosen']['precision']}, {cpu['chosen']['threads']} threads"
+    gains = " and ".join(f"{cpu[stage][chosen]['ratio']:.1f} times ({stage})" for stage in ("pretext", "downstream"))
+    return (
+        f"- **Training loop** from image files, width {settings['width']}, {settings['size']} px, "
+        f"{machine['precision']}, {machine['threads']} CPU threads: {'; '.join(said)}. What a CPU chooses by itself "
+        f"({chosen}) is {gains} as fast as float32 on one thread."
+    )
+
+
+def ssim_line() -> str:
+    """Our SSIM against Kornia's, from `ssim.py` and `cpu.py`."""
+    ssim, step = load("ssim.json"), load("cpu.json")["means"]["gain over: SSIM of Kornia"]
     plain, inside = (ssim[layout]["ratio"] for layout in ("contiguous", "channels_last"))
-    return [
-        f"Speed of the whole training loop from image files, width {settings['width']}, {settings['size']} px, "
-        f"{machine['precision']}, {ssim['machine']['threads']} CPU threads: {'; '.join(said)}. SSIM as a loss, forward "
-        f"and backward, with the values and gradients of Kornia's: {plain['median']:.1f} times as fast "
-        f"({plain['min']:.1f} to {plain['max']:.1f} over the rounds); on channels_last images, which are what the "
-        f"training step has, {inside['median']:.1f} times ({inside['min']:.1f} to {inside['max']:.1f}).",
-        "",
-    ]
+    return (
+        "- **SSIM as a loss**, forward and backward, with the values and gradients of Kornia's: "
+        f"{plain['median']:.1f} times as fast ({plain['min']:.1f} to {plain['max']:.1f} over the rounds); on "
+        f"channels_last images, which are what the training step has, {inside['median']:.1f} times "
+        f"({inside['min']:.1f} to {inside['max']:.1f}), because Kornia's is faster there itself; the downstream step "
+        f"is {step:.2f} times as fast with it."
+    )
+
+
+def data_line() -> str:
+    """What the cache is worth, from `data.py`."""
+    data = load("data.json")
+    prepare, crops, training, masks = (
+        data["ratios"][name]
+        for name in (
+            "prepare / Pillow loop on the same cores",
+            "crops from the cache / decoding with Pillow",
+            "training from the cache / from memory",
+            "masks measured per core and second",
+        )
+    )
+    return (
+        f"- **Data**, {data['images']['count']:,} JPEGs of {data['images']['side']} px: `prepare` is {prepare:.1f} "
+        "times as fast as a loop of Pillow's open, convert and resize on the same cores; crops from its cache come "
+        f"{crops:.0f} times as fast as by decoding; training from it runs at {training:.2f} of training from memory; "
+        f"{masks:.0f} masks are measured per core and second ([table](benchmarks/results/data.md))."
+    )
 
 
 def section() -> str:
@@ -122,7 +173,13 @@ def section() -> str:
         *pretext_lines(),
         *table_lines(),
         *verdict_lines(),
-        *speed_lines(),
+        "Speed is compared within one run, in turn:",
+        "",
+        photo_line(),
+        training_line(),
+        ssim_line(),
+        data_line(),
+        "",
         "![Validation curves of both runs](benchmarks/results/mini_curves.png)",
         "",
         f"Measured on {machine['cores']} CPU cores that did other work too (read the minutes to a factor of a few), "
