@@ -13,7 +13,7 @@ import yaml
 
 from tests.study.conftest import TINY
 from wssl_pl.cli import main
-from wssl_pl.cli.study import check_runs
+from wssl_pl.cli.study import check_runs, only_arms
 from wssl_pl.study.definition import read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import make_plan
@@ -75,6 +75,14 @@ def test_dry_run_prints_a_line_for_each_run_and_writes_nothing(declare, capsys, 
     assert {line.split(" seed=")[1][0] for line in lines} == {"0", "1"}
     assert "8 runs" in printed.err
     assert not (tmp_path / "out").exists()
+
+
+def test_chosen_arms_keep_the_names_of_the_others():
+    study = read_study(["controls"])
+    chosen = only_arms(study, ["scratch", "frozen"])
+    assert list(chosen.arms) == ["scratch", "frozen"]
+    assert chosen.left_out["random_frozen"] == "random encoder, frozen"
+    assert chosen.left_out.keys() | chosen.arms.keys() == study.arms.keys()
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,15 @@ def test_what_the_report_holds(tmp_path):
     assert "/home/someone" not in text + page + json.dumps(numbers)
 
 
+def test_arms_that_were_not_asked_for_are_named(tmp_path):
+    folder = small(tmp_path)
+    begun = json.loads((folder / "study.json").read_text())
+    begun["study"]["left_out"] = {"other": "another way"}
+    (folder / "study.json").write_text(json.dumps(begun))
+    text = (write_report(folder) / "report.md").read_text()
+    assert text.index("left out of this study") < text.index("another way")
+
+
 def test_markdown_shows_pictures_that_are_there(tmp_path):
     arms = doubles()
     folder = write_study(tmp_path / "study", arms, [], plots=["figure2", "figure4"])

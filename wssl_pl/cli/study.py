@@ -162,7 +162,8 @@ def only_arms(study: Study, names: Sequence[str]) -> Study:
         kept = [name for name in names if name in section.arms]
         if kept:
             sections.append(replace(section, arms=kept, claims=claims))
-    return replace(study, arms={name: study.arms[name] for name in names}, sections=sections)
+    left_out = {name: arm.label for name, arm in study.arms.items() if name not in names}
+    return replace(study, arms={name: study.arms[name] for name in names}, sections=sections, left_out=left_out)
 
 
 class _ParseOnly(WSSLCLI):

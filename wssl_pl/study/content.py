@@ -209,6 +209,8 @@ def not_run(summary: Summary) -> list[Block]:
         rows += [[arm["label"], ", ".join(its), *why] for why, its in seeds.items()]
     blocks: list[Block] = [Heading("What did not run")]
     blocks.append(Grid(rows, words=(0, 1, 2, 3)) if len(rows) > 1 else Text("Every arm was measured with every seed."))
+    if left_out := summary["declared"].get("left_out"):
+        blocks += [Text("Declared, and left out of this study:"), Items(list(left_out.values()))]
     failed = [run for run in summary["failed"] if run["stage"] == "pretext" or run["trial"]]
     if failed:
         lines = [

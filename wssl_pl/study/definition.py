@@ -94,7 +94,10 @@ class Tuning:
 
 @dataclass
 class Study:
-    """A declared study: arms x seeds, with what all runs share."""
+    """A declared study: arms x seeds, with what all runs share.
+
+    `left_out` holds the labels, by name, of arms that are declared too and were not asked for.
+    """
 
     name: str
     sections: list[Section]
@@ -104,6 +107,7 @@ class Study:
     validations: int
     options: dict[str, Options]
     tune: Tuning | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """In plain types, for `study.json`."""
