@@ -54,7 +54,9 @@ def page(summaries: Sequence[dict[str, Any]], title: str) -> list[Block]:
     """The page: what every study says, how to read it, and then all tables and figures."""
     blocks: list[Block] = [Heading(title, 1)]
     for summary in summaries:
-        blocks += named(summary, [*content.verdicts(summary), Text("The study:"), *content.facts(summary)])
+        blocks += named(
+            summary, [*content.order(summary), *content.verdicts(summary), Text("The study:"), *content.facts(summary)]
+        )
     blocks += content.how_to_read(summaries[0])
     for summary in summaries:
         parts = [content.section_tables, content.curves, content.not_run, content.search]

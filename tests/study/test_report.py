@@ -13,7 +13,7 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import UsageError
 from wssl_pl.evaluation.pairs import write_pairs
 from wssl_pl.modules import InpaintModule
-from wssl_pl.study import faces
+from wssl_pl.study import content, faces
 from wssl_pl.study.definition import Claim, Section, Tuning
 from wssl_pl.study.report import write_report
 from wssl_pl.study.results import read_results
@@ -58,9 +58,20 @@ def test_what_the_report_holds(tmp_path):
         assert "4.30 standard errors" in shown
         assert "0.25" in shown
         assert "cannot be compared" in shown
+        assert "Best of what was measured: good" in shown
     assert text.index("**supported**") < text.index("## Tables and figures") < text.index("## Validation curves")
     assert "<strong style='color:#1a7f37'>supported</strong>" in page
     assert "/home/someone" not in text + page + json.dumps(numbers)
+
+
+def test_a_head_near_chance_is_marked_and_an_arm_without_a_seed_has_no_row(tmp_path):
+    summary = json.loads((write_report(small(tmp_path)) / "report.json").read_text())
+    summary["arms"]["good"]["accuracy"]["rotation"] = 0.27
+    summary["arms"]["plain"]["seeds"] = []
+    rows = content.arm_table(summary, ["good", "plain"]).cells
+    assert [row[0] for row in rows] == ["arm", "good"]
+    assert "rotation 0.27 (**near chance**)" in rows[1]
+    assert content.order(summary) == []
 
 
 def test_arms_that_were_not_asked_for_are_named(tmp_path):

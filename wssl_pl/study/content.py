@@ -16,6 +16,8 @@ OTHER_DATA = (
     "not say how it measured: absolute values cannot be compared with them, at most the order of the rows. A pretext "
     "run that arms share counts in full for each."
 )
+BEST_BY = "psnr_composite"
+NEAR_CHANCE = 0.3  # for four levels, where guessing gives 0.25
 FIGURE_COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr")
 
 
@@ -43,6 +45,30 @@ def facts(summary: Summary) -> list[Block]:
     for machine in summary["machines"]:
         lines.append(f"Measured on {machine['device']}, {machine['cores']} cores, torch {machine['torch']}")
     return [Items(lines)]
+
+
+def order(summary: Summary) -> list[Block]:
+    """Which arm came out best, how far the others are behind it, and what each cost; nothing of unconverged ones."""
+    found = [
+        (arm["figures"][BEST_BY]["mean"], arm)
+        for arm in summary["arms"].values()
+        if arm["seeds"] and arm["convergence"]["state"] != "not converged"
+    ]
+    ranked = sorted(((mean, arm) for mean, arm in found if mean is not None), key=lambda pair: pair[0], reverse=True)
+    if len(ranked) < 2:
+        return []
+    best, first = ranked[0]
+    rest = [f"{arm['label']}: {signed(mean - best, BEST_BY)} dB ({_cost(arm)})" for mean, arm in ranked[1:]]
+    unit = LABELS[BEST_BY]
+    return [
+        Text(f"**Best of what was measured: {first['label']}**, {unit} {best:.2f} dB ({_cost(first)}). The others:"),
+        Items(rest),
+        Text("Means over seeds; what can be told from chance is in the verdicts."),
+    ]
+
+
+def _cost(arm: Mapping[str, Any]) -> str:
+    return f"{_stages(arm['steps'], ',.0f')} steps, {_stages(arm['minutes'], ',.1f')} min"
 
 
 def verdicts(summary: Summary) -> list[Block]:
@@ -135,19 +161,24 @@ def _about_schedule(summary: Summary) -> str:
 
 
 def arm_table(summary: Summary, names: Sequence[str]) -> Grid:
-    """One row per arm, as in the paper's tables, the paper's figures at its end."""
+    """One row per measured arm, as in the paper's tables, the paper's figures at its end."""
     header = ["arm", *[LABELS[figure] for figure in FIGURE_COLUMNS]]
     header += ["seeds", "paper SSIM", "paper PSNR", "steps", "minutes", "pretext accuracy", "converged"]
     rows = [header]
-    for name in names:
+    measured = [name for name in names if summary["arms"][name]["seeds"]]
+    for name in measured or names:
         arm = summary["arms"][name]
         row = [arm["label"], *[mean_and_spread(arm["figures"][figure], figure) for figure in FIGURE_COLUMNS]]
         row += [f"{len(arm['seeds'])} of {len(summary['seeds'])}"]
         row += [f"{arm['paper'][key]:.{digits}f}" if key in arm["paper"] else "-" for key, digits in PAPER]
         row += [_stages(arm["steps"], ",.0f"), _stages(arm["minutes"], ",.1f")]
-        row += [", ".join(f"{task} {value:.2f}" for task, value in arm["accuracy"].items()) or "-"]
+        row += [", ".join(_accuracy(task, value) for task, value in arm["accuracy"].items()) or "-"]
         rows.append([*row, convergence_words(arm)])
     return Grid(rows, words=(0,))
+
+
+def _accuracy(task: str, value: float) -> str:
+    return f"{task} {value:.2f}" + (" (**near chance**)" if value < NEAR_CHANCE else "")
 
 
 PAPER = (("ssim", 4), ("psnr", 2))

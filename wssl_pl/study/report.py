@@ -93,6 +93,7 @@ def compose(summary: Mapping[str, Any]) -> list[Block]:
     return [
         Heading(f"Study {summary['name']}", 1),
         *content.facts(summary),
+        *content.order(summary),
         *content.verdicts(summary),
         *content.how_to_read(summary),
         *content.section_tables(summary),
