@@ -111,19 +111,19 @@ def photo_line() -> str:
 
 def training_line() -> str:
     """Ratios of the loop within one run, from `train_step.py`, and what the CPU's choices gain, from `cpu.py`."""
-    steps, cpu = load("train_step.json"), load("cpu.json")
-    settings, machine = steps["settings"], steps["machine"]
+    files, cache, cpu = (load(f"{name}.json") for name in ("train_step", "train_step_cache", "cpu"))
+    settings, machine = cache["settings"], cache["machine"]
     said = [
-        f"{stage} {steps[stage]['loop/bare']:.2f} of the bare network step and {steps[stage]['loop/step']:.2f} of the "
-        "step with tasks and loss"
-        for stage in ("pretext", "downstream")
+        f"{source} {found['pretext'][ratio]:.2f} (pretext) and {found['downstream'][ratio]:.2f} (downstream) of {what}"
+        for ratio, what in (("loop/step", "the step with tasks and loss"), ("loop/bare", "the bare network step"))
+        for source, found in (("from the cache", cache), ("from image files", files))
     ]
     chosen = f"{cpu['chosen']['precision']}, {cpu['chosen']['threads']} threads"
     gains = " and ".join(f"{cpu[stage][chosen]['ratio']:.1f} times ({stage})" for stage in ("pretext", "downstream"))
     return (
-        f"- **Training loop** from image files, width {settings['width']}, {settings['size']} px, "
-        f"{machine['precision']}, {machine['threads']} CPU threads: {'; '.join(said)}. What a CPU chooses by itself "
-        f"({chosen}) is {gains} as fast as float32 on one thread."
+        f"- **Training loop**, width {settings['width']}, {settings['size']} px, {machine['precision']}, "
+        f"{machine['threads']} CPU threads: {'; '.join(said)}. What a CPU chooses by itself ({chosen}) is {gains} as "
+        "fast as float32 on one thread."
     )
 
 
