@@ -1,12 +1,10 @@
 """The options by which a study varies the downstream stage, from the command line."""
 
-import os
-import signal
-
 import pytest
 import torch
 
 from tests.cli.checkpoints import same, weights
+from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, read_checkpoint
 from wssl_pl.modules.base import cosine
@@ -21,17 +19,8 @@ ALL = [
 def test_a_run_with_every_option_goes_on_exactly(train, monkeypatch, pretext_ckpt):
     args = [*ALL, f"ckpt={pretext_ckpt}"]
     train(*args, "--run.dir=whole", epochs=2)
-    original = InpaintModule.training_step
     # Four steps an epoch: interrupted before the encoder is unfrozen, at the end of that epoch, and afterwards.
-    left = [1, 3, 5]
-
-    def interrupted(self, batch, batch_idx):
-        if left and self.global_step == left[0]:
-            left.pop(0)
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(InpaintModule, "training_step", interrupted)
+    left = interrupt_at(monkeypatch, InpaintModule, [1, 3, 5])
     call = [*args, "--run.dir=parts"]
     while left:
         with pytest.raises(SystemExit):

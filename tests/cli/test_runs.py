@@ -9,6 +9,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.checkpoints import same, weights
+from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 
@@ -116,16 +117,7 @@ def test_a_run_that_is_stopped_again_and_again_goes_on_exactly(train, monkeypatc
     # Four steps an epoch: 3, 7 and 11 are the last ones of theirs, after which a run stops at the epoch's end.
     args = ["stage=pretext", "tasks=rotation", "--model.lr=0.001"]
     train(*args, "--run.dir=whole", epochs=3)
-    original = PretextModule.training_step
-    left = list(steps)
-
-    def interrupted(self, batch, batch_idx):
-        if left and self.global_step == left[0]:
-            left.pop(0)
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(PretextModule, "training_step", interrupted)
+    left = interrupt_at(monkeypatch, PretextModule, steps)
     call = [*args, "--run.dir=parts"]
     for step in [step for step in steps if step != 11]:
         with pytest.raises(SystemExit):

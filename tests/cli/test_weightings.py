@@ -1,14 +1,12 @@
 """The weightings beyond the paper, and holes in the pretext stage, from the command line."""
 
-import os
-import signal
-
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.cli.checkpoints import same, weights
 from tests.cli.conftest import SMALL
+from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 
@@ -44,16 +42,7 @@ def test_it_learns_on_the_sample(train, weighting):
 @pytest.mark.parametrize("weighting", LEARNED)
 def test_it_goes_on_exactly_and_hands_its_encoder_over(train, monkeypatch, weighting):
     train(*args(weighting), "--run.dir=whole", epochs=2)
-    original = PretextModule.training_step
-    left = [1, 3, 5]
-
-    def interrupted(self, batch, batch_idx):
-        if left and self.global_step == left[0]:
-            left.pop(0)
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(PretextModule, "training_step", interrupted)
+    left = interrupt_at(monkeypatch, PretextModule, [1, 3, 5])
     call = [*SMALL, *args(weighting), "--run.dir=parts", "--trainer.max_epochs=2"]
     while left:
         with pytest.raises(SystemExit):

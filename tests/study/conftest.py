@@ -1,6 +1,9 @@
 import pytest
 import yaml
 
+from wssl_pl.study.definition import read_study
+from wssl_pl.study.folder import StudyFolder
+
 TINY = {
     "title": "tiny",
     "seeds": [0, 1],
@@ -34,3 +37,11 @@ def declare(tmp_path):
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def study(declare, tmp_path):
+    """The folder of a small study that was begun and has run nothing."""
+    folder = StudyFolder(tmp_path / "study")
+    folder.begin(read_study([declare()]))
+    return folder

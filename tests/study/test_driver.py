@@ -6,10 +6,9 @@ import pytest
 
 from wssl_pl.errors import TrainingStopped, UsageError
 from wssl_pl.study import driver
-from wssl_pl.study.definition import read_study
 from wssl_pl.study.driver import Progress, Resources, fits, run_study
 from wssl_pl.study.execute import DiskFull, Unfinished
-from wssl_pl.study.folder import Status, StudyFolder
+from wssl_pl.study.folder import Status
 from wssl_pl.study.table import LiveTable
 
 
@@ -50,13 +49,6 @@ class FakeRay:
 class Submitted:
     def __init__(self, function, args):
         self.function, self.args = function, args
-
-
-@pytest.fixture
-def study(declare, tmp_path):
-    folder = StudyFolder(tmp_path / "study")
-    folder.begin(read_study([declare()]))
-    return folder
 
 
 @pytest.fixture

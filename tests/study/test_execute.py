@@ -12,13 +12,6 @@ from wssl_pl.study.folder import Status, StudyFolder, write_json
 
 
 @pytest.fixture
-def study(declare, tmp_path):
-    folder = StudyFolder(tmp_path / "study")
-    folder.begin(read_study([declare()]))
-    return folder
-
-
-@pytest.fixture
 def play(monkeypatch, tmp_path):
     """Lets the commands of a run be played by Python code, which finds its words in `words`."""
 
