@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.cli.checkpoints import same, weights
 from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
+from wssl_pl.cli.run_directory import make_new
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 
 
@@ -177,6 +179,19 @@ def test_default_folder_is_new_every_time(train):
     train("stage=pretext")
     train("stage=pretext")
     assert len(list(Path("runs/pretext").iterdir())) == 2
+
+
+def test_two_runs_begun_at_once_get_a_folder_each(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make_new, [tmp_path / "runs" / "pretext" / "20260101-120000"] * 8))
+    assert len(set(made)) == 8
+    assert all(directory.is_dir() for directory in made)
+
+
+@pytest.mark.parametrize("wrong", ["--data.images=nowhere", "--model.width=0", "--trainer.max_steps=half"])
+def test_a_run_that_cannot_begin_leaves_no_folder(refused, wrong):
+    refused("stage=pretext", wrong)
+    assert not list(Path().glob("runs/pretext/*"))
 
 
 def test_test_takes_the_data_settings_of_the_training(train, caplog):

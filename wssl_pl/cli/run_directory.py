@@ -1,8 +1,12 @@
 """Where a run keeps its files, and how a stopped one is found again."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from wssl_pl.errors import UsageError
 
@@ -47,7 +51,8 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> P
             raise UsageError(f"run.dir={run_dir} holds another run than resume={resumed}; give a new folder")
         return Path(run_dir)
     if run_dir is None:
-        return _unique(Path("runs") / stage / datetime.now().strftime("%Y%m%d-%H%M%S"))
+        fresh = Path("runs") / stage / datetime.now().strftime("%Y%m%d-%H%M%S")
+        return fresh if rank_zero_only.rank else make_new(fresh)  # the first process writes the files
     directory = Path(run_dir)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"run.dir={run_dir} is a file; give a folder")
@@ -57,9 +62,28 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> P
     return directory
 
 
-def _unique(directory: Path) -> Path:
+def make_new(directory: Path) -> Path:
+    """Makes the folder, with a number after its name where there is one already.
+
+    The folder itself is the claim to the name: of two runs begun in the same second, one gets the next number.
+    """
     candidate, number = directory, 1
-    while candidate.exists():
-        number += 1
-        candidate = directory.with_name(f"{directory.name}-{number}")
-    return candidate
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = directory.with_name(f"{directory.name}-{number}")
+
+
+@contextmanager
+def dropped_if_empty(directory: Path | None) -> Iterator[None]:
+    """Removes the folder of a run that failed before it wrote anything."""
+    try:
+        yield
+    except BaseException:
+        if directory is not None:
+            with suppress(OSError):  # not empty: somebody may want what is in it
+                directory.rmdir()
+        raise

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from wssl_pl import callbacks
 from wssl_pl.cli.grammar import Words, as_list, check_known, read_words
-from wssl_pl.cli.run_directory import RUN_DIR_VARIABLE, choose_directory, find_resumed
+from wssl_pl.cli.run_directory import RUN_DIR_VARIABLE, choose_directory, dropped_if_empty, find_resumed
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads
 from wssl_pl.errors import UsageError
@@ -134,13 +134,19 @@ class WSSLCLI(LightningCLI):
             )
         resume = self.config.run.resume
         self.resumed = find_resumed(resume, self.config.run.dir) if resume else None
-        self.directory = choose_directory(self.stage, self.config.run.dir, self.resumed)
         devices = self.config.trainer.devices
         torch.set_num_threads(choose_threads(int(devices) if str(devices).isdigit() else 1))
         if self.config.trainer.precision is None:
             self.config.trainer.precision, self.reason = choose_precision(str(self.config.trainer.accelerator))
         else:
             self.reason = "as asked"
+        self.directory = choose_directory(self.stage, self.config.run.dir, self.resumed)
+        self.made = self.directory if self.config.run.dir is None and self.resumed is None else None
+
+    def instantiate_classes(self) -> None:
+        """Builds everything; where that fails, no empty folder is left."""
+        with dropped_if_empty(self.made):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our logger, checkpoints and callbacks, beside those that the user configured."""
@@ -214,7 +220,8 @@ def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCL
     stage = _find_stage(words)
     quieten()
     cli = WSSLCLI(stage, words, extra_callbacks)
-    cli.fit()
+    with dropped_if_empty(cli.made):
+        cli.fit()
     return cli
 
 
