@@ -52,7 +52,7 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> P
         return Path(run_dir)
     if run_dir is None:
         fresh = Path("runs") / stage / datetime.now().strftime("%Y%m%d-%H%M%S")
-        return fresh if rank_zero_only.rank else make_new(fresh)  # the first process writes the files
+        return rank_zero_only(make_new, default=fresh)(fresh)  # the first process writes all files
     directory = Path(run_dir)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"run.dir={run_dir} is a file; give a folder")
