@@ -7,6 +7,7 @@ from wssl_pl.evaluation.report import LABELS
 from wssl_pl.study.convergence import FIGURE
 from wssl_pl.study.document import Block, Grid, Heading, Items, Picture, Text
 from wssl_pl.study.notation import digits_of, mean_and_spread, probability, signed, span
+from wssl_pl.study.ranking import FIGURE as BEST_BY
 
 Summary = Mapping[str, Any]
 
@@ -16,7 +17,6 @@ OTHER_DATA = (
     "not say how it measured: absolute values cannot be compared with them, at most the order of the rows. A pretext "
     "run that arms share counts in full for each."
 )
-BEST_BY = "psnr_composite"
 NEAR_CHANCE = 0.3  # for four levels, where guessing gives 0.25
 FIGURE_COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr")
 
@@ -49,22 +49,26 @@ def facts(summary: Summary) -> list[Block]:
 
 def order(summary: Summary) -> list[Block]:
     """Which arm came out best, how far the others are behind it, and what each cost; nothing of unconverged ones."""
-    found = [
-        (arm["figures"][BEST_BY]["mean"], arm)
-        for arm in summary["arms"].values()
-        if arm["seeds"] and arm["convergence"]["state"] != "not converged"
-    ]
-    ranked = sorted(((mean, arm) for mean, arm in found if mean is not None), key=lambda pair: pair[0], reverse=True)
-    if len(ranked) < 2:
+    ranking, unit = summary["ranking"], LABELS[BEST_BY]
+    if len(ranking) < 2:
         return []
-    best, first = ranked[0]
-    rest = [f"{arm['label']}: {signed(mean - best, BEST_BY)} dB ({_cost(arm)})" for mean, arm in ranked[1:]]
-    unit = LABELS[BEST_BY]
+    best = summary["arms"][ranking[0]["arm"]]
     return [
-        Text(f"**Best of what was measured: {first['label']}**, {unit} {best:.2f} dB ({_cost(first)}). The others:"),
-        Items(rest),
-        Text("Means over seeds; what can be told from chance is in the verdicts."),
+        Text(
+            f"**Best of what was measured: {best['label']}**, {unit} {ranking[0]['mean']:.2f} dB ({_cost(best)}). "
+            "The others, with the 95 % interval of the difference:"
+        ),
+        Items([_behind(entry, summary["arms"][entry["arm"]]) for entry in ranking[1:]]),
+        Text(
+            "Each interval is over seeds and images and stands for itself: it is not corrected for how many there are, "
+            "as the verdicts are."
+        ),
     ]
+
+
+def _behind(entry: Mapping[str, Any], arm: Mapping[str, Any]) -> str:
+    between = "" if entry["low"] is None else f" {span(entry, BEST_BY)}"
+    return f"{arm['label']}: {signed(entry['difference'], BEST_BY)} dB{between} ({_cost(arm)})"
 
 
 def _cost(arm: Mapping[str, Any]) -> str:
@@ -267,7 +271,20 @@ def search(summary: Summary) -> list[Block]:
         f"Best validation {LABELS[tune['figure']]} of trials of {tune['steps']:,} steps with seed {tune['seed']}, the "
         "same values and steps for every arm; the trials are in no table."
     )
-    return [Heading(f"The search of {tune['option']}"), Text(about), Grid(rows)]
+    return [Heading(f"The search of {tune['option']}"), Text(about), Grid(rows), *_edge(tune)]
+
+
+def _edge(tune: Mapping[str, Any]) -> list[Block]:
+    """Says whose best value may lie beyond what was tried."""
+    chosen = [float(value) for arm in tune["arms"].values() for value in arm["chosen"]]
+    values = [float(value) for value in tune["values"]]
+    ends = ((min(values), "smallest", "smaller"), (max(values), "largest", "larger"))
+    lines = [
+        f"{chosen.count(end)} of {len(chosen)} arms chose the {which} value, and might do better with a {still} one"
+        for end, which, still in ends
+        if end in chosen
+    ]
+    return [Text("; ".join(lines) + ".")] if lines else []
 
 
 def _tried(arm: Mapping[str, Any], value: str, figure: str) -> str:

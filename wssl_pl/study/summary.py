@@ -9,6 +9,7 @@ import numpy as np
 
 from wssl_pl.study.convergence import FIGURE, RULE, Convergence, judge
 from wssl_pl.study.definition import FIGURES, Arm, Options, Tuning
+from wssl_pl.study.ranking import rank
 from wssl_pl.study.results import Curves, Results, Run
 from wssl_pl.study.statistics import LEVEL, RESAMPLES, smallest_exact_p, student_quantile
 from wssl_pl.study.verdicts import finite_mean, judge_section
@@ -27,6 +28,7 @@ def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
     study = results.study
     convergence = {name: judge_arm(results, name) for name in study.arms}
     states = [run.state for run in results.runs.values()]
+    arms = {name: describe_arm(results, arm, convergence[name]) for name, arm in study.arms.items()}
     return {
         "version": VERSION,
         "name": study.name,
@@ -39,7 +41,8 @@ def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
         "few_seeds": few_seeds(len(study.seeds)),
         "cosine": "cosine" in json.dumps([study.options, [asdict(arm) for arm in study.arms.values()]]),
         "convergence_rule": RULE,
-        "arms": {name: describe_arm(results, arm, convergence[name]) for name, arm in study.arms.items()},
+        "arms": arms,
+        "ranking": rank(results, arms, seed),
         "sections": [
             {
                 "name": section.name,
