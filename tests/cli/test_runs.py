@@ -22,8 +22,9 @@ def tags(folder):
     return events.Tags()
 
 
-def test_a_pretext_run_leaves_what_scripts_rely_on(train, caplog):
+def test_a_pretext_run_leaves_what_scripts_rely_on(train, caplog, capsys):
     train("stage=pretext", "tasks=[rotation,sharpness]", "weights=[0.3,0.7]", "--run.dir=run")
+    assert "No better than guessing: rotation, sharpness" in capsys.readouterr().out  # after four steps
     folder = Path("run")
     assert {"config.yaml", "best.ckpt", "last.ckpt", "data.json"} <= {path.name for path in folder.iterdir()}
     found = tags(folder)

@@ -49,6 +49,19 @@ def test_an_untrained_head_is_at_chance(quiet):
         assert 1.2 < quiet[f"train/loss/{task}"].item() < 2.5
 
 
+def test_a_head_that_guesses_is_named_at_the_end(quiet):
+    module = PretextModule(["saturation", "masked"], width=4)
+    module.validation_step(batch(32), 0)
+    module.on_validation_epoch_end()
+    assert module.remarks() == ["No better than guessing: saturation, masked; train longer, or take --model.norm=batch"]
+    known = {"saturation": torch.eye(4) * 8, "masked": torch.tensor([1.0, 2.0])}
+    for name, tally in known.items():
+        module.val_tallies[name].update(tally)
+        module.val_losses[name].update(1.0)
+    module.on_validation_epoch_end()
+    assert module.remarks() == []
+
+
 def test_labels_belong_to_their_samples():
     module = PretextModule(["rotation"], width=4)
     images = torch.rand(16, 3, 32, 32)

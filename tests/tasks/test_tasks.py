@@ -149,3 +149,18 @@ def test_bad_tasks_and_levels(names, levels, message):
 
 def test_tasks_act_in_one_order_whatever_the_user_types():
     assert list(make_tasks(["sharpness", "rotation"])) == ["rotation", "sharpness"]
+
+
+@pytest.mark.parametrize(("levels", "samples"), [(4, 200), (4, 16), (2, 1000)])
+def test_guessing_is_told_from_knowing_something(levels, samples):
+    task = Saturation([number / (levels - 1) for number in range(levels)])
+    generator = torch.Generator().manual_seed(0)
+    chance = 1 / levels
+    named = {}
+    for accuracy in (chance, chance + 5 * (chance * (1 - chance) / samples) ** 0.5):
+        right = torch.binomial(torch.full((500,), float(samples)), torch.tensor(accuracy), generator=generator)
+        tallies = [torch.tensor([[count, samples - count], [0, 0]]) for count in right]
+        named[accuracy] = sum(bool(task.guesses(tally)) for tally in tallies) / 500
+    by_chance, knowing = named.values()
+    assert by_chance > 0.985  # 0.9987 were the binomial distribution a normal one
+    assert knowing < 0.1

@@ -204,6 +204,8 @@ class WSSLCLI(LightningCLI):
         figures = self.trainer.callback_metrics
         shown = ", ".join(f"{name} {figures[name]:.4f}" for name in sorted(figures) if name.startswith("val/"))
         print(f"Finished after {self.trainer.global_step} steps: {shown}")
+        for remark in self.model.remarks():
+            print(remark)
         print(f"Best checkpoint by {self.model.monitor}: {self.directory / 'best.ckpt'}", flush=True)
 
 

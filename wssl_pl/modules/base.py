@@ -29,6 +29,10 @@ class WSSLModule(LightningModule):
     def check_trainer(self, trainer: Trainer) -> None:
         """Raises `UsageError` for a setting of the trainer that does not go with the model's; before data are read."""
 
+    def remarks(self) -> list[str]:
+        """What a user should know when the training has ended, a line each."""
+        return []
+
     def finish_networks(self) -> None:
         """To be called when all networks stand: lays the convolutions' weights out in channels_last."""
         self.to(memory_format=torch.channels_last)

@@ -100,6 +100,7 @@ class PretextModule(WSSLModule):
         self.heads = _by_name({name: task.head(self.encoder.out_channels) for name, task in made.items()})
         self.val_tallies = _by_name({name: Tally(task.tally_shape) for name, task in made.items()})
         self.val_losses = _by_name({name: MeanMetric() for name in made})
+        self.guessing: list[str] = []  # the tasks whose head knew nothing at the last validation
         self.finish_networks()
 
     def networks(self) -> list[nn.Module]:
@@ -110,6 +111,13 @@ class PretextModule(WSSLModule):
         """Raises `UsageError` for a trainer with which the weighting does not work."""
         if self.upgrad is not None:
             self.upgrad.check_trainer(trainer)
+
+    def remarks(self) -> list[str]:
+        """Names the heads that have not learned."""
+        if not self.guessing:
+            return []
+        remedy = "train longer" + (", or take --model.norm=batch" if self.hparams["norm"] == "none" else "")
+        return [f"No better than guessing: {', '.join(self.guessing)}; {remedy}"]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The networks, and the learned weights with their own learning rate."""
@@ -218,6 +226,7 @@ class PretextModule(WSSLModule):
         self.log_dict(figures)
         self.log("val/loss", self.weighting(losses), prog_bar=True)
         self.log("val/accuracy", torch.stack(list(scores.values())).mean(), prog_bar=True)
+        self.guessing = [name for name, task in self.tasks.items() if bool(task.guesses(tallies[name]))]
         for metric in (*self.val_losses.values(), *self.val_tallies.values()):
             metric.reset()
 

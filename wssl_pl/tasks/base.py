@@ -62,3 +62,7 @@ class PretextTask(nn.Module):
     def score(self, tally: Tensor) -> Tensor:
         """A scalar, the higher the better, 1 at best."""
         raise NotImplementedError
+
+    def guesses(self, tally: Tensor) -> Tensor:
+        """A bool, whether an encoder that knows nothing could score so: by 0 or less, if a task does not say otherwise."""
+        return self.score(tally) <= 0.0

@@ -73,3 +73,9 @@ class Classification(PretextTask):
     def score(self, tally: Tensor) -> Tensor:
         """The share of right answers."""
         return tally.diag().sum() / tally.sum()
+
+    def guesses(self, tally: Tensor) -> Tensor:
+        """Whether so many right answers could be luck: within three standard deviations of one in `levels`."""
+        chance = 1.0 / len(self.levels)
+        deviation = torch.sqrt(chance * (1.0 - chance) / tally.sum())
+        return self.score(tally) <= chance + 3.0 * deviation
