@@ -64,5 +64,5 @@ class PretextTask(nn.Module):
         raise NotImplementedError
 
     def guesses(self, tally: Tensor) -> Tensor:
-        """A bool, whether an encoder that knows nothing could score so: by 0 or less, if a task does not say otherwise."""
+        """A bool, whether an encoder that knows nothing could score so: 0 or less, if a task does not say."""
         return self.score(tally) <= 0.0
