@@ -1,10 +1,12 @@
 """Writes a page of the documentation from the reports of studies: verdicts first, then tables and figures.
 
     python train.py study report runs/study/controls
-    python benchmarks/study_page.py runs/study/controls --out docs/study.md --figures docs/study/
+    python benchmarks/study_page.py runs/study/controls --words docs/study/words.md --out docs/study.md \
+        --figures docs/study/
 
-Takes folders of studies, of reports, or `report.json` files. Every number and every picture is the report's. Pictures
-of test images (Figure 3) are left out: they may not be redistributed.
+Takes folders of studies, of reports, or `report.json` files. Every number and every picture is the report's; what
+people make of them stands in the file of `--words`, first on the page. Pictures of test images (Figure 3) are left
+out: they may not be redistributed.
 """
 
 import argparse
@@ -50,13 +52,14 @@ def picture_name(summary: dict[str, Any], name: str) -> str:
     return f"{summary['name'].replace('+', '_')}_{name}"
 
 
-def page(summaries: Sequence[dict[str, Any]], title: str) -> list[Block]:
+def page(summaries: Sequence[dict[str, Any]], title: str, words: str = "") -> list[Block]:
     """The page: what every study says, how to read it, and then all tables and figures."""
     blocks: list[Block] = [Heading(title, 1)]
+    blocks += [Text(paragraph) for paragraph in words.strip().split("\n\n") if paragraph]
     for summary in summaries:
-        blocks += named(
-            summary, [*content.order(summary), *content.verdicts(summary), Text("The study:"), *content.facts(summary)]
-        )
+        blocks += named(summary, [Heading("What came out best"), *content.order(summary)])
+    for summary in summaries:
+        blocks += named(summary, [*content.verdicts(summary), Text("The study:"), *content.facts(summary)])
     blocks += content.how_to_read(summaries[0])
     for summary in summaries:
         parts = [content.section_tables, content.curves, content.not_run, content.search]
@@ -87,7 +90,7 @@ def made_by(summaries: Sequence[dict[str, Any]]) -> list[Block]:
     folders = {summary["name"]: f"runs/study/{summary['name'].replace('+', '_')}" for summary in summaries}
     commands = [f"`python train.py study {name.replace('+', ' ')} out={folders[name]}`" for name in folders]
     commands += [f"`python train.py study report {folder}`" for folder in folders.values()]
-    commands.append(f"`python benchmarks/study_page.py {' '.join(folders.values())} --out docs/study.md`")
+    commands.append(f"`python benchmarks/study_page.py {' '.join(folders.values())} --words docs/study/words.md`")
     about = "Commands, each study with the seeds, steps and options that its list above names:"
     return [Heading("Machines, versions, commands"), Items(lines), Text(about), Items(commands)]
 
@@ -98,12 +101,14 @@ def main() -> None:
     parser.add_argument("studies", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("docs/study.md"))
     parser.add_argument("--figures", type=Path, default=Path("docs/study"))
+    parser.add_argument("--words", type=Path, help="a text that comes first, paragraphs apart by an empty line")
     parser.add_argument("--title", default="What the studies say")
     args = parser.parse_args()
     summaries = [read_report(find_report(given), args.figures) for given in args.studies]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(os.path.relpath(args.figures, args.out.parent)).as_posix()
-    text = as_markdown(page(summaries, args.title), f"{folder}/")
+    words = args.words.read_text() if args.words else ""
+    text = as_markdown(page(summaries, args.title, words), f"{folder}/")
     args.out.write_text(FOLDERS.sub("", text))
 
 

@@ -24,10 +24,12 @@ def study(tmp_path):
 
 def test_the_page_is_made_from_reports(study, tmp_path, monkeypatch):
     words = [str(study), str(study / "report" / "report.json"), "--out", str(tmp_path / "docs" / "study.md")]
-    words += ["--figures", str(tmp_path / "docs" / "study")]
+    words += ["--figures", str(tmp_path / "docs" / "study"), "--words", str(tmp_path / "words.md")]
+    (tmp_path / "words.md").write_text("Good is\nbetter.\n\nBut see below.\n")
     monkeypatch.setattr(sys, "argv", ["study_page.py", *words])
     study_page.main()
     text = (tmp_path / "docs" / "study.md").read_text()
+    assert text.index("\n\nBut see below.\n\n") < text.index("## What came out best: fake") < text.index("good beats")
     assert text.index("## Verdicts: fake") < text.index("## Tables and figures: fake")
     assert text.count("## Verdicts: fake") == 2
     assert "](study/fake_curves.png)" in text
