@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ before it for the runs of one stage (--downstream.model.lr=5e-4). What an arm it
 OWN = {"out", "seeds", "arms", "validations", "cpus_per_run", "gpus_per_run", "parallel", "ray.address", "reuse",
        "dry_run", "evaluate"}  # fmt: skip
 STEP_KEYS = {f"steps.{stage}" for stage in STAGES}
+TYPO = 0.75  # how like one of ours a key has to be to be taken for it, mistyped; no option of `train` is
 TUNE_KEYS = {f"tune.{name}" for name in ("option", "values", "steps", "seed", "figure")}
 
 
@@ -73,6 +75,7 @@ def run(args: Sequence[str]) -> Any:
     out = words.get("out")
     if out is None:
         raise UsageError("study needs out=: the folder to keep runs and report in")
+    _check_cluster(words)
     folder = StudyFolder(out)
     with folder.locked():
         folder.begin(study)
@@ -88,6 +91,7 @@ def _resume(words: Words) -> Any:
     changed = [key for key, _ in words.options if key not in OWN - {"out", "seeds", "arms", "validations", "dry_run"}]
     if changed:
         folder.check_same(declared(words, folder.study()))
+    _check_cluster(words)
     with folder.locked():
         return _drive(folder, words)
 
@@ -132,6 +136,8 @@ def declared(words: Words, begun: Study | None = None) -> Study:
         elif key == "arms":
             study = only_arms(study, _names(words, "arms"))
         elif key not in OWN:
+            if nearest := get_close_matches(key, OWN | STEP_KEYS | TUNE_KEYS, n=1, cutoff=TYPO):
+                raise UsageError(f"study: unknown option {key!r}; did you mean {nearest[0]}?")
             typed[ALIASES.get(key, key)] = value
     if tune:
         tune["values"] = tune["values"] if "values" in tune else (study.tune.values if study.tune else [])
@@ -219,6 +225,12 @@ def dry_run(plan: Plan, words: Words) -> Plan:
     print(f"{len(plan.runs)} runs, {slots} at a time: about {as_time(seconds)} of training", file=sys.stderr)
     print(f"Measured seconds per step: {steps}", file=sys.stderr, flush=True)
     return plan
+
+
+def _check_cluster(words: Words) -> None:
+    from wssl_pl.study.driver import check_address
+
+    check_address(words.get("ray.address"))
 
 
 def _drive(folder: StudyFolder, words: Words) -> Any:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from wssl_pl.study.folder import ENDED, Status, StudyFolder
 from wssl_pl.study.plan import Plan, Run
 
 RETRIES = 3  # of a run whose worker dies
+PATIENCE_S = 10.0  # for a cluster's answer
 
 
 @dataclass
@@ -85,6 +87,21 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def check_address(address: str | None) -> None:
+    """Raises `UsageError` where nobody answers at HOST:PORT; Ray itself would ask for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "://" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"ray.address={address}: no cluster answers there ({reason}); begin one with `ray start --head`, or leave "
+            "ray.address out"
+        ) from None
 
 
 def start_ray(resources: Resources) -> Any:
