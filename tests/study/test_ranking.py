@@ -24,8 +24,10 @@ def test_the_best_comes_first_and_the_intervals_hold_the_true_differences(tmp_pa
 
 
 def test_an_arm_that_still_rises_has_no_rank(tmp_path):
-    _, ranking = ranking_of(tmp_path, {"a": FakeArm(), "b": FakeArm(effect=-1.0), "c": FakeArm(effect=3.0, rise=0.4)})
+    arms = {"a": FakeArm(), "b": FakeArm(effect=-1.0), "c": FakeArm(effect=3.0, rise=0.4)}
+    summary, ranking = ranking_of(tmp_path, arms)
     assert [entry["arm"] for entry in ranking] == ["a", "b"]
+    assert "Without a rank, as they still rose: c (" in str(content.order(summary)[-1])
 
 
 def test_seeds_that_only_one_arm_has_do_not_count_in_the_interval(tmp_path):

@@ -53,6 +53,11 @@ def order(summary: Summary) -> list[Block]:
     if len(ranking) < 2:
         return []
     best = summary["arms"][ranking[0]["arm"]]
+    rising = [
+        f"{arm['label']} ({mean_and_spread(arm['figures'][BEST_BY], BEST_BY)} dB)"
+        for arm in summary["arms"].values()
+        if arm["seeds"] and arm["convergence"]["state"] == "not converged"
+    ]
     return [
         Text(
             f"**Best of what was measured: {best['label']}**, {unit} {ranking[0]['mean']:.2f} dB ({_cost(best)}). "
@@ -61,7 +66,7 @@ def order(summary: Summary) -> list[Block]:
         Items([_behind(entry, summary["arms"][entry["arm"]]) for entry in ranking[1:]]),
         Text(
             "Each interval is over seeds and images and stands for itself: it is not corrected for how many there are, "
-            "as the verdicts are."
+            "as the verdicts are." + (f" Without a rank, as they still rose: {', '.join(rising)}." if rising else "")
         ),
     ]
 
