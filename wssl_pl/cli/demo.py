@@ -1,7 +1,6 @@
 """`wssl demo`: both stages on the built-in sample, and a picture of what came out."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from torchvision.utils import save_image
 
 from wssl_pl.callbacks import picture_grid
 from wssl_pl.cli import train
+from wssl_pl.cli.run_directory import new_directory
 from wssl_pl.modules import InpaintModule
 
 DATA = "--data.images=sample --data.masks=sample --data.image_size=96 --data.resize=110 --data.batch_size=16".split()
@@ -23,7 +23,7 @@ def run(args: Sequence[str]) -> Path:
     Returns:
         the picture's path. Its columns: masked input, raw output, composite, truth.
     """
-    folder = Path("runs/demo") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = new_directory("demo")
     print("1/2  Pretext: which way up, and how colourful?", flush=True)
     train.run([*DATA, *PRETEXT, f"--run.dir={folder}/pretext", *args])
     print("2/2  Downstream: the encoder is frozen, and a decoder learns to fill holes", flush=True)

@@ -51,8 +51,7 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> P
             raise UsageError(f"run.dir={run_dir} holds another run than resume={resumed}; give a new folder")
         return Path(run_dir)
     if run_dir is None:
-        fresh = Path("runs") / stage / datetime.now().strftime("%Y%m%d-%H%M%S")
-        return rank_zero_only(make_new, default=fresh)(fresh)  # the first process writes all files
+        return new_directory(stage)
     directory = Path(run_dir)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"run.dir={run_dir} is a file; give a folder")
@@ -60,6 +59,12 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> P
     if "LOCAL_RANK" not in os.environ and holds_run(directory):
         raise UsageError(f"run.dir={run_dir} holds a run already: go on with it by resume=last, or give a new folder")
     return directory
+
+
+def new_directory(what: str) -> Path:
+    """Makes `runs/<what>/<time>`; processes other than the first, which write nothing, get the name alone."""
+    fresh = Path("runs") / what / datetime.now().strftime("%Y%m%d-%H%M%S")
+    return rank_zero_only(make_new, default=fresh)(fresh)
 
 
 def make_new(directory: Path) -> Path:
