@@ -192,7 +192,14 @@ def test_two_runs_begun_at_once_get_a_folder_each(tmp_path):
 @pytest.mark.parametrize("wrong", ["--data.images=nowhere", "--model.width=0", "--trainer.max_steps=half"])
 def test_a_run_that_cannot_begin_leaves_no_folder(refused, wrong):
     refused("stage=pretext", wrong)
-    assert not list(Path().glob("runs/pretext/*"))
+    assert not Path("runs").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_other_runs(train, refused):
+    train("stage=pretext")
+    refused("stage=pretext", "--model.width=0")
+    (kept,) = Path("runs/pretext").iterdir()
+    assert (kept / "last.ckpt").is_file()
 
 
 def test_test_takes_the_data_settings_of_the_training(train, caplog):

@@ -185,6 +185,25 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_that_was_saved(declare
     assert folder.curve(downstream)["val/psnr"][-1][0] == LONG - 1
 
 
+@pytest.mark.slow
+def test_ctrl_c_lets_what_is_running_write_a_checkpoint(declare, tmp_path):
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    file = declare(arms={"scratch": TINY["arms"]["scratch"]}, claims=[], steps={"pretext": 1, "downstream": 10 * LONG})
+    process = begin(file, f"out={out}", "--evaluate=false")
+    wait_for_checkpoint(out, process)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "go on with: python train.py study resume" in text
+    end = time.monotonic() + 60
+    while trainings(out) and time.monotonic() < end:
+        time.sleep(0.1)
+    (log,) = (path.read_text() for path in (out / "runs").glob("*/log.txt"))
+    assert "Interrupted: writing a checkpoint after this batch" in log
+    assert "error: interrupted; go on with" in log
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.joinpath("configs/study").glob("*.yaml")))
 def test_every_run_of_a_shipped_study_has_options_that_train_takes(name):
     study = read_study([name])

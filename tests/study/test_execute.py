@@ -81,8 +81,10 @@ def test_killed_before_its_first_checkpoint_it_begins_anew(study, play):
         """
         if attempt == 1:
             pathlib.Path(words['run.dir'], 'config.yaml').touch()
+            pathlib.Path(words['run.dir'], 'best.ckpt').touch()  # a validation before the end of the first epoch
             os.kill(os.getpid(), signal.SIGKILL)
         assert not pathlib.Path(words['run.dir'], 'config.yaml').exists()
+        assert not pathlib.Path(words['run.dir'], 'best.ckpt').exists()
         """
     )
     assert go(study, first(study)[1]).state == "done"

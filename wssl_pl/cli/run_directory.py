@@ -84,11 +84,12 @@ def make_new(directory: Path) -> Path:
 
 @contextmanager
 def dropped_if_empty(directory: Path | None) -> Iterator[None]:
-    """Removes the folder of a run that failed before it wrote anything."""
+    """Removes the folder `runs/<stage>/<time>` of a run that failed before it wrote anything, and what it stands in."""
     try:
         yield
     except BaseException:
         if directory is not None:
             with suppress(OSError):  # not empty: somebody may want what is in it
-                directory.rmdir()
+                for empty in (directory, *directory.parents[:2]):
+                    empty.rmdir()
         raise

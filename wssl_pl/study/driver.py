@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wssl_pl.errors import Interrupted, TrainingStopped, UsageError
-from wssl_pl.study.execute import DiskFull, Unfinished, execute
+from wssl_pl.study.execute import GRACE_S, DiskFull, Unfinished, execute
 from wssl_pl.study.folder import ENDED, Status, StudyFolder
 from wssl_pl.study.plan import Plan, Run
 
@@ -158,7 +158,18 @@ class _Driver:
         self.under_way: dict[Any, Run] = {}
 
     def run(self) -> Progress:
-        """Hands out runs until none is left."""
+        """Hands out runs until none is left; at Ctrl-C lets those under way write a checkpoint."""
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            under_way = list(self.under_way)
+            for reference in under_way:
+                self.ray.cancel(reference)
+            if under_way:
+                self.ray.wait(under_way, num_returns=len(under_way), timeout=GRACE_S)
+            raise
+
+    def _run(self) -> Progress:
         stopped: Exception | None = None
         while True:
             if stopped is None:

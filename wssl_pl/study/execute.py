@@ -18,6 +18,7 @@ from wssl_pl.study.plan import Plan, Run
 COMMAND = [sys.executable, "-m", "wssl_pl"]
 PROJECT = str(Path(__file__).parents[2])  # found from any working folder, whether it is installed or not
 ATTEMPTS = 3  # of a training process that is killed; one that ends with an error of its own is not begun again
+GRACE_S = 30.0  # for a training that was told to stop to write its checkpoint
 PATIENCE = 120.0  # seconds for the process of a dead worker to write its checkpoint and end
 FULL_DISK = ("No space left on device", "disk is full", "could not write the checkpoint")
 
@@ -98,9 +99,11 @@ def _train(folder: StudyFolder, run: Run, status: Status, cwd: Path, lock: TextI
         if last.is_file():
             words = [f"resume={last.resolve()}"]
         else:
-            # Killed before its first checkpoint: nothing is kept, and the training refuses to write over a run.
-            for leftover in [*path.glob("config*.yaml"), *path.glob("events*"), path / "hparams.yaml"]:
-                leftover.unlink(missing_ok=True)
+            # Killed before its first `last.ckpt`, maybe after a `best.ckpt`, from which it cannot go on: nothing is
+            # kept, and the training refuses to write over a run.
+            for pattern in ("config*.yaml", "events*", "hparams.yaml", "*.ckpt"):
+                for leftover in path.glob(pattern):
+                    leftover.unlink()
             words = [*run.words(folder.study().validations), f"run.dir={path.resolve()}"]
             words += [f"{key}={value}" for key, value in (status.chosen or {}).items()]
             if run.stage == "downstream":
@@ -154,15 +157,21 @@ def _call(words: Sequence[str], cwd: Path, log: Path, lock: TextIO) -> int:
             preexec_fn=_end_with_parent,
         )
     try:
-        return process.wait()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=0.5)  # in pieces: Ray cancels between two of Python's instructions
     finally:
         if process.poll() is None:
+            # Cancelled. Ray kills what a worker leaves behind, so the checkpoint is waited for.
             process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=GRACE_S)
 
 
 def _end_with_parent() -> None:
     """Asks Linux for Ctrl-C when the parent dies; elsewhere the process goes on until its end."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in workers, and children inherit that
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
 
