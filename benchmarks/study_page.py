@@ -21,6 +21,7 @@ from typing import Any
 
 from wssl_pl.study import content
 from wssl_pl.study.document import Block, Heading, Items, Text, as_markdown
+from wssl_pl.study.summary import VERSION
 
 FACES = "figure3.png"
 # A folder of somebody's machine, as in the reason why a run failed.
@@ -38,6 +39,8 @@ def find_report(given: Path) -> Path:
 def read_report(path: Path, figures: Path) -> dict[str, Any]:
     """A report's numbers; its pictures, but for faces, are copied to `figures`, named after the study."""
     summary = json.loads(path.read_text())
+    if summary.get("version") != VERSION:
+        sys.exit(f"{path} is of another version: make the report anew with `python train.py study report`")
     kept = {}
     for name, caption in summary["pictures"].items():
         if not name.endswith(FACES):

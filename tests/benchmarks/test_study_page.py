@@ -41,6 +41,14 @@ def test_the_page_is_made_from_reports(study, tmp_path, monkeypatch):
     assert "figure3" not in text
 
 
+def test_a_report_of_an_earlier_version(study, monkeypatch):
+    path = study / "report" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
+    monkeypatch.setattr(sys, "argv", ["study_page.py", str(study)])
+    with pytest.raises(SystemExit, match="make the report anew"):
+        study_page.main()
+
+
 def test_a_folder_without_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["study_page.py", str(tmp_path)])
     with pytest.raises(SystemExit, match="holds no report"):

@@ -14,7 +14,7 @@ from wssl_pl.study.results import Curves, Results, Run
 from wssl_pl.study.statistics import LEVEL, RESAMPLES, smallest_exact_p, student_quantile
 from wssl_pl.study.verdicts import finite_mean, judge_section
 
-VERSION = 1
+VERSION = 2
 ACCURACY = "val/accuracy/"
 
 
