@@ -4,6 +4,7 @@ import sys
 import textwrap
 
 import pytest
+import torch
 
 from wssl_pl.study import execute as module
 from wssl_pl.study.definition import Tuning, read_study
@@ -13,15 +14,28 @@ from wssl_pl.study.folder import Status, StudyFolder, write_json
 
 @pytest.fixture
 def play(monkeypatch, tmp_path):
-    """Lets the commands of a run be played by Python code, which finds its words in `words`."""
+    """Lets the commands of a run be played by Python code.
+
+    The code finds its words in `words`, the run's folder in `folder` and the number of its call in `attempt`, and
+    writes `last.ckpt` with `save(steps)`, by default with all steps of the run.
+    """
+    for steps in (4, 7, 10, 22):
+        torch.save({"global_step": steps}, tmp_path / f"{steps}.ckpt")
 
     def use(code):
         script = tmp_path / "training.py"
-        known = "import os, pathlib, signal, sys\nwords = dict(w.split('=', 1) for w in sys.argv[1:] if '=' in w)\n"
-        known += "calls = pathlib.Path(__file__).with_name('calls')\n"
-        known += "calls.open('a').write(' '.join(sys.argv[1:]) + '\\n')\n"
-        known += "attempt = len(calls.read_text().splitlines())\n"
-        script.write_text(known + textwrap.dedent(code))
+        known = """
+            import os, pathlib, shutil, signal, sys
+            here = pathlib.Path(__file__).parent
+            words = dict(w.split('=', 1) for w in sys.argv[1:] if '=' in w)
+            folder = pathlib.Path(words.get('run.dir') or pathlib.Path(words.get('resume', here)).parent)
+            calls = here / 'calls'
+            calls.open('a').write(' '.join(sys.argv[1:]) + '\\n')
+            attempt = len(calls.read_text().splitlines())
+            def save(steps=words.get('trainer.max_steps', 10)):
+                shutil.copy(here / f'{steps}.ckpt', folder / 'last.ckpt')
+        """
+        script.write_text(textwrap.dedent(known) + textwrap.dedent(code))
         monkeypatch.setattr(module, "COMMAND", [sys.executable, str(script)])
         return tmp_path / "calls"
 
@@ -38,7 +52,7 @@ def go(study, run, pairs=None):
 
 
 def test_a_run_that_ends_well_is_done_and_not_trained_again(study, play):
-    calls = play("pathlib.Path(words['run.dir'], 'best.ckpt').touch()")
+    calls = play("save()")
     _, run = first(study)
     status = go(study, run)
     assert (status.state, status.steps, status.attempts) == ("done", 10, 1)
@@ -49,7 +63,7 @@ def test_a_run_that_ends_well_is_done_and_not_trained_again(study, play):
 
 
 def test_scratch_takes_no_checkpoint(study, play):
-    calls = play("")
+    calls = play("save()")
     go(study, first(study, "scratch")[1])
     assert "ckpt=none" in calls.read_text()
 
@@ -66,8 +80,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint(study, play):
     calls = play(
         """
         if attempt == 1:
-            pathlib.Path(words['run.dir'], 'last.ckpt').touch()
+            save(4)
             os.kill(os.getpid(), signal.SIGKILL)
+        save()
         """
     )
     _, run = first(study)
@@ -85,6 +100,7 @@ def test_killed_before_its_first_checkpoint_it_begins_anew(study, play):
             os.kill(os.getpid(), signal.SIGKILL)
         assert not pathlib.Path(words['run.dir'], 'config.yaml').exists()
         assert not pathlib.Path(words['run.dir'], 'best.ckpt').exists()
+        save()
         """
     )
     assert go(study, first(study)[1]).state == "done"
@@ -99,10 +115,44 @@ def test_killed_again_and_again_it_is_left_for_later(study, play):
     assert study.status(run.id).state == "running"  # which a resumed study takes for not done
 
 
-def test_interrupted_it_is_left_for_later(study, play):
-    play("sys.exit(130)")
-    with pytest.raises(Unfinished, match="interrupted"):
-        go(study, first(study)[1])
+@pytest.mark.parametrize("end", ["sys.exit(130)", "sys.exit(143)", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_a_training_that_was_told_to_end_is_left_for_later_and_resumed(study, play, end):
+    calls = play(f"if attempt == 1:\n    save(4)\n    {end}\nsave()")
+    _, run = first(study)
+    with pytest.raises(Unfinished, match="interrupted after 4 of 10 steps"):
+        go(study, run)
+    assert (study.status(run.id).state, study.status(run.id).steps) == ("running", 4)
+    assert go(study, run).state == "done"
+    assert calls.read_text().splitlines()[1].startswith(f"resume={study.run(run.id)}/last.ckpt")
+
+
+def test_exit_code_0_before_the_last_step_is_not_done(study, play):
+    """Lightning ends so at SIGTERM."""
+    calls = play("save({1: 4, 2: 7, 3: 10}[attempt])")
+    _, run = first(study)
+    status = go(study, run)
+    assert (status.state, status.steps, status.attempts) == ("done", 10, 3)
+    assert [call.startswith("resume=") for call in calls.read_text().splitlines()] == [False, True, True]
+
+
+def test_a_training_that_always_ends_before_its_last_step_fails(study, play):
+    play("save(4)")
+    _, run = first(study)
+    status = go(study, run)
+    assert (status.state, status.steps) == ("failed", 4)
+    assert "ends after 4 of 10 steps without an error" in status.reason
+
+
+def test_a_training_that_was_told_to_end_after_its_last_step_is_done(study, play):
+    play("save(); sys.exit(143)")
+    assert go(study, first(study)[1]).state == "done"
+
+
+def test_a_damaged_checkpoint_is_named(study, play):
+    play("(folder / 'last.ckpt').write_text('cut short')")
+    status = go(study, first(study)[1])
+    assert status.state == "failed"
+    assert "last.ckpt: this is not a whole checkpoint" in status.reason
 
 
 def test_a_full_disk_stops_everything(study, play):
@@ -117,6 +167,8 @@ def test_a_finished_model_is_measured_once(study, play, tmp_path):
         if sys.argv[1] == 'evaluate':
             pathlib.Path(words['out']).mkdir()
             pathlib.Path(words['out'], 'summary.json').write_text('{}')
+        else:
+            save()
         """
     )
     _, run = first(study)
@@ -126,7 +178,7 @@ def test_a_finished_model_is_measured_once(study, play, tmp_path):
 
 
 def test_an_evaluation_that_fails_does_not_cost_the_training(study, play, tmp_path):
-    calls = play("if sys.argv[1] == 'evaluate': print('error: pairs changed'); sys.exit(2)")
+    calls = play("if sys.argv[1] == 'evaluate': print('error: pairs changed'); sys.exit(2)\nsave()")
     _, run = first(study)
     assert go(study, run, pairs=tmp_path / "pairs").reason == "pairs changed"
     study.set_status(run.id, Status())
@@ -138,19 +190,19 @@ def test_an_evaluation_that_fails_does_not_cost_the_training(study, play, tmp_pa
     ]
 
 
-def test_the_best_trial_is_chosen_on_validation(declare, tmp_path, play):
+def test_the_trial_with_the_best_validation_is_chosen(declare, tmp_path, play):
     study = read_study([declare()])
     study.tune = Tuning(values=[0.1, 0.01, 0.001], steps=4)
     folder = StudyFolder(tmp_path / "tuned")
     folder.begin(study)
     plan, run = first(folder)
     trials = list(run.chooses.values())
-    for trial, figures in zip(trials, ([20.0, 21.0], [22.5, 22.0], None), strict=True):
+    for trial, figures in zip(trials, ([20.0, 22.2], [22.5, 22.0], None), strict=True):
         folder.set_status(trial, Status("done" if figures else "failed"))
         if figures:
             write_json(folder.run(trial) / "curve.json", {"val/psnr_composite": list(enumerate(figures))})
     assert choose(folder, plan, run) == {"model.lr": 0.01}
-    calls = play("")
+    calls = play("save()")
     assert go(folder, run).chosen == {"model.lr": 0.01}
     assert "model.lr=0.01" in calls.read_text()
 

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ PROJECT = str(Path(__file__).parents[2])  # found from any working folder, wheth
 ATTEMPTS = 3  # of a training process that is killed; one that ends with an error of its own is not begun again
 GRACE_S = 30.0  # for a training that was told to stop to write its checkpoint
 PATIENCE = 120.0  # seconds for the process of a dead worker to write its checkpoint and end
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a process that was asked to end
 FULL_DISK = ("No space left on device", "disk is full", "could not write the checkpoint")
 
 
@@ -72,7 +74,9 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
 
 
 def choose(folder: StudyFolder, plan: Plan, run: Run) -> dict[str, Any] | None:
-    """The option's value whose trial has the best validation figure; the first of equals.
+    """The option's value whose trial has the best validation figure at any step; the first of equals.
+
+    The best and not the last, since it is `best.ckpt` that a run is measured by.
 
     Raises:
         UsageError: no trial has one.
@@ -92,9 +96,19 @@ def choose(folder: StudyFolder, plan: Plan, run: Run) -> dict[str, Any] | None:
 
 
 def _train(folder: StudyFolder, run: Run, status: Status, cwd: Path, lock: TextIO) -> None:
+    """Trains until `last.ckpt` holds all steps of the run.
+
+    Only the checkpoint's own step counter proves that a run is complete. An exit code does not: a process that is
+    asked to end may exit with 0 before its last step.
+
+    Raises:
+        TrainingStopped: the training ended with an error, or ends again and again before its last step.
+        Unfinished: it was stopped from outside, or killed `ATTEMPTS` times.
+    """
     path = folder.run(run.id)
     log = path / "log.txt"
-    while not (path / "trained").exists():
+    attempts = 0
+    while (steps := trained_steps(path)) < run.steps:
         last = path / "last.ckpt"
         if last.is_file():
             words = [f"resume={last.resolve()}"]
@@ -109,21 +123,47 @@ def _train(folder: StudyFolder, run: Run, status: Status, cwd: Path, lock: TextI
             if run.stage == "downstream":
                 source = folder.run(run.pretext).resolve() / "best.ckpt" if run.pretext else "none"
                 words.append(f"ckpt={source}")
+        attempts += 1
         status.attempts += 1
         folder.set_status(run.id, status)
         begun = time.monotonic()
         code = _call([*words, "trainer.enable_progress_bar=false"], cwd, log, lock)
         status.seconds += time.monotonic() - begun
-        if code == 0:
-            (path / "trained").touch()
-        elif code == 130:
-            folder.set_status(run.id, status)
-            raise Unfinished(f"{run.id} was interrupted")
-        elif code > 0:
+        status.steps = trained_steps(path)
+        folder.set_status(run.id, status)
+        if status.steps >= run.steps and (code <= 0 or code in STOPPED):
+            return
+        if code in STOPPED:
+            raise Unfinished(f"{run.id} was interrupted after {status.steps} of {run.steps} steps")
+        if code > 0:
             raise TrainingStopped(last_error(log))
-        elif status.attempts >= ATTEMPTS:
-            raise Unfinished(f"{run.id} was killed {status.attempts} times (signal {-code}); see {log}")
-    status.steps = run.steps
+        if attempts >= ATTEMPTS and code < 0:
+            raise Unfinished(f"{run.id} was killed {attempts} times (signal {-code}); see {log}")
+        if attempts >= ATTEMPTS and status.steps <= steps:
+            raise TrainingStopped(
+                f"the training ends after {status.steps} of {run.steps} steps without an error; see {log}"
+            )
+    status.steps = steps
+
+
+def trained_steps(path: Path) -> int:
+    """Return the number of training steps in a run's `last.ckpt`; 0 without one.
+
+    Raises:
+        UsageError: the file is not a checkpoint.
+    """
+    import torch
+
+    last = path / "last.ckpt"
+    if not last.is_file():
+        return 0
+    try:
+        # Mapped: of several hundred MB of weights only the number is read.
+        return int(torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError):
+        raise UsageError(
+            f"{last}: this is not a whole checkpoint, so the run cannot be resumed: delete the file to train it again"
+        ) from None
 
 
 def _evaluate(path: Path, cwd: Path, pairs: Path, lock: TextIO) -> None:
@@ -132,7 +172,7 @@ def _evaluate(path: Path, cwd: Path, pairs: Path, lock: TextIO) -> None:
     log = path / "log.txt"
     words = ["evaluate", f"pairs={pairs.resolve()}", f"ckpt={path.resolve() / 'best.ckpt'}"]
     code = _call([*words, f"out={path.resolve() / 'evaluation'}"], cwd, log, lock)
-    if code in (130, -signal.SIGINT, -signal.SIGTERM, -signal.SIGKILL):
+    if code in (*STOPPED, -signal.SIGKILL):
         raise Unfinished(f"the evaluation of {path.name} was stopped")
     if code != 0:
         raise UsageError(last_error(log))

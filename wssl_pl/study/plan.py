@@ -42,13 +42,14 @@ class Run:
 
     def words(self, validations: int) -> list[str]:
         """The command line of `wssl train` after the verb, without folder and checkpoint."""
-        # A trial is judged by where it ends up, not by its curve.
+        # A trial needs no curve: it is judged by the best of its validations, one at half of its steps, one at the end.
         validations = min(validations, 2) if self.trial else validations
         given = {"stage": self.stage, "seed_everything": self.seed} | self.options
         given |= {
             "trainer.max_epochs": -1,
             "trainer.max_steps": self.steps,
-            # In steps and across epochs, so that the last validation comes with the last step.
+            # In steps and across epochs. The last validation comes with the last step if `validations` divides the
+            # steps, and less than one interval before it otherwise.
             "trainer.check_val_every_n_epoch": None,
             "trainer.val_check_interval": max(1, self.steps // validations),
         }
