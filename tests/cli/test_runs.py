@@ -13,6 +13,7 @@ from tests.cli.checkpoints import same, weights
 from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
 from wssl_pl.cli.run_directory import make_new
+from wssl_pl.data import WSSLDataModule
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 
 
@@ -208,6 +209,28 @@ def test_test_takes_the_data_settings_of_the_training(train, caplog):
     assert "hole 20% to 40%" in caplog.records[-1].message
     figures = json.loads(Path("figures/metrics.json").read_text())
     assert figures["test/psnr_composite"] > figures["test/psnr"] > 0
+
+
+def test_test_measures_a_pretext_model_on_the_test_split(train, capsys, refused):
+    train("stage=pretext", "tasks=saturation,masked", "--run.dir=run", "--model.pretext_holes=true")
+    capsys.readouterr()
+    main(["test", "ckpt=run/best.ckpt", "--accelerator=cpu", "--out=figures"])
+    figures = json.loads(Path("figures/metrics.json").read_text())
+    assert f"test/accuracy/saturation {figures['test/accuracy/saturation']:.4f}" in capsys.readouterr().out
+    module = PretextModule.load_from_checkpoint("run/best.ckpt", weights_only=True).eval()
+    data = WSSLDataModule(**torch.load("run/best.ckpt", weights_only=True)["datamodule_hyper_parameters"])
+    data.setup("test")
+    tally = {name: torch.zeros(task.tally_shape) for name, task in module.tasks.items()}
+    for raw in data.test_dataloader():
+        with torch.no_grad():
+            images, targets = module.see(data.on_after_batch_transfer(raw, 0))
+            outputs = module(images)
+        for name, task in module.tasks.items():
+            tally[name] += task.tally(outputs[name], targets[name])
+    for name, task in module.tasks.items():
+        assert figures[f"test/{task.score_name}/{name}"] == pytest.approx(task.score(tally[name]).item(), abs=1e-5)
+    assert "lpips_weights" in refused("test", "ckpt=run/best.ckpt", "lpips_weights=x", small=[], epochs=None)
+    assert "precision=8" in refused("test", "ckpt=run/best.ckpt", "precision=8", small=[], epochs=None)
 
 
 def test_help_and_printed_configuration(capsys):

@@ -9,7 +9,7 @@ from wssl_pl.errors import TrainingStopped, UsageError
 # Verb: the module that runs it, imported only then, and what the short help says of it.
 VERBS = {
     "train": ("wssl_pl.cli.train", "one of the two stages; the verb may be left out"),
-    "test": ("wssl_pl.cli.test", "a finished downstream model on the test split"),
+    "test": ("wssl_pl.cli.test", "a finished model of either stage on the test split"),
     "prepare": ("wssl_pl.cli.prepare", "decode all images once into a cache; --check re-hashes it"),
     "masks": ("wssl_pl.cli.masks", "stats: the hole ratios of a folder; make: draw masks in QD-IMD's way"),
     "show": ("wssl_pl.cli.show", "data: a batch as training gets it, as a picture"),

@@ -19,12 +19,17 @@ if TYPE_CHECKING:
     from wssl_pl.evaluation.pairs import Pairs
 
 
-def add_measuring(parser: ArgumentParser) -> None:
-    """The options that `evaluate` and `test` share."""
+def add_device(parser: ArgumentParser) -> None:
+    """Add the options on where and in which precision a model runs."""
     parser.add_argument("--accelerator", type=str, default="auto", help="auto, cpu, gpu")
     parser.add_argument(
         "--precision", type=str, default="32-true", help="of the model: 32-true, bf16-mixed or 16-mixed"
     )
+
+
+def add_measuring(parser: ArgumentParser) -> None:
+    """Add the options that `evaluate` and `test` share."""
+    add_device(parser)
     parser.add_argument("--batch_size", type=int, default=16, help="pairs in memory at once")
     parser.add_argument("--lpips_weights", type=str | None, default=None, help="torchvision's AlexNet or VGG16 weights")
     parser.add_argument("--inception_weights", type=str | None, default=None, help="torch-fidelity's Inception weights")

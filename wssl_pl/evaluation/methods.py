@@ -123,6 +123,15 @@ CLASSICAL: dict[str, Callable[[], Fill]] = {
 }
 
 
+DTYPES = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def check_precision(precision: str) -> None:
+    """Raise `UsageError` unless a model can be measured in this precision."""
+    if precision not in DTYPES:
+        raise UsageError(f"precision={precision} is not one of {', '.join(DTYPES)}")
+
+
 class Model:
     """A finished downstream model.
 
@@ -136,13 +145,11 @@ class Model:
     """
 
     def __init__(self, path: str | Path, device: torch.device, precision: str = "32-true") -> None:
-        dtypes = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-        if precision not in dtypes:
-            raise UsageError(f"precision={precision} is not one of {', '.join(dtypes)}")
+        check_precision(precision)
         read_checkpoint(path, stage="downstream")
         self.module = InpaintModule.load_from_checkpoint(str(path), map_location="cpu", weights_only=True)
         self.module.to(device).eval()
-        self.path, self.device, self.precision, self.dtype = Path(path), device, precision, dtypes[precision]
+        self.path, self.device, self.precision, self.dtype = Path(path), device, precision, DTYPES[precision]
         self.name = "/".join(self.path.parts[-2:])
         self.notes: list[str] = []
 

@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 
 from wssl_pl.errors import UsageError
 from wssl_pl.losses import LOSSES, WSSLLoss, log_cosh
-from wssl_pl.metrics import InpaintingMetrics
+from wssl_pl.metrics import InpaintingMetrics, composite
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import RGB, check_training, take_encoder
 from wssl_pl.networks import UNetDecoder, crop_to, pad_to_multiple
@@ -174,6 +174,17 @@ class InpaintModule(WSSLModule):
     def on_test_epoch_end(self) -> None:
         """Logs the same figures as validation does, under `test/`."""
         self._log_figures("test")
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Return the predictions of one batch.
+
+        Returns:
+            `index` `(B,)`, the images' numbers in the split; `prediction` `(B, 3, H, W)`, the raw output; and
+            `composite` `(B, 3, H, W)`, the prediction in the hole and the image elsewhere. Both are float32 in [0, 1].
+        """
+        prediction = self(batch["image"], batch["mask"])
+        filled = composite(prediction, batch["image"], batch["mask"])
+        return {"index": batch["index"], "prediction": prediction, "composite": filled}
 
     def _log_figures(self, split: str) -> None:
         figures = self.val_metrics.compute()

@@ -216,19 +216,43 @@ class PretextModule(WSSLModule):
             self.val_tallies[name].update(tallies[name])
 
     def on_validation_epoch_end(self) -> None:
-        """Logs loss and score per task and their means; the confusion matrices stay for the callback."""
+        """Log loss and score per task and their means; the confusion matrices stay for the callback."""
+        self._log_metrics("val")
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add one batch to the metrics of every task."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the same metrics as validation does, under `test/`."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, split: str) -> None:
         losses = {name: metric.compute() for name, metric in self.val_losses.items()}
         tallies = {name: metric.compute() for name, metric in self.val_tallies.items()}
         self.confusion = {name: tallies[name] for name, task in self.tasks.items() if isinstance(task, Classification)}
-        figures: dict[str, Any] = {f"val/loss/{name}": loss for name, loss in losses.items()}
+        figures: dict[str, Any] = {f"{split}/loss/{name}": loss for name, loss in losses.items()}
         scores = {name: task.score(tallies[name]) for name, task in self.tasks.items()}
-        figures |= {f"val/{task.score_name}/{name}": scores[name] for name, task in self.tasks.items()}
+        figures |= {f"{split}/{task.score_name}/{name}": scores[name] for name, task in self.tasks.items()}
         self.log_dict(figures)
-        self.log("val/loss", self.weighting(losses), prog_bar=True)
-        self.log("val/accuracy", torch.stack(list(scores.values())).mean(), prog_bar=True)
+        self.log(f"{split}/loss", self.weighting(losses), prog_bar=True)
+        self.log(f"{split}/accuracy", torch.stack(list(scores.values())).mean(), prog_bar=True)
         self.guessing = [name for name, task in self.tasks.items() if bool(task.guesses(tallies[name]))]
         for metric in (*self.val_losses.values(), *self.val_tallies.values()):
             metric.reset()
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Any]:
+        """Return what the heads predict for one batch.
+
+        Returns:
+            `index` `(B,)`, the images' numbers in the split; `outputs` by task, the probabilities `(B, levels)` of a
+            classification, the reconstruction `(B, 3, H / 4, W / 4)` in [0, 1] of `masked` and `autoencoder`; and
+            `targets` by task, labels `(B,)` or the images to reconstruct `(B, 3, H, W)`.
+        """
+        images, targets = self.see(batch)
+        outputs = self(images)
+        outputs = {name: task.predict(outputs[name]) for name, task in self.tasks.items()}
+        return {"index": batch["index"], "outputs": outputs, "targets": targets}
 
 
 def _by_name(modules: Mapping[str, nn.Module]) -> Any:

@@ -51,6 +51,10 @@ class PretextTask(nn.Module):
         """The branch that gives an output from the encoder's last features `(B, in_channels, H // 32, W // 32)`."""
         raise NotImplementedError
 
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the prediction that the head's output stands for; the output itself, if a task does not say."""
+        return output
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """A scalar, about 1 for an encoder that knows nothing: the losses of all tasks are weighed and added."""
         raise NotImplementedError

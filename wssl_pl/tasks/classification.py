@@ -59,6 +59,10 @@ class Classification(PretextTask):
         """Logits `(B, levels)` from the mean features."""
         return TaskHead(in_channels, len(self.levels))
 
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the probability of each level, `(B, levels)` float32."""
+        return output.float().softmax(dim=1)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The cross-entropy; log(levels) for guessing."""
         return F.cross_entropy(output, target)

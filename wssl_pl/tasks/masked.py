@@ -98,6 +98,10 @@ class Masked(PretextTask):
         """The reconstruction `(B, 3, H / 4, W / 4)` in [0, 1] that the head's logits stand for, float32."""
         return torch.sigmoid(output.float())
 
+    def predict(self, output: Tensor) -> Tensor:
+        """Return the reconstruction `(B, 3, H / 4, W / 4)`; see `picture`."""
+        return self.picture(output)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean absolute error, scaled to about 1 for filling with the mean colour."""
         return SCALE * F.l1_loss(self.picture(output), _reduced(target, output))
