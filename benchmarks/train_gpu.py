@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from steps import ImagesInMemory, machine
 from torchvision.utils import save_image
 
-from wssl_pl.callbacks import is_last_epoch, picture_grid, stop_fits
+from wssl_pl.callbacks import can_stop, is_last_epoch, picture_grid
 from wssl_pl.cli import test as test_verb
 from wssl_pl.cli import train as train_verb
 from wssl_pl.data import WSSLDataModule
@@ -61,8 +61,8 @@ class Clock(Callback):
         self.before = json.loads(self.path.read_text()) if self.path.exists() else {"seconds": 0.0, "calls": 0}
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        """Between two batches the state is whole: a resumed run sees the batches that an uninterrupted one would."""
-        if stop_fits(trainer):
+        """Stop between two batches, where the state is complete and the resumed run is exact."""
+        if can_stop(trainer):
             self._stop_in_time(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

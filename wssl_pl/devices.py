@@ -53,6 +53,13 @@ def _quota(default: int, path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         return default
 
 
+def has_accelerator() -> bool:
+    """Return whether Lightning's `accelerator=auto` would choose something else than the CPU."""
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
 def choose_precision(accelerator: str = "auto") -> tuple[str, str]:
     """Lightning's `precision` for an accelerator (`auto`, `cpu`, `gpu`, `cuda`, `mps`), and the reason in words."""
     import torch

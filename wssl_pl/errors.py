@@ -28,3 +28,9 @@ class Interrupted(TrainingStopped):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
+
+
+class Terminated(TrainingStopped):
+    """The process received SIGTERM, or SLURM's requeue signal."""
+
+    exit_code = 143

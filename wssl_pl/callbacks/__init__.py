@@ -1,8 +1,9 @@
-"""What happens around training: pictures, confusion matrices, checkpoints, and orderly ends."""
+"""Callbacks: pictures, confusion matrices, checkpoints, and the end of a training."""
 
 from wssl_pl.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from wssl_pl.callbacks.confusion import ConfusionMatrices
-from wssl_pl.callbacks.ends import StopOnInterrupt, StopOnNaN, is_last_epoch, stop_fits
+from wssl_pl.callbacks.finite import StopOnNaN, weights_are_finite
+from wssl_pl.callbacks.interruption import StopOnSignal, can_stop, is_last_epoch
 from wssl_pl.callbacks.pictures import InpaintingPictures, ReconstructionPictures, picture_grid
 from wssl_pl.callbacks.progress import progress_bars
 from wssl_pl.callbacks.random_state import RandomState
@@ -13,11 +14,12 @@ __all__ = [
     "InpaintingPictures",
     "RandomState",
     "ReconstructionPictures",
-    "StopOnInterrupt",
     "StopOnNaN",
+    "StopOnSignal",
+    "can_stop",
     "checkpoint_callbacks",
     "is_last_epoch",
     "picture_grid",
     "progress_bars",
-    "stop_fits",
+    "weights_are_finite",
 ]

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
-from wssl_pl.errors import TrainingStopped
+from wssl_pl.errors import TrainingStopped, UsageError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -32,9 +34,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:
             # torch.save's zip writer reports a full disk as a RuntimeError.
             temporary.unlink(missing_ok=True)
-            then = f"the previous one is unharmed; make room and go on with resume={path}"
+            then = f"the previous one is unharmed; make room and resume with resume={path}"
             if not path.exists():
-                then = "there was none before; make room and begin again"
+                then = "there was none before; make room and start again"
             reason = str(error).strip().splitlines()[0]
             raise TrainingStopped(f"could not write the checkpoint {path} ({reason}); {then}") from error
 
@@ -43,19 +45,90 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, map_location=map_location, weights_only=True)
 
 
-def checkpoint_callbacks(directory: str, monitor: str) -> list[Callback]:
-    """`best.ckpt` by the logged figure `monitor` (the higher the better), and `last.ckpt` after every epoch."""
-    best = ModelCheckpoint(
-        dirpath=directory,
-        filename="best",
-        monitor=monitor,
-        mode="max",
-        save_top_k=1,
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,
-    )
-    # After the epoch's end and not after validation, so that a resumed run starts the next epoch cleanly.
+class BestCheckpoint(ModelCheckpoint):
+    """Keep `best.ckpt` by a logged metric; of equal values the one with the lower `val/loss`.
+
+    Two things differ from Lightning's `ModelCheckpoint`:
+
+    - Ties. An accuracy over a few hundred images takes few values, and at chance it does not move: the first epoch
+      would stay the best one for ever.
+    - A run directory that was moved, mounted elsewhere, or is another one (`resume=X --run.dir=Y`). Lightning forgets
+      the best score when the absolute path differs, so that a worse epoch overwrites `best.ckpt`. Here the score is
+      kept as long as `best.ckpt` is in the directory.
+
+    Args:
+        directory: the run directory.
+        monitor: the logged metric.
+        mode: `max` or `min`.
+    """
+
+    TIE_BREAK = "val/loss"
+
+    def __init__(self, directory: str, monitor: str, mode: str = "max") -> None:
+        super().__init__(
+            dirpath=directory,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_top_k=1,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+        self._best_loss: float | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if the validation was the best one.
+
+        Raises:
+            UsageError: the monitored metric is not logged; also after a sanity check, before the training.
+        """
+        if self.monitor not in trainer.callback_metrics:
+            logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+            raise UsageError(f"run.monitor={self.monitor}: it is not logged; choose one of {', '.join(logged)}")
+        super().on_validation_end(trainer, pl_module)
+
+    @property
+    def state_key(self) -> str:
+        """Return Lightning's own key, so that checkpoints written with its class keep their best score."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Return whether the metric is better than the best one, or equal to it with a lower loss."""
+        better = super().check_monitor_top_k(trainer, current)
+        loss = trainer.callback_metrics.get(self.TIE_BREAK)
+        if not better and current is not None and loss is not None and self._best_loss is not None:
+            equal = self.best_model_score is not None and bool(current == self.best_model_score)
+            better = trainer.strategy.reduce_boolean_decision(equal and float(loss) < self._best_loss)
+        if better:
+            self._best_loss = None if loss is None else float(loss)
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return Lightning's state, and the loss that belongs to the best metric."""
+        return {**super().state_dict(), "best_loss": self._best_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score over if the run directory holds its checkpoint, wherever the directory was before."""
+        assert self.dirpath is not None
+        path = str(Path(self.dirpath) / "best.ckpt")
+        score = state_dict["best_model_score"]
+        if score is None or not Path(path).is_file():
+            return
+        moved = {
+            "dirpath": self.dirpath,
+            "best_model_path": path,
+            "kth_best_model_path": path,
+            "best_k_models": {path: score},
+            "last_model_path": "",
+        }
+        super().load_state_dict(state_dict | moved)
+        self._best_loss = state_dict.get("best_loss")
+
+
+def checkpoint_callbacks(directory: str, monitor: str, mode: str = "max") -> list[Callback]:
+    """Return the callbacks that keep `best.ckpt` by the logged metric `monitor`, and `last.ckpt` after every epoch."""
+    # After the end of the epoch and not after validation, so that a resumed run starts the next epoch cleanly.
     last = ModelCheckpoint(
         dirpath=directory,
         filename="last",
@@ -63,4 +136,4 @@ def checkpoint_callbacks(directory: str, monitor: str) -> list[Callback]:
         enable_version_counter=False,
         save_on_train_epoch_end=True,
     )
-    return [best, last]
+    return [BestCheckpoint(directory, monitor, mode), last]

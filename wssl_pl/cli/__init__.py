@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line `args`, by default the process's own.
 
     Raises:
-        SystemExit: with code 2 after an error of use, 130 after Ctrl-C.
+        SystemExit: with code 2 after an error of use, 130 after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if args is None else args)
     if words in ([], ["--help"], ["-h"]):
@@ -54,7 +54,8 @@ def main(args: Sequence[str] | None = None) -> None:
     except (UsageError, TrainingStopped) as error:
         # A worker process of the loader puts its whole traceback into the message; the cause is its last line.
         line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
-        print(f"error: {line}", file=sys.stderr, flush=True)
+        if line:
+            print(f"error: {line}", file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_code", 2)) from None
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr, flush=True)

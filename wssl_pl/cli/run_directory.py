@@ -13,22 +13,31 @@ from wssl_pl.errors import UsageError
 # jsonargparse reads `run.dir` from here; processes that Lightning starts for DDP inherit it from the first one.
 RUN_DIR_VARIABLE = "WSSL_RUN__DIR"
 
+AUTO = "auto"
+
 
 def holds_run(directory: Path) -> bool:
     """Whether the folder holds the configuration or a checkpoint of a run."""
     return (directory / "config.yaml").exists() or any(directory.glob("*.ckpt"))
 
 
-def find_resumed(resume: str, run_dir: str | None) -> Path:
-    """The checkpoint that `resume=` names: a file, a run's folder, or `last` in the folder `run.dir`.
+def find_resumed(resume: str | None, run_dir: str | None) -> Path | None:
+    """Return the checkpoint that `resume=` names: a file, a run directory, `last` or `auto` in the directory `run.dir`.
+
+    Returns:
+        None for `auto` where there is no checkpoint yet, and where nothing is resumed.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such checkpoint.
     """
-    if resume == "last":
+    if resume is None:
+        return None
+    if resume in ("last", AUTO):
         if run_dir is None:
-            raise UsageError("resume=last: say of which run, with --run.dir=runs/<stage>/<time>")
+            raise UsageError(f"resume={resume}: the run directory is needed: add --run.dir=runs/<stage>/<name>")
         path = Path(run_dir) / "last.ckpt"
+        if resume == AUTO and not path.exists():
+            return None
     else:
         path = Path(resume)
         if path.is_dir():
@@ -38,16 +47,32 @@ def find_resumed(resume: str, run_dir: str | None) -> Path:
     return path
 
 
-def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> Path:
-    """The folder of the run: as given, that of the resumed checkpoint, or a new `runs/<stage>/<time>`.
+def is_first_process() -> bool:
+    """Return whether this is the process that writes: rank 0 of node 0, whoever started the processes.
+
+    torchrun, Lightning's own launcher and SLURM name ranks by different variables, before any of them is connected.
+    """
+    other_node = any(os.environ.get(name, "0") != "0" for name in ("NODE_RANK", "GROUP_RANK"))
+    return getattr(rank_zero_only, "rank", 0) == 0 and not other_node
+
+
+def choose_directory(stage: str, run_dir: str | None, resumed: Path | None, resume: str | None = None) -> Path:
+    """Return the directory of the run: as given, that of the resumed checkpoint, or a new `runs/<stage>/<time>`.
+
+    Args:
+        stage: `pretext` or `downstream`.
+        run_dir: the directory that was typed.
+        resumed: the checkpoint that is resumed.
+        resume: `resume=` as typed. With `auto` a directory whose run was killed before its first `last.ckpt` is used
+            again: the run starts from the beginning.
 
     Raises:
-        UsageError: the folder holds a run already, and this one does not resume it.
+        UsageError: the directory holds a run already, and this one does not resume it.
     """
     if resumed is not None:
         if run_dir is None or Path(run_dir).resolve() == resumed.parent.resolve():
             return resumed.parent
-        if holds_run(Path(run_dir)):
+        if is_first_process() and holds_run(Path(run_dir)):
             raise UsageError(f"run.dir={run_dir} holds another run than resume={resumed}; give a new folder")
         return Path(run_dir)
     if run_dir is None:
@@ -55,9 +80,12 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None) -> P
     directory = Path(run_dir)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"run.dir={run_dir} is a file; give a folder")
-    # The other processes of a DDP run come second to a folder that the first one has begun to fill.
-    if "LOCAL_RANK" not in os.environ and holds_run(directory):
-        raise UsageError(f"run.dir={run_dir} holds a run already: go on with it by resume=last, or give a new folder")
+    # The other processes of a distributed run find a directory that the first one has started to fill.
+    if resume != AUTO and is_first_process() and holds_run(directory):
+        raise UsageError(
+            f"run.dir={run_dir} holds a run already: resume it with resume=last (or always with resume=auto), or give "
+            "a new directory"
+        )
     return directory
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,21 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
 from wssl_pl.cli.grammar import Words, as_list, check_known, read_words
-from wssl_pl.cli.run_directory import RUN_DIR_VARIABLE, choose_directory, dropped_if_empty, find_resumed
+from wssl_pl.cli.run_directory import (
+    AUTO,
+    RUN_DIR_VARIABLE,
+    choose_directory,
+    dropped_if_empty,
+    find_resumed,
+    is_first_process,
+)
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.devices import choose_precision, choose_threads
-from wssl_pl.errors import UsageError
+from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
+from wssl_pl.errors import Interrupted, Terminated, UsageError
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.checkpoint import check_state
@@ -69,7 +78,9 @@ def _numbered(path: Path) -> Path:
 
 
 class WSSLCLI(LightningCLI):
-    """LightningCLI with `stage`, `run.dir` and `run.resume`, and with our callbacks in the trainer."""
+    """LightningCLI with `stage` and `run.*`, and with our callbacks in the trainer."""
+
+    pretext_ckpt: str | None = None  # what the resumed run started from
 
     def __init__(self, stage: str, words: Words, extra_callbacks: Sequence[Callback] = ()) -> None:
         self.stage = stage
@@ -111,7 +122,23 @@ class WSSLCLI(LightningCLI):
             "--run.dir", type=str | None, default=None, help="the run's folder; runs/<stage>/<time> if left out"
         )
         parser.add_argument(
-            "--run.resume", type=str | None, default=None, help="checkpoint to go on from, or `last` with run.dir"
+            "--run.resume",
+            type=str | None,
+            default=None,
+            help="checkpoint or run directory to resume; with run.dir: `last`, or `auto`, which starts the run if "
+            "there is nothing to resume",
+        )
+        parser.add_argument(
+            "--run.monitor",
+            type=str | None,
+            default=None,
+            help=f"validation metric by which best.ckpt is kept (default: {STAGES[self.stage].monitor})",
+        )
+        parser.add_argument(
+            "--run.monitor_mode",
+            type=Literal["auto", "max", "min"],
+            default="auto",
+            help="whether the higher or the lower metric is better; auto: the lower one of a loss",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -126,22 +153,44 @@ class WSSLCLI(LightningCLI):
             raise UsageError(first_lines(str(error))) from None
 
     def before_instantiate_classes(self) -> None:
-        """What can be told wrong before anything is built."""
+        """Check what can be checked before anything is built, and settle precision, threads and the run directory."""
         if self.stage == "downstream" and self.config.model.ckpt is None:
             raise UsageError(
                 "stage=downstream needs ckpt=: the pretext checkpoint whose encoder is taken over "
                 "(runs/pretext/<time>/best.ckpt), or ckpt=none for a new encoder"
             )
-        resume = self.config.run.resume
-        self.resumed = find_resumed(resume, self.config.run.dir) if resume else None
+        run = self.config.run
+        self.resumed = find_resumed(run.resume, run.dir)
+        if self.resumed is not None and self.stage == "downstream":
+            self._take_encoder_from_resumed()
         devices = self.config.trainer.devices
         torch.set_num_threads(choose_threads(int(devices) if str(devices).isdigit() else 1))
-        if self.config.trainer.precision is None:
-            self.config.trainer.precision, self.reason = choose_precision(str(self.config.trainer.accelerator))
+        self._choose_precision()
+        self.directory = choose_directory(self.stage, run.dir, self.resumed, run.resume)
+        self.made = self.directory if run.dir is None and self.resumed is None else None
+
+    def _choose_precision(self) -> None:
+        config = self.config.trainer
+        on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not has_accelerator())
+        if config.precision is None:
+            config.precision, self.reason = choose_precision(str(config.accelerator))
+        elif str(config.precision) in ("16-mixed", "16") and on_cpu:
+            config.precision = "bf16-mixed"
+            self.reason = "16-mixed is not available on a CPU"
         else:
-            self.reason = "as asked"
-        self.directory = choose_directory(self.stage, self.config.run.dir, self.resumed)
-        self.made = self.directory if self.config.run.dir is None and self.resumed is None else None
+            self.reason = "as set by trainer.precision"
+
+    def _take_encoder_from_resumed(self) -> None:
+        """Build the module without the pretext checkpoint: the resumed checkpoint holds the encoder.
+
+        The run may have been moved since, and the pretext checkpoint deleted.
+        """
+        trained = read_checkpoint(str(self.resumed), stage=self.stage, name="resume")["hyper_parameters"]
+        self.pretext_ckpt = self.config.model.ckpt
+        self.config.model.ckpt = "none"
+        for name in ("width", "norm", "mask_channel"):
+            if self.config.model[name] is None:
+                self.config.model[name] = trained[name]
 
     def instantiate_classes(self) -> None:
         """Builds everything; where that fails, no empty folder is left."""
@@ -151,6 +200,8 @@ class WSSLCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our logger, checkpoints and callbacks, beside those that the user configured."""
         directory = str(self.directory)
+        if self.pretext_ckpt is not None:
+            self.config.model.ckpt = self.pretext_ckpt  # for the record in config.yaml
         drawing: dict[str, list[Callback]] = {
             "pretext": [callbacks.ConfusionMatrices(), callbacks.ReconstructionPictures()],
             "downstream": [callbacks.InpaintingPictures()],
@@ -158,13 +209,13 @@ class WSSLCLI(LightningCLI):
         mine = [
             *self.extra_callbacks,
             callbacks.StopOnNaN(directory),
-            callbacks.StopOnInterrupt(directory),
+            callbacks.StopOnSignal(directory, requeue=self.config.run.resume == AUTO),
             callbacks.RandomState(),
             *drawing[self.stage],
         ]
         config = self.config_init.trainer
         if config.enable_checkpointing is not False:
-            mine += callbacks.checkpoint_callbacks(directory, self.model.monitor)
+            mine += callbacks.checkpoint_callbacks(directory, *self._choose_monitor())
         if config.enable_progress_bar is not False:
             mine += callbacks.progress_bars(str(config.accelerator), config.callbacks or [])
         config.callbacks = [*(config.callbacks or []), *mine]
@@ -174,12 +225,24 @@ class WSSLCLI(LightningCLI):
         config.default_root_dir = config.default_root_dir or directory
         return super().instantiate_trainer(**kwargs)
 
+    def _choose_monitor(self) -> tuple[str, str]:
+        """Return the monitored metric and its mode."""
+        run = self.config.run
+        if run.monitor is None:
+            return self.model.monitor, "max" if run.monitor_mode == "auto" else run.monitor_mode
+        self.model.monitor = run.monitor
+        # One batch is validated first, so that a metric that does not exist is an error before the training.
+        self.config_init.trainer.num_sanity_val_steps = 1
+        lower = any(word in run.monitor for word in ("loss", "log_cosh", "lpips", "l1"))
+        return run.monitor, ("min" if lower else "max") if run.monitor_mode == "auto" else run.monitor_mode
+
     def fit(self) -> None:
-        """Trains, in the run's folder."""
+        """Train, in the run directory."""
         self.model.check_trainer(self.trainer)
         if self.resumed is not None:
             checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
             check_state(self.model, checkpoint["state_dict"], f"resume={self.resumed}")
+            self._copy_best()
         rank_zero_only(print)(
             f"Precision {self.config.trainer.precision}: {self.reason}\nRun folder {self.directory}", flush=True
         )
@@ -193,12 +256,29 @@ class WSSLCLI(LightningCLI):
                 ckpt_path=str(self.resumed) if self.resumed else None,
                 weights_only=True,
             )
+        except SIGTERMException:
+            raise Terminated("SIGTERM received before the first training step") from None
+        except SystemExit as stopped:
+            # Lightning turns a Ctrl-C outside the training loop into exit code 1.
+            if isinstance(stopped.__context__, KeyboardInterrupt):
+                raise Interrupted("interrupted before the first training step") from None
+            raise
         finally:
             if outer is None:
                 del os.environ[RUN_DIR_VARIABLE]
             else:
                 os.environ[RUN_DIR_VARIABLE] = outer
         rank_zero_only(self._say_end)()
+
+    def _copy_best(self) -> None:
+        """Copy the best checkpoint of a run that is resumed in another directory, which may stay the best one."""
+        assert self.resumed is not None
+        source, target = self.resumed.parent / "best.ckpt", self.directory / "best.ckpt"
+        if is_first_process() and source.is_file() and not target.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
 
     def _say_end(self) -> None:
         figures = self.trainer.callback_metrics
@@ -228,15 +308,26 @@ def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCL
 
 
 def _base_on_resumed_run(words: Words) -> None:
-    """Lets the configuration of a resumed run stand below what is typed, so that `resume=` alone goes on with it."""
-    resume = words.get("run.resume")
-    if resume is None:
+    """Put the configuration of a resumed run below what is typed, so that `resume=` alone continues it.
+
+    Raises:
+        UsageError: there is nothing to resume, or `ckpt=` is typed and is not that of the resumed run.
+    """
+    directory = words.get("run.dir") or os.environ.get(RUN_DIR_VARIABLE)
+    checkpoint = find_resumed(words.get("run.resume"), directory)
+    if checkpoint is None:
         return
-    checkpoint = find_resumed(resume, words.get("run.dir"))
     read_checkpoint(checkpoint, stage=words.get("stage"), name="resume")
     config = checkpoint.parent / "config.yaml"
-    if config.exists():
-        words.options.insert(0, ("config", str(config)))
+    if not config.exists():
+        return
+    words.options.insert(0, ("config", str(config)))
+    typed, stored = words.get("model.ckpt"), yaml.safe_load(config.read_text()).get("model", {}).get("ckpt")
+    if typed is not None and Path(typed).resolve() != Path(str(stored)).resolve():
+        raise UsageError(
+            f"ckpt={typed}: the resumed run started from ckpt={stored}, and its encoder is in the checkpoint: omit "
+            "ckpt=, or start a new run"
+        )
 
 
 def _find_stage(words: Words) -> str:
@@ -293,4 +384,5 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*The dirpath has changed from.*")  # see BestCheckpoint
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

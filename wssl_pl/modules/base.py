@@ -10,6 +10,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.errors import UsageError
 
+OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
+"""Hyperparameters whose change on resume has to reach the restored optimiser."""
+IMPLEMENTATION = ("fused", "foreach", "capturable")
+"""How an optimiser's step is computed: a matter of the device and of clipping, never of the checkpoint."""
+
 
 class WSSLModule(LightningModule):
     """Base of the two stages: Adam over what is not frozen, convolutions in channels_last.
@@ -19,7 +24,9 @@ class WSSLModule(LightningModule):
 
     stage: ClassVar[str]
     needs_masks: bool
-    monitor: ClassVar[str]  # the logged figure, the higher the better, by which the best checkpoint is kept
+    monitor: str  # the logged metric by which the best checkpoint is kept; the higher the better
+    _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
+    _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
 
     def check_lr(self, lr: float, name: str = "lr") -> None:
         """Raises `UsageError` unless the learning rate is a positive number."""
@@ -71,13 +78,70 @@ class WSSLModule(LightningModule):
         """Adam as in the paper, in one fused kernel; with `lr_schedule=cosine` all its learning rates fall to 0."""
         optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.hparams["lr"], fused=True)
         if self.hparams["lr_schedule"] == "constant":
+            self._keep_group_options(optimizer)
             return optimizer
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise UsageError("model.lr_schedule=cosine needs an end: give trainer.max_epochs or trainer.max_steps")
         # A run that began at a constant rate and is resumed with a cosine has a schedule that is younger than the run.
         schedule = LambdaLR(optimizer, lambda step: cosine(max(step, self.trainer.global_step), int(steps)))
+        self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _keep_group_options(self, optimizer: torch.optim.Optimizer) -> None:
+        """Remember the options of every parameter group, after a schedule has added its own."""
+        groups = optimizer.param_groups
+        self._group_options = [[{key: group[key] for key in group if key != "params"} for group in groups]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the settings of the run that is resumed, and fit its optimiser's state to the present groups.
+
+        Raises:
+            UsageError: other parameters are trained than before, so that the optimiser's state does not fit.
+        """
+        self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
+        for state in checkpoint.get("optimizer_states", []):
+            state["param_groups"] = self._regrouped(state["param_groups"])
+
+    def _regrouped(self, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return saved parameter groups, cut where the present ones are: `encoder_lr` makes two groups of one."""
+        sizes = [len(list(group["params"])) for group in self.parameter_groups()]
+        if sizes == [len(group["params"]) for group in saved]:
+            return saved
+        numbers = [number for group in saved for number in group["params"]]
+        if sum(sizes) != len(numbers):
+            typed = {name: self.hparams[name] for name in ("freeze_layers", "weighting") if name in self.hparams}
+            now = ", ".join(f"model.{name}={value}" for name, value in typed.items())
+            raise UsageError(
+                f"{now}: {sum(sizes)} parameters are trained, in the resumed run {len(numbers)} were: resume with its "
+                "settings, or start a new run from its checkpoint"
+            )
+        groups, first = [], 0
+        for size in sizes:
+            groups.append({**saved[0], "params": numbers[first : first + size]})
+            first += size
+        return groups
+
+    def on_train_start(self) -> None:
+        """Let typed settings of the optimiser win over those in the resumed checkpoint.
+
+        Lightning restores the optimiser with the learning rates that were saved. Where no setting has changed they
+        stay, so that a rate that a callback has set survives too.
+        """
+        resumed = self._resumed_hparams
+        if resumed is None:
+            return
+        options_now = {name: self.hparams[name] for name in OPTIMIZER_OPTIONS if name in self.hparams}
+        changed = any(_plain(resumed.get(name, value)) != _plain(value) for name, value in options_now.items())
+        for optimizer, options in zip(self.trainer.optimizers, self._group_options, strict=True):
+            for group, typed in zip(optimizer.param_groups, options, strict=True):
+                group.update(typed if changed else {name: typed[name] for name in IMPLEMENTATION})
+        schedules = self.trainer.lr_scheduler_configs if changed else []
+        for config, options in zip(schedules, self._group_options, strict=False):
+            schedule: Any = config.scheduler
+            schedule.base_lrs = [typed["initial_lr"] for typed in options]
+            for group, rate in zip(schedule.optimizer.param_groups, schedule.get_lr(), strict=True):
+                group["lr"] = rate
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Writes the stage into the checkpoint, so that a later command knows what it holds."""
@@ -91,3 +155,8 @@ def cosine(step: int, steps: int) -> float:
     that a run that is resumed for longer goes on along the longer curve.
     """
     return 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
+
+
+def _plain(value: Any) -> Any:
+    """Return a tuple as the list that YAML makes of it, so that both compare equal."""
+    return list(value) if isinstance(value, tuple) else value

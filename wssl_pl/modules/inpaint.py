@@ -100,7 +100,8 @@ class InpaintModule(WSSLModule):
         return [{"params": encoder, "lr": self.hparams["encoder_lr"]}, {"params": decoder}]
 
     def on_train_start(self) -> None:
-        """Unfreezes in a resumed run whose time has come; one that goes on within an epoch is not told its start."""
+        """Unfreeze the encoder also in a run resumed within an epoch, where `on_train_epoch_start` is not called."""
+        super().on_train_start()
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
