@@ -1,8 +1,9 @@
 import pytest
 import torch
+from lightning import Trainer as PlainTrainer
 
 from wssl_pl.errors import UsageError
-from wssl_pl.modules import InpaintModule
+from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import cosine
 
 
@@ -11,6 +12,7 @@ class Trainer:
 
     estimated_stepping_batches = 8
     global_step = 0
+    gradient_clip_val = None
 
 
 @pytest.fixture
@@ -55,3 +57,42 @@ def test_a_cosine_needs_an_end(module):
 
 def test_a_constant_rate_has_no_schedule():
     assert isinstance(InpaintModule(width=4).configure_optimizers(), torch.optim.Adam)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("stage", ["pretext", "downstream"])
+def test_gradients_are_clipped_at_the_default_precision(fit, precision, algorithm, stage):
+    largest = 1e-3
+    module = PretextModule(["rotation"], width=2) if stage == "pretext" else InpaintModule(width=2)
+    seen = []
+    module.on_before_zero_grad = lambda optimizer: seen.append(
+        [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
+    )
+    fit(module, precision=precision, max_steps=2, gradient_clip_val=largest, gradient_clip_algorithm=algorithm)
+    clipped = [gradients for gradients in seen if gradients]
+    assert clipped
+    for gradients in clipped:
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        size = flat.norm() if algorithm == "norm" else flat.abs().max()
+        assert size.item() == pytest.approx(largest, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip", "fused"),
+    [("32-true", 0.5, True), ("bf16-mixed", None, True), ("bf16-mixed", 0.5, None), ("bf16-mixed", 0, True)],
+)
+def test_the_optimiser_is_fused_unless_lightning_refuses_to_clip_with_it(precision, clip, fused):
+    module = InpaintModule(width=2)
+    module._trainer = PlainTrainer(accelerator="cpu", precision=precision, gradient_clip_val=clip, logger=False)
+    assert [group["fused"] for group in module.configure_optimizers().param_groups] == [fused]
+
+
+@pytest.mark.parametrize("clipped_first", [True, False])
+def test_a_run_is_resumed_with_and_without_clipping(fit, tmp_path, clipped_first):
+    clip = {"precision": "bf16-mixed", "gradient_clip_val": 0.1}
+    first, second = (clip, {}) if clipped_first else ({}, clip)
+    fit(InpaintModule(width=2), max_steps=2, **first).save_checkpoint(tmp_path / "a.ckpt")
+    trainer = fit(InpaintModule(width=2), resume=tmp_path / "a.ckpt", max_steps=4, max_epochs=9, **second)
+    assert trainer.global_step == 4
+    assert trainer.optimizers[0].param_groups[0]["fused"] is (True if clipped_first else None)

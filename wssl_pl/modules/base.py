@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -75,8 +76,8 @@ class WSSLModule(LightningModule):
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
     def configure_optimizers(self) -> Any:
-        """Adam as in the paper, in one fused kernel; with `lr_schedule=cosine` all its learning rates fall to 0."""
-        optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.hparams["lr"], fused=True)
+        """Return Adam as in the paper; with `lr_schedule=cosine` all its learning rates fall to 0."""
+        optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.hparams["lr"], fused=self._fuses())
         if self.hparams["lr_schedule"] == "constant":
             self._keep_group_options(optimizer)
             return optimizer
@@ -87,6 +88,15 @@ class WSSLModule(LightningModule):
         schedule = LambdaLR(optimizer, lambda step: cosine(max(step, self.trainer.global_step), int(steps)))
         self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _fuses(self) -> bool | None:
+        """Return whether the optimiser runs as one fused kernel; None leaves the choice to PyTorch."""
+        # The fused kernel divides by the loss scale itself. Lightning therefore refuses to clip gradients with it in
+        # mixed precision, in bf16-mixed as well, where there is no loss scale.
+        trainer = self._trainer
+        if trainer is not None and trainer.gradient_clip_val and isinstance(trainer.precision_plugin, MixedPrecision):
+            return None
+        return True
 
     def _keep_group_options(self, optimizer: torch.optim.Optimizer) -> None:
         """Remember the options of every parameter group, after a schedule has added its own."""
@@ -102,6 +112,8 @@ class WSSLModule(LightningModule):
         self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
         for state in checkpoint.get("optimizer_states", []):
             state["param_groups"] = self._regrouped(state["param_groups"])
+            for group in state["param_groups"]:
+                group["fused"] = self._fuses()  # decides where PyTorch puts the restored step counts
 
     def _regrouped(self, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return saved parameter groups, cut where the present ones are: `encoder_lr` makes two groups of one."""
