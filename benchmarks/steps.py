@@ -63,11 +63,12 @@ def full_step(module: WSSLModule, batch: int, size: int, resize: int) -> Loss:
     """The training step of the module on a uint8 batch as the loader hands it over."""
     device = device_of(module)
     data = WSSLDataModule(images="sample", masks="sample", image_size=size, resize=resize, batch_size=batch)
+    data.crop_margin = module.crop_margin
     raw = {
         # As the loader lays it out: the channels last in memory.
         "image": torch.randint(0, 256, (batch, resize, resize, 3), dtype=torch.uint8, device=device).movedim(-1, 1),
         "mask": (torch.rand(batch, 1, size, size, device=device) < 0.4).to(torch.uint8),
-        "crop": torch.randint(0, resize - size + 1, (batch, 2), device=device),
+        "crop": torch.randint(data.crop_margin, resize - size - data.crop_margin + 1, (batch, 2), device=device),
         "random": torch.rand(batch, 16, device=device),
         "index": torch.arange(batch, device=device),
     }

@@ -2,6 +2,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
@@ -147,6 +148,71 @@ def test_no_size_to_spare(make: Make) -> None:
     batch = module.on_after_batch_transfer(epoch(module)[0], 0)
     assert batch["image"].shape == (4, 3, 32, 32)
     assert (batch["crop"] == 0).all()
+
+
+class Wants(pl.LightningModule):
+    """Asks for a margin of so many pixels, and keeps its batches."""
+
+    def __init__(self, margin: int) -> None:
+        super().__init__()
+        self.crop_margin = margin
+        self.batches: dict[str, list[dict]] = {"train": [], "val": []}
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
+        self.batches["train"].append(batch)
+        return self.weight * 0
+
+    def validation_step(self, batch: dict, batch_idx: int) -> None:
+        self.batches["val"].append(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fitted(data: WSSLDataModule, margin: int, **options) -> Wants:
+    module = Wants(margin)
+    pl.Trainer(
+        accelerator="cpu", max_epochs=8, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **options,
+    ).fit(module, data)  # fmt: skip
+    return module
+
+
+def test_a_crop_with_margin_lies_in_the_image_and_holds_the_crop(make: Make) -> None:
+    data = make()
+    batches = fitted(data, 2).batches
+    for split, found in batches.items():
+        whole = data._datasets[split].images
+        for batch in found:
+            assert batch["image"].shape[-2:] == (32, 32)
+            assert batch["image_with_margin"].shape[-2:] == (36, 36)
+            assert torch.equal(batch["image_with_margin"][..., 2:-2, 2:-2], batch["image"])
+            pixels, _ = whole.read(batch["index"].numpy())
+            for image, wide, (top, left) in zip(
+                pixels, batch["image_with_margin"], batch["crop"].tolist(), strict=True
+            ):
+                expected = torch.from_numpy(image[top - 2 : top + 34, left - 2 : left + 34]).permute(2, 0, 1) / 255
+                assert torch.equal(wide, expected)
+    crops = torch.cat([batch["crop"] for batch in batches["train"]])
+    assert sorted(crops.unique().tolist()) == [2, 3, 4, 5, 6]
+    assert all((batch["crop"] == 4).all() for batch in batches["val"])
+
+
+def test_a_module_without_a_margin_gets_the_crops_it_always_got(make: Make) -> None:
+    batch = fitted(make(), 0).batches["train"][0]
+    assert "image_with_margin" not in batch
+    assert torch.equal(batch["crop"], epoch(make())[0]["crop"])
+
+
+def test_no_pixels_around_the_crop_are_said_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    data = make(resize=33)
+    module = fitted(data, 1)
+    data.setup("test")
+    assert "image_with_margin" not in module.batches["train"][0]
+    (line,) = [line for line in warnings(caplog) if "data.resize" in line]
+    assert "data.resize=33: no 1 px around a crop of data.image_size=32" in line
+    assert "data.resize=34" in line
 
 
 def test_a_missing_split_is_an_error_when_it_is_needed(make: Make, tmp_path: Path) -> None:

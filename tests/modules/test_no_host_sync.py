@@ -56,20 +56,21 @@ def raw_batch():
     return {
         "image": torch.zeros(BATCH, RESIZE, RESIZE, 3, dtype=torch.uint8, device="cuda").movedim(-1, 1),
         "mask": torch.zeros(BATCH, 1, SIZE, SIZE, dtype=torch.uint8, device="cuda"),
-        "crop": torch.zeros(BATCH, 2, dtype=torch.int64, device="cuda"),
+        "crop": torch.ones(BATCH, 2, dtype=torch.int64, device="cuda"),
         "random": torch.zeros(BATCH, 16, device="cuda"),
         "index": torch.zeros(BATCH, dtype=torch.int64, device="cuda"),
     }
 
 
-def step(module):
+def step(module, margin=True):
     data = WSSLDataModule(images="sample", masks="sample", image_size=SIZE, resize=RESIZE, batch_size=BATCH)
+    data.crop_margin = module.crop_margin if margin else 0
     module.log = lambda *args, **kwargs: None
     return lambda: module.training_step(data.on_after_batch_transfer(raw_batch(), 0), 0)
 
 
-def traced(module):
-    run = step(module)
+def traced(module, margin=True):
+    run = step(module, margin)
     with fake_device(module), NoCopies():
         return run()
 
@@ -92,6 +93,10 @@ def module(request):
 
 def test_a_step_neither_waits_for_a_value_nor_copies(module):
     assert traced(module).shape == ()
+
+
+def test_a_step_without_a_margin_around_the_crop_does_neither():
+    assert traced(PretextModule(width=2), margin=False).shape == ()
 
 
 PLANTED = {

@@ -1,4 +1,4 @@
-"""Crop a batch on the device it is on."""
+"""Crop a batch on its device, with or without a margin."""
 
 import torch
 from torch import Tensor
@@ -28,3 +28,21 @@ def crop_batch(images: Tensor, crop: Tensor, size: int) -> Tensor:
     rows = first_row + torch.arange(size, device=images.device)
     starts = (rows * width + crop[:, 1:]) * channels
     return runs.index_select(0, starts.flatten()).view(count, size, size, channels).permute(0, 3, 1, 2)
+
+
+def trim(images: Tensor, margin: int) -> Tensor:
+    """Return a view of the images without their outermost ``margin`` pixels on every side.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        margin: Pixels to cut off, 0 or more.
+
+    Returns:
+        ``(B, C, H - 2 * margin, W - 2 * margin)``.
+
+    Example:
+        >>> trim(torch.zeros(1, 3, 10, 12), 2).shape
+        torch.Size([1, 3, 6, 8])
+    """
+    height, width = images.shape[-2:]
+    return images[..., margin : height - margin, margin : width - margin]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 
-from wssl_pl.data.crop import crop_batch
+from wssl_pl.data.crop import crop_batch, trim
 from wssl_pl.data.dataset import PairedDataset
 from wssl_pl.data.loader import BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
@@ -20,6 +20,9 @@ class WSSLDataModule(pl.LightningDataModule):
     A batch, after the transfer to the device:
 
     - ``image`` float32 ``(B, 3, image_size, image_size)`` in [0, 1], channels_last;
+    - ``image_with_margin``, the same crop and the pixels around it, ``(B, 3, S, S)`` with
+      ``S = image_size + 2 * crop_margin``; ``image`` is then a view of it. Absent if the module's ``crop_margin`` is 0
+      or missing, or if the images have no pixels to spare;
     - ``mask`` float32 ``(B, 1, image_size, image_size)``, 1 = hole; absent if the module's ``needs_masks`` is False;
     - ``index`` int64 ``(B,)``, the number of the image in its split;
     - ``random`` float32 ``(B, 16)`` in [0, 1), from which the pretext tasks take their labels;
@@ -96,6 +99,8 @@ class WSSLDataModule(pl.LightningDataModule):
         self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
         self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
         self.split, self.dilate = split, dilate
+        self.crop_margin = 0
+        """Pixels around the crop that a batch has, in ``image_with_margin``; ``setup`` takes it from the module."""
         self._images: Images | None = None
         self._masks: MaskSets | None = None
         self._datasets: dict[str, PairedDataset] = {}
@@ -125,11 +130,14 @@ class WSSLDataModule(pl.LightningDataModule):
         if wants_masks and self._masks is None:
             self._announce_sample("data.masks", self.masks)
             self._masks = MaskSets(self.masks, self.image_size, self.hole, self.hole_ratio, self.on_error, self.dilate)
+        self.crop_margin = self._margin(getattr(module, "crop_margin", 0))
         for split in splits:
             images = self._images.open(split)
             masks = self._masks.open(split) if wants_masks and self._masks is not None else None
             seed = self.seed if split == "train" else self.pair_seed
-            self._datasets[split] = PairedDataset(images, masks, split, self.resize, self.image_size, seed)
+            self._datasets[split] = PairedDataset(
+                images, masks, split, self.resize, self.image_size, seed, self.crop_margin
+            )
         if (line := self._summary()) not in self._announced:
             self._announced.add(line)
             tell(line)
@@ -154,8 +162,12 @@ class WSSLDataModule(pl.LightningDataModule):
         """Crop and convert on the device: uint8 to float32 in [0, 1], masks to float32."""
         if not isinstance(batch, dict) or "crop" not in batch:
             return batch
-        image = crop_batch(batch["image"], batch["crop"], self.image_size)
-        batch = batch | {"image": image.to(torch.float32, memory_format=torch.channels_last).div_(255)}
+        margin = self.crop_margin
+        image = crop_batch(batch["image"], batch["crop"] - margin, self.image_size + 2 * margin)
+        image = image.to(torch.float32, memory_format=torch.channels_last).div_(255)
+        batch = batch | {"image": trim(image, margin)}
+        if margin:
+            batch["image_with_margin"] = image
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
         return batch
@@ -199,6 +211,21 @@ class WSSLDataModule(pl.LightningDataModule):
             low, high = self.hole_ratio
             line += f"; masks {self.masks} ({self._masks.layout}), hole {low:.0%} to {high:.0%}: {kept}"
         return line
+
+    def _margin(self, wanted: int) -> int:
+        """Return the margin that every crop can have, ``wanted`` or 0; warn once where the images are too small."""
+        spare = self.resize - self.image_size
+        if spare >= 2 * wanted:
+            return wanted
+        least = self.image_size + 2 * wanted
+        line = (
+            f"data.resize={self.resize}: no {wanted} px around a crop of data.image_size={self.image_size}, so that the "
+            f"filtered border is estimated from the pixels inside: give data.resize={least} or more"
+        )
+        if line not in self._announced:
+            self._announced.add(line)
+            warn(line)
+        return 0
 
     def _announce_sample(self, parameter: str, source: str) -> None:
         name = parameter.removeprefix("data.")

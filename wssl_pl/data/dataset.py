@@ -29,15 +29,24 @@ class PairedDataset(Dataset):
         resize: Side of an image in pixels.
         image_size: Side of a crop and of a mask in pixels.
         seed: Seed of the draws.
+        margin: Pixels of the image that lie on every side of a crop, at the least.
     """
 
     def __init__(
-        self, images: ImageSource, masks: Masks | None, split: str, resize: int, image_size: int, seed: int
+        self,
+        images: ImageSource,
+        masks: Masks | None,
+        split: str,
+        resize: int,
+        image_size: int,
+        seed: int,
+        margin: int = 0,
     ) -> None:
         self.images = images
         self.masks = masks
         self.split = split
-        self.margin = resize - image_size
+        self.spare = resize - image_size
+        self.margin = margin
         self.seed = seed
 
     def __len__(self) -> int:
@@ -62,11 +71,15 @@ class PairedDataset(Dataset):
         epoch, index = pairs.T
         train = self.split == "train"
         numbers = uniform(self.seed, self.split, epoch if train else 0, index, RANDOM_NUMBERS + 3)
-        crop = numbers[:, -3:-1] * (self.margin + 1) if train else np.full((len(index), 2), self.margin // 2)
+        if train:
+            places = self.spare - 2 * self.margin + 1
+            crop = self.margin + (numbers[:, -3:-1] * places).astype(np.int64)
+        else:
+            crop = np.full((len(index), 2), self.spare // 2, np.int64)
         batch = {
             "image": torch.from_numpy(images).permute(0, 3, 1, 2),
             "index": torch.from_numpy(index.copy()),
-            "crop": torch.from_numpy(crop.astype(np.int64)),
+            "crop": torch.from_numpy(crop),
             "random": torch.from_numpy(numbers[:, :RANDOM_NUMBERS].astype(np.float32)),
             "failed": [message for _, message in failures],
         }

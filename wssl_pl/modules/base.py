@@ -28,6 +28,7 @@ class WSSLModule(LightningModule):
     monitor: str  # the logged metric by which the best checkpoint is kept; the higher the better
     _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
     _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
+    crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
 
     def check_lr(self, lr: float, name: str = "lr") -> None:
         """Raises `UsageError` unless the learning rate is a positive number."""

@@ -8,6 +8,7 @@ from lightning import Trainer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
+from wssl_pl.data.crop import trim
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import UsageError
 from wssl_pl.modules.base import WSSLModule
@@ -90,6 +91,7 @@ class PretextModule(WSSLModule):
         if mask_channel and not pretext_holes and not any(task.hides for task in made.values()):
             raise UsageError("model.mask_channel=true: nothing is hidden; give pretext_holes=true or the task masked")
         self.needs_masks = pretext_holes
+        self.crop_margin = sum(task.margin for task in made.values())
         # A ModuleDict, so that each task's levels travel to the device with the networks.
         self.tasks = _by_name(made)
         fixed = normalise_weights(tasks, weights)
@@ -143,25 +145,30 @@ class PretextModule(WSSLModule):
             first += task.numbers
         return drawn
 
-    def transform(self, images: Tensor, uniform: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def transform(self, images: Tensor, uniform: Tensor, margin: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
         """Changes the images by every active task.
 
         Args:
-            images: `(B, 3, S, S)` in [0, 1].
+            images: `(B, 3, S + 2 * margin, S + 2 * margin)` in [0, 1].
             uniform: `(B, K)` uniform random numbers in [0, 1), as many columns as the tasks take.
+            margin: pixels on every side that are there for the tasks' filters alone and are cut off afterwards.
 
         Returns:
             the changed images `(B, 3, S, S)`, and the targets by task: labels `(B,)` of a classification.
         """
         drawn, targets = self.draw(uniform), {}
         for name, task in self.tasks.items():
-            targets[name] = task.target(images, drawn[name])
+            targets[name] = task.target(trim(images, margin), drawn[name])
             images = task(images, drawn[name])
-        return images, targets
+            # Cut after each filter, so that none ever reads what the one before it made of a border.
+            used = min(margin, task.margin)
+            images, margin = trim(images, used), margin - used
+        return trim(images, margin), targets
 
     def see(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """What the encoder sees of a batch, `(B, 3, S, S)` or with `mask_channel` `(B, 4, S, S)`, and the targets."""
-        images, targets = self.transform(batch["image"], batch["random"])
+        image = batch.get("image_with_margin", batch["image"])
+        images, targets = self.transform(image, batch["random"], (image.shape[-1] - batch["image"].shape[-1]) // 2)
         if self.hparams["pretext_holes"] or self.hparams["mask_channel"]:
             images = self.with_holes(images, self._hidden(batch))
         return images, targets

@@ -23,6 +23,7 @@ class PretextTask(nn.Module):
     name: ClassVar[str]
     score_name: ClassVar[str]  # what `score` is: it is logged as `val/<score_name>/<task>`
     numbers: ClassVar[int] = 1  # how many random numbers per sample `draw` takes
+    margin: ClassVar[int] = 0  # how many pixels beyond the border `forward` looks at
     default_levels: ClassVar[tuple[float, ...]]
     hides: bool = False  # sets pixels to 0, so that it comes after the tasks that look at them
     tally_shape: tuple[int, ...]
@@ -40,7 +41,10 @@ class PretextTask(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """The images `(B, 3, H, W)` in [0, 1], each changed as was drawn for it."""
+        """Return the images `(B, 3, H, W)` in [0, 1], each changed as drawn for it.
+
+        The module gives them with `margin` more pixels on every side where it can, and cuts these off the result.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how it changes an image")
 
     def hidden(self, images: Tensor, drawn: Tensor) -> Tensor:
