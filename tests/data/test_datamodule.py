@@ -211,7 +211,7 @@ def test_no_pixels_around_the_crop_are_said_once(make: Make, caplog: pytest.LogC
     data.setup("test")
     assert "image_with_margin" not in module.batches["train"][0]
     (line,) = [line for line in warnings(caplog) if "data.resize" in line]
-    assert "data.resize=33: no 1 px around a crop of data.image_size=32" in line
+    assert "data.resize=33: there are no 1 px around crops of data.image_size=32" in line
     assert "data.resize=34" in line
 
 

@@ -1,8 +1,8 @@
 """The border of a sharpened image tells its level no better than the inside does, neither by too much nor too little.
 
 The statistic is that of the steps between neighbouring rows, from each of the four sides: the logarithm of the mean
-step of the outermost three pairs, less that of the seven pairs further in, so that what the image shows and how strongly
-it is filtered cancel. A quadratic discriminant, fitted on half of the images and tested on the others, names the level.
+step of the outermost three pairs, less that of the seven pairs further in, so that the content and the strength of the
+filter cancel. A quadratic discriminant, fitted on half of the images and tested on the others, names the level.
 """
 
 import warnings

@@ -219,8 +219,8 @@ class WSSLDataModule(pl.LightningDataModule):
             return wanted
         least = self.image_size + 2 * wanted
         line = (
-            f"data.resize={self.resize}: no {wanted} px around a crop of data.image_size={self.image_size}, so that the "
-            f"filtered border is estimated from the pixels inside: give data.resize={least} or more"
+            f"data.resize={self.resize}: there are no {wanted} px around crops of data.image_size={self.image_size}, "
+            f"the filter extrapolates them: give data.resize={least} or more"
         )
         if line not in self._announced:
             self._announced.add(line)
