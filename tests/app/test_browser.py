@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.processes import unused_port
 from wssl_pl.app.server import AppOptions, running
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -39,7 +40,7 @@ def shown(path):
 def test_a_stroke_is_filled_and_nothing_else(photo, runs, tmp_path):
     outside = []
     with (
-        running(AppOptions(ckpts=runs, port=17960, device="cpu")) as url,
+        running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
         opened(url, 1280, 900, outside) as page,
     ):
         folder = Path(os.environ["GRADIO_TEMP_DIR"])
@@ -61,8 +62,7 @@ def test_a_stroke_is_filled_and_nothing_else(photo, runs, tmp_path):
 
         # On a phone nothing is wider than the screen.
         page.set_viewport_size({"width": 390, "height": 844})
-        page.wait_for_timeout(500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.wait_for_function("document.documentElement.scrollWidth <= 390")
         assert page.locator("#fill").is_visible()
 
     # Nothing is left behind.

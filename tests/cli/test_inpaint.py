@@ -2,7 +2,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps
 
 from tests.inpaint.fakes import Hostile, hostile_files, plane, square, tiny_onnx
 from tests.inpaint.test_photo import bomb, exif_block
+from tests.processes import PATIENCE_S, wait_until
 from wssl_pl.cli import main
 from wssl_pl.inpaint import folder as folder_module
 
@@ -300,11 +300,9 @@ def test_ctrl_c_in_a_folder(folders):
         # Tests that run in the background ignore Ctrl-C, and would hand that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list(Path("filled").rglob("*.*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: list(Path("filled").rglob("*.*")), "its first image", process)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
     written = list(Path("filled").rglob("*.*"))
     assert 0 < len(written) < 64

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.processes import PATIENCE_S, unused_port, wait_until
 from tests.study.conftest import TINY
 from wssl_pl.cli import main
 from wssl_pl.cli.study import check_runs, only_arms
@@ -20,7 +20,6 @@ from wssl_pl.study.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
 LONG = 400  # steps of a run that shall be killed in its middle
-PATIENCE = 240  # seconds; on a busy machine a process alone takes half a minute to begin
 
 
 @pytest.fixture
@@ -55,14 +54,12 @@ def trainings(out):
 
 def wait_for_checkpoint(out, process):
     """Waits until a training has written its first checkpoint and is still at work; gives its process and parent."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        alive = trainings(out)
-        if alive and any((out / "runs").glob("*/last.ckpt")):
-            return next(iter(alive.items()))
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.05)
-    raise AssertionError("no training wrote a checkpoint")
+
+    def at_work():
+        written = any((out / "runs").glob("*/last.ckpt"))
+        return written and next(iter(trainings(out).items()), None)
+
+    return wait_until(at_work, "a checkpoint of a training", process)
 
 
 def test_dry_run_prints_a_line_for_each_run_and_writes_nothing(declare, capsys, tmp_path):
@@ -99,7 +96,7 @@ def test_chosen_arms_keep_the_names_of_the_others():
         (["table1", "out=x", "tune.values=3"], "tune.values=3: give a list"),
         (["table1", "out=x", "steps.pretex=9"], "unknown option 'steps.pretex'; did you mean steps.pretext?"),
         (["table1", "out=x", "parralel=2"], "unknown option 'parralel'; did you mean parallel?"),
-        (["table1", "out=x", "ray.address=127.0.0.1:1"], "ray.address=127.0.0.1:1: no cluster answers there"),
+        (["table1", "out=x", "ray.address=127.0.0.1:{port}"], "ray.address=127.0.0.1:{port}: no cluster answers there"),
         (["table1", "out=x", "ray.address=127.0.0.1:99999"], "no cluster answers there"),
         (["resume"], "takes one folder"),
         (["resume", "nowhere"], "does not exist"),
@@ -107,7 +104,9 @@ def test_chosen_arms_keep_the_names_of_the_others():
     ],
 )
 def test_errors_come_in_one_line_before_anything_runs(words, said, capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    port = str(unused_port())
+    words, said = [word.replace("{port}", port) for word in words], said.replace("{port}", port)
     with pytest.raises(SystemExit) as end:
         main(["study", *words])
     assert end.value.code == 2
@@ -126,7 +125,7 @@ def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declar
     }
     out = tmp_path / "out"
     process = begin(declare(arms=arms, claims=[]), f"out={out}", "parallel=2")
-    text, _ = process.communicate(timeout=300)
+    text, _ = process.communicate(timeout=2 * PATIENCE_S)
     assert process.returncode == 0, text
     assert "1 of 2 runs done, 1 failed" in text
     folder = StudyFolder(out)
@@ -150,35 +149,24 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_that_was_saved(declare
     process = begin(file, f"out={out}", "parallel=1", "--evaluate=false")
     training, worker = wait_for_checkpoint(out, process)
     os.kill(worker, signal.SIGKILL)  # Ray begins the run again in another worker
-    end = time.monotonic() + 60
-    while training in trainings(out) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert training not in trainings(out), "the training outlived its worker"
+    wait_until(lambda: training not in trainings(out), "the training of a killed worker to end")
 
     folder = StudyFolder(out)
     (pretext, downstream) = folder.plan().runs
-    end = time.monotonic() + PATIENCE
-    while folder.status(pretext).state != "done" and time.monotonic() < end:
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.1)
-    assert folder.status(pretext).state == "done"
+    wait_until(lambda: folder.status(pretext).state == "done", "the pretext run", process)
     assert folder.status(pretext).attempts >= 2
     log = (folder.run(pretext) / "log.txt").read_text()
     assert "$ wssl resume=" in log, "it began anew although there was a checkpoint"
 
-    while not trainings(out) and time.monotonic() < end:
-        time.sleep(0.05)
+    wait_until(lambda: trainings(out), "the downstream run", process)
     os.killpg(process.pid, signal.SIGKILL)  # the driver; Ray and the training end with it
     process.wait()
-    end = time.monotonic() + 60
-    while trainings(out) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not trainings(out), "the training outlived the driver"
+    wait_until(lambda: not trainings(out), "the training of a killed driver to end")
     assert folder.status(downstream).state != "done"
 
     before = (folder.run(pretext) / "log.txt").read_text()
     resumed = begin("resume", str(out), "--evaluate=false")
-    text, _ = resumed.communicate(timeout=300)
+    text, _ = resumed.communicate(timeout=2 * PATIENCE_S)
     assert resumed.returncode == 0, text
     assert "2 of 2 runs done, 0 failed" in text
     assert (folder.run(pretext) / "log.txt").read_text() == before, "the finished pretext run was trained again"
@@ -193,12 +181,10 @@ def test_ctrl_c_lets_what_is_running_write_a_checkpoint(declare, tmp_path):
     process = begin(file, f"out={out}", "--evaluate=false")
     wait_for_checkpoint(out, process)
     process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, text
     assert "go on with: python train.py study resume" in text
-    end = time.monotonic() + 60
-    while trainings(out) and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_until(lambda: not trainings(out), "the training to end")
     (log,) = (path.read_text() for path in (out / "runs").glob("*/log.txt"))
     assert "Interrupted: writing a checkpoint after this batch" in log
     assert "error: interrupted; go on with" in log

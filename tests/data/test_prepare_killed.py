@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.data.fakes import image_tree
 from tests.data.test_prepare import contents
+from tests.processes import PATIENCE_S, wait_until
+from wssl_pl.data import prepare_pool
 from wssl_pl.data.check import check_cache
 from wssl_pl.data.prepare import prepare
 
@@ -78,10 +81,7 @@ def test_killed_ten_times_it_is_byte_identical_to_one_made_in_peace(images: Path
             length *= 0.8
             shutil.rmtree(tmp_path / "out")
     assert kills == 10
-    deadline = time.monotonic() + 20
-    while not session_is_empty(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert session_is_empty(process.pid), "worker processes outlived the one that was killed"
+    wait_until(lambda: session_is_empty(process.pid), "the workers of a killed process to end")
     assert start(images, tmp_path / "out").wait() == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "peace")
     assert len(check_cache(tmp_path / "out").entries) == COUNT
@@ -90,11 +90,9 @@ def test_killed_ten_times_it_is_byte_identical_to_one_made_in_peace(images: Path
 def test_ctrl_c_ends_in_order_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
     process = start(images, tmp_path / "out")
     journal = tmp_path / "out" / ".prepare" / "plan.json"
-    while not journal.is_file() and process.poll() is None:
-        time.sleep(0.01)
-    assert process.poll() is None, "it ended before it could be interrupted"
+    wait_until(journal.is_file, "its plan", process)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
     assert "the same command goes on from there" in errors
     assert "Traceback" not in errors
@@ -102,9 +100,29 @@ def test_ctrl_c_ends_in_order_and_says_how_to_go_on(images: Path, tmp_path: Path
     check_cache(tmp_path / "out")
 
 
+def test_ctrl_c_while_the_processes_are_started_leaves_a_pool_that_can_be_shut_down(monkeypatch) -> None:
+    submitted = []
+
+    class Pool(ProcessPoolExecutor):
+        def submit(self, *args):
+            os.kill(os.getpid(), signal.SIGINT)
+            submitted.append(args)
+            return super().submit(*args)
+
+    monkeypatch.setattr(prepare_pool, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(prepare_pool, "fill", abs)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(prepare_pool._results([-1, -2], workers=1))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(submitted) == 2
+
+
 def test_two_processes_do_not_hurt_each_other(images: Path, tmp_path: Path) -> None:
     both = [start(images, tmp_path / "out") for _ in range(2)]
-    errors = [process.communicate(timeout=300)[1] for process in both]
+    errors = [process.communicate(timeout=PATIENCE_S)[1] for process in both]
     codes = [process.returncode for process in both]
     assert 0 in codes
     for code, error in zip(codes, errors, strict=True):

@@ -3,11 +3,14 @@
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import FrameType
 
 from wssl_pl.data.journal import Journal
 from wssl_pl.data.prepare_rows import Job, Record, fill, start_worker
@@ -63,10 +66,30 @@ def _results(jobs: Sequence[Job], workers: int) -> Generator[list[Record]]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=start_worker)
     try:
-        for future in as_completed([pool.submit(fill, job) for job in jobs]):
+        # The first job starts the pool's thread and processes. Ctrl-C in the middle of that would leave a pool that
+        # can be neither used nor shut down.
+        with _without_interrupt():
+            futures = [pool.submit(fill, job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back until the block ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C never comes here
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught and callable(before):
+        before(*caught[0])
 
 
 def processes(workers: int | None) -> int:
