@@ -34,7 +34,6 @@ from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import Interrupted, Terminated, UsageError
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
-from wssl_pl.modules.checkpoint import check_state
 
 STAGES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
 MAX_EPOCHS = {"pretext": 40, "downstream": 20}
@@ -241,7 +240,7 @@ class WSSLCLI(LightningCLI):
         self.model.check_trainer(self.trainer)
         if self.resumed is not None:
             checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
-            check_state(self.model, checkpoint["state_dict"], f"resume={self.resumed}")
+            self.model.check_resumed(checkpoint)
             self._copy_best()
         rank_zero_only(print)(
             f"Precision {self.config.trainer.precision}: {self.reason}\nRun folder {self.directory}", flush=True

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.errors import UsageError
+from wssl_pl.modules.checkpoint import check_state
 
 OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
 """Hyperparameters whose change on resume has to reach the restored optimiser."""
@@ -105,16 +106,23 @@ class WSSLModule(LightningModule):
         self._group_options = [[{key: group[key] for key in group if key != "params"} for group in groups]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the settings of the run that is resumed, and fit its optimiser's state to the present groups.
-
-        Raises:
-            UsageError: other parameters are trained than before, so that the optimiser's state does not fit.
-        """
+        """Keep the settings of the run that is resumed, and fit its optimiser's state to the present groups."""
+        self.check_resumed(checkpoint)
         self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
         for state in checkpoint.get("optimizer_states", []):
             state["param_groups"] = self._regrouped(state["param_groups"])
             for group in state["param_groups"]:
                 group["fused"] = self._fuses()  # decides where PyTorch puts the restored step counts
+
+    def check_resumed(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint of an earlier run can be resumed with the present settings.
+
+        Raises:
+            UsageError: other weights than those of the module, or an optimiser that trained other parameters.
+        """
+        check_state(self, checkpoint["state_dict"], "the resumed checkpoint")
+        for state in checkpoint.get("optimizer_states", []):
+            self._regrouped(state["param_groups"])
 
     def _regrouped(self, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return saved parameter groups, cut where the present ones are: `encoder_lr` makes two groups of one."""
@@ -153,8 +161,9 @@ class WSSLModule(LightningModule):
         for config, options in zip(schedules, self._group_options, strict=False):
             schedule: Any = config.scheduler
             schedule.base_lrs = [typed["initial_lr"] for typed in options]
-            for group, rate in zip(schedule.optimizer.param_groups, schedule.get_lr(), strict=True):
-                group["lr"] = rate
+            groups = schedule.optimizer.param_groups
+            for group, rate, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+                group["lr"] = rate * factor(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Writes the stage into the checkpoint, so that a later command knows what it holds."""

@@ -1,0 +1,247 @@
+"""What is typed on resume takes effect or is refused, and the best checkpoint survives."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.cli.checkpoints import same, weights
+from tests.cli.conftest import SMALL
+from tests.cli.interruptions import interrupt_at
+from wssl_pl.cli import main
+from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
+
+ROOT = Path(__file__).parents[2]
+SCRATCH = ["stage=downstream", "ckpt=none", "freeze_layers=0"]
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The learning rates of every optimiser step, by parameter group."""
+    found = []
+    original = InpaintModule.optimizer_step
+
+    def recorded(self, epoch, batch_idx, optimizer, *args, **kwargs):
+        found.append([group["lr"] for group in optimizer.optimizer.param_groups])
+        return original(self, epoch, batch_idx, optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(InpaintModule, "optimizer_step", recorded)
+    return found
+
+
+def test_a_typed_learning_rate_takes_effect_on_resume_and_is_recorded(train, rates):
+    train(*SCRATCH, "--model.lr=1e-3", "--run.dir=run")
+    train("resume=run/last.ckpt", "--model.lr=1e-6", small=[], epochs=2)
+    assert rates == [[1e-3]] * 4 + [[1e-6]] * 4
+    assert read_checkpoint("run/last.ckpt")["hyper_parameters"]["lr"] == 1e-6
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["lr"] == 1e-6
+
+
+def test_a_typed_rate_of_the_encoder_takes_effect_on_resume(train, rates):
+    train(*SCRATCH, "--model.lr=1e-3", "--run.dir=run")
+    train("resume=run/last.ckpt", "--model.encoder_lr=1e-5", small=[], epochs=2)
+    assert rates == [[1e-3]] * 4 + [[1e-5, 1e-3]] * 4
+    train("resume=run/last.ckpt", "--model.encoder_lr=1e-4", small=[], epochs=3)
+    assert rates[8:] == [[1e-4, 1e-3]] * 4
+
+
+def test_a_cosine_that_ended_resumes_at_a_constant_rate(train, rates):
+    train(*SCRATCH, "--model.lr=1e-3", "--model.lr_schedule=cosine", "--run.dir=run")
+    train("resume=run/last.ckpt", "--model.lr_schedule=constant", small=[], epochs=2)
+    assert rates[4:] == [[1e-3]] * 4
+
+
+def test_a_typed_rate_scales_the_rest_of_a_cosine(train, rates):
+    args = [*SCRATCH, "--model.lr_schedule=cosine"]
+    train(*args, "--model.lr=1e-3", "--run.dir=whole", epochs=2)
+    expected = [[rate * 0.1] for (rate,) in rates[4:]]
+    rates.clear()
+    train(*args, "--model.lr=1e-3", "--run.dir=parts", epochs=1)
+    rates.clear()
+    train("resume=parts/last.ckpt", "--model.lr=1e-4", small=[], epochs=2)
+    assert torch.tensor(rates).flatten().tolist() == pytest.approx(torch.tensor(expected).flatten().tolist())
+
+
+def test_without_a_typed_setting_the_rate_in_the_checkpoint_stays(train, rates):
+    train(*SCRATCH, "--model.lr=1e-3", "--run.dir=run")
+    checkpoint = torch.load("run/last.ckpt", weights_only=True)
+    checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = 5e-4  # as a callback may have left it
+    torch.save(checkpoint, "run/last.ckpt")
+    train("resume=run/last.ckpt", small=[], epochs=2)
+    assert rates[4:] == [[5e-4]] * 4
+
+
+def test_typed_loss_and_weights_take_effect_on_resume(train):
+    train(*SCRATCH, "--run.dir=run")
+    train("resume=run/last.ckpt", "loss=ssim", small=[], epochs=2)
+    assert InpaintModule.load_from_checkpoint("run/last.ckpt", weights_only=True).loss.alpha == 0.0
+    train("stage=pretext", "tasks=rotation,sharpness", "--run.dir=pretext")
+    train("resume=pretext/last.ckpt", "weights=0.1,0.9", small=[], epochs=2)
+    module = PretextModule.load_from_checkpoint("pretext/last.ckpt", weights_only=True)
+    assert module.weighting.weights == pytest.approx({"rotation": 0.1, "sharpness": 0.9})
+
+
+@pytest.mark.parametrize("typed", ["freeze_layers=16", "--model.width=4", "--model.norm=batch", "ckpt=other.ckpt"])
+def test_what_cannot_take_effect_on_resume_is_refused(train, refused, typed):
+    train(*SCRATCH, "--run.dir=run")
+    before = weights("run/last.ckpt")
+    message = refused("resume=run/last.ckpt", typed, small=[], epochs=2)
+    assert typed.lstrip("-").split("=")[0].removeprefix("model.") in message or "does not fit the network" in message
+    assert same(before, weights("run/last.ckpt"))
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["freeze_layers"] == 0
+
+
+def test_resume_auto_starts_resumes_and_ends_with_one_command(train, monkeypatch, capsys):
+    train("stage=pretext", "tasks=rotation", "--run.dir=whole", epochs=2)
+    command = ["stage=pretext", "tasks=rotation", "resume=auto", "--run.dir=run"]
+    left = interrupt_at(monkeypatch, PretextModule, [1, 5])
+    while left:
+        with pytest.raises(SystemExit):
+            train(*command, epochs=2)
+    train(*command, epochs=2)
+    assert same(weights("whole/last.ckpt"), weights("run/last.ckpt"))
+    capsys.readouterr()
+    train(*command, epochs=2)  # once more after its end: nothing is trained
+    assert "after 8 steps" in capsys.readouterr().out
+    assert same(weights("whole/last.ckpt"), weights("run/last.ckpt"))
+
+
+def test_resume_auto_starts_again_where_nothing_can_be_resumed(train):
+    train("stage=pretext", "tasks=rotation", "--run.dir=whole")
+    shutil.copytree("whole", "run")
+    Path("run/last.ckpt").unlink()  # killed between the first best.ckpt and the first last.ckpt
+    train("stage=pretext", "tasks=rotation", "resume=auto", "--run.dir=run")
+    assert same(weights("whole/last.ckpt"), weights("run/last.ckpt"))
+
+
+def test_resume_auto_takes_the_pretext_checkpoint_of_the_command_line(train, pretext_ckpt):
+    command = ["stage=downstream", f"ckpt={pretext_ckpt}", "resume=auto", "--run.dir=run"]
+    train(*command, epochs=1)
+    train(*command, epochs=2)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+
+
+def test_resume_auto_needs_a_run_directory(refused):
+    assert "run.dir" in refused("stage=pretext", "resume=auto")
+
+
+def test_a_downstream_run_resumes_after_its_pretext_checkpoint_is_gone(train, pretext_ckpt):
+    train("stage=downstream", f"ckpt={pretext_ckpt}", "--run.dir=run")
+    Path(pretext_ckpt).unlink()
+    train("resume=run/last.ckpt", small=[], epochs=2)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["ckpt"].endswith(pretext_ckpt)
+
+
+def spoil(monkeypatch):
+    """Make every validation from now on worse than any before."""
+    original = InpaintModule.forward
+    monkeypatch.setattr(InpaintModule, "forward", lambda self, *args: 0.0 * original(self, *args))
+
+
+@pytest.mark.parametrize("how", ["moved", "other"])
+def test_a_worse_epoch_does_not_replace_the_best_checkpoint_of_a_run_in_another_place(train, monkeypatch, how):
+    train(*SCRATCH, "--run.dir=run", epochs=2)
+    best = weights("run/best.ckpt")
+    spoil(monkeypatch)
+    if how == "moved":
+        Path("elsewhere").mkdir()
+        shutil.move("run", "elsewhere/run")
+        train("resume=elsewhere/run/last.ckpt", small=[], epochs=3)
+        assert same(best, weights("elsewhere/run/best.ckpt"))
+    else:
+        train("resume=run/last.ckpt", "--run.dir=other", small=[], epochs=3)
+        assert same(best, weights("other/best.ckpt"))
+        assert same(best, weights("run/best.ckpt"))
+        assert read_checkpoint("other/last.ckpt")["epoch"] == 2
+
+
+def test_without_its_best_checkpoint_a_run_keeps_the_best_from_now_on(train, monkeypatch):
+    train(*SCRATCH, "--run.dir=run")
+    Path("run/best.ckpt").unlink()
+    spoil(monkeypatch)
+    train("resume=run/last.ckpt", small=[], epochs=2)
+    assert read_checkpoint("run/best.ckpt")["epoch"] == 1
+
+
+def test_of_equal_accuracies_the_lower_loss_is_the_best(train, monkeypatch):
+    # The accuracy of one validation image is 0 or 1 here: it ties for ever, and the loss decides.
+    losses = iter([1.0, 0.5, 0.8])
+
+    def tied(self):
+        self.log_dict({"val/accuracy": torch.tensor(0.25), "val/loss": torch.tensor(next(losses))})
+        self.guessing = []
+        self.confusion = {}
+
+    monkeypatch.setattr(PretextModule, "on_validation_epoch_end", tied)
+    train("stage=pretext", "tasks=rotation", "--run.dir=run", epochs=3)
+    assert read_checkpoint("run/best.ckpt")["epoch"] == 1
+
+
+def test_the_monitor_is_an_option(train, monkeypatch, capsys):
+    values = iter([9.0, 1.0, 0.5, 0.8])  # the first one is the check before the training
+
+    def logged(self):
+        self.log_dict({"val/ssim": torch.tensor(0.5), "val/loss": torch.tensor(next(values))})
+        self.val_metrics.reset()
+
+    monkeypatch.setattr(InpaintModule, "on_validation_epoch_end", logged)
+    train(*SCRATCH, "--run.dir=run", "--run.monitor=val/loss", epochs=3)
+    assert read_checkpoint("run/best.ckpt")["epoch"] == 1
+    assert "Best checkpoint by val/loss" in capsys.readouterr().out
+
+
+def test_a_monitor_that_is_not_logged_is_refused_before_the_training(refused, monkeypatch):
+    monkeypatch.setattr(InpaintModule, "training_step", lambda *args: pytest.fail("trained"))
+    message = refused(*SCRATCH, "--run.monitor=val/lpips")
+    assert "val/lpips" in message
+    assert "val/ssim" in message
+
+
+def test_16_mixed_on_a_cpu_is_recorded_as_what_it_becomes(train, capsys):
+    train("stage=pretext", "tasks=rotation", "--run.dir=run", "--trainer.precision=16-mixed")
+    assert "Precision bf16-mixed: 16-mixed is not available on a CPU" in capsys.readouterr().out
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
+
+
+@pytest.mark.slow
+def test_torchrun_does_not_overwrite_a_run(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               str(ROOT / "train.py"), "stage=pretext", "tasks=rotation", *SMALL, "--trainer.max_epochs=1",
+               "--trainer.devices=2", "--trainer.strategy=ddp", "--run.dir=run"]  # fmt: skip
+    first = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr[-2000:]
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    second = subprocess.run(
+        [*command, "--seed_everything=2"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert second.returncode != 0
+    assert "holds a run already" in second.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_a_run_directory_from_the_environment_is_refused_like_a_typed_one(train, refused, monkeypatch):
+    train("stage=pretext", "tasks=rotation", "--run.dir=run")
+    monkeypatch.setenv("WSSL_RUN__DIR", "run")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert "holds a run already" in refused("stage=pretext", "tasks=rotation")
+
+
+def test_main_is_quiet_about_an_error_that_another_process_reports(monkeypatch, capsys):
+    from wssl_pl.cli import train as command
+    from wssl_pl.errors import Terminated
+
+    def ended(args):
+        raise Terminated("")
+
+    monkeypatch.setattr(command, "run", ended)
+    with pytest.raises(SystemExit) as stopped:
+        main(["stage=pretext"])
+    assert stopped.value.code == 143
+    assert capsys.readouterr().err == ""
