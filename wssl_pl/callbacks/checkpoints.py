@@ -1,13 +1,14 @@
 """`best.ckpt` and `last.ckpt`, written so that a full disk or a crash never costs the one before."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 
 from wssl_pl.errors import TrainingStopped, UsageError
@@ -43,6 +44,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Loads with `weights_only=True`, whatever is asked for."""
         return super().load_checkpoint(path, map_location=map_location, weights_only=True)
+
+
+def with_atomic_checkpoints(plugins: Sequence[Any]) -> list[Any]:
+    """Return the plugins with `AtomicCheckpointIO`, unless they bring a way of their own to write checkpoints.
+
+    `AsyncCheckpointIO`, which wraps another one, wraps ours.
+    """
+    configured = [plugin for plugin in plugins if isinstance(plugin, CheckpointIO)]
+    for plugin in configured:
+        if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
+            plugin.checkpoint_io = AtomicCheckpointIO()
+    return [*plugins] if configured else [*plugins, AtomicCheckpointIO()]
 
 
 class BestCheckpoint(ModelCheckpoint):

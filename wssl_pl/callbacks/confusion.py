@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from wssl_pl.callbacks.loggers import log_image, takes_images
 
 
 def confusion_figure(matrix: Tensor, levels: Sequence[float], title: str) -> Figure:
@@ -27,14 +31,22 @@ def confusion_figure(matrix: Tensor, levels: Sequence[float], title: str) -> Fig
     return figure
 
 
+def figure_image(figure: Figure) -> Tensor:
+    """Return a figure as an image `(3, H, W)` in [0, 1]."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return pixels.permute(2, 0, 1).float() / 255
+
+
 class ConfusionMatrices(Callback):
     """Logs `val/confusion/<task>` after every validation."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Draws what the module counted in the epoch that has just ended."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        """Draw the counts of the validation that has ended."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not any(map(takes_images, trainer.loggers)):
             return
         for name, matrix in pl_module.confusion.items():
             levels = pl_module.tasks[name].levels
             figure = confusion_figure(matrix.cpu(), levels, f"{name}, epoch {trainer.current_epoch}")
-            trainer.logger.experiment.add_figure(f"val/confusion/{name}", figure, trainer.global_step)
+            log_image(trainer.loggers, f"val/confusion/{name}", figure_image(figure), trainer.global_step)

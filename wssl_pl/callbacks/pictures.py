@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from wssl_pl.callbacks.loggers import log_image, takes_images
 from wssl_pl.metrics import composite
 from wssl_pl.tasks import Masked
 
@@ -63,14 +63,14 @@ class FirstImages(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws them."""
-        if trainer.sanity_checking or self._first is None or not isinstance(trainer.logger, TensorBoardLogger):
+        if trainer.sanity_checking or self._first is None or not trainer.is_global_zero:
             return
-        if not trainer.is_global_zero:
+        if not any(map(takes_images, trainer.loggers)):
             return
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             pictures = self.draw(pl_module, self._first)
         for tag, picture in pictures.items():
-            trainer.logger.experiment.add_image(tag, picture.cpu(), trainer.global_step)
+            log_image(trainer.loggers, tag, picture.cpu(), trainer.global_step)
 
 
 class InpaintingPictures(FirstImages):

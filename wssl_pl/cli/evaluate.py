@@ -9,8 +9,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from wssl_pl.cli.grammar import Words, read_words
+from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import check_new_out, find_device, new_parser, parse, refuse_positional
-from wssl_pl.cli.train import quieten
 from wssl_pl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run(args: Sequence[str]) -> dict[str, Any]:
     if config.pairs is None:
         raise UsageError("evaluate needs pairs=: a folder made by `wssl pairs`")
     out = check_new_out(config.out, "evaluate")
-    quieten()
+    silence_messages()
     device = find_device(config.accelerator)
     settings = make_settings(config, device, config.limit)
 

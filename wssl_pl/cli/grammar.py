@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any, get_origin
 
 from wssl_pl.errors import UsageError
 
@@ -89,3 +90,31 @@ def check_known(words: Words, known: Iterable[str]) -> None:
         nearest = [candidate for candidate in sorted(known) if candidate.rpartition(".")[2] == name][:1]
         nearest = nearest or get_close_matches(name, known, n=1, cutoff=0.6)
         raise UsageError(f"unknown option {key!r}" + (f"; did you mean {nearest[0]}?" if nearest else "; see --help"))
+
+
+def one_or_more(value: Any) -> list[Any]:
+    """Return a list of what a YAML file gives as a list, a single mapping, or not at all."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def complete_lists(words: Words, actions: Mapping[str, Any]) -> None:
+    """Puts brackets around the values `a,b` of options that take lists."""
+    for number, (key, value) in enumerate(words.options):
+        if value is not None and _takes_list(actions.get(key)):
+            words.options[number] = (key, as_list(value))
+
+
+def _takes_list(action: Any) -> bool:
+    """Whether the parser's option takes a list or a tuple and nothing else that could hold a comma."""
+    hint = getattr(action, "_typehint", None)
+    options = getattr(hint, "__args__", ()) if get_origin(hint) not in (list, tuple) else (hint,)
+    kinds = [get_origin(option) or option for option in options]
+    return bool({list, tuple} & set(kinds)) and not {str, dict} & set(kinds)
+
+
+def first_lines(message: str, most: int = 2) -> str:
+    """The telling part of jsonargparse's message, which goes on for many lines."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return " ".join(lines[:most])[:400]

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
-from wssl_pl.cli.grammar import Words, check_known
-from wssl_pl.cli.train import complete_lists, first_lines
+from wssl_pl.cli.grammar import Words, check_known, complete_lists, first_lines
 from wssl_pl.errors import UsageError
 
 DATA_ALIASES = {

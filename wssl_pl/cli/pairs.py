@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from wssl_pl.cli.grammar import read_words
+from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import DATA_ALIASES, check_new_out, new_parser, parse, refuse_positional
-from wssl_pl.cli.train import quieten
 from wssl_pl.data import WSSLDataModule
 
 
@@ -27,7 +27,7 @@ def run(args: Sequence[str]) -> Any:
     config = parse(parser, words)
     out = check_new_out(config.out, "pairs")
     datamodule = parser.instantiate_classes(config).data
-    quieten()
+    silence_messages()
     pairs = write_pairs(datamodule, config.split, out)
     counts = sorted(Counter(pair.bin for pair in pairs.pairs).items())
     print(f"{len(pairs)} pairs in {out}: " + ", ".join(f"{name} %: {count}" for name, count in counts))

@@ -112,12 +112,17 @@ def make_new(directory: Path) -> Path:
 
 @contextmanager
 def dropped_if_empty(directory: Path | None) -> Iterator[None]:
-    """Removes the folder `runs/<stage>/<time>` of a run that failed before it wrote anything, and what it stands in."""
+    """Remove the directory `runs/<stage>/<time>` of a run that failed before it wrote anything, and empty parents."""
     try:
         yield
     except BaseException:
-        if directory is not None:
-            with suppress(OSError):  # not empty: somebody may want what is in it
-                for empty in (directory, *directory.parents[:2]):
-                    empty.rmdir()
+        remove_if_empty(directory)
         raise
+
+
+def remove_if_empty(directory: Path | None) -> None:
+    """Remove a directory in which nothing is, and its parents `runs/<stage>` and `runs` if nothing else is in them."""
+    if directory is not None:
+        with suppress(OSError):  # not empty
+            for empty in (directory, *directory.parents[:2]):
+                empty.rmdir()

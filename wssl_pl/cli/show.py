@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wssl_pl.cli.grammar import check_known, read_words
+from wssl_pl.cli.grammar import check_known, complete_lists, first_lines, read_words
 from wssl_pl.errors import UsageError
 
 SPLITS = {"train": "train", "val": "validate", "test": "test"}
@@ -18,7 +18,7 @@ def run(args: Sequence[str]) -> Path | None:
     # Here, as the other verbs' help would wait for them.
     from jsonargparse import ArgumentError, ArgumentParser
 
-    from wssl_pl.cli.train import complete_lists, first_lines, quieten
+    from wssl_pl.cli.messages import silence_messages
     from wssl_pl.data import WSSLDataModule
 
     words = read_words(args)
@@ -49,7 +49,7 @@ def run(args: Sequence[str]) -> Path | None:
         raise UsageError(f"from={split}: it must be train, val or test")
     if config.count < 1 or config.epoch < 0:
         raise UsageError(f"count={config.count} epoch={config.epoch}: at least 1, and not negative")
-    quieten()
+    silence_messages()
     from wssl_pl.data.show import draw_batch, first_batch
 
     module = parser.instantiate_classes(config).data

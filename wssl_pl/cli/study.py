@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from wssl_pl.cli.grammar import Words, as_list, read_words
-from wssl_pl.cli.train import ALIASES, WSSLCLI, quieten
+from wssl_pl.cli.messages import silence_messages
+from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.errors import UsageError
 from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study
 from wssl_pl.study.folder import StudyFolder
@@ -60,7 +61,7 @@ def run(args: Sequence[str]) -> Any:
     if not args or any(key in ("help", "h") for key, _ in words.options):
         print(HELP)
         return None
-    quieten()
+    silence_messages()
     if words.positional[:1] == ["report"]:
         return _report(words)
     if words.positional[:1] == ["resume"]:

@@ -15,8 +15,8 @@ from lightning import Trainer
 
 from wssl_pl.cli.evaluate import add_device, add_measuring, make_settings
 from wssl_pl.cli.grammar import read_words
+from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import asks_help, find_device, new_parser, parse, refuse_positional
-from wssl_pl.cli.train import quieten
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import UsageError
 from wssl_pl.modules import PretextModule, read_checkpoint
@@ -61,7 +61,7 @@ def run(args: Sequence[str]) -> dict[str, float]:
     config = parse(parser, words)
     assert checkpoint is not None, "help ends the program"
     datamodule = parser.instantiate_classes(config).data
-    quieten()
+    silence_messages()
     device = find_device(config.accelerator)
     if checkpoint["stage"] == "pretext":
         figures = measure_pretext(config, datamodule, device, checkpoint)

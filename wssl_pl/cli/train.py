@@ -1,26 +1,24 @@
 """`wssl train`: LightningCLI for one stage, with the short names of the README."""
 
-import json
-import logging
 import os
 import shutil
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
 import torch
 import yaml
 from jsonargparse import ArgumentError
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
-from wssl_pl.cli.grammar import Words, as_list, check_known, read_words
+from wssl_pl.cli.grammar import Words, check_known, complete_lists, first_lines, one_or_more, read_words
+from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_directory import (
     AUTO,
     RUN_DIR_VARIABLE,
@@ -28,7 +26,9 @@ from wssl_pl.cli.run_directory import (
     dropped_if_empty,
     find_resumed,
     is_first_process,
+    remove_if_empty,
 )
+from wssl_pl.cli.run_files import RunFiles, find_moved_paths, removed_unless_started
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import Interrupted, Terminated, UsageError
@@ -49,33 +49,6 @@ ALIASES = {
 }
 
 
-class RunConfigCallback(SaveConfigCallback):
-    """Saves `config.yaml` and the data in use into the run; on its own, the configuration repeats the run elsewhere."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leaves out what belongs to this run alone, and keeps the configuration that a resumed run began with."""
-        config = self.config.clone()
-        config.run.dir = config.run.resume = None
-        self.config = config
-        log_dir = trainer.log_dir  # asked by every process, because it is broadcast
-        if trainer.is_global_zero and log_dir:
-            directory = Path(log_dir)
-            existing = directory / "config.yaml"
-            if existing.exists():
-                existing.replace(_numbered(existing))
-            directory.mkdir(parents=True, exist_ok=True)
-            described = trainer.datamodule.describe()  # type: ignore[attr-defined]
-            (directory / "data.json").write_text(json.dumps(described, indent=2) + "\n")
-        super().setup(trainer, pl_module, stage)
-
-
-def _numbered(path: Path) -> Path:
-    number = 1
-    while (candidate := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
-        number += 1
-    return candidate
-
-
 class WSSLCLI(LightningCLI):
     """LightningCLI with `stage` and `run.*`, and with our callbacks in the trainer."""
 
@@ -88,8 +61,7 @@ class WSSLCLI(LightningCLI):
         super().__init__(
             model_class=STAGES[stage],
             datamodule_class=WSSLDataModule,
-            save_config_callback=RunConfigCallback,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunFiles,
             trainer_defaults={
                 "max_epochs": MAX_EPOCHS[stage],
                 # Our samplers shard themselves, unpadded in evaluation, so that several processes measure as one.
@@ -139,7 +111,7 @@ class WSSLCLI(LightningCLI):
             default="auto",
             help="whether the higher or the lower metric is better; auto: the lower one of a loss",
         )
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of_data)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Checks the keys, completes lists, and parses; an error is one line."""
@@ -157,6 +129,13 @@ class WSSLCLI(LightningCLI):
             raise UsageError(
                 "stage=downstream needs ckpt=: the pretext checkpoint whose encoder is taken over "
                 "(runs/pretext/<time>/best.ckpt), or ckpt=none for a new encoder"
+            )
+        loggers = [getattr(logger, "class_path", "") for logger in one_or_more(self.config.trainer.logger)]
+        callbacks.check_installed(loggers)
+        if self.config.trainer.barebones:
+            raise UsageError(
+                "trainer.barebones=true: nothing is logged, validated or saved in that mode; "
+                "trainer.fast_dev_run=true tries a run out, benchmarks/train_step.py measures the loop"
             )
         run = self.config.run
         self.resumed = find_resumed(run.resume, run.dir)
@@ -216,12 +195,13 @@ class WSSLCLI(LightningCLI):
         if config.enable_checkpointing is not False:
             mine += callbacks.checkpoint_callbacks(directory, *self._choose_monitor())
         if config.enable_progress_bar is not False:
-            mine += callbacks.progress_bars(str(config.accelerator), config.callbacks or [])
-        config.callbacks = [*(config.callbacks or []), *mine]
-        config.plugins = [*(config.plugins or []), callbacks.AtomicCheckpointIO()]
+            mine += callbacks.progress_bars(str(config.accelerator), one_or_more(config.callbacks))
+        config.callbacks = [*one_or_more(config.callbacks), *mine]
+        config.plugins = callbacks.with_atomic_checkpoints(one_or_more(config.plugins))
         if config.logger in (None, True):
-            config.logger = TensorBoardLogger(directory, name="", version="")
+            config.logger = callbacks.default_loggers(directory)
         config.default_root_dir = config.default_root_dir or directory
+        self.save_config_kwargs = {"directory": self.directory}
         return super().instantiate_trainer(**kwargs)
 
     def _choose_monitor(self) -> tuple[str, str]:
@@ -282,10 +262,26 @@ class WSSLCLI(LightningCLI):
     def _say_end(self) -> None:
         figures = self.trainer.callback_metrics
         shown = ", ".join(f"{name} {figures[name]:.4f}" for name in sorted(figures) if name.startswith("val/"))
-        print(f"Finished after {self.trainer.global_step} steps: {shown}")
+        # The processes that ddp_spawn and ddp_fork start keep the step to themselves.
+        after = "" if self._trains_elsewhere() else f" after {self.trainer.global_step} steps"
+        print(f"Finished{after}" + (f": {shown}" if shown else ""))
         for remark in self.model.remarks():
             print(remark)
-        print(f"Best checkpoint by {self.model.monitor}: {self.directory / 'best.ckpt'}", flush=True)
+        best, last = self.directory / "best.ckpt", self.directory / "last.ckpt"
+        if best.exists():
+            print(f"Best checkpoint by {self.model.monitor}: {best}", flush=True)
+        elif last.exists():
+            print(f"No best checkpoint, as {self.model.monitor} was not measured; the last one: {last}", flush=True)
+        else:
+            print("No checkpoint was written", flush=True)
+
+    def has_started(self) -> bool:
+        """Return whether a training step was made, as far as this process can know."""
+        started = (callback.started for callback in self.trainer.callbacks if isinstance(callback, RunFiles))
+        return any(started) or self._trains_elsewhere()
+
+    def _trains_elsewhere(self) -> bool:
+        return isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCLI:
@@ -299,10 +295,13 @@ def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCL
         raise UsageError(f"unexpected {words.positional[0]!r}: options are written key=value or --key=value")
     _base_on_resumed_run(words)
     stage = _find_stage(words)
-    quieten()
+    find_moved_paths(words)
+    silence_messages()
     cli = WSSLCLI(stage, words, extra_callbacks)
-    with dropped_if_empty(cli.made):
+    with dropped_if_empty(cli.made), removed_unless_started(cli.directory, cli.has_started):
         cli.fit()
+    if cli.config.trainer.fast_dev_run:
+        remove_if_empty(cli.made)
     return cli
 
 
@@ -322,7 +321,8 @@ def _base_on_resumed_run(words: Words) -> None:
         return
     words.options.insert(0, ("config", str(config)))
     typed, stored = words.get("model.ckpt"), yaml.safe_load(config.read_text()).get("model", {}).get("ckpt")
-    if typed is not None and Path(typed).resolve() != Path(str(stored)).resolve():
+    moved = stored not in (None, "none") and not Path(stored).exists()
+    if typed is not None and not moved and Path(typed).resolve() != Path(str(stored)).resolve():
         raise UsageError(
             f"ckpt={typed}: the resumed run started from ckpt={stored}, and its encoder is in the checkpoint: omit "
             "ckpt=, or start a new run"
@@ -351,37 +351,6 @@ def _find_stage(words: Words) -> str:
     return stage
 
 
-def complete_lists(words: Words, actions: Mapping[str, Any]) -> None:
-    """Puts brackets around the values `a,b` of options that take lists."""
-    for number, (key, value) in enumerate(words.options):
-        if value is not None and _takes_list(actions.get(key)):
-            words.options[number] = (key, as_list(value))
-
-
-def _takes_list(action: Any) -> bool:
-    """Whether the parser's option takes a list or a tuple and nothing else that could hold a comma."""
-    hint = getattr(action, "_typehint", None)
-    options = getattr(hint, "__args__", ()) if get_origin(hint) not in (list, tuple) else (hint,)
-    kinds = [get_origin(option) or option for option in options]
-    return bool({list, tuple} & set(kinds)) and not {str, dict} & set(kinds)
-
-
-def first_lines(message: str, most: int = 2) -> str:
-    """The telling part of jsonargparse's message, which goes on for many lines."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return " ".join(lines[:most])[:400]
-
-
-def quieten() -> None:
-    """Leaves out what Lightning says at every start; our own lines tell device, precision and folder."""
-    # basicConfig leaves a program's own logging alone when there is some.
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("wssl_pl").setLevel(logging.INFO)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-    warnings.filterwarnings("ignore", message=".*number of training batches.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*The dirpath has changed from.*")  # see BestCheckpoint
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+def seed_of_data(seed_everything: bool | int) -> int:
+    """Return the seed of the data: `seed_everything`, or for `true` the seed that Lightning takes then."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed_everything is True else int(seed_everything)

@@ -1,0 +1,132 @@
+"""The files that a run leaves in its directory beside checkpoints and logs: `config.yaml` and `data.json`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from wssl_pl.cli.grammar import Words
+from wssl_pl.data.sources import SAMPLE
+from wssl_pl.data.splits import RULES
+
+CONFIG, DATA = "config.yaml", "data.json"
+
+# What a run writes before its first step.
+EARLY_FILES = (CONFIG, DATA, "hparams.yaml", "metrics.csv", "events.out.tfevents.*")
+
+
+class RunFiles(SaveConfigCallback):
+    """Writes `config.yaml` and `data.json` into the run's directory, whatever the loggers, when training starts.
+
+    `config.yaml` alone repeats the run, from any working directory: its paths are absolute. A resumed run keeps the
+    configuration that it was started with as `config.1.yaml`, `config.2.yaml`, ...
+
+    Args:
+        parser: the parser of the command line.
+        config: the parsed configuration.
+        directory: the run's directory.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, directory: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.directory = directory
+        self.started = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write nothing yet, so that a run that fails to start leaves no files."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files."""
+        if trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Note that the run has started."""
+        self.started = True
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both files; what belongs to this run alone is omitted."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        config, typed = with_absolute_paths(self.config, datamodule.images, datamodule.masks)
+        config.run.dir = config.run.resume = None
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / CONFIG
+        if path.exists():
+            path.rename(_numbered(path))
+        self.parser.save(config, path, skip_unset=False, overwrite=True, multifile=False)
+        (self.directory / DATA).write_text(json.dumps(datamodule.describe() | {"typed": typed}, indent=2) + "\n")
+
+
+def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Namespace, dict[str, str | None]]:
+    """Return the configuration with absolute paths, and the values that were replaced.
+
+    Args:
+        config: of the command line.
+        images: the source of the images, which depends on the working directory where `data.images` is omitted.
+        masks: the same of the masks.
+    """
+    config = config.clone()
+    stored = {"data.images": _absolute(images, {SAMPLE}), "data.masks": _absolute(masks, {SAMPLE})}
+    stored["data.split"] = _absolute(config["data.split"], {*RULES})
+    if config.get("model.ckpt") is not None:
+        stored["model.ckpt"] = _absolute(config["model.ckpt"], {"none"})
+    replaced = {key: config[key] for key, value in stored.items() if config[key] != value}
+    for key, value in stored.items():
+        config[key] = value
+    return config, replaced
+
+
+def _absolute(value: str, words: set[str]) -> str:
+    return value if value in words else str(Path(value).absolute())
+
+
+def find_moved_paths(words: Words) -> None:
+    """Add the typed paths of a configuration whose absolute ones are gone, as when project and data were moved."""
+    for config in [value for key, value in words.options if key == "config" and value]:
+        path = Path(config)
+        with suppress(OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
+            typed = json.loads(path.with_name(DATA).read_text()).get("typed", {})
+            stored = yaml.safe_load(path.read_text())
+            for key, value in typed.items():
+                section, name = key.split(".")
+                gone = not Path(stored[section][name]).exists()
+                if gone and value is not None and Path(value).exists() and words.get(key) is None:
+                    words.options.append((key, value))
+
+
+def _numbered(path: Path) -> Path:
+    number = 1
+    while (candidate := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
+        number += 1
+    return candidate
+
+
+@contextmanager
+def removed_unless_started(directory: Path, started: Callable[[], bool]) -> Iterator[None]:
+    """Remove the files of a run that failed before its first step, and its directory if nothing else is in it.
+
+    Files that were there before, and files that a run does not write, stay.
+    """
+    existed = directory.exists()
+    before = set(_early_files(directory))
+    try:
+        yield
+    except BaseException:
+        if not started():
+            for path in set(_early_files(directory)) - before:
+                path.unlink(missing_ok=True)
+            if not existed:
+                with suppress(OSError):  # not empty, or never made
+                    directory.rmdir()
+        raise
+
+
+def _early_files(directory: Path) -> Iterator[Path]:
+    for pattern in EARLY_FILES:
+        yield from directory.glob(pattern)
