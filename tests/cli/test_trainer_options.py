@@ -2,10 +2,14 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from wssl_pl.callbacks import AtomicCheckpointIO, with_atomic_checkpoints
 from wssl_pl.cli.messages import LOGGERS, silence_messages
@@ -63,8 +67,6 @@ def test_one_callback_and_one_plugin_as_yaml_mappings(train):
 
 
 def test_a_wrapping_checkpoint_plugin_wraps_ours():
-    from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
-
     (only,) = with_atomic_checkpoints([])
     assert isinstance(only, AtomicCheckpointIO)
     (wrapping,) = with_atomic_checkpoints([AsyncCheckpointIO()])
@@ -97,10 +99,6 @@ def test_fast_dev_run_leaves_no_folder(train):
 
 @pytest.mark.slow
 def test_ddp_fork_does_not_state_a_number_of_steps_that_it_does_not_know(tmp_path):
-    import os
-    import subprocess
-    import sys
-
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     options = ["--trainer.devices=2", "--trainer.strategy=ddp_fork", "--trainer.max_epochs=1", "--run.dir=run"]

@@ -1,4 +1,4 @@
-"""The files that a run leaves in its directory beside checkpoints and logs: `config.yaml` and `data.json`."""
+"""What a run leaves in its directory beside checkpoints and logs, `config.yaml` and `data.json`, and its last lines."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,10 +10,12 @@ import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from wssl_pl.cli.grammar import Words
 from wssl_pl.data.sources import SAMPLE
 from wssl_pl.data.splits import RULES
+from wssl_pl.modules.base import WSSLModule
 
 CONFIG, DATA = "config.yaml", "data.json"
 
@@ -130,3 +132,26 @@ def removed_unless_started(directory: Path, started: Callable[[], bool]) -> Iter
 def _early_files(directory: Path) -> Iterator[Path]:
     for pattern in EARLY_FILES:
         yield from directory.glob(pattern)
+
+
+def trains_in_other_processes(trainer: Trainer) -> bool:
+    """Return whether training runs in processes that know more than this one: with `ddp_spawn` and `ddp_fork`."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def print_result(trainer: Trainer, module: WSSLModule, directory: Path) -> None:
+    """Print steps, validation metrics and the checkpoints that exist."""
+    metrics = trainer.callback_metrics
+    shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in sorted(metrics) if name.startswith("val/"))
+    # Spawned processes do not report their step.
+    after = "" if trains_in_other_processes(trainer) else f" after {trainer.global_step} steps"
+    print(f"Finished{after}" + (f": {shown}" if shown else ""))
+    for remark in module.remarks():
+        print(remark)
+    best, last = directory / "best.ckpt", directory / "last.ckpt"
+    if best.exists():
+        print(f"Best checkpoint by {module.monitor}: {best}", flush=True)
+    elif last.exists():
+        print(f"No best checkpoint: {module.monitor} was not measured; last checkpoint: {last}", flush=True)
+    else:
+        print("No checkpoint was written", flush=True)

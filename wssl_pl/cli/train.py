@@ -12,7 +12,6 @@ from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -28,7 +27,13 @@ from wssl_pl.cli.run_directory import (
     is_first_process,
     remove_if_empty,
 )
-from wssl_pl.cli.run_files import RunFiles, find_moved_paths, removed_unless_started
+from wssl_pl.cli.run_files import (
+    RunFiles,
+    find_moved_paths,
+    print_result,
+    removed_unless_started,
+    trains_in_other_processes,
+)
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import Interrupted, Terminated, UsageError
@@ -247,7 +252,7 @@ class WSSLCLI(LightningCLI):
                 del os.environ[RUN_DIR_VARIABLE]
             else:
                 os.environ[RUN_DIR_VARIABLE] = outer
-        rank_zero_only(self._say_end)()
+        rank_zero_only(print_result)(self.trainer, self.model, self.directory)
 
     def _copy_best(self) -> None:
         """Copy the best checkpoint of a run that is resumed in another directory, which may stay the best one."""
@@ -259,29 +264,11 @@ class WSSLCLI(LightningCLI):
             shutil.copyfile(source, temporary)
             temporary.replace(target)
 
-    def _say_end(self) -> None:
-        figures = self.trainer.callback_metrics
-        shown = ", ".join(f"{name} {figures[name]:.4f}" for name in sorted(figures) if name.startswith("val/"))
-        # The processes that ddp_spawn and ddp_fork start keep the step to themselves.
-        after = "" if self._trains_elsewhere() else f" after {self.trainer.global_step} steps"
-        print(f"Finished{after}" + (f": {shown}" if shown else ""))
-        for remark in self.model.remarks():
-            print(remark)
-        best, last = self.directory / "best.ckpt", self.directory / "last.ckpt"
-        if best.exists():
-            print(f"Best checkpoint by {self.model.monitor}: {best}", flush=True)
-        elif last.exists():
-            print(f"No best checkpoint, as {self.model.monitor} was not measured; the last one: {last}", flush=True)
-        else:
-            print("No checkpoint was written", flush=True)
-
     def has_started(self) -> bool:
         """Return whether a training step was made, as far as this process can know."""
-        started = (callback.started for callback in self.trainer.callbacks if isinstance(callback, RunFiles))
-        return any(started) or self._trains_elsewhere()
-
-    def _trains_elsewhere(self) -> bool:
-        return isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher)
+        listed: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        started = any(callback.started for callback in listed if isinstance(callback, RunFiles))
+        return started or trains_in_other_processes(self.trainer)
 
 
 def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCLI:
