@@ -11,6 +11,7 @@ LOGGERS = (
     "lightning.fabric.utilities.seed",
     "lightning.fabric.utilities.distributed",
     "lightning.pytorch.accelerators.cuda",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
 )
 MESSAGES = re.compile(
     r"(\[rank: \d+\] )?Seed set to "
@@ -19,6 +20,7 @@ MESSAGES = re.compile(
     r"|.*try installing \[lit(logger|models)\]"
     r"|`Trainer\.\w+` stopped: `max_(steps|epochs)=.*` reached"
     r"|Restor(ing|ed all) states from the checkpoint|Loaded model weights from the checkpoint"
+    r"|`weights_only` was not set"
     r"|Your model can run with static graph optimizations"
     r"|Loading `train_dataloader` to estimate"
     r"|Initializing distributed: |-+\ndistributed_backend="

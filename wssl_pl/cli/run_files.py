@@ -1,7 +1,7 @@
 """What a run leaves in its directory beside checkpoints and logs, `config.yaml` and `data.json`, and its last lines."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
@@ -19,8 +20,8 @@ from wssl_pl.modules.base import WSSLModule
 
 CONFIG, DATA = "config.yaml", "data.json"
 
-# What a run writes before its first step.
-EARLY_FILES = (CONFIG, DATA, "hparams.yaml", "metrics.csv", "events.out.tfevents.*")
+# What a run writes before its first step; best.ckpt is the copy that a run resumed in another directory starts with.
+EARLY_FILES = (CONFIG, DATA, "hparams.yaml", "metrics.csv", "events.out.tfevents.*", "best.ckpt")
 
 
 class RunFiles(SaveConfigCallback):
@@ -38,19 +39,16 @@ class RunFiles(SaveConfigCallback):
     def __init__(self, parser: LightningArgumentParser, config: Namespace, directory: Path) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.directory = directory
-        self.started = False
+        self.first_step: int | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet, so that a run that fails to start leaves no files."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files."""
+        self.first_step = trainer.global_step
         if trainer.is_global_zero:
             self.save_config(trainer, pl_module, "fit")
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Note that the run has started."""
-        self.started = True
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files; what belongs to this run alone is omitted."""
@@ -110,17 +108,17 @@ def _numbered(path: Path) -> Path:
 
 
 @contextmanager
-def removed_unless_started(directory: Path, started: Callable[[], bool]) -> Iterator[None]:
+def removed_unless_started(directory: Path, trainer: Trainer) -> Iterator[None]:
     """Remove the files of a run that failed before its first step, and its directory if nothing else is in it.
 
     Files that were there before, and files that a run does not write, stay.
     """
-    existed = directory.exists()
+    existed, last = directory.exists(), _written(directory / "last.ckpt")
     before = set(_early_files(directory))
     try:
         yield
     except BaseException:
-        if not started():
+        if not has_started(trainer) and _written(directory / "last.ckpt") == last:
             for path in set(_early_files(directory)) - before:
                 path.unlink(missing_ok=True)
             if not existed:
@@ -129,9 +127,20 @@ def removed_unless_started(directory: Path, started: Callable[[], bool]) -> Iter
         raise
 
 
+def _written(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
 def _early_files(directory: Path) -> Iterator[Path]:
     for pattern in EARLY_FILES:
         yield from directory.glob(pattern)
+
+
+def has_started(trainer: Trainer) -> bool:
+    """Return whether a training step was made, as far as this process can know."""
+    listed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    first = next((callback.first_step for callback in listed if isinstance(callback, RunFiles)), None)
+    return trains_in_other_processes(trainer) or (first is not None and trainer.global_step > first)
 
 
 def trains_in_other_processes(trainer: Trainer) -> bool:

@@ -32,7 +32,6 @@ from wssl_pl.cli.run_files import (
     find_moved_paths,
     print_result,
     removed_unless_started,
-    trains_in_other_processes,
 )
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
@@ -264,12 +263,6 @@ class WSSLCLI(LightningCLI):
             shutil.copyfile(source, temporary)
             temporary.replace(target)
 
-    def has_started(self) -> bool:
-        """Return whether a training step was made, as far as this process can know."""
-        listed: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        started = any(callback.started for callback in listed if isinstance(callback, RunFiles))
-        return started or trains_in_other_processes(self.trainer)
-
 
 def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCLI:
     """Runs `wssl train` with the arguments after the verb, watched by callbacks that a program hands over.
@@ -285,7 +278,7 @@ def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCL
     find_moved_paths(words)
     silence_messages()
     cli = WSSLCLI(stage, words, extra_callbacks)
-    with dropped_if_empty(cli.made), removed_unless_started(cli.directory, cli.has_started):
+    with dropped_if_empty(cli.made), removed_unless_started(cli.directory, cli.trainer):
         cli.fit()
     if cli.config.trainer.fast_dev_run:
         remove_if_empty(cli.made)
