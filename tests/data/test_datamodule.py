@@ -103,6 +103,19 @@ def test_workers_kept_over_epochs_see_the_epoch(make: Make) -> None:
         assert same(list(loader), epoch(make(), number=number))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_plain_loop_goes_from_epoch_to_epoch(make: Make, workers: int) -> None:
+    module = make(num_workers=workers)
+    module.setup("fit")
+    loader = module.train_dataloader()
+    for number in range(3):
+        assert same(list(loader), epoch(make(), number=number))
+    loader.sampler.set_epoch(0)
+    assert same(list(loader), epoch(make()))
+    validation = module.val_dataloader()
+    assert same(list(validation), list(validation))
+
+
 def test_same_seed_same_batches_other_seed_or_epoch_others(make: Make) -> None:
     assert same(epoch(make(seed=1)), epoch(make(seed=1)))
     for other in (epoch(make(seed=2)), epoch(make(seed=1), number=1)):
@@ -281,6 +294,21 @@ def test_a_file_that_fails_to_decode_is_never_replaced(make: Make, tmp_path: Pat
     assert torch.equal(batch["mask"], whole["mask"][[0, 2, 3]])
     assert torch.equal(batch["image"], whole["image"][[0, 2, 3]])
     assert [Path(file).name for file, _ in module.skipped] == ["10.png"]
+
+
+def test_a_prediction_stops_at_a_file_that_fails_to_decode(make: Make, tmp_path: Path) -> None:
+    class Predicts(pl.LightningModule):
+        def predict_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
+            return batch["index"]
+
+    root = image_tree(tmp_path, {"train": 4, "test": 5})
+    bad = root / "test" / "5.png"
+    content = bytearray(bad.read_bytes())
+    content[60:120] = bytes(60)
+    bad.write_bytes(content)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    with pytest.raises(DataError, match=r"test/5\.png cannot be read"):
+        trainer.predict(Predicts(), make(images=str(root)))
 
 
 def test_damaged_masks_follow_the_same_rule(make: Make, tmp_path: Path) -> None:

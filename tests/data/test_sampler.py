@@ -51,6 +51,21 @@ def test_batches_are_skipped_once_and_the_length_stays() -> None:
     sampler = KeySampler(20, 4, train=True)
     whole = list(sampler)
     sampler.skip_batches(2)
+    sampler.set_epoch(0)
     assert list(sampler) == whole[8:]
+    sampler.set_epoch(0)
     assert list(sampler) == whole
     assert len(sampler) == 20
+
+
+def test_every_iteration_is_the_next_epoch_unless_one_is_set() -> None:
+    sampler = KeySampler(20, 4, train=True)
+    assert [next(iter(sampler))[0] for _ in range(3)] == [0, 1, 2]
+    sampler.set_epoch(1)
+    assert [epoch for epoch, _ in sampler] == [1] * 20
+    assert {epoch for epoch, _ in sampler} == {2}
+
+
+def test_evaluation_stays_the_same() -> None:
+    sampler = KeySampler(10, 4, train=False)
+    assert list(sampler) == list(sampler) == [(0, index) for index in range(10)]

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from torch import distributed
 
 from wssl_pl.data.crop import crop_batch, trim
 from wssl_pl.data.dataset import PairedDataset
@@ -236,7 +237,7 @@ class WSSLDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str) -> BatchLoader:
         dataset = self._datasets[split]
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world = self._process()
         train = split == "train"
         if train and len(dataset) < world:
             raise DataError(f"data.images={self.images} has {len(dataset)} train images for {world} processes")
@@ -254,6 +255,14 @@ class WSSLDataModule(pl.LightningDataModule):
         if train:
             loader.position = self._position
         return loader
+
+    def _process(self) -> tuple[int, int]:
+        """Return the number of this process and how many there are, whoever started them."""
+        if self.trainer is not None:
+            return self.trainer.global_rank, self.trainer.world_size
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
 
     def _workers(self, dataset: PairedDataset) -> int:
         if self.num_workers is not None:

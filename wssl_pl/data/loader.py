@@ -18,8 +18,9 @@ class BatchLoader(DataLoader):
     """A DataLoader over :class:`~wssl_pl.data.dataset.PairedDataset`.
 
     Attributes:
-        position: Tells (epoch, batches done in it) when an iteration begins, or None where that is not known. Iterating
-            is lazy, so that it is asked only when Lightning has settled where a resumed run stands.
+        position: Returns (epoch, batches done in it) when an iteration starts, or None where that is not known: the
+            sampler then goes from epoch to epoch. Iterating is lazy, so that it is called only when Lightning has
+            settled where a resumed run is.
         on_failed: Told of the files of a batch that could not be read; may raise.
     """
 
