@@ -9,8 +9,8 @@ from PIL import Image
 from small_data import sample_data
 
 from wssl_pl.errors import DataError, UsageError
-from wssl_pl.evaluation.bins import bin_of
 from wssl_pl.evaluation.pairs import Pairs, assign_masks, write_pairs
+from wssl_pl.metrics.bins import bin_of
 
 
 @pytest.mark.parametrize(

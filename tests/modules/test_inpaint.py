@@ -86,6 +86,25 @@ def test_raw_and_composited_figures_under_their_own_names(logged):
     assert logged["val/loss"].item() == pytest.approx(WSSLLoss()(raw, data["image"]).item(), abs=1e-5)
 
 
+def test_validation_metrics_by_hole_ratio(logged):
+    module = InpaintModule(width=4)
+    data = batch(4)
+    data["mask"] = torch.zeros(4, 1, 32, 32)
+    for mask, rows in zip(data["mask"], (10, 11, 12, 14), strict=True):  # 31, 34, 38 and 44 %
+        mask[:, :rows] = 1
+    for part in (slice(0, 3), slice(3, 4)):
+        module.validation_step({key: value[part] for key, value in data.items()}, 0)
+    module.on_validation_epoch_end()
+    raw = module(data["image"], data["mask"]).detach()
+    filled = composite(raw, data["image"], data["mask"])
+    for name, output in (("", raw), ("_composite", filled)):
+        for bin_name, part in (("30_40", slice(0, 3)), ("40_50", slice(3, 4))):
+            for metric in (psnr, ssim):
+                found = logged[f"val/{metric.__name__}{name}/ratio_{bin_name}"].item()
+                assert found == pytest.approx(metric(output[part], data["image"][part]).mean().item(), abs=1e-4)
+    assert {name.rpartition("/")[2] for name in logged if "ratio" in name} == {"ratio_30_40", "ratio_40_50"}
+
+
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 def test_loss_and_figures_are_float32_under_autocast(precision, logged):
     module = InpaintModule(width=4)

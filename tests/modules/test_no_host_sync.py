@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.metrics import BinnedMetrics
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.tasks import Saturation
 
@@ -97,6 +98,13 @@ def test_a_step_neither_waits_for_a_value_nor_copies(module):
 
 def test_a_step_without_a_margin_around_the_crop_does_neither():
     assert traced(PretextModule(width=2), margin=False).shape == ()
+
+
+def test_metrics_by_hole_ratio_neither_wait_for_a_value_nor_copy():
+    metrics = BinnedMetrics(["psnr"])
+    with fake_device(metrics), NoCopies():
+        metrics.total, metrics.count = (torch.zeros(1, 7, device="cuda") for _ in range(2))
+        metrics.update(torch.zeros(1, BATCH, device="cuda"), torch.zeros(BATCH, 1, SIZE, SIZE, device="cuda"))
 
 
 PLANTED = {

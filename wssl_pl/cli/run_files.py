@@ -151,7 +151,8 @@ def trains_in_other_processes(trainer: Trainer) -> bool:
 def print_result(trainer: Trainer, module: WSSLModule, directory: Path) -> None:
     """Print steps, validation metrics and the checkpoints that exist."""
     metrics = trainer.callback_metrics
-    shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in sorted(metrics) if name.startswith("val/"))
+    names = sorted(name for name in metrics if name.startswith("val/") and "/ratio_" not in name)
+    shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in names)
     # Spawned processes do not report their step.
     after = "" if trains_in_other_processes(trainer) else f" after {trainer.global_step} steps"
     print(f"Finished{after}" + (f": {shown}" if shown else ""))

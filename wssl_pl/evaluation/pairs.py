@@ -19,7 +19,7 @@ from wssl_pl.data.draws import permutation
 from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
 from wssl_pl.errors import DataError, UsageError
-from wssl_pl.evaluation.bins import bin_of
+from wssl_pl.metrics.bins import bin_of
 
 README = """\
 # {count} pairs of images and hole masks

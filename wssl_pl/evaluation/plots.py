@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wssl_pl.evaluation.bins import BINS
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.table import Table
 from wssl_pl.metrics import composite
+from wssl_pl.metrics.bins import BINS
 
 SHOWN = {
     "psnr_composite": "PSNR composite (dB)",

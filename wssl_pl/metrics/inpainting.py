@@ -10,6 +10,23 @@ from wssl_pl.metrics.composite import composite
 from wssl_pl.metrics.psnr import psnr
 from wssl_pl.metrics.ssim import ssim
 
+NAMES = ("psnr", "ssim", "psnr_composite", "ssim_composite")
+
+
+def image_metrics(prediction: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Return PSNR and SSIM of each image, raw and composited, in the order of `NAMES`.
+
+    Args:
+        prediction: `(B, 3, H, W)` in [0, 1].
+        image: the same shape.
+        mask: `(B, 1, H, W)`, 1 = hole.
+
+    Returns:
+        `(4, B)` float32.
+    """
+    filled = composite(prediction, image, mask)
+    return torch.stack([psnr(prediction, image), ssim(prediction, image), psnr(filled, image), ssim(filled, image)])
+
 
 class InpaintingMetrics(Metric):
     """Means over images of PSNR and SSIM, raw and composited.
@@ -17,7 +34,7 @@ class InpaintingMetrics(Metric):
     An infinite PSNR (an image that equals its target) is kept out of the mean of that figure.
     """
 
-    names: ClassVar[tuple[str, ...]] = ("psnr", "ssim", "psnr_composite", "ssim_composite")
+    names: ClassVar[tuple[str, ...]] = NAMES
     full_state_update = False
     total: Tensor
     count: Tensor
@@ -27,12 +44,9 @@ class InpaintingMetrics(Metric):
         self.add_state("total", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, image: Tensor, mask: Tensor) -> None:
-        """Adds a batch: `prediction` and `image` `(B, 3, H, W)` in [0, 1], `mask` `(B, 1, H, W)`, 1 = hole."""
-        filled = composite(prediction, image, mask)
-        figures = torch.stack(
-            [psnr(prediction, image), ssim(prediction, image), psnr(filled, image), ssim(filled, image)]
-        ).double()
+    def update(self, values: Tensor) -> None:
+        """Add a batch: `(4, B)` as `image_metrics` returns it."""
+        figures = values.double()
         finite = figures.isfinite()
         self.total += torch.where(finite, figures, 0.0).sum(dim=1)
         self.count += finite.sum(dim=1)

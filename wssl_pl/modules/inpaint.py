@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 
 from wssl_pl.errors import UsageError
 from wssl_pl.losses import LOSSES, WSSLLoss, log_cosh
-from wssl_pl.metrics import InpaintingMetrics, composite
+from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, composite, image_metrics
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import RGB, check_training, take_encoder
 from wssl_pl.networks import UNetDecoder, crop_to, pad_to_multiple
@@ -79,6 +79,7 @@ class InpaintModule(WSSLModule):
         self.decoder = UNetDecoder(self.encoder.width, self.encoder.norm)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim)
         self.val_metrics = InpaintingMetrics()
+        self.val_bins = BinnedMetrics(self.val_metrics.names)
         self.val_log_cosh = MeanMetric()
         self.finish_networks()
 
@@ -161,11 +162,13 @@ class InpaintModule(WSSLModule):
         """Adds one batch to the figures."""
         image, mask = batch["image"], batch["mask"]
         prediction = self(image, mask)
-        self.val_metrics.update(prediction, image, mask)
+        values = image_metrics(prediction, image, mask)
+        self.val_metrics.update(values)
+        self.val_bins.update(values, mask)
         self.val_log_cosh.update(log_cosh(prediction, image), weight=len(image))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the loss, both its parts, and PSNR and SSIM of the raw output and of the composite."""
+        """Log the loss, its parts, and PSNR and SSIM of the raw output and of the composite, also by hole ratio."""
         self._log_figures("val")
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -194,8 +197,10 @@ class InpaintModule(WSSLModule):
         figures["log_cosh"] = reconstruction
         figures["ssim_loss"] = 1.0 - figures["ssim"]
         figures["loss"] = alpha * reconstruction + (1.0 - alpha) * figures["ssim_loss"]
+        figures |= self.val_bins.compute()
         shown = {"loss", "psnr", "ssim"}
         for name, figure in figures.items():
             self.log(f"{split}/{name}", figure, prog_bar=name in shown)
         self.val_metrics.reset()
+        self.val_bins.reset()
         self.val_log_cosh.reset()
