@@ -1,32 +1,43 @@
+"""Images decoded from files by threads are those decoded one after the other."""
+
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from tests.data.fakes import image_tree
-from wssl_pl.data.files import list_images
-from wssl_pl.data.images import ArrayImages, FileImages
-
-
-def test_files_and_the_array_of_them_read_alike(tmp_path: Path) -> None:
-    files = FileImages(list_images(image_tree(tmp_path, {"": 6}), "data.images"), 32)
-    array = ArrayImages(np.concatenate([files.read(np.array([index]))[0] for index in range(6)]))
-    assert len(files) == len(array) == 6
-    wanted = np.array([5, 0, 3, 0])
-    images, failures = files.read(wanted)
-    assert images.shape == (4, 32, 32, 3)
-    assert not failures
-    np.testing.assert_array_equal(images, array.read(wanted)[0])
-    assert len(np.unique(array.array.reshape(6, -1), axis=0)) == 6
+from wssl_pl.data.images import FileImages
+from wssl_pl.modules import PretextModule
 
 
-@pytest.mark.parametrize("damaged", [["0"], ["1", "3"], ["0", "1", "2", "3"]])
-def test_a_file_that_cannot_be_read_has_no_row(tmp_path: Path, damaged: list[str]) -> None:
-    paths = list_images(image_tree(tmp_path, {"": 4}), "data.images")
-    whole, _ = FileImages(paths, 32).read(np.arange(4))
-    for name in damaged:
-        (tmp_path / f"{name}.png").write_bytes(b"")
-    images, failures = FileImages(paths, 32).read(np.arange(4))
-    assert [str(position) for position, _ in failures] == damaged
-    assert all(f"{name}.png" in message for name, (_, message) in zip(damaged, failures, strict=True))
-    np.testing.assert_array_equal(images, np.delete(whole, [int(name) for name in damaged], axis=0))
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = []
+    for number in range(9):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(np.full((8, 8, 3), 20 * number, np.uint8)).save(paths[-1])
+    for number in (2, 7):
+        paths[number].write_bytes(b"no image")
+    return paths
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_any_number_of_threads_reads_the_same(files: list[Path], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    images, failures = FileImages(files, 8).read(np.array([8, 7, 0, 2, 1, 1]))
+    assert images.shape == (4, 8, 8, 3)
+    assert images[:, 0, 0, 0].tolist() == [160, 0, 20, 20]
+    assert [position for position, _ in failures] == [1, 3]
+    assert "7.png" in failures[0][1]
+    assert FileImages(files, 8).read(np.array([], np.int64))[0].shape == (0, 8, 8, 3)
+
+
+def test_a_training_on_a_cpu_decodes_in_its_own_process(make, files: list[Path], tmp_path: Path) -> None:
+    data = make(images=str(tmp_path), num_workers=None, on_error="skip", split="hash")
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(PretextModule(["rotation"], width=1))
+    data.trainer = trainer
+    data._datasets["train"] = type("Files", (), {"images": FileImages(files, 8), "__len__": lambda self: 9})()
+    assert data._workers(data._datasets["train"]) == 0

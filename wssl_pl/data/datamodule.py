@@ -43,7 +43,8 @@ class WSSLDataModule(pl.LightningDataModule):
         batch_size: Images per batch and device.
         hole: Which brightness is the hole in the mask files: black in QD-IMD, white in NVIDIA's masks.
         hole_ratio: Smallest and largest share of the image that is hole, inclusive.
-        num_workers: Processes that decode images. Left out: none for images in memory, else one per core, at most 8.
+        num_workers: Processes that decode images. Default: none for images in memory and for training on a CPU, where
+            threads decode; else one per core, at most 8.
         on_error: What to do about a damaged file: stop (`error`) or leave it out and count it (`skip`).
         seed: Seed of the order, crops, masks and labels in training.
         pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
@@ -267,7 +268,8 @@ class WSSLDataModule(pl.LightningDataModule):
     def _workers(self, dataset: PairedDataset) -> int:
         if self.num_workers is not None:
             return self.num_workers
-        if dataset.images.in_memory:
+        # On a CPU the step and the workers would compete for the same cores; the images are decoded by threads instead.
+        if dataset.images.in_memory or (self.trainer is not None and self.trainer.strategy.root_device.type == "cpu"):
             return 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = self.trainer.num_devices if self.trainer else 1

@@ -4,11 +4,14 @@ A source has a length and ``read(indices)``, which makes a whole batch at once; 
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 from wssl_pl.data.decode import read_image
 from wssl_pl.errors import DataError
@@ -70,14 +73,24 @@ class FileImages:
         return len(self.paths)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
-        """Decode each file; see :class:`ImageSource`."""
+        """Decode each file, by as many threads as PyTorch computes with; see :class:`ImageSource`."""
         images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
-        failures: list[Failure] = []
-        good = 0
-        for position, path in enumerate(self.paths[indices]):
-            try:
-                images[good] = read_image(Path(path), self.size)
-                good += 1
-            except DataError as error:
-                failures.append((position, str(error)))
-        return images[:good], failures
+        failures: dict[int, str] = {}
+
+        def decode(positions: NDArray[np.int64]) -> None:
+            for position in positions.tolist():
+                try:
+                    images[position] = read_image(Path(self.paths[indices[position]]), self.size)
+                except DataError as error:
+                    failures[position] = str(error)
+
+        # Pillow decodes and resizes without the interpreter's lock. A worker process of the loader has one core.
+        threads = 1 if get_worker_info() is not None else torch.get_num_threads()
+        parts = np.array_split(np.arange(len(indices)), min(threads, len(indices)) or 1)
+        if len(parts) == 1:
+            decode(parts[0])
+        else:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                list(pool.map(decode, parts))
+        found = sorted(failures.items())
+        return np.delete(images, list(failures), axis=0) if found else images, found
