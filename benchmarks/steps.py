@@ -24,7 +24,7 @@ from torch import Tensor
 
 from wssl_pl.cli import train as train_verb
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.data.dataset import PairedDataset
+from wssl_pl.data.dataset import RANDOM_NUMBERS, RANDOM_SCALE, PairedDataset
 from wssl_pl.data.images import ArrayImages, Failure
 from wssl_pl.data.sources import Images
 from wssl_pl.devices import choose_precision
@@ -69,7 +69,7 @@ def full_step(module: WSSLModule, batch: int, size: int, resize: int) -> Loss:
         "image": torch.randint(0, 256, (batch, resize, resize, 3), dtype=torch.uint8, device=device).movedim(-1, 1),
         "mask": (torch.rand(batch, 1, size, size, device=device) < 0.4).to(torch.uint8),
         "crop": torch.randint(data.crop_margin, resize - size - data.crop_margin + 1, (batch, 2), device=device),
-        "random": torch.rand(batch, 16, device=device),
+        "random": torch.randint(0, RANDOM_SCALE, (batch, RANDOM_NUMBERS), dtype=torch.int32, device=device),
         "index": torch.arange(batch, device=device),
     }
     return lambda: module.training_step(data.on_after_batch_transfer(dict(raw), 0), 0)  # type: ignore[return-value]

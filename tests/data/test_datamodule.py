@@ -152,7 +152,8 @@ def test_transfer_crops_and_scales(make: Make) -> None:
     for i, (top, left) in enumerate(raw["crop"].tolist()):
         expected = raw["image"][i, :, top : top + 32, left : left + 32].float() / 255
         torch.testing.assert_close(batch["image"][i], expected, rtol=0, atol=0)
-    assert torch.equal(batch["random"], raw["random"])
+    assert batch["random"].dtype == torch.float32
+    assert torch.equal(batch["random"] * 2**24, raw["random"].float())
     assert torch.equal(batch["index"], raw["index"])
 
 

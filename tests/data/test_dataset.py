@@ -29,8 +29,8 @@ def test_shapes_dtypes_and_ranges() -> None:
     assert batch["crop"].min() >= 0
     assert batch["crop"].max() <= 8
     assert batch["random"].shape == (20, 16)
-    assert batch["random"].dtype == torch.float32
-    assert batch["random"].max() < 1
+    assert batch["random"].dtype == torch.int32
+    assert 2**23 < batch["random"].max() < 2**24
     np.testing.assert_array_equal(batch["image"].permute(0, 2, 3, 1).numpy(), IMAGES)
 
 

@@ -58,7 +58,7 @@ def raw_batch():
         "image": torch.zeros(BATCH, RESIZE, RESIZE, 3, dtype=torch.uint8, device="cuda").movedim(-1, 1),
         "mask": torch.zeros(BATCH, 1, SIZE, SIZE, dtype=torch.uint8, device="cuda"),
         "crop": torch.ones(BATCH, 2, dtype=torch.int64, device="cuda"),
-        "random": torch.zeros(BATCH, 16, device="cuda"),
+        "random": torch.zeros(BATCH, 16, dtype=torch.int32, device="cuda"),
         "index": torch.zeros(BATCH, dtype=torch.int64, device="cuda"),
     }
 

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from wssl_pl.data.crop import crop_batch, trim
-from wssl_pl.data.dataset import PairedDataset
+from wssl_pl.data.dataset import RANDOM_SCALE, PairedDataset
 from wssl_pl.data.loader import BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
 from wssl_pl.data.sources import DEFAULTS, SAMPLE, Images, MaskSets, resolve, tell, warn
@@ -20,11 +20,13 @@ class WSSLDataModule(pl.LightningDataModule):
 
     A batch, after the transfer to the device:
 
-    - ``image`` float32 ``(B, 3, image_size, image_size)`` in [0, 1], channels_last;
+    - ``image`` ``(B, 3, image_size, image_size)`` in [0, 1], channels_last, in the trainer's precision (float32 where
+      that is mixed), or always float32 if the module's ``takes_float32`` is True;
     - ``image_with_margin``, the same crop and the pixels around it, ``(B, 3, S, S)`` with
       ``S = image_size + 2 * crop_margin``; ``image`` is then a view of it. Absent if the module's ``crop_margin`` is 0
       or missing, or if the images have no pixels to spare;
-    - ``mask`` float32 ``(B, 1, image_size, image_size)``, 1 = hole; absent if the module's ``needs_masks`` is False;
+    - ``mask`` ``(B, 1, image_size, image_size)``, of the same dtype, 1 = hole; absent if the module's
+      ``needs_masks`` is False;
     - ``index`` int64 ``(B,)``, the number of the image in its split;
     - ``random`` float32 ``(B, 16)`` in [0, 1), from which the pretext tasks take their labels;
     - ``crop`` int64 ``(B, 2)``, (top, left).
@@ -161,18 +163,24 @@ class WSSLDataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Crop and convert on the device: uint8 to float32 in [0, 1], masks to float32."""
+        """Crop and convert on the device: uint8 images to [0, 1], masks to 0 and 1, ``random`` to float32 in [0, 1)."""
         if not isinstance(batch, dict) or "crop" not in batch:
             return batch
         margin = self.crop_margin
         image = crop_batch(batch["image"], batch["crop"] - margin, self.image_size + 2 * margin)
-        image = image.to(torch.float32, memory_format=torch.channels_last).div_(255)
-        batch = batch | {"image": trim(image, margin)}
+        image = self._rounded(image.to(torch.float32, memory_format=torch.channels_last).div_(255))
+        batch = batch | {"image": trim(image, margin), "random": batch["random"].float().div_(RANDOM_SCALE)}
         if margin:
             batch["image_with_margin"] = image
         if "mask" in batch:
-            batch["mask"] = batch["mask"].float()
+            batch["mask"] = batch["mask"].to(image.dtype)
         return batch
+
+    def _rounded(self, image: Tensor) -> Tensor:
+        """Return the image in the trainer's precision, for which Lightning's own conversion comes too early."""
+        if self.trainer is None or getattr(self.trainer.lightning_module, "takes_float32", False):
+            return image
+        return self.trainer.precision_plugin.convert_input(image)
 
     @property
     def skipped(self) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ from wssl_pl.data.sampler import Key
 
 RANDOM_NUMBERS = 16
 """Numbers in ``batch["random"]`` per sample."""
+RANDOM_SCALE = 2**24
+"""What these are multiplied with to be integers on their way to the device."""
 
 
 class PairedDataset(Dataset):
@@ -62,7 +64,7 @@ class PairedDataset(Dataset):
         Returns:
             ``image`` uint8 ``(B, 3, resize, resize)`` in channels_last order, ``mask`` uint8
             ``(B, 1, image_size, image_size)`` with 1 = hole (absent without masks), ``index`` int64 ``(B,)``, ``crop``
-            int64 ``(B, 2)`` (top, left), ``random`` float32 ``(B, 16)`` in [0, 1), and ``failed``, messages on files
+            int64 ``(B, 2)`` (top, left), ``random`` int32 ``(B, 16)`` in [0, 2**24), and ``failed``, messages on files
             that could not be read: they are left out of the batch.
         """
         pairs = np.array([key if isinstance(key, tuple) else (0, key) for key in keys], np.int64)
@@ -80,7 +82,8 @@ class PairedDataset(Dataset):
             "image": torch.from_numpy(images).permute(0, 3, 1, 2),
             "index": torch.from_numpy(index.copy()),
             "crop": torch.from_numpy(crop),
-            "random": torch.from_numpy(numbers[:, :RANDOM_NUMBERS].astype(np.float32)),
+            # Integers, because Lightning rounds floating-point numbers to the trainer's precision.
+            "random": torch.from_numpy((numbers[:, :RANDOM_NUMBERS] * RANDOM_SCALE).astype(np.int32)),
             "failed": [message for _, message in failures],
         }
         if self.masks is not None:

@@ -47,8 +47,9 @@ class BinnedMetrics(Metric):
         belongs = bins_of(masks).unsqueeze(1) == torch.arange(len(BINS), device=masks.device)
         # Selected rather than multiplied: 0 times NaN is NaN, and one bad image must not reach the other bins.
         selected = belongs & ~values.isinf().unsqueeze(2)
-        self.total += torch.where(selected, values.float().unsqueeze(2), 0.0).sum(dim=1)
-        self.count += selected.sum(dim=1)
+        # Not in place: with trainer.precision=bf16-true the states are bfloat16 until the first update.
+        self.total = self.total.float() + torch.where(selected, values.float().unsqueeze(2), 0.0).sum(dim=1)
+        self.count = self.count.float() + selected.sum(dim=1)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the means by `<metric>/ratio_<low>_<high>`, bounds in percent; a bin without images is omitted."""

@@ -29,6 +29,8 @@ class WSSLModule(LightningModule):
     monitor: str  # the logged metric by which the best checkpoint is kept; the higher the better
     _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
     _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
+    # The tasks, losses and metrics compute in float32 in any precision; the networks round what they are given.
+    takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
 
     def check_lr(self, lr: float, name: str = "lr") -> None:
@@ -38,6 +40,11 @@ class WSSLModule(LightningModule):
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Raises `UsageError` for a setting of the trainer that does not go with the model's; before data are read."""
+        if trainer.precision == "16-true":
+            raise UsageError(
+                "trainer.precision=16-true: Adam's averages of squared gradients vanish in float16, the weights become "
+                "NaN: give 16-mixed, bf16-mixed or bf16-true"
+            )
 
     def remarks(self) -> list[str]:
         """What a user should know when the training has ended, a line each."""
@@ -72,6 +79,11 @@ class WSSLModule(LightningModule):
         hole = hidden > 0.5
         seen = torch.where(hole, 0.0, images)
         return torch.cat([seen, hole.to(seen.dtype)], dim=1) if self.hparams["mask_channel"] else seen
+
+    def as_input(self, images: Tensor) -> Tensor:
+        """Return images as the networks take them: in channels_last, and in the dtype of their weights."""
+        weights = next(self.networks()[0].parameters())
+        return images.to(weights.dtype, memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What Adam changes, sooner or later; a group has a `lr` where it is not that of the model."""

@@ -85,6 +85,7 @@ class InpaintModule(WSSLModule):
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Raises `UsageError` for unfreezing on several devices: they would not exchange the gradients."""
+        super().check_trainer(trainer)
         # DDP sees to the parameters that are to be trained when it begins, and to no others.
         if self.hparams["unfreeze_epoch"] is not None and trainer.num_devices * trainer.num_nodes > 1:
             raise UsageError(
@@ -129,7 +130,7 @@ class InpaintModule(WSSLModule):
 
     def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         padded = pad_to_multiple(self.with_holes(images, masks))
-        return self.encoder(padded.contiguous(memory_format=torch.channels_last))
+        return self.encoder(self.as_input(padded))
 
     def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
         logits = self.decoder(features, skips)

@@ -28,7 +28,8 @@ class Tally(Metric):
 
     def update(self, tally: Tensor) -> None:
         """Adds one."""
-        self.total = self.total + tally
+        # With trainer.precision=bf16-true the state starts in bfloat16, which holds no count above 256.
+        self.total = self.total.float() + tally
 
     def compute(self) -> Tensor:
         """The sum."""
@@ -111,6 +112,7 @@ class PretextModule(WSSLModule):
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Raises `UsageError` for a trainer with which the weighting does not work."""
+        super().check_trainer(trainer)
         if self.upgrad is not None:
             self.upgrad.check_trainer(trainer)
 
@@ -132,7 +134,7 @@ class PretextModule(WSSLModule):
 
         Of a classification these are logits `(B, levels)`.
         """
-        features, _ = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        features, _ = self.encoder(self.as_input(images))
         if self.upgrad is not None:
             self.upgrad.features = features
         return {name: head(features).float() for name, head in self.heads.items()}

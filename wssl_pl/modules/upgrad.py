@@ -77,5 +77,7 @@ class UPGrad:
         if trainer.accumulate_grad_batches != 1:
             accumulated = f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}"
             raise UsageError(f"{accumulated} does not go with weighting=upgrad: give a larger data.batch_size")
-        if trainer.precision == "16-mixed":
-            raise UsageError("trainer.precision=16-mixed does not go with weighting=upgrad: give bf16-mixed or 32-true")
+        if trainer.precision in ("16-mixed", "bf16-true"):
+            raise UsageError(
+                f"trainer.precision={trainer.precision} does not go with weighting=upgrad: give bf16-mixed or 32-true"
+            )

@@ -22,7 +22,7 @@ class Classification(PretextTask):
     """
 
     score_name = "accuracy"
-    factors: Tensor
+    factor_bits: Tensor
 
     def __init__(self, levels: Sequence[float] | None = None) -> None:
         super().__init__(levels)
@@ -31,7 +31,9 @@ class Classification(PretextTask):
         self.check_levels()
         self.tally_shape = (len(self.levels), len(self.levels))
         # Not in the state dict: levels are a hyperparameter, and a checkpoint holds weights only.
-        self.register_buffer("factors", torch.tensor(self.levels), persistent=False)
+        # As bits, because a module in 16 bits (`trainer.precision=bf16-true`) would round numbers.
+        bits = torch.tensor(self.levels, dtype=torch.float32).view(torch.int32)
+        self.register_buffer("factor_bits", bits, persistent=False)
 
     def check_levels(self) -> None:
         """Raises `UsageError` for a level outside [0, 1]: the levels are factors, and 1 leaves the image unchanged."""
@@ -45,7 +47,7 @@ class Classification(PretextTask):
 
     def factor(self, labels: Tensor) -> Tensor:
         """The level `(B,)`, float32, that each label `(B,)` stands for."""
-        return self.factors.to(labels.device)[labels]
+        return self.factor_bits.to(labels.device).view(torch.float32)[labels]
 
     def draw(self, uniform: Tensor) -> Tensor:
         """A label for each sample, from uniform numbers `(B, 1)`."""
