@@ -40,3 +40,23 @@ def test_an_infinite_psnr_is_kept_out_of_the_mean(batch):
     metrics = InpaintingMetrics()
     metrics.update(image_metrics(prediction, image, mask))
     assert metrics.compute()["psnr"].item() == pytest.approx(psnr(prediction[1:], image[1:]).mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_shows_in_every_mean(batch, bad):
+    prediction, image, mask = batch
+    prediction = prediction.clone()
+    prediction[1] = bad
+    metrics = InpaintingMetrics()
+    for part in (slice(0, 1), slice(1, 6)):
+        metrics.update(image_metrics(prediction[part], image[part], mask[part]))
+    assert all(mean.isnan() for mean in metrics.compute().values())
+
+
+def test_psnr_is_infinite_when_all_images_equal_their_targets(batch):
+    _, image, mask = batch
+    metrics = InpaintingMetrics()
+    metrics.update(image_metrics(image, image, mask))
+    found = metrics.compute()
+    assert found["psnr"].item() == float("inf")
+    assert found["ssim"].item() == pytest.approx(1.0, abs=1e-6)

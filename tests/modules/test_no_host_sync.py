@@ -11,9 +11,10 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torchmetrics import Metric
 
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.metrics import BinnedMetrics
+from wssl_pl.metrics.gaussian import band
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.tasks import Saturation
 
@@ -40,6 +41,7 @@ class NoCopies(TorchDispatchMode):
 @contextmanager
 def fake_device(module):
     """Moves the module to a GPU that is not there, within the context."""
+    band.cache_clear()  # a matrix that is kept belongs to one such context
     with FakeTensorMode() as fake:
         for part in module.modules():
             for name, parameter in part._parameters.items():
@@ -49,25 +51,29 @@ def fake_device(module):
             for name, buffer in part._buffers.items():
                 if buffer is not None:
                     part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda")
+            if isinstance(part, Metric):
+                for name, state in part._defaults.items():
+                    setattr(part, name, torch.empty(state.shape, dtype=state.dtype, device="cuda"))
         yield fake
+    band.cache_clear()
 
 
-def raw_batch():
+def raw_batch(device):
     """A batch as it arrives on the device."""
     return {
-        "image": torch.zeros(BATCH, RESIZE, RESIZE, 3, dtype=torch.uint8, device="cuda").movedim(-1, 1),
-        "mask": torch.zeros(BATCH, 1, SIZE, SIZE, dtype=torch.uint8, device="cuda"),
-        "crop": torch.ones(BATCH, 2, dtype=torch.int64, device="cuda"),
-        "random": torch.zeros(BATCH, 16, dtype=torch.int32, device="cuda"),
-        "index": torch.zeros(BATCH, dtype=torch.int64, device="cuda"),
+        "image": torch.zeros(BATCH, RESIZE, RESIZE, 3, dtype=torch.uint8, device=device).movedim(-1, 1),
+        "mask": torch.zeros(BATCH, 1, SIZE, SIZE, dtype=torch.uint8, device=device),
+        "crop": torch.ones(BATCH, 2, dtype=torch.int64, device=device),
+        "random": torch.zeros(BATCH, 16, dtype=torch.int32, device=device),
+        "index": torch.zeros(BATCH, dtype=torch.int64, device=device),
     }
 
 
-def step(module, margin=True):
+def step(module, margin=True, device="cuda"):
     data = WSSLDataModule(images="sample", masks="sample", image_size=SIZE, resize=RESIZE, batch_size=BATCH)
     data.crop_margin = module.crop_margin if margin else 0
     module.log = lambda *args, **kwargs: None
-    return lambda: module.training_step(data.on_after_batch_transfer(raw_batch(), 0), 0)
+    return lambda: module.training_step(data.on_after_batch_transfer(raw_batch(device), 0), 0)
 
 
 def traced(module, margin=True):
@@ -100,13 +106,6 @@ def test_a_step_without_a_margin_around_the_crop_does_neither():
     assert traced(PretextModule(width=2), margin=False).shape == ()
 
 
-def test_metrics_by_hole_ratio_neither_wait_for_a_value_nor_copy():
-    metrics = BinnedMetrics(["psnr"])
-    with fake_device(metrics), NoCopies():
-        metrics.total, metrics.count = (torch.zeros(1, 7, device="cuda") for _ in range(2))
-        metrics.update(torch.zeros(1, BATCH, device="cuda"), torch.zeros(BATCH, 1, SIZE, SIZE, device="cuda"))
-
-
 PLANTED = {
     "item": (lambda images: images.sum().item(), WAITS),
     "if": (lambda images: bool((images > 0).any()), WAITS),
@@ -122,6 +121,38 @@ def test_the_trace_catches_what_is_planted(planted, monkeypatch):
     monkeypatch.setattr(Saturation, "forward", lambda self, images, labels: (spoil(images), images)[1])
     with pytest.raises(error):
         traced(PretextModule(width=2))
+
+
+def validate(module, device="cuda"):
+    data = WSSLDataModule(images="sample", masks="sample", image_size=SIZE, resize=RESIZE, batch_size=BATCH)
+    module.eval()
+    with torch.no_grad():
+        module.validation_step(data.on_after_batch_transfer(raw_batch(device), 0), 0)
+
+
+def test_a_validation_step_neither_waits_for_a_value_nor_copies(module):
+    with fake_device(module), NoCopies():
+        validate(module)
+
+
+class NoFloat64(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        made = [leaf.dtype for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        assert torch.float64 not in made, f"{func} makes float64, which MPS devices do not have"
+        return result
+
+
+def test_training_and_validation_work_without_float64(module):
+    module.log_dict = lambda *args, **kwargs: None
+    run = step(module, device="cpu")
+    with NoFloat64():
+        run().backward()
+        validate(module, "cpu")
+        module.on_validation_epoch_end()
+    states = [state for metric in module.modules() if isinstance(metric, Metric) for state in metric._defaults.values()]
+    assert states
+    assert torch.float64 not in {state.dtype for state in states}
 
 
 @pytest.mark.gpu

@@ -57,7 +57,7 @@ def test_a_head_that_guesses_is_named_at_the_end(quiet):
     known = {"saturation": torch.eye(4) * 8, "masked": torch.tensor([1.0, 2.0])}
     for name, tally in known.items():
         module.val_tallies[name].update(tally)
-        module.val_losses[name].update(1.0)
+        module.val_losses[name].update(torch.tensor(1.0), count=1)
     module.on_validation_epoch_end()
     assert module.remarks() == []
 

@@ -1,12 +1,12 @@
-"""Validation figures of the inpainting stage, summed up over batches and processes."""
+"""Validation metrics of the inpainting stage, summed up over batches and processes."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from wssl_pl.metrics.composite import composite
+from wssl_pl.metrics.mean import RunningMean
 from wssl_pl.metrics.psnr import psnr
 from wssl_pl.metrics.ssim import ssim
 
@@ -28,30 +28,26 @@ def image_metrics(prediction: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return torch.stack([psnr(prediction, image), ssim(prediction, image), psnr(filled, image), ssim(filled, image)])
 
 
-class InpaintingMetrics(Metric):
-    """Means over images of PSNR and SSIM, raw and composited.
+class InpaintingMetrics(RunningMean):
+    """Means over images of PSNR and SSIM, of the prediction and of the composite.
 
-    An infinite PSNR (an image that equals its target) is kept out of the mean of that figure.
+    The PSNR of an image that equals its target is infinite and does not count in the mean, unless all are. Any other
+    value that is not finite makes the mean NaN.
     """
 
     names: ClassVar[tuple[str, ...]] = NAMES
-    full_state_update = False
-    total: Tensor
-    count: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__((len(self.names),))
 
     def update(self, values: Tensor) -> None:
         """Add a batch: `(4, B)` as `image_metrics` returns it."""
-        figures = values.double()
-        finite = figures.isfinite()
-        self.total += torch.where(finite, figures, 0.0).sum(dim=1)
-        self.count += finite.sum(dim=1)
+        included = ~values.isposinf()
+        self._add(torch.where(included, values, 0.0).sum(dim=1), included.sum(dim=1))
 
     def compute(self) -> dict[str, Tensor]:
-        """The means by name, scalars."""
-        means = (self.total / self.count).float()
+        """Return the means by name, float32 scalars."""
+        # SSIM is never infinite, so that its count is the number of images.
+        all_infinite = (self.count == 0) & (self.count.max() > 0)
+        means = torch.where(all_infinite, torch.inf, self._mean())
         return dict(zip(self.names, means, strict=True))

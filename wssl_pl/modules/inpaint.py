@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from lightning import Trainer
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from wssl_pl.errors import UsageError
 from wssl_pl.losses import LOSSES, WSSLLoss, log_cosh
-from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, composite, image_metrics
+from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, Mean, composite, image_metrics
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import RGB, check_training, take_encoder
 from wssl_pl.networks import UNetDecoder, crop_to, pad_to_multiple
@@ -80,7 +79,7 @@ class InpaintModule(WSSLModule):
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim)
         self.val_metrics = InpaintingMetrics()
         self.val_bins = BinnedMetrics(self.val_metrics.names)
-        self.val_log_cosh = MeanMetric()
+        self.val_log_cosh = Mean()
         self.finish_networks()
 
     def check_trainer(self, trainer: Trainer) -> None:
@@ -166,7 +165,7 @@ class InpaintModule(WSSLModule):
         values = image_metrics(prediction, image, mask)
         self.val_metrics.update(values)
         self.val_bins.update(values, mask)
-        self.val_log_cosh.update(log_cosh(prediction, image), weight=len(image))
+        self.val_log_cosh.update(log_cosh(prediction, image), count=len(image))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss, its parts, and PSNR and SSIM of the raw output and of the composite, also by hole ratio."""
@@ -201,7 +200,8 @@ class InpaintModule(WSSLModule):
         figures |= self.val_bins.compute()
         shown = {"loss", "psnr", "ssim"}
         for name, figure in figures.items():
-            self.log(f"{split}/{name}", figure, prog_bar=name in shown)
+            # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
+            self.log(f"{split}/{name}", figure, prog_bar=name in shown, sync_dist=True)
         self.val_metrics.reset()
         self.val_bins.reset()
         self.val_log_cosh.reset()

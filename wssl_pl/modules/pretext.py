@@ -6,11 +6,12 @@ from typing import Any, Literal
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
 from wssl_pl.data.crop import trim
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import UsageError
+from wssl_pl.metrics import Mean
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.upgrad import UPGrad
 from wssl_pl.networks import UNetEncoder
@@ -102,7 +103,7 @@ class PretextModule(WSSLModule):
         self.encoder = UNetEncoder(width, norm, in_channels=4 if mask_channel else 3)
         self.heads = _by_name({name: task.head(self.encoder.out_channels) for name, task in made.items()})
         self.val_tallies = _by_name({name: Tally(task.tally_shape) for name, task in made.items()})
-        self.val_losses = _by_name({name: MeanMetric() for name in made})
+        self.val_losses = _by_name({name: Mean() for name in made})
         self.guessing: list[str] = []  # the tasks whose head knew nothing at the last validation
         self.finish_networks()
 
@@ -221,7 +222,7 @@ class PretextModule(WSSLModule):
         """Adds one batch to the figures of every task."""
         losses, tallies = self._losses(batch)
         for name in losses:
-            self.val_losses[name].update(losses[name], weight=len(batch["image"]))
+            self.val_losses[name].update(losses[name], count=len(batch["image"]))
             self.val_tallies[name].update(tallies[name])
 
     def on_validation_epoch_end(self) -> None:
@@ -243,9 +244,10 @@ class PretextModule(WSSLModule):
         figures: dict[str, Any] = {f"{split}/loss/{name}": loss for name, loss in losses.items()}
         scores = {name: task.score(tallies[name]) for name, task in self.tasks.items()}
         figures |= {f"{split}/{task.score_name}/{name}": scores[name] for name, task in self.tasks.items()}
-        self.log_dict(figures)
-        self.log(f"{split}/loss", self.weighting(losses), prog_bar=True)
-        self.log(f"{split}/accuracy", torch.stack(list(scores.values())).mean(), prog_bar=True)
+        # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
+        self.log_dict(figures, sync_dist=True)
+        self.log(f"{split}/loss", self.weighting(losses), prog_bar=True, sync_dist=True)
+        self.log(f"{split}/accuracy", torch.stack(list(scores.values())).mean(), prog_bar=True, sync_dist=True)
         self.guessing = [name for name, task in self.tasks.items() if bool(task.guesses(tallies[name]))]
         for metric in (*self.val_losses.values(), *self.val_tallies.values()):
             metric.reset()
