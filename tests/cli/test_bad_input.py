@@ -15,6 +15,7 @@ import torch
         (["stage=pretext", "tasks=rotation,sharpness", "weights=1,-1"], "not a positive number"),
         (["stage=pretext", "--model.levels.sharpness=[0,2]", "tasks=sharpness"], "outside [0, 1]"),
         (["stage=pretext", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
+        (["stage=pretext", "--data.image_size=31"], "data.image_size=31: stage=pretext needs at least 32 pixels"),
         (["stage=pretext", "--model.widht=3"], "did you mean model.width"),
         (["stage=pretext", "width=3"], "did you mean model.width"),
         (["stage=pretext", "--model.width=abc"], "model.width"),

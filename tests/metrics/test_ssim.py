@@ -3,7 +3,8 @@ import torch
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from wssl_pl.metrics import ssim, ssim_map
+from wssl_pl.metrics import ms_ssim, ssim, ssim_map
+from wssl_pl.metrics.gaussian import band
 
 
 @pytest.fixture
@@ -56,6 +57,43 @@ def test_mean_and_its_gradient_agree_with_kornia(size, layout):
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5 * gradients[1].abs().max().item())
 
 
+@pytest.mark.parametrize("window", [3, 5, 7, 9, 11, 13, 21, 33])
+@pytest.mark.parametrize("sigma", [0.8, 1.5, 4.0])
+def test_both_implementations_agree_for_any_odd_window(window, sigma):
+    a = torch.rand(2, 3, window // 2 + 1, 40)
+    b = (a + 0.2 * torch.randn_like(a)).clamp(0, 1)
+    values, gradients = [], []
+    for implementation in ("fast", "kornia"):
+        prediction = a.clone().requires_grad_()
+        values.append(ssim(prediction, b, implementation, window, sigma))
+        values[-1].sum().backward()
+        gradients.append(prediction.grad)
+    assert torch.allclose(values[0], values[1], atol=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5 * gradients[1].abs().max().item())
+    with pytest.raises(ValueError, match=f"at least {window // 2 + 1} px"):
+        ssim(a[..., :-1, :], b[..., :-1, :], window=window, sigma=sigma)
+
+
+@pytest.mark.parametrize("sigma", [0.8, 3.0])
+def test_another_sigma_agrees_with_torchmetrics(pair, sigma):
+    window = 2 * int(3.5 * sigma + 0.5) + 1  # what torchmetrics takes for this sigma
+    expected = structural_similarity_index_measure(*pair, data_range=1.0, sigma=sigma, reduction="none")
+    assert ssim(*pair, window=window, sigma=sigma).tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("function", [ssim, ssim_map, ms_ssim])
+def test_is_differentiable_after_a_validation_under_inference_mode(function):
+    band.cache_clear()
+    side = 176 if function is ms_ssim else 12
+    target = torch.rand(1, 1, side, side)
+    prediction = target + 0.1 * torch.rand_like(target)
+    with torch.inference_mode():
+        function(prediction, target)
+    prediction.requires_grad_()
+    function(prediction, target).sum().backward()
+    assert prediction.grad.abs().sum() > 0
+
+
 def test_no_gradient_flows_into_the_target():
     prediction, target = torch.rand(1, 3, 8, 8, requires_grad=True), torch.rand(1, 3, 8, 8, requires_grad=True)
     ssim(prediction, target).sum().backward()
@@ -67,6 +105,12 @@ def test_bad_arguments():
         ssim(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), "slow")
     with pytest.raises(ValueError, match="at least 6 px"):
         ssim(torch.rand(1, 3, 5, 8), torch.rand(1, 3, 5, 8))
+
+
+@pytest.mark.parametrize(("window", "sigma"), [(10, 1.5), (1, 1.5), (-3, 1.5), (11, 0.0), (11, float("nan"))])
+def test_a_window_that_cannot_be_used(window, sigma):
+    with pytest.raises(ValueError, match=r"window=|sigma="):
+        ssim(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16), window=window, sigma=sigma)
 
 
 def test_interior_agrees_with_scikit_image(pair):

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning import Trainer as PlainTrainer
@@ -96,3 +98,19 @@ def test_a_run_is_resumed_with_and_without_clipping(fit, tmp_path, clipped_first
     trainer = fit(InpaintModule(width=2), resume=tmp_path / "a.ckpt", max_steps=4, max_epochs=9, **second)
     assert trainer.global_step == 4
     assert trainer.optimizers[0].param_groups[0]["fused"] is (True if clipped_first else None)
+
+
+@pytest.mark.parametrize(("module", "smallest"), [(PretextModule, 32), (InpaintModule, 6)])
+def test_images_that_are_too_small_are_refused_in_one_line(module, smallest):
+    module = module(width=2)
+    wanted = f"data.image_size={smallest - 1}: stage={module.stage} needs at least {smallest} pixels"
+    with pytest.raises(UsageError, match=wanted):
+        module.check_data(SimpleNamespace(image_size=smallest - 1))
+    module.check_data(SimpleNamespace(image_size=smallest))
+    module.training_step({"image": torch.rand(2, 3, *2 * [smallest]), "mask": torch.ones(2, 1, *2 * [smallest]),
+                          "random": torch.rand(2, 16)}, 0)  # fmt: skip
+
+
+def test_a_plain_trainer_checks_the_size_of_the_images_too(fit):
+    with pytest.raises(UsageError, match=r"data\.image_size=31"):
+        fit(PretextModule(width=2), image_size=31)

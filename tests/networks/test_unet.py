@@ -4,6 +4,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from wssl_pl.networks import TaskHead, UNetDecoder, UNetEncoder, crop_to, pad_to_multiple
+from wssl_pl.networks.blocks import normalisation
 
 
 def parameters(module):
@@ -128,3 +129,13 @@ def test_padding_comes_off_again(height, width):
 def test_padding_leaves_a_size_that_fits_alone():
     image = torch.rand(1, 3, 64, 32)
     assert pad_to_multiple(image) is image
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (2, 2), (3, 1), (4, 4), (8, 8), (12, 4), (24, 8), (64, 8)])
+def test_group_normalisation_has_8_groups_or_as_many_as_divide_the_channels(channels, groups):
+    assert normalisation("group", channels).num_groups == groups
+
+
+@pytest.mark.parametrize("width", [1, 3, 6, 12, 20])
+def test_group_normalisation_works_with_any_width(width):
+    assert UNetDecoder(width, "group")(*UNetEncoder(width, "group")(torch.rand(1, 3, 64, 64))).isfinite().all()

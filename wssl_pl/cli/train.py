@@ -222,6 +222,7 @@ class WSSLCLI(LightningCLI):
     def fit(self) -> None:
         """Train, in the run directory."""
         self.model.check_trainer(self.trainer)
+        self.model.check_data(self.datamodule)
         if self.resumed is not None:
             checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
             self.model.check_resumed(checkpoint)

@@ -10,61 +10,79 @@ and the derivative is written down and worked out at once, so that nothing but t
 from typing import Any
 
 import torch
+from kornia.filters import gaussian_blur2d
 from kornia.metrics import ssim as kornia_ssim_map
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wssl_pl.metrics.gaussian import C1, C2, WINDOW, blur
+from wssl_pl.metrics.gaussian import C1, C2, SIGMA, WINDOW, blur, check_window
 
 IMPLEMENTATIONS = ("fast", "kornia")
 PIXELS = 2**16  # taken at a time on a CPU: the maps of one image of 256 px fill a few MB
 
 
-def ssim(prediction: Tensor, target: Tensor, implementation: str = "fast") -> Tensor:
-    """Mean of each image's SSIM map over all pixels and channels; differentiable in `prediction`.
+def ssim(
+    prediction: Tensor, target: Tensor, implementation: str = "fast", window: int = WINDOW, sigma: float = SIGMA
+) -> Tensor:
+    """Return the mean of each image's SSIM map over all pixels and channels; differentiable in `prediction`.
 
-    Window 11, sigma 1.5, data range 1, reflect padding: the choice of torchmetrics and of Kornia's `padding="same"`.
+    Data range 1 and reflect padding: the choice of torchmetrics and of Kornia's `padding="same"`.
     Computed in float32 whatever comes in, because the variances are differences of nearly equal numbers.
 
     Args:
         prediction: `(B, C, H, W)` in [0, 1].
         target: the same shape; with `fast` no gradient flows into it.
         implementation: `fast`, or `kornia` for the reference.
+        window: side of the Gaussian window in pixels, odd.
+        sigma: standard deviation of the window in pixels.
 
     Returns:
         `(B,)` in [-1, 1], float32 (float64 for float64 inputs).
 
     Raises:
-        ValueError: an unknown implementation, or a side below 6 pixels, which the window's padding needs.
+        ValueError: an unknown implementation, a window or sigma that cannot be used, or a side of `window // 2`
+            pixels or less, beyond which the window's padding does not reach.
     """
-    if _takes_kornia(prediction, implementation):
-        return ssim_map(prediction, target, implementation).mean(dim=(1, 2, 3))
+    if _takes_kornia(prediction, implementation, window, sigma):
+        return ssim_map(prediction, target, implementation, window, sigma).mean(dim=(1, 2, 3))
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     with torch.autocast(prediction.device.type, enabled=False):
-        return _MeanSSIM.apply(prediction.to(dtype), target.detach().to(dtype))
+        return _MeanSSIM.apply(prediction.to(dtype), target.detach().to(dtype), window, sigma)
 
 
-def ssim_map(prediction: Tensor, target: Tensor, implementation: str = "fast") -> Tensor:
-    """The SSIM of every pixel, `(B, C, H, W)`; arguments and errors as for `ssim`."""
+def ssim_map(
+    prediction: Tensor, target: Tensor, implementation: str = "fast", window: int = WINDOW, sigma: float = SIGMA
+) -> Tensor:
+    """Return the SSIM of every pixel, `(B, C, H, W)`; arguments and errors as for `ssim`."""
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     x, y = prediction.to(dtype), target.to(dtype)
     with torch.autocast(prediction.device.type, enabled=False):
-        if _takes_kornia(prediction, implementation):
-            return kornia_ssim_map(x, y, WINDOW, max_val=1.0, padding="same")
-        return _Terms(*_moments(x, y.detach())).similarity
+        if not _takes_kornia(prediction, implementation, window, sigma):
+            return _Terms(*_moments(x, y.detach(), window, sigma)).similarity
+        if sigma == SIGMA:
+            return kornia_ssim_map(x, y, window, max_val=1.0, padding="same")
+        # Kornia's SSIM has no other sigma, its filter has.
+        maps = torch.cat([x, y, x * x + y * y, x * y])
+        return _Terms(*gaussian_blur2d(maps, (window, window), (sigma, sigma)).chunk(4)).similarity
 
 
-def _takes_kornia(prediction: Tensor, implementation: str) -> bool:
+def check_settings(implementation: str, window: int = WINDOW, sigma: float = SIGMA) -> None:
+    """Raise `ValueError` for an unknown implementation, or a window or sigma that cannot be used."""
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation={implementation!r} is not one of {', '.join(IMPLEMENTATIONS)}")
+    check_window(window, sigma)
+
+
+def _takes_kornia(prediction: Tensor, implementation: str, window: int, sigma: float) -> bool:
+    check_settings(implementation, window, sigma)
     # TensorFloat-32 keeps 10 bits of the products, too few for the difference that a variance is.
     rounds_products = prediction.is_cuda and torch.get_float32_matmul_precision() != "highest"
     return implementation == "kornia" or rounds_products
 
 
-def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    """The filtered maps G x, G y, G (x^2 + y^2) and G xy."""
-    return blur(torch.stack([x, y, x * x + y * y, x * y])).unbind()
+def _moments(x: Tensor, y: Tensor, window: int, sigma: float) -> tuple[Tensor, ...]:
+    """Return the filtered maps G x, G y, G (x^2 + y^2) and G xy."""
+    return blur(torch.stack([x, y, x * x + y * y, x * y]), window=window, sigma=sigma).unbind()
 
 
 class _Terms:
@@ -99,7 +117,7 @@ class _MeanSSIM(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, prediction: Tensor, target: Tensor, window: int, sigma: float) -> Tensor:
         count, pixels = len(prediction), prediction.shape[-2:].numel()
         at_once = max(1, PIXELS // max(1, pixels)) if prediction.device.type == "cpu" else max(1, count)
         means = []
@@ -107,10 +125,11 @@ class _MeanSSIM(torch.autograd.Function):
         for start in range(0, count, at_once):
             part = slice(start, start + at_once)
             x, y = prediction[part].contiguous(), target[part].contiguous()
-            terms = _Terms(*_moments(x, y))
+            terms = _Terms(*_moments(x, y, window, sigma))
             means.append(terms.similarity.mean(dim=(1, 2, 3)))
             if gradient is not None:
-                direct, square, product = blur(torch.stack(terms.derivatives()), transposed=True).unbind()
+                derivatives = torch.stack(terms.derivatives())
+                direct, square, product = blur(derivatives, True, window, sigma).unbind()
                 torch.sub(y * product, x * square, out=square).mul_(2).add_(direct)
                 gradient[part] = square.div_(x[0].numel())
         if gradient is not None:
@@ -119,6 +138,6 @@ class _MeanSSIM(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_mean: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, by_mean: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * by_mean[:, None, None, None], None
+        return gradient * by_mean[:, None, None, None], None, None, None

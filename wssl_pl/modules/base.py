@@ -26,6 +26,7 @@ class WSSLModule(LightningModule):
 
     stage: ClassVar[str]
     needs_masks: bool
+    smallest_image: int  # side in pixels
     monitor: str  # the logged metric by which the best checkpoint is kept; the higher the better
     _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
     _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
@@ -46,6 +47,19 @@ class WSSLModule(LightningModule):
                 "NaN: give 16-mixed, bf16-mixed or bf16-true"
             )
 
+    def check_data(self, data: Any) -> None:
+        """Raise `UsageError` for images too small for the model, before data are read.
+
+        Args:
+            data: the datamodule; one that does not know its `image_size` is not checked.
+        """
+        size = getattr(data, "image_size", None)
+        if isinstance(size, int) and size < self.smallest_image:
+            raise UsageError(
+                f"data.image_size={size}: stage={self.stage} needs at least {self.smallest_image} pixels: "
+                f"give --data.image_size={self.smallest_image} or more"
+            )
+
     def remarks(self) -> list[str]:
         """What a user should know when the training has ended, a line each."""
         return []
@@ -62,6 +76,7 @@ class WSSLModule(LightningModule):
         """Compiles the networks in place, so that the names in the state dict stay, when `compile` is set."""
         if stage == "fit":
             self.check_trainer(self.trainer)
+            self.check_data(getattr(self.trainer, "datamodule", None))
             if self.hparams.get("compile"):
                 for network in self.networks():
                     network.compile()

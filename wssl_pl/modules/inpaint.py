@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wssl_pl.errors import UsageError
 from wssl_pl.losses import LOSSES, WSSLLoss, log_cosh
 from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, Mean, composite, image_metrics
+from wssl_pl.metrics.gaussian import RADIUS
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import RGB, check_training, take_encoder
 from wssl_pl.networks import UNetDecoder, crop_to, pad_to_multiple
@@ -41,6 +42,7 @@ class InpaintModule(WSSLModule):
     stage = "downstream"
     needs_masks = True
     monitor = "val/ssim"
+    smallest_image = RADIUS + 1  # below it the window of SSIM does not fit
 
     def __init__(
         self,

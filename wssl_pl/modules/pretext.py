@@ -61,6 +61,7 @@ class PretextModule(WSSLModule):
 
     stage = "pretext"
     monitor = "val/accuracy"
+    smallest_image = 32  # the encoder halves the sides five times
 
     def __init__(
         self,

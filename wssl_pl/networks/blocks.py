@@ -1,12 +1,17 @@
 """Building blocks of the U-Net."""
 
+import math
+
 from torch import Tensor, nn
 
 NORMS = ("none", "batch", "group", "instance")
+GROUPS = 8
 
 
 def normalisation(name: str, channels: int) -> nn.Module:
-    """A normalisation layer of the given name (one of `NORMS`) over `channels` feature maps.
+    """Return a normalisation layer of the given name (one of `NORMS`) over `channels` feature maps.
+
+    `group` has 8 groups, or as many as divide both 8 and the channels.
 
     Raises:
         ValueError: the name is unknown.
@@ -16,7 +21,7 @@ def normalisation(name: str, channels: int) -> nn.Module:
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "group":
-        return nn.GroupNorm(min(8, channels), channels)
+        return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
     if name == "instance":
         return nn.InstanceNorm2d(channels, affine=True)
     raise ValueError(f"norm={name!r} is not one of {', '.join(NORMS)}")
