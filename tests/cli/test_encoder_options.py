@@ -7,7 +7,7 @@ from tests.cli.checkpoints import same, weights
 from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, read_checkpoint
-from wssl_pl.modules.base import cosine
+from wssl_pl.modules.optimizer import cosine
 
 ALL = [
     "stage=downstream", "freeze_layers=16", "--model.unfreeze_epoch=1", "--model.encoder_lr=0.0005",

@@ -6,7 +6,7 @@ from lightning import Trainer as PlainTrainer
 
 from wssl_pl.errors import UsageError
 from wssl_pl.modules import InpaintModule, PretextModule
-from wssl_pl.modules.base import cosine
+from wssl_pl.modules.optimizer import cosine
 
 
 class Trainer:

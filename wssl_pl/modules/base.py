@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.errors import UsageError
 from wssl_pl.modules.checkpoint import check_state
+from wssl_pl.modules.optimizer import check_settings, lr_factor, make_optimizer
 
 OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
 """Hyperparameters whose change on resume has to reach the restored optimiser."""
@@ -33,6 +34,11 @@ class WSSLModule(LightningModule):
     # The tasks, losses and metrics compute in float32 in any precision; the networks round what they are given.
     takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
+
+    def check_settings(self) -> None:
+        """Raise `UsageError` for a hyperparameter of the optimiser that cannot be used."""
+        self.check_lr(self.hparams["lr"])
+        check_settings(self.hparams)
 
     def check_lr(self, lr: float, name: str = "lr") -> None:
         """Raises `UsageError` unless the learning rate is a positive number."""
@@ -101,20 +107,24 @@ class WSSLModule(LightningModule):
         return images.to(weights.dtype, memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What Adam changes, sooner or later; a group has a `lr` where it is not that of the model."""
+        """Return what the optimiser changes, sooner or later; a group sets what is not as in the hyperparameters."""
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
     def configure_optimizers(self) -> Any:
-        """Return Adam as in the paper; with `lr_schedule=cosine` all its learning rates fall to 0."""
-        optimizer = torch.optim.Adam(self.parameter_groups(), lr=self.hparams["lr"], fused=self._fuses())
-        if self.hparams["lr_schedule"] == "constant":
+        """Return the optimiser, and where the learning rate changes its schedule, which is stepped after every step."""
+        optimizer = make_optimizer(self.parameter_groups(), self.hparams, self._fuses())
+        warmup, decays = self.hparams["warmup_steps"], self.hparams["lr_schedule"] == "cosine"
+        if not (warmup or decays):
             self._keep_group_options(optimizer)
             return optimizer
         steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
+        if decays and not math.isfinite(steps):
             raise UsageError("model.lr_schedule=cosine needs an end: give trainer.max_epochs or trainer.max_steps")
-        # A run that began at a constant rate and is resumed with a cosine has a schedule that is younger than the run.
-        schedule = LambdaLR(optimizer, lambda step: cosine(max(step, self.trainer.global_step), int(steps)))
+        if warmup >= steps:
+            raise UsageError(f"model.warmup_steps={warmup}: the run has {steps} steps: give fewer, or train longer")
+        end = steps if decays else None
+        # The schedule of a resumed run that had none before is younger than the run.
+        schedule = LambdaLR(optimizer, lambda step: lr_factor(max(step, self.trainer.global_step), warmup, end))
         self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -195,15 +205,6 @@ class WSSLModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Writes the stage into the checkpoint, so that a later command knows what it holds."""
         checkpoint["stage"] = self.stage
-
-
-def cosine(step: int, steps: int) -> float:
-    """Share of the learning rate at a step: 1 at the first, along half a cosine to 0 after `steps` steps.
-
-    Loshchilov and Hutter 2017, equation 5, without restarts. Of the step alone, and not of the share before it, so
-    that a run that is resumed for longer goes on along the longer curve.
-    """
-    return 0.5 * (1.0 + math.cos(math.pi * min(step / steps, 1.0)))
 
 
 def _plain(value: Any) -> Any:

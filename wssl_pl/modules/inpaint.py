@@ -33,8 +33,13 @@ class InpaintModule(WSSLModule):
         encoder_lr: learning rate of the encoder, where it is trained; `lr` if left out.
         consistency: factor of the mean squared distance between the encoder's last features of the holed and of the
             whole image, added to the training loss; only the former are drawn to the latter.
-        lr: learning rate of Adam.
+        lr: learning rate.
         lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
+        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
+        optimizer: `adam` as in the paper, or `adamw` (Loshchilov and Hutter 2019).
+        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
+        betas: of the optimiser: decay of the averages of gradients and of their squares.
+        eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
         ssim: the SSIM of the loss: `fast`, or `kornia` for the reference.
         compile: compile the networks with torch.compile.
     """
@@ -58,13 +63,18 @@ class InpaintModule(WSSLModule):
         consistency: float = 0.0,
         lr: float = 1e-4,
         lr_schedule: Literal["constant", "cosine"] = "constant",
+        warmup_steps: int = 0,
+        optimizer: Literal["adam", "adamw"] = "adam",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
         ssim: Literal["fast", "kornia"] = "fast",
         compile: bool = False,
     ) -> None:
         super().__init__()
         # The checkpoint that this module will be saved to holds the encoder itself.
         self.save_hyperparameters(ignore=["ckpt"])
-        self.check_lr(lr)
+        self.check_settings()
         if encoder_lr is not None:
             self.check_lr(encoder_lr, "encoder_lr")
         if alpha is not None and not (loss == "wssl" and 0.0 <= alpha <= 1.0):

@@ -54,8 +54,13 @@ class PretextModule(WSSLModule):
         norm: normalisation after each convolution; none in the paper.
         pretext_holes: the encoder sees the changed images with the data's masks set to 0, as it will downstream.
         mask_channel: the encoder sees as a fourth channel what is hidden, 1 = hidden, by `pretext_holes` or `masked`.
-        lr: learning rate of Adam.
+        lr: learning rate.
         lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
+        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
+        optimizer: `adam` as in the paper, or `adamw` (Loshchilov and Hutter 2019).
+        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
+        betas: of the optimiser: decay of the averages of gradients and of their squares.
+        eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
         compile: compile the encoder with torch.compile.
     """
 
@@ -75,11 +80,16 @@ class PretextModule(WSSLModule):
         mask_channel: bool = False,
         lr: float = 1e-4,
         lr_schedule: Literal["constant", "cosine"] = "constant",
+        warmup_steps: int = 0,
+        optimizer: Literal["adam", "adamw"] = "adam",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.check_lr(lr)
+        self.check_settings()
         if width < 1:
             raise UsageError(f"model.width={width} must be at least 1")
         if weights is not None and weighting != "fixed":
@@ -129,7 +139,9 @@ class PretextModule(WSSLModule):
         """The networks, and the learned weights with their own learning rate."""
         networks = {"params": [*self.encoder.parameters(), *self.heads.parameters()]}
         learned = list(self.weighting.parameters())
-        return [networks, {"params": learned, "lr": UncertaintyWeights.LR}] if learned else [networks]
+        # A decay would draw the log-variances to 0, that is to equal weights.
+        own = {"params": learned, "lr": UncertaintyWeights.LR, "weight_decay": 0.0}
+        return [networks, own] if learned else [networks]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The heads' outputs, float32, by task, of images `(B, 3, H, W)` in [0, 1] or as `see` gives them.
