@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.data.fakes import face, hole_mask
-from wssl_pl.data.decode import read_coverage, read_image
+from wssl_pl.data.decode import read_coverage, read_image, resize_area
 from wssl_pl.errors import DataError
 
 
@@ -97,3 +97,39 @@ def test_grey_masks_are_binarised_at_half(tmp_path: Path) -> None:
     bright = read_coverage(tmp_path / "grey.png", 32, bright=True)
     assert not bright[:, :16].any()
     assert bright[:, 16:].all()
+
+
+def exact_area(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The sum over each pixel's area, in whole numbers, where the whole is ``(2 * side) ** 2``."""
+    side = min(pixels.shape)
+    fine = pixels.astype(np.int64).repeat(2 * size, axis=0).repeat(2 * size, axis=1)
+    top, left = ((length - side) * size for length in pixels.shape)
+    square = fine[top : top + 2 * size * side, left : left + 2 * size * side]
+    return square.reshape(size, 2 * side, size, 2 * side).sum((1, 3))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (37, 50), (41, 13), (9, 9), (24, 17)])
+@pytest.mark.parametrize("size", [7, 9, 16, 40])
+@pytest.mark.parametrize("bright", [False, True])
+def test_a_mask_is_resized_by_exact_area(tmp_path: Path, shape: tuple[int, int], size: int, bright: bool) -> None:
+    pixels = np.random.default_rng(size).integers(0, 2, shape, np.uint8)
+    Image.fromarray(pixels * 255).save(tmp_path / "mask.png")
+    selected = pixels if bright else 1 - pixels
+    covered, whole = exact_area(selected, size), (2 * min(shape)) ** 2
+    np.testing.assert_allclose(resize_area(selected, size), covered / whole, atol=1e-5)
+    np.testing.assert_array_equal(read_coverage(tmp_path / "mask.png", size, bright=bright), 2 * covered >= whole)
+
+
+@pytest.mark.real
+def test_real_masks_are_resized_by_exact_area(real_data: Path) -> None:
+    for path in sorted((real_data / "qd_imd" / "train").glob("*.png"))[:5]:
+        with Image.open(path) as image:
+            dark = ~np.asarray(image.convert("1"))
+        rows = np.linspace(0, dark.shape[0], 225)
+        sums = np.zeros((513, 513))
+        sums[1:, 1:] = dark.cumsum(0).cumsum(1)
+        # The integral of the mask up to a place between pixels is linear in both directions.
+        across = np.stack([np.interp(rows, np.arange(513), row) for row in sums])
+        both = np.stack([np.interp(rows, np.arange(513), column) for column in across.T], axis=1)
+        covered = np.diff(np.diff(both, axis=0), axis=1) / (512 / 224) ** 2
+        np.testing.assert_array_equal(read_coverage(path, 224, bright=False), covered >= 0.5 - 1e-9)

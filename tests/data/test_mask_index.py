@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.data.fakes import hole_mask, mask_tree
+from wssl_pl.data import mask_index
 from wssl_pl.data import masks as masks_module
 from wssl_pl.data.decode import dilate, read_mask
 from wssl_pl.data.mask_index import MaskIndex
@@ -49,6 +50,17 @@ def test_masks_are_measured_once_whatever_the_bounds(root: Path, reads: list[str
     np.testing.assert_array_equal(again.masks.bits, first.masks.bits)
     assert (first.kept, wider.kept) == (3, 4)
     assert [path.name for path in root.iterdir() if path.is_file()] == [".wssl-masks-32-black-0.npz"]
+
+
+def test_an_index_of_another_version_is_measured_again(
+    root: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(mask_index, "VERSION", 1)
+        scan(root)
+    assert len(reads) == 4
+    scan(root)
+    assert len(reads) == 8
 
 
 @pytest.mark.parametrize("setting", [{"size": 48}, {"hole": "white"}, {"dilate": 1}])

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from small_data import sample_data
 
+from tests.data.fakes import mask_tree
 from wssl_pl.errors import DataError, UsageError
 from wssl_pl.evaluation.pairs import Pairs, assign_masks, write_pairs
 from wssl_pl.metrics.bins import bin_of
@@ -62,6 +63,37 @@ def test_bins_get_the_same_number_of_images_and_masks_are_not_repeated_early():
     assert len(set(chosen[1::2][:7])) == 7
     with pytest.raises(DataError, match="all hole or no hole"):
         assign_masks(np.array([0.0, 1.0]), 3, seed=0)
+
+
+def test_a_mask_that_is_alone_in_its_bin_does_not_get_a_third_of_the_pairs():
+    ratios = np.concatenate([[0.3], np.linspace(0.31, 0.39, 60), np.linspace(0.41, 0.49, 60)])
+    for count in (60, 300, 1000):
+        chosen = assign_masks(ratios, count, seed=0)
+        uses = np.bincount(chosen, minlength=len(ratios))
+        assert 1 <= uses[0] < 4 * max(1.0, count / len(ratios)) + 1
+        of_bin = Counter(bin_of(ratio) for ratio in ratios[chosen])
+        assert abs(of_bin["30-40"] - of_bin["40-50"]) <= 1
+        # Any beginning is as balanced as the whole.
+        start = Counter(bin_of(ratio) for ratio in ratios[chosen[: count // 2]])
+        assert abs(start["30-40"] - start["40-50"]) <= 1
+
+
+def test_bins_with_enough_masks_take_plain_turns():
+    ratios = np.array([0.25] * 10 + [0.35] * 10 + [0.45] * 10)
+    bins = [bin_of(ratio) for ratio in ratios[assign_masks(ratios, 31, seed=0)]]
+    assert bins == (["20-30", "30-40", "40-50"] * 11)[:31]
+
+
+@pytest.mark.parametrize(("ratios", "level"), [([0.4] * 2, "INFO"), ([0.4], "WARNING")])
+def test_repeated_masks_are_counted(tmp_path, caplog, ratios, level):
+    masks = mask_tree(tmp_path / "masks", {"train": [0.4], "test": ratios})
+    with caplog.at_level("INFO"):
+        made = write_pairs(sample_data(masks=str(masks)), "test", tmp_path / "pairs")
+    (record,) = [record for record in caplog.records if "images share" in record.message]
+    most = 8 // len(ratios)
+    assert f"8 images share {len(ratios)} masks, one of them {most} times" in record.message
+    assert record.levelname == level
+    assert made.manifest["masks"] == {"used": len(ratios), "most": most}
 
 
 def test_a_changed_folder_is_refused(pairs):

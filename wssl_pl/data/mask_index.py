@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2  # 1 resized by whole pixels instead of by area
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.data.draws import permutation
 from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
+from wssl_pl.data.sources import tell, warn
 from wssl_pl.errors import DataError, UsageError
 from wssl_pl.metrics.bins import bin_of
 
@@ -32,6 +33,10 @@ a folder, and measure it with `wssl evaluate pairs=THIS_FOLDER predictions=YOUR_
 `manifest.json` tells how they were made; its `hash` is that of all pixels, and results are compared only where it is
 the same.
 """
+
+
+MAX_REPEATS = 4.0
+"""How many times as often as the average mask those of one bin may be used."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,10 @@ COLUMNS = [field.name for field in fields(Pair)]
 def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_size: int = 64) -> "Pairs":
     """Pairs every image of a split (its centre crop) with one mask and writes them as PNG, in order and repeatably.
 
-    The images take the hole-ratio bins in turn, so that every bin that the data module's bounds allow gets the same
-    number of images, and any beginning of the list too. Within a bin masks are drawn without repetition until all were
-    used. Masks without a hole, or without a known pixel, are left out.
+    The images take the hole-ratio bins in turn, so that every bin that the data module's bounds allow gets as many as
+    the others, also in any beginning of the list; a bin with too few masks for that gets fewer. Within a bin masks
+    are drawn without repetition until all were used. Masks without a hole, or without a known pixel, are left out.
+    Masks that are used several times are reported, with counts.
 
     Args:
         datamodule: images, masks and bounds; `pair_seed` is the seed.
@@ -79,6 +85,7 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
     images, masks = dataset.images, dataset.masks
     ratios = mask_ratios(masks)
     chosen = assign_masks(ratios, len(images), datamodule.pair_seed)
+    repeats = report_repeats(chosen, datamodule.masks)
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     side = datamodule.image_size
@@ -119,6 +126,7 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
         "split": split,
         "hole_in_masks": "white",
         "left_out": failed,
+        "masks": repeats,
         "data": datamodule.describe(),
     }
     # Written last: a folder without it was not finished.
@@ -133,7 +141,10 @@ def mask_ratios(masks: Masks, chunk: int = 1024) -> NDArray[np.float64]:
 
 
 def assign_masks(ratios: NDArray[np.float64], count: int, seed: int) -> NDArray[np.int64]:
-    """For each of `count` images the number of its mask, the ratio bins in turn.
+    """Return for each of `count` images the number of its mask, the ratio bins in turn.
+
+    A bin whose masks would be used more than `MAX_REPEATS` times as often as the average mask gets fewer images: with
+    masks of 30 to 50 %, one of exactly 30 % is alone in its bin, and would get a third of all images.
 
     Raises:
         DataError: every mask is all hole or no hole.
@@ -147,8 +158,47 @@ def assign_masks(ratios: NDArray[np.float64], count: int, seed: int) -> NDArray[
     ordered = [
         np.array(groups[name])[permutation(seed, turn, len(groups[name]))] for turn, name in enumerate(sorted(groups))
     ]
-    turns = [(index % len(ordered), index // len(ordered)) for index in range(count)]
-    return np.array([ordered[group][turn % len(ordered[group])] for group, turn in turns], np.int64)
+    sizes = np.array([len(group) for group in ordered])
+    shares = _shares(MAX_REPEATS * max(1.0, count / sizes.sum()) * sizes / max(1, count))
+    used = np.zeros(len(ordered), np.int64)
+    chosen = np.empty(count, np.int64)
+    for index in range(count):
+        # The bin that is furthest behind its share; with equal shares they simply take turns.
+        group = int(np.argmax(shares * (index + 1) - used))
+        chosen[index] = ordered[group][used[group] % sizes[group]]
+        used[group] += 1
+    return chosen
+
+
+def _shares(limits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return equal shares of 1, none above its limit; the limits add up to more than 1."""
+    limited = np.zeros(len(limits), bool)
+    while True:
+        equal = (1.0 - limits[limited].sum()) / (~limited).sum()
+        above = ~limited & (limits < equal)
+        if not above.any():
+            return np.where(limited, limits, equal)
+        limited |= above
+
+
+def report_repeats(chosen: NDArray[np.int64], source: str) -> dict[str, int]:
+    """Log how often masks are repeated, if they are.
+
+    Args:
+        chosen: the number of each image's mask.
+        source: where the masks come from, for the message.
+
+    Returns:
+        `used`: how many different masks there are, `most`: in how many pairs the most frequent one is.
+    """
+    uses = np.bincount(chosen)
+    used, most = int((uses > 0).sum()), int(uses.max(initial=0))
+    line = f"data.masks={source}: {len(chosen)} images share {used} masks, one of them {most} times"
+    if most > MAX_REPEATS:
+        warn(f"{line}: add masks, or widen data.hole_ratio")
+    elif most > 1:
+        tell(line)
+    return {"used": used, "most": most}
 
 
 def _save(array: NDArray[np.uint8], path: Path) -> str:
