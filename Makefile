@@ -1,10 +1,13 @@
 # Set-up, demo, tests and linters; needs Python 3.11 or later and make, nothing else.
+# `make quick` needs neither PyTorch nor several GB.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+QUICK := .venv-quick
+QUICK_TESTS := tests/test_architecture.py tests/test_ci.py tests/test_contributing.py tests/test_release.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help install demo test test-fast lint format clean
+.PHONY: help install demo quick test test-fast lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -17,8 +20,13 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml
 	$(PIP) --no-deps -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-quick.txt
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(QUICK)/.installed: requirements-quick.txt
+	test -x $(QUICK)/bin/python || $(PYTHON) -m venv $(QUICK)
+	$(QUICK)/bin/python -m pip --disable-pip-version-check --no-input install --quiet -r requirements-quick.txt
 	@touch $@
 
 install: $(VENV)/.installed  ## the virtual environment in .venv with the pinned versions
@@ -26,9 +34,15 @@ install: $(VENV)/.installed  ## the virtual environment in .venv with the pinned
 demo: $(VENV)/.installed  ## train both stages on the built-in sample: runs/demo/inpainted.png
 	$(BIN)/python -m wssl_pl demo
 
-test: $(VENV)/.installed-dev  ## all tests, the fast ones first
-	$(BIN)/python -m pytest -q -n auto -m "not slow"
-	$(BIN)/python -m pytest -q -n auto -m slow
+quick: $(QUICK)/.installed  ## ruff, syntax, and the tests that need no PyTorch; well under a minute
+	$(QUICK)/bin/ruff check .
+	$(QUICK)/bin/ruff format --check .
+	$(QUICK)/bin/python -m compileall -q wssl_pl benchmarks tests train.py
+	$(QUICK)/bin/python -m pytest -q $(QUICK_TESTS)
+
+test: $(VENV)/.installed-dev  ## all tests, the fast ones first; line coverage below 90 % is a failure
+	$(BIN)/python -m pytest -q -n auto -m "not slow" --cov --cov-report= --cov-fail-under=0
+	$(BIN)/python -m pytest -q -n auto -m slow --cov --cov-append --cov-report=term --cov-report=xml
 
 test-fast: $(VENV)/.installed-dev  ## only the tests that take a few seconds
 	$(BIN)/python -m pytest -q -n auto -m "not slow"
@@ -43,4 +57,4 @@ format: $(VENV)/.installed-dev  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove what tools left behind, never data or runs
-	rm -rf .pytest_cache .ruff_cache .mypy_cache build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.* coverage.xml build dist *.egg-info
