@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from wssl_pl.cli.grammar import Words
+from wssl_pl.cli.run_directory import is_first_process
 from wssl_pl.data.sources import SAMPLE
 from wssl_pl.data.splits import RULES
 from wssl_pl.modules.base import WSSLModule
@@ -118,7 +119,7 @@ def removed_unless_started(directory: Path, trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not has_started(trainer) and _written(directory / "last.ckpt") == last:
+        if is_first_process() and not has_started(trainer) and _written(directory / "last.ckpt") == last:
             for path in set(_early_files(directory)) - before:
                 path.unlink(missing_ok=True)
             if not existed:
