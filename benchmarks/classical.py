@@ -1,6 +1,6 @@
 """Mean fill, Telea, Navier-Stokes and biharmonic on test faces, and models beside them, as one table.
 
-    python benchmarks/classical.py --data DIR --size 224 --ckpt "WSSL=runs/downstream/<time>/best.ckpt"
+    python benchmarks/classical.py --data DIR --size 224 --ckpt "WSSL=runs/downstream/<run>/best.ckpt"
 
 Two protocols on the same faces: QD-style masks of 30 to 50 %, and NVIDIA's masks from 0 to 60 % by bin. Each method's
 result is kept below `--work`, so that a run that was stopped goes on where it stood; `--limit` takes the first pairs

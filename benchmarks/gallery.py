@@ -1,6 +1,6 @@
 """The README's gallery: pictures that may be published, with brush strokes over them, and what a model makes of them.
 
-    python benchmarks/gallery.py --out docs/gallery.jpg [--ckpt runs/downstream/<time>/best.ckpt]
+    python benchmarks/gallery.py --out docs/gallery.jpg [--ckpt runs/downstream/<run>/best.ckpt]
 
 Two portraits drawn by code (the built-in sample), and photographs that scikit-image ships: NASA's portrait of Eileen
 Collins (public domain), a cat and a cup of coffee (both CC0).

@@ -46,7 +46,7 @@ def test_the_commands_of_the_page_run(brightness, monkeypatch):
         _, program, *words = shlex.split(command)
         if program == "train.py":
             (found,) = Path().glob("runs/pretext/0/best.ckpt")
-            main([*(word.replace("<time>", "0") for word in words), *SMALL])
+            main([*(word.replace("<run>", "0") for word in words), *SMALL])
             assert found.exists()
             continue
         monkeypatch.setattr(

@@ -35,9 +35,9 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for words in commands():
         for number, word in enumerate(words):
-            if "<time>" in word:
+            if "<run>" in word:
                 key, _, pattern = word.partition("=")
-                (found,) = Path().glob(pattern.replace("<time>", "*"))
+                (found,) = Path().glob(pattern.replace("<run>", "*"))
                 words[number] = f"{key}={found}"
         if words[0] == "test":
             main([*words, "--accelerator=cpu"])

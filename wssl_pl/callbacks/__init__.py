@@ -5,6 +5,7 @@ from wssl_pl.callbacks.confusion import ConfusionMatrices
 from wssl_pl.callbacks.finite import StopOnNaN, weights_are_finite
 from wssl_pl.callbacks.interruption import StopOnSignal, can_stop, is_last_epoch
 from wssl_pl.callbacks.loggers import RunCSVLogger, check_installed, default_loggers, log_image, takes_images
+from wssl_pl.callbacks.monitoring import HyperparameterTable, TrainingMonitor
 from wssl_pl.callbacks.pictures import InpaintingPictures, ReconstructionPictures, picture_grid
 from wssl_pl.callbacks.progress import progress_bars
 from wssl_pl.callbacks.random_state import RandomState
@@ -12,12 +13,14 @@ from wssl_pl.callbacks.random_state import RandomState
 __all__ = [
     "AtomicCheckpointIO",
     "ConfusionMatrices",
+    "HyperparameterTable",
     "InpaintingPictures",
     "RandomState",
     "ReconstructionPictures",
     "RunCSVLogger",
     "StopOnNaN",
     "StopOnSignal",
+    "TrainingMonitor",
     "can_stop",
     "check_installed",
     "checkpoint_callbacks",

@@ -9,6 +9,7 @@ from wssl_pl.errors import TrainingStopped, UsageError
 # Verb: the module that runs it, imported only then, and what the short help says of it.
 VERBS = {
     "train": ("wssl_pl.cli.train", "one of the two stages; the verb may be left out"),
+    "runs": ("wssl_pl.cli.runs", "a table of the runs below a directory"),
     "test": ("wssl_pl.cli.test", "a finished model of either stage on the test split"),
     "prepare": ("wssl_pl.cli.prepare", "decode all images once into a cache; --check re-hashes it"),
     "masks": ("wssl_pl.cli.masks", "stats: the hole ratios of a folder; make: draw masks in QD-IMD's way"),
@@ -26,9 +27,9 @@ HELP = """\
 WSSL: weighted self-supervised learning for image inpainting
 
   python train.py stage=pretext 'tasks=[rotation,sharpness]' 'weights=[0.3,0.7]'
-  python train.py stage=downstream ckpt=runs/pretext/<time>/best.ckpt loss=wssl
-  python train.py test ckpt=runs/downstream/<time>/best.ckpt
-  python train.py resume=runs/downstream/<time>/last.ckpt
+  python train.py stage=downstream ckpt=runs/pretext/<run>/best.ckpt loss=wssl
+  python train.py test ckpt=runs/downstream/<run>/best.ckpt
+  python train.py resume=runs/downstream/<run>/last.ckpt
 
 Verbs:
 {verbs}

@@ -29,7 +29,7 @@ OPTIONS: Options = {
 DESCRIPTION = """\
 Fills the holes of a photo; a mask is white where the hole is. Folders are paired by name.
   train.py inpaint photo.png mask.png -o filled.png
-  train.py inpaint photos/ masks/ -o filled/ ckpt=runs/downstream/<time>/best.ckpt"""
+  train.py inpaint photos/ masks/ -o filled/ ckpt=runs/downstream/<run>/best.ckpt"""
 
 
 def run(args: Sequence[str]) -> None:

@@ -56,8 +56,10 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and not other_node
 
 
-def choose_directory(stage: str, run_dir: str | None, resumed: Path | None, resume: str | None = None) -> Path:
-    """Return the directory of the run: as given, that of the resumed checkpoint, or a new `runs/<stage>/<time>`.
+def choose_directory(
+    stage: str, run_dir: str | None, resumed: Path | None, resume: str | None = None, label: str = ""
+) -> Path:
+    """Return the directory of the run: as given, that of the resumed checkpoint, or a new `runs/<stage>/<run>`.
 
     Args:
         stage: `pretext` or `downstream`.
@@ -65,6 +67,7 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None, resu
         resumed: the checkpoint that is resumed.
         resume: `resume=` as typed. With `auto` a directory whose run was killed before its first `last.ckpt` is used
             again: the run starts from the beginning.
+        label: what the run is, for the name of a new directory.
 
     Raises:
         UsageError: the directory holds a run already, and this one does not resume it.
@@ -76,7 +79,7 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None, resu
             raise UsageError(f"run.dir={run_dir} holds another run than resume={resumed}; give a new folder")
         return Path(run_dir)
     if run_dir is None:
-        return new_directory(stage)
+        return new_directory(stage, label)
     directory = Path(run_dir)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"run.dir={run_dir} is a file; give a folder")
@@ -89,9 +92,10 @@ def choose_directory(stage: str, run_dir: str | None, resumed: Path | None, resu
     return directory
 
 
-def new_directory(what: str) -> Path:
-    """Makes `runs/<what>/<time>`; processes other than the first, which write nothing, get the name alone."""
-    fresh = Path("runs") / what / datetime.now().strftime("%Y%m%d-%H%M%S")
+def new_directory(what: str, label: str = "") -> Path:
+    """Make `runs/<what>/<time>-<label>`; processes other than the first, which write nothing, get the name alone."""
+    name = datetime.now().strftime("%Y%m%d-%H%M%S") + (f"-{label}" if label else "")
+    fresh = Path("runs") / what / name
     return rank_zero_only(make_new, default=fresh)(fresh)
 
 
@@ -112,7 +116,7 @@ def make_new(directory: Path) -> Path:
 
 @contextmanager
 def dropped_if_empty(directory: Path | None) -> Iterator[None]:
-    """Remove the directory `runs/<stage>/<time>` of a run that failed before it wrote anything, and empty parents."""
+    """Remove the directory `runs/<stage>/<run>` of a run that failed before it wrote anything, and empty parents."""
     try:
         yield
     except BaseException:

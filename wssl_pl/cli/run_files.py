@@ -1,10 +1,12 @@
-"""What a run leaves in its directory beside checkpoints and logs, `config.yaml` and `data.json`, and its last lines."""
+"""What a run leaves beside checkpoints and logs: `config.yaml`, `data.json`, `run.json`; and its last lines."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from jsonargparse import Namespace
@@ -12,56 +14,114 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from wssl_pl.callbacks.checkpoints import BestCheckpoint
 from wssl_pl.cli.grammar import Words
 from wssl_pl.cli.run_directory import is_first_process
+from wssl_pl.cli.run_record import LOCK, RECORD
+from wssl_pl.data.lock import hold
 from wssl_pl.data.sources import SAMPLE
 from wssl_pl.data.splits import RULES
+from wssl_pl.errors import Interrupted, Terminated, UsageError
 from wssl_pl.modules.base import WSSLModule
+from wssl_pl.study.folder import write_json
 
 CONFIG, DATA = "config.yaml", "data.json"
 
 # What a run writes before its first step; best.ckpt is the copy that a run resumed in another directory starts with.
-EARLY_FILES = (CONFIG, DATA, "hparams.yaml", "metrics.csv", "events.out.tfevents.*", "best.ckpt")
+EARLY_FILES = (CONFIG, DATA, RECORD, LOCK, "hparams.yaml", "metrics.csv", "events.out.tfevents.*", "best.ckpt")
 
 
 class RunFiles(SaveConfigCallback):
-    """Writes `config.yaml` and `data.json` into the run's directory, whatever the loggers, when training starts.
+    """Writes the files of a run into its directory, whatever the loggers, when training starts.
 
-    `config.yaml` alone repeats the run, from any working directory: its paths are absolute. A resumed run keeps the
-    configuration that it was started with as `config.1.yaml`, `config.2.yaml`, ...
+    - `config.yaml` alone repeats the run, from any working directory: its paths are absolute. A resumed run keeps the
+      configuration that it was started with as `config.1.yaml`, `config.2.yaml`, ...
+    - `data.json`: the data in use.
+    - `run.json`: what the run is, and its state: running, finished, interrupted or failed.
+
+    The lock file tells a running training from a killed one, and keeps a second process from resuming it meanwhile.
 
     Args:
         parser: the parser of the command line.
         config: the parsed configuration.
         directory: the run's directory.
+        about: what the run is, for `run.json`.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, directory: Path) -> None:
+    def __init__(
+        self, parser: LightningArgumentParser, config: Namespace, directory: Path, about: dict[str, Any]
+    ) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.directory = directory
+        self.about = about
         self.first_step: int | None = None
+        self._lock: TextIO | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet, so that a run that fails to start leaves no files."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files."""
-        self.first_step = trainer.global_step
+        """Write the files.
+
+        Raises:
+            UsageError: another process is training this run.
+        """
         if trainer.is_global_zero:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock = hold(self.directory / LOCK)
+            except BlockingIOError:
+                raise UsageError(
+                    f"run.dir={self.directory}: another process is training this run: wait until it has ended"
+                ) from None
             self.save_config(trainer, pl_module, "fit")
+            self._record("running", trainer)
+        self.first_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record that the run is finished."""
+        self._end("finished", trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Record that the run was interrupted, or has failed."""
+        stops = (Interrupted, Terminated, KeyboardInterrupt, SIGTERMException)
+        self._end("interrupted" if isinstance(exception, stops) else "failed", trainer)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both files; what belongs to this run alone is omitted."""
+        """Write `config.yaml`, without what belongs to this run alone, and `data.json`."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         config, typed = with_absolute_paths(self.config, datamodule.images, datamodule.masks)
         config.run.dir = config.run.resume = None
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / CONFIG
+        path, fresh = self.directory / CONFIG, self.directory / f".{CONFIG}.tmp"
+        self.parser.save(config, fresh, skip_unset=False, overwrite=True, multifile=False)
         if path.exists():
-            path.rename(_numbered(path))
-        self.parser.save(config, path, skip_unset=False, overwrite=True, multifile=False)
-        (self.directory / DATA).write_text(json.dumps(datamodule.describe() | {"typed": typed}, indent=2) + "\n")
+            shutil.copy2(path, _numbered(path))
+        fresh.replace(path)
+        write_json(self.directory / DATA, datamodule.describe() | {"typed": typed})
+
+    def _record(self, state: str, trainer: Trainer) -> None:
+        written = {"state": state, "time": datetime.now().isoformat(timespec="seconds"), "steps": trainer.global_step}
+        write_json(self.directory / RECORD, self.about | written | best_metric(trainer))
+
+    def _end(self, state: str, trainer: Trainer) -> None:
+        # Nothing was written where training has not started.
+        if self.first_step is not None and trainer.is_global_zero:
+            with suppress(OSError):  # a full disk ended the training: its own error is shown
+                self._record(state, trainer)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def best_metric(trainer: Trainer) -> dict[str, Any]:
+    """Return the monitored metric and its best value; nothing before the first validation."""
+    listed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in listed:
+        if isinstance(callback, BestCheckpoint) and callback.best_model_score is not None:
+            return {"metric": callback.monitor, "best": float(callback.best_model_score)}
+    return {}
 
 
 def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Namespace, dict[str, str | None]]:

@@ -55,7 +55,7 @@ def run(args: Sequence[str]) -> dict[str, float]:
     refuse_positional(words)
     path = words.get("ckpt")
     if path is None and not asks_help(words):
-        raise UsageError("test needs ckpt=: a finished model (runs/<stage>/<time>/best.ckpt)")
+        raise UsageError("test needs ckpt=: a finished model (runs/<stage>/<run>/best.ckpt)")
     checkpoint = read_checkpoint(path) if path is not None else None
     parser = make_parser(checkpoint)
     config = parse(parser, words)

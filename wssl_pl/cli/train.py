@@ -33,6 +33,8 @@ from wssl_pl.cli.run_files import (
     print_result,
     removed_unless_started,
 )
+from wssl_pl.cli.run_names import describe_run, settings_of
+from wssl_pl.cli.run_record import read_record
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import Interrupted, Terminated, UsageError
@@ -94,7 +96,7 @@ class WSSLCLI(LightningCLI):
             "--stage", type=Literal["pretext", "downstream"], default=self.stage, help="which of the two stages"
         )
         parser.add_argument(
-            "--run.dir", type=str | None, default=None, help="the run's folder; runs/<stage>/<time> if left out"
+            "--run.dir", type=str | None, default=None, help="the run's folder; runs/<stage>/<run> if left out"
         )
         parser.add_argument(
             "--run.resume",
@@ -132,7 +134,7 @@ class WSSLCLI(LightningCLI):
         if self.stage == "downstream" and self.config.model.ckpt is None:
             raise UsageError(
                 "stage=downstream needs ckpt=: the pretext checkpoint whose encoder is taken over "
-                "(runs/pretext/<time>/best.ckpt), or ckpt=none for a new encoder"
+                "(runs/pretext/<run>/best.ckpt), or ckpt=none for a new encoder"
             )
         loggers = [getattr(logger, "class_path", "") for logger in one_or_more(self.config.trainer.logger)]
         callbacks.check_installed(loggers)
@@ -148,7 +150,12 @@ class WSSLCLI(LightningCLI):
         devices = self.config.trainer.devices
         torch.set_num_threads(choose_threads(int(devices) if str(devices).isdigit() else 1))
         self._choose_precision()
-        self.directory = choose_directory(self.stage, run.dir, self.resumed, run.resume)
+        model = self.config.model.as_dict()
+        if self.pretext_ckpt is not None:
+            model["ckpt"] = self.pretext_ckpt
+        record = read_record(self.resumed.parent) if self.resumed is not None else None
+        self.about = describe_run(self.stage, model, record)
+        self.directory = choose_directory(self.stage, run.dir, self.resumed, run.resume, self.about["label"])
         self.made = self.directory if run.dir is None and self.resumed is None else None
 
     def _choose_precision(self) -> None:
@@ -204,8 +211,11 @@ class WSSLCLI(LightningCLI):
         config.plugins = callbacks.with_atomic_checkpoints(one_or_more(config.plugins))
         if config.logger in (None, True):
             config.logger = callbacks.default_loggers(directory)
+        if config.logger:
+            settings = settings_of(self.about, self.model.hparams, self.config.data)
+            config.callbacks += [callbacks.TrainingMonitor(), callbacks.HyperparameterTable(settings)]
         config.default_root_dir = config.default_root_dir or directory
-        self.save_config_kwargs = {"directory": self.directory}
+        self.save_config_kwargs = {"directory": self.directory, "about": self.about}
         return super().instantiate_trainer(**kwargs)
 
     def _choose_monitor(self) -> tuple[str, str]:

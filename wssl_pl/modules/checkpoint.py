@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from wssl_pl.errors import UsageError
 
 
-def read_checkpoint(path: str | Path, stage: str | None = None, name: str = "ckpt") -> dict[str, Any]:
+def read_checkpoint(
+    path: str | Path, stage: str | None = None, name: str = "ckpt", mmap: bool = False
+) -> dict[str, Any]:
     """A checkpoint of one of our stages, on the CPU.
 
     Args:
         path: the file.
         stage: `pretext` or `downstream`, when only that one will do.
         name: what the user called the parameter, for the error message.
+        mmap: map the tensors into memory instead of reading them, for a look at the other values.
 
     Raises:
         UsageError: no such file, not a checkpoint, not ours, or of the other stage.
@@ -26,11 +29,11 @@ def read_checkpoint(path: str | Path, stage: str | None = None, name: str = "ckp
     path = Path(path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"{name}={path} {what}: give the .ckpt file that a run left (runs/<stage>/<time>/best.ckpt)")
+        raise UsageError(f"{name}={path} {what}: give the .ckpt file that a run left (runs/<stage>/<run>/best.ckpt)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles by other programs; the line below says more
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError):
         if zipfile.is_zipfile(path):
             reason = "holds more than tensors and plain values, or is damaged: not loaded, since it could run code"

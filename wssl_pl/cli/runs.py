@@ -1,0 +1,181 @@
+"""`wssl runs`: a table of the runs below a directory."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wssl_pl.cli.run_record import LOCK, read_record
+from wssl_pl.cli.verb_words import Options, flag, read_options
+from wssl_pl.errors import UsageError
+
+OPTIONS: Options = {
+    "dir": (str, "runs", "the directory"),
+    "json": (flag, False, "print JSON, for scripts"),
+}
+DESCRIPTION = """\
+A table of the runs below a directory: stage, tasks, weights, steps, best metric, state. The tasks of a downstream run
+are those of its pretext checkpoint. The state is running, finished, interrupted (the run can be resumed), failed (it
+ended with an error) or not started."""
+
+FIELDS = ("stage", "label", "tasks", "weights", "freeze_layers", "steps", "metric", "best", "state", "time")
+STAGES = ("pretext", "downstream")
+EMPTY_EVENTS_BYTES = 200  # an event file with nothing but its header has 88 bytes
+TAIL_BYTES = 1 << 16
+
+
+def run(args: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Run `wssl runs` with the arguments after the verb.
+
+    Returns:
+        the runs, each as a dict; None after `--help`.
+
+    Raises:
+        UsageError: the directory does not exist.
+    """
+    options = read_options("runs", args, OPTIONS, positional=["dir"], description=DESCRIPTION)
+    if options is None:
+        return None
+    root = Path(options["dir"])
+    if not root.is_dir():
+        raise UsageError(f"dir={root}: it is not a directory: name one below which there are runs")
+    runs = [describe(path) for path in sorted(find_runs(root))]
+    if options["json"]:
+        print(json.dumps(runs, indent=2), flush=True)
+    elif runs:
+        print(table(runs), flush=True)
+    else:
+        print(f"There is no run below {root}", flush=True)
+    return runs
+
+
+def find_runs(root: Path) -> Iterator[Path]:
+    """Yield the directories that hold a run; what is inside a run is not searched."""
+    for folder, subfolders, files in os.walk(root):
+        path, names = Path(folder), set(files)
+        started = bool(names & {"run.json", "last.ckpt", "best.ckpt"}) or {"config.yaml", "data.json"} <= names
+        if started or _not_started(path, names):
+            subfolders.clear()
+            yield path
+
+
+def _not_started(path: Path, names: set[str]) -> bool:
+    """Return whether there is nothing but an empty event file, as runs left it that failed to start."""
+    events = [path / name for name in names if name.startswith("events.out.tfevents.")]
+    return bool(events) and all(file.stat().st_size < EMPTY_EVENTS_BYTES for file in events)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what a run is and how far it is; None for what is not known.
+
+    A run that was written before `run.json` existed is described from its checkpoint and `config.yaml`.
+    """
+    record = read_record(path)
+    if record and record.get("state") != "running":
+        return _row(path, record)
+    error, checkpoint = None, None
+    try:
+        checkpoint = _read(path / "last.ckpt")
+    except UsageError:
+        error = "damaged"
+    about = record or _about(path, checkpoint)
+    state = _state(path, record, checkpoint)
+    metric, best = _best(checkpoint)
+    steps = checkpoint["global_step"] if checkpoint else 0
+    if state == "running" or checkpoint is None:
+        steps = max(steps, _logged_steps(path / "metrics.csv"))
+    return _row(path, about | {"steps": steps, "metric": metric, "best": best, "state": error or state})
+
+
+def _row(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"run": str(path)} | {name: values.get(name) for name in FIELDS}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    from wssl_pl.modules import read_checkpoint
+
+    return read_checkpoint(path, mmap=True) if path.is_file() else None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        config = yaml.load((path / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _about(path: Path, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what `run.json` would hold, from the configuration of the run and its pretext checkpoint."""
+    from wssl_pl.cli.run_names import describe_run
+
+    config = _config(path)
+    stage = str(checkpoint["stage"] if checkpoint else config.get("stage"))
+    model = dict(config.get("model") or {}) | (checkpoint["hyper_parameters"] if checkpoint else {})
+    try:
+        return describe_run(stage, model)
+    except (UsageError, KeyError, TypeError):  # the pretext checkpoint is gone, or there is no configuration
+        return {"stage": stage if stage in STAGES else None, "freeze_layers": model.get("freeze_layers")}
+
+
+def _state(path: Path, record: Mapping[str, Any], checkpoint: Mapping[str, Any] | None) -> str:
+    if record:
+        from wssl_pl.data.lock import is_held
+
+        return "running" if is_held(path / LOCK) else "interrupted"  # by a kill
+    if checkpoint is None:
+        return "interrupted" if (path / "config.yaml").exists() else "not started"
+    limits = _config(path).get("trainer") or {}
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    for done, most in ((epochs, limits.get("max_epochs")), (checkpoint["global_step"], limits.get("max_steps"))):
+        if isinstance(most, int) and 0 < most <= done:
+            return "finished"
+    return "interrupted"
+
+
+def _best(checkpoint: Mapping[str, Any] | None) -> tuple[str | None, float | None]:
+    """Return the monitored metric and its best value."""
+    states = [state for state in (checkpoint or {}).get("callbacks", {}).values() if isinstance(state, dict)]
+    scored = [state for state in states if state.get("monitor") and state.get("best_model_score") is not None]
+    # A user's own ModelCheckpoint may monitor something else; ours keeps the loss beside the score.
+    scored.sort(key=lambda state: "best_loss" not in state)
+    return (scored[0]["monitor"], float(scored[0]["best_model_score"])) if scored else (None, None)
+
+
+def _logged_steps(path: Path) -> int:
+    """Return the number of steps up to the last row of `metrics.csv`; 0 without one."""
+    try:
+        with path.open("rb") as file:
+            header = file.readline().decode()
+            file.seek(max(file.tell(), path.stat().st_size - TAIL_BYTES))
+            last = file.read().decode().rsplit("\n", 2)[-2:]
+    except OSError:
+        return 0
+    rows = csv.DictReader(io.StringIO(header + "\n".join(last)))
+    steps = [row["step"] for row in rows if (row.get("step") or "").isdecimal()]
+    return int(steps[-1]) + 1 if steps else 0
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the runs as lines of aligned columns."""
+    head = ["run", "stage", "tasks", "weights", "steps", "best", "state"]
+    rows = [[_text(item, name) for name in head] for item in runs]
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _text(item: Mapping[str, Any], name: str) -> str:
+    value = item[name]
+    if value is None:
+        return "-"
+    if name == "best":
+        return f"{item['metric']} {value:.4f}"
+    if isinstance(value, list):
+        return "+".join(f"{entry:.3g}" if isinstance(entry, float) else str(entry) for entry in value)
+    return str(value)
