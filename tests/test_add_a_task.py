@@ -1,16 +1,17 @@
 """The page `docs/add_a_task.md` says what is so: its code runs, and its commands with it."""
 
 import re
-import runpy
 import shlex
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from tests.study.conftest import TINY
 from wssl_pl.cli import main
 from wssl_pl.modules import PretextModule
-from wssl_pl.tasks import TASKS, PretextTask
+from wssl_pl.tasks import PretextTask
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "add_a_task.md").read_text()
@@ -28,12 +29,9 @@ def brightness(tmp_path, monkeypatch):
     """The page's program in an empty folder; the task is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = dict(TASKS)
     path = Path("brightness.py")
     path.write_text(TASK)
     yield path
-    TASKS.clear()
-    TASKS.update(before)
     sys.modules.pop("brightness", None)
 
 
@@ -41,25 +39,54 @@ def test_the_example_is_as_short_as_it_says():
     assert len([line for line in TASK.splitlines() if line.strip()]) <= 20
 
 
-def test_the_commands_of_the_page_run(brightness, monkeypatch):
+def test_the_commands_of_the_page_run(brightness):
     for number, command in enumerate(SHELL.splitlines()):
         _, program, *words = shlex.split(command)
-        if program == "train.py":
-            (found,) = Path().glob("runs/pretext/0/best.ckpt")
-            main([*(word.replace("<run>", "0") for word in words), *SMALL])
-            assert found.exists()
-            continue
-        monkeypatch.setattr(
-            sys, "argv", [program, *words, *SMALL, "--model.width=4", f"--run.dir=runs/pretext/{number}"]
-        )
-        runpy.run_path(program, run_name="__main__")
-        assert "brightness" in TASKS
+        assert program == "train.py"
+        own = ["--model.width=4", f"--run.dir=runs/pretext/{number}"] if "stage=pretext" in words else []
+        main([*(word.replace("<run>", "0") for word in words), *SMALL, *own])
     first, second = (
         PretextModule.load_from_checkpoint(f"runs/pretext/{n}/best.ckpt", weights_only=True) for n in (0, 1)
     )
     assert list(first.tasks) == ["rotation", "brightness"]
     assert first.weighting.weights == {"brightness": 0.3, "rotation": 0.7}
     assert second.tasks["brightness"].levels == (0.2, 0.6, 1.0)
+
+
+def refused(capsys, *args):
+    with pytest.raises(SystemExit) as stopped:
+        main([*args, *SMALL, "--model.width=4"])
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_a_resumed_run_imports_no_task_that_is_not_typed(brightness, capsys):
+    typed = "tasks=brightness.Brightness"
+    main(["stage=pretext", typed, *SMALL, "--model.width=4", "--run.dir=run"])
+    sys.modules.pop("brightness")
+    brightness.write_text(f"open('ran', 'w')\n{TASK}")
+    assert "type tasks=[brightness.Brightness]" in refused(capsys, "resume=run/last.ckpt")
+    assert not Path("ran").exists()
+    main(["resume=run/last.ckpt", typed, *SMALL, "--trainer.max_epochs=2"])
+    assert Path("ran").exists()
+
+
+def test_a_class_path_in_a_configuration_that_the_user_names_is_imported(brightness):
+    Path("own.yaml").write_text("stage: pretext\nmodel:\n  tasks: [brightness.Brightness, rotation]\n")
+    main(["--config=own.yaml", *SMALL, "--model.width=4", "--run.dir=run"])
+    assert list(PretextModule.load_from_checkpoint("run/best.ckpt", weights_only=True).tasks) == [
+        "rotation",
+        "brightness",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("nowhere.Task", "cannot import nowhere"), ("brightness.Missing", "no subclass"), ("pathlib.Path", "no subclass")],
+)
+def test_a_class_path_that_is_no_task_is_refused_in_one_line(brightness, capsys, path, reason):
+    assert reason in refused(capsys, "stage=pretext", f"tasks={path}")
 
 
 def test_the_test_of_the_page_passes_and_can_fail(brightness):
@@ -84,3 +111,12 @@ def test_the_table_names_everything_that_is_asked_of_a_task():
 @pytest.mark.parametrize("path", re.findall(r"\]\(((?!http)[^)#]+)\)", PAGE))
 def test_what_the_page_links_to_is_there(path):
     assert (ROOT / "docs" / path).resolve().exists()
+
+
+@pytest.mark.slow
+def test_a_study_trains_with_the_task_in_its_workers(brightness, capsys):
+    arms = {"own": {"pretext": {"tasks": ["brightness.Brightness"]}}}
+    study = TINY | {"seeds": [0], "arms": arms, "claims": []}
+    Path("own.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    main(["study", "own.yaml", "out=study", "--evaluate=false"])
+    assert "2 of 2 runs done" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from wssl_pl.errors import UsageError
 from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, describe, make_plan, split_options
+from wssl_pl.tasks import import_task
 
 HELP = """\
 usage: train.py study NAME [NAME ...] out=DIR [option=value ...]
@@ -202,6 +203,8 @@ def check_runs(study: Study, plan: Plan) -> None:
         seen.add(identity)
         where = f"arm {run.arms[0]}, {run.stage}"
         try:
+            for task in run.options.get("model.tasks") or []:
+                import_task(task)  # declared by the user; the run's own process imports it from its command line
             _ParseOnly(run.stage, read_words(run.words(study.validations), ALIASES))
             build_module(plan, run, widest=1)
         except UsageError as error:

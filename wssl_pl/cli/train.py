@@ -3,11 +3,9 @@
 import os
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
@@ -16,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
+from wssl_pl.cli.configuration import base_on_resumed_run, find_stage, import_tasks
 from wssl_pl.cli.grammar import Words, check_known, complete_lists, first_lines, one_or_more, read_words
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_directory import (
@@ -284,8 +283,9 @@ def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCL
     words = read_words(args, ALIASES)
     if words.positional:
         raise UsageError(f"unexpected {words.positional[0]!r}: options are written key=value or --key=value")
-    _base_on_resumed_run(words)
-    stage = _find_stage(words)
+    import_tasks(words)
+    base_on_resumed_run(words)
+    stage = find_stage(words, STAGES)
     find_moved_paths(words)
     silence_messages()
     cli = WSSLCLI(stage, words, extra_callbacks)
@@ -294,52 +294,6 @@ def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCL
     if cli.config.trainer.fast_dev_run:
         remove_if_empty(cli.made)
     return cli
-
-
-def _base_on_resumed_run(words: Words) -> None:
-    """Put the configuration of a resumed run below what is typed, so that `resume=` alone continues it.
-
-    Raises:
-        UsageError: there is nothing to resume, or `ckpt=` is typed and is not that of the resumed run.
-    """
-    directory = words.get("run.dir") or os.environ.get(RUN_DIR_VARIABLE)
-    checkpoint = find_resumed(words.get("run.resume"), directory)
-    if checkpoint is None:
-        return
-    read_checkpoint(checkpoint, stage=words.get("stage"), name="resume")
-    config = checkpoint.parent / "config.yaml"
-    if not config.exists():
-        return
-    words.options.insert(0, ("config", str(config)))
-    typed, stored = words.get("model.ckpt"), yaml.safe_load(config.read_text()).get("model", {}).get("ckpt")
-    moved = stored not in (None, "none") and not Path(stored).exists()
-    if typed is not None and not moved and Path(typed).resolve() != Path(str(stored)).resolve():
-        raise UsageError(
-            f"ckpt={typed}: the resumed run started from ckpt={stored}, and its encoder is in the checkpoint: omit "
-            "ckpt=, or start a new run"
-        )
-
-
-def _find_stage(words: Words) -> str:
-    """The stage, as typed, or from a configuration file or the environment."""
-    stage = words.get("stage")
-    configs = [value for key, value in words.options if key == "config" and value]
-    for config in reversed(configs):
-        path = Path(config)
-        if not path.is_file():
-            raise UsageError(f"config={config} does not exist")
-        if stage is None:
-            try:
-                loaded = yaml.safe_load(path.read_text())
-            except (yaml.YAMLError, UnicodeDecodeError) as error:
-                raise UsageError(f"config={config} is not YAML: {' '.join(str(error).split())[:160]}") from None
-            stage = loaded.get("stage") if isinstance(loaded, dict) else None
-    stage = stage or os.environ.get("WSSL_STAGE")
-    if stage is None:
-        raise UsageError("say which stage: stage=pretext or stage=downstream")
-    if stage not in STAGES:
-        raise UsageError(f"stage={stage} is not a stage; there are {' and '.join(STAGES)}")
-    return stage
 
 
 def seed_of_data(seed_everything: bool | int) -> int:

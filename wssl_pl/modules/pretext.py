@@ -15,7 +15,7 @@ from wssl_pl.metrics import Mean
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.upgrad import UPGrad
 from wssl_pl.networks import UNetEncoder
-from wssl_pl.tasks import Classification, FixedWeights, UncertaintyWeights, make_tasks, normalise_weights
+from wssl_pl.tasks import Classification, FixedWeights, UncertaintyWeights, make_tasks, normalise_weights, task_names
 
 
 class Tally(Metric):
@@ -44,7 +44,8 @@ class PretextModule(WSSLModule):
     is that of the highest mean of the tasks' scores, `val/accuracy`: accuracies, and R² for `masked` and `autoencoder`.
 
     Args:
-        tasks: one or more of rotation, saturation, sharpness, masked, autoencoder.
+        tasks: one or more of rotation, saturation, sharpness, masked, autoencoder, and class paths of your own tasks
+            (`mypackage.Brightness`).
         weights: one positive number per task, scaled to sum 1; equal ones if left out.
         weighting: `fixed` takes the weights as given; `uncertainty` learns them (Kendall, Gal and Cipolla 2018);
             `upgrad` combines the tasks' gradients so that no step harms a task (TorchJD; on one device).
@@ -107,7 +108,7 @@ class PretextModule(WSSLModule):
         self.crop_margin = sum(task.margin for task in made.values())
         # A ModuleDict, so that each task's levels travel to the device with the networks.
         self.tasks = _by_name(made)
-        fixed = normalise_weights(tasks, weights)
+        fixed = normalise_weights(task_names(tasks), weights)
         self.weighting = UncertaintyWeights(made) if weighting == "uncertainty" else FixedWeights(fixed)
         self.upgrad = UPGrad() if weighting == "upgrad" else None
         self.automatic_optimization = self.upgrad is None

@@ -3,7 +3,7 @@
 from wssl_pl.tasks.base import PretextTask
 from wssl_pl.tasks.classification import Classification
 from wssl_pl.tasks.masked import Autoencoder, Masked
-from wssl_pl.tasks.registry import TASKS, make_tasks
+from wssl_pl.tasks.registry import TASKS, find_task, import_task, make_tasks, task_names
 from wssl_pl.tasks.rotation import Rotation
 from wssl_pl.tasks.saturation import Saturation
 from wssl_pl.tasks.sharpness import Sharpness
@@ -20,6 +20,9 @@ __all__ = [
     "Saturation",
     "Sharpness",
     "UncertaintyWeights",
+    "find_task",
+    "import_task",
     "make_tasks",
     "normalise_weights",
+    "task_names",
 ]
