@@ -37,7 +37,7 @@ def run(args: Sequence[str]) -> Path:
 
 def draw(ckpt: str, cli: train.WSSLCLI, path: Path) -> None:
     """Draws the model's first validation pictures into `path`."""
-    module = InpaintModule.load_from_checkpoint(ckpt, map_location="cpu", weights_only=True).eval()
+    module = InpaintModule.load_from_checkpoint(ckpt).eval()
     batch = cli.datamodule.on_after_batch_transfer(next(iter(cli.datamodule.val_dataloader())), 0)
     image, mask = batch["image"][:PICTURES], batch["mask"][:PICTURES]
     with torch.no_grad():

@@ -106,7 +106,7 @@ def measure_pretext(
     overrides: dict[str, Any] = {"compile": False}
     if checkpoint["hyper_parameters"].get("weighting") == "upgrad":
         overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
-    module = PretextModule.load_from_checkpoint(config.ckpt, map_location="cpu", weights_only=True, **overrides)
+    module = PretextModule.load_from_checkpoint(config.ckpt, **overrides)
     trainer = Trainer(
         accelerator="cpu" if device.type == "cpu" else "gpu",
         devices=1,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wssl_pl.errors import UsageError
-from wssl_pl.modules import InpaintModule, read_checkpoint
+from wssl_pl.modules import InpaintModule
 
 RADIUS = 3  # pixels around a point that Telea and Navier-Stokes look at, as in OpenCV's own example
 GREY = 0.5  # for a picture that is all hole: nothing is known to start from
@@ -146,8 +146,7 @@ class Model:
 
     def __init__(self, path: str | Path, device: torch.device, precision: str = "32-true") -> None:
         check_precision(precision)
-        read_checkpoint(path, stage="downstream")
-        self.module = InpaintModule.load_from_checkpoint(str(path), map_location="cpu", weights_only=True)
+        self.module = InpaintModule.load_from_checkpoint(path)
         self.module.to(device).eval()
         self.path, self.device, self.precision, self.dtype = Path(path), device, precision, DTYPES[precision]
         self.name = "/".join(self.path.parts[-2:])

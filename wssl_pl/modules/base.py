@@ -1,7 +1,8 @@
 """What both stages share: the optimiser, the memory format, compilation, and the mark in the checkpoint."""
 
 import math
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning import LightningModule, Trainer
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.errors import UsageError
-from wssl_pl.modules.checkpoint import check_state
+from wssl_pl.modules.checkpoint import check_state, read_checkpoint
+from wssl_pl.modules.migration import FORMAT, migrate
 from wssl_pl.modules.optimizer import check_settings, lr_factor, make_optimizer
 
 OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
@@ -34,6 +36,31 @@ class WSSLModule(LightningModule):
     # The tasks, losses and metrics compute in float32 in any precision; the networks round what they are given.
     takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, strict: bool = True, **settings: Any
+    ) -> Self:
+        """Return the module of a checkpoint of any earlier format, without unpickling code.
+
+        Args:
+            checkpoint_path: the file.
+            map_location: the device; the CPU if omitted.
+            strict: whether the weights must be exactly those of the module.
+            settings: hyperparameters that replace those of the checkpoint. What Lightning's own method takes beside
+                these (`hparams_file`, `weights_only`) is accepted and has no effect.
+
+        Raises:
+            UsageError: see `read_checkpoint`.
+        """
+        for name in ("hparams_file", "weights_only"):
+            settings.pop(name, None)
+        checkpoint = read_checkpoint(checkpoint_path, stage=cls.stage)
+        # The command line adds keys of its own, which begin with an underscore.
+        saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        module = cls(**saved | settings)
+        module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        return module if map_location is None else module.to(map_location)
 
     def check_settings(self) -> None:
         """Raise `UsageError` for a hyperparameter of the optimiser that cannot be used."""
@@ -143,7 +170,14 @@ class WSSLModule(LightningModule):
         self._group_options = [[{key: group[key] for key in group if key != "params"} for group in groups]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the settings of the run that is resumed, and fit its optimiser's state to the present groups."""
+        """Bring the checkpoint up to date, keep its settings, and fit its optimiser's state to the present groups.
+
+        Raises:
+            UsageError: it is of another stage or newer than this program, or see `check_resumed`.
+        """
+        if checkpoint.get("stage") != self.stage:
+            raise UsageError(f"the resumed checkpoint is of stage {checkpoint.get('stage')}, not {self.stage}")
+        migrate(checkpoint, "the resumed checkpoint")
         self.check_resumed(checkpoint)
         self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
         for state in checkpoint.get("optimizer_states", []):
@@ -203,8 +237,8 @@ class WSSLModule(LightningModule):
                 group["lr"] = rate * factor(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Writes the stage into the checkpoint, so that a later command knows what it holds."""
-        checkpoint["stage"] = self.stage
+        """Write the stage and the format into the checkpoint, so that a later command knows what it holds."""
+        checkpoint["stage"], checkpoint["format"] = self.stage, FORMAT
 
 
 def _plain(value: Any) -> Any:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from wssl_pl.errors import UsageError
+from wssl_pl.modules.migration import migrate
 
 
 def read_checkpoint(
     path: str | Path, stage: str | None = None, name: str = "ckpt", mmap: bool = False
 ) -> dict[str, Any]:
-    """A checkpoint of one of our stages, on the CPU.
+    """Return a checkpoint of one of our stages, on the CPU and in the present format.
 
     Args:
         path: the file.
@@ -24,7 +25,7 @@ def read_checkpoint(
         mmap: map the tensors into memory instead of reading them, for a look at the other values.
 
     Raises:
-        UsageError: no such file, not a checkpoint, not ours, or of the other stage.
+        UsageError: no such file, not a checkpoint, not ours, newer than this program, or of the other stage.
     """
     path = Path(path)
     if not path.is_file():
@@ -46,6 +47,7 @@ def read_checkpoint(
     if stage is not None and found != stage:
         made_by = f"python train.py stage={stage} ..."
         raise UsageError(f"{name}={path} is a {found} checkpoint; a {stage} one belongs here (made by `{made_by}`)")
+    migrate(checkpoint, f"{name}={path}")
     return checkpoint
 
 

@@ -1,0 +1,108 @@
+"""Checkpoints of earlier formats, made by hand from today's, are read everywhere."""
+
+import pytest
+import torch
+
+from wssl_pl.callbacks import checkpoint_callbacks
+from wssl_pl.errors import UsageError
+from wssl_pl.inpaint.weights import read_module
+from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
+from wssl_pl.modules.migration import FORMAT, MIGRATIONS, SETTINGS_2
+
+MODULES = {"pretext": lambda: PretextModule(["rotation"], width=2), "downstream": lambda: InpaintModule(width=2)}
+
+
+def to_version_1(checkpoint):
+    """What version 1 would have written: neither a format nor the settings that version 2 added."""
+    del checkpoint["format"]
+    for name in SETTINGS_2[checkpoint["stage"]]:
+        del checkpoint["hyper_parameters"][name]
+    return checkpoint
+
+
+@pytest.fixture(params=MODULES)
+def stage(request):
+    return request.param
+
+
+@pytest.fixture
+def run(fit, tmp_path, stage):
+    """Train two epochs into a folder and make its checkpoints those of version 1."""
+    (tmp_path / "run").mkdir()
+    module = MODULES[stage]()
+    callbacks = checkpoint_callbacks(str(tmp_path / "run"), module.monitor)
+    fit(module, callbacks=callbacks, enable_checkpointing=True)
+    for path in (tmp_path / "run").glob("*.ckpt"):
+        torch.save(to_version_1(torch.load(path, weights_only=True)), path)
+    return tmp_path / "run"
+
+
+def test_there_is_a_migration_from_every_earlier_format():
+    assert set(MIGRATIONS) == set(range(1, FORMAT))
+
+
+def test_todays_checkpoints_say_their_format(fit, tmp_path, stage):
+    fit(MODULES[stage](), max_steps=1).save_checkpoint(tmp_path / "a.ckpt")
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["format"] == FORMAT
+
+
+def test_an_old_checkpoint_is_read_with_the_settings_of_its_time(run, stage):
+    checkpoint = read_checkpoint(run / "last.ckpt")
+    assert checkpoint["format"] == FORMAT
+    assert checkpoint["hyper_parameters"].items() >= SETTINGS_2[stage].items()
+    module = type(MODULES[stage]()).load_from_checkpoint(run / "last.ckpt")
+    assert module.hparams.items() >= SETTINGS_2[stage].items()
+
+
+def test_an_old_run_resumes_and_keeps_its_best_checkpoint(fit, run, stage):
+    best = (run / "best.ckpt").read_bytes()
+    module = MODULES[stage]()
+    module.hparams["weight_decay"] = 0.1
+    callbacks = checkpoint_callbacks(str(run), module.monitor)
+    log = module.log
+    # No epoch is as good as the best one before.
+    module.log = lambda name, value, **kwargs: log(name, value * 0 - 1 if name == module.monitor else value, **kwargs)
+    trainer = fit(module, resume=run / "last.ckpt", max_epochs=2, callbacks=callbacks, enable_checkpointing=True)
+    assert trainer.current_epoch == 2
+    assert (run / "best.ckpt").read_bytes() == best
+    # A setting that version 1 did not have is typed, and so it takes effect.
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.1
+    assert torch.load(run / "last.ckpt", weights_only=True)["format"] == FORMAT
+
+
+@pytest.mark.parametrize("stage", ["downstream"], indirect=True)
+def test_an_old_model_fills_holes_as_before(run):
+    module, _ = read_module(run / "best.ckpt")
+    weights = torch.load(run / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, module.state_dict()[key]) for key, value in weights.items())
+
+
+@pytest.mark.parametrize("stage", ["pretext"], indirect=True)
+def test_an_old_encoder_is_taken_over(run):
+    encoder = InpaintModule(ckpt=str(run / "best.ckpt")).encoder
+    weights = torch.load(run / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, weights[f"encoder.{key}"]) for key, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (FORMAT + 1, rf"its format is {FORMAT + 1}, this version of wssl-pl reads up to {FORMAT}: update wssl-pl"),
+        ("new", "is not a checkpoint of this project: its format is 'new'"),
+        (0, "is not a checkpoint of this project: its format is 0"),
+        (True, "is not a checkpoint of this project: its format is True"),
+    ],
+)
+def test_a_newer_format_is_refused_by_every_reader(fit, tmp_path, stage, version, message):
+    path = tmp_path / "a.ckpt"
+    fit(MODULES[stage](), max_steps=1).save_checkpoint(path)
+    torch.save(torch.load(path, weights_only=True) | {"format": version}, path)
+    readers = [
+        lambda: read_checkpoint(path),
+        lambda: type(MODULES[stage]()).load_from_checkpoint(path),
+        lambda: fit(MODULES[stage](), resume=path, max_steps=2, max_epochs=9),
+    ]
+    readers.append((lambda: InpaintModule(str(path))) if stage == "pretext" else lambda: read_module(path))
+    for read in readers:
+        with pytest.raises(UsageError, match=message):
+            read()
