@@ -15,7 +15,7 @@ from tests.study.conftest import TINY
 from wssl_pl.cli import main
 from wssl_pl.cli.study import check_runs, only_arms
 from wssl_pl.study.definition import read_study
-from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.folder import Status, StudyFolder
 from wssl_pl.study.plan import make_plan
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +70,31 @@ def test_dry_run_prints_a_line_for_each_run_and_writes_nothing(declare, capsys, 
     assert all(line.startswith(("stage=pretext ", "stage=downstream ")) for line in lines)
     assert all(("model.lr=0.0005" in line) == line.startswith("stage=downstream") for line in lines)
     assert {line.split(" seed=")[1][0] for line in lines} == {"0", "1"}
-    assert "8 runs" in printed.err
+    assert "8 runs, " in printed.err
+    assert "downstream freeze_layers=0, 4 runs, measured with 4 x 32 px" in printed.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_of_a_study_that_was_started_counts_what_is_left(declare, capsys, tmp_path):
+    out = tmp_path / "out"
+    folder = StudyFolder(out)
+    folder.begin(read_study([declare()]))
+    for identity, planned in folder.plan().runs.items():
+        if planned.stage == "pretext":
+            folder.set_status(identity, Status("done", seconds=24.0, steps=12))
+    for words in ([declare(), f"out={out}"], ["resume", str(out)]):
+        main(["study", *words, "--dry-run"])
+        said = capsys.readouterr().err
+        assert "2.0000  pretext, 1 runs, from finished runs" in said
+        assert "4 runs, 1 of them done" in said
+    assert not (out / "pairs").exists(), "a dry run has started the study"
+
+
+def test_a_dry_run_of_upgrad(declare, capsys):
+    pytest.importorskip("torchjd")
+    arm = {"pretext": {"tasks": ["rotation", "saturation"], "weighting": "upgrad"}}
+    main(["study", declare(arms={"upgrad": arm}, claims=[]), "--dry-run"])
+    assert "2 runs, " in capsys.readouterr().err
 
 
 def test_chosen_arms_keep_the_names_of_the_others():

@@ -38,7 +38,7 @@ NAME is one of configs/study, or a YAML file. Several names make one study: what
   cpus_per_run= CPU cores of each run (default 1); gpus_per_run=0.25 shares a GPU; parallel= limits the runs at a time
   ray.address=  a Ray cluster whose machines share the folder: auto, or HOST:PORT (default: this machine alone)
   reuse=        [DIR,...]: other studies whose finished runs are taken over where they are the same
-  --dry-run     prints one line per run, and the expected time from steps measured here
+  --dry-run     prints one line per run, and the expected time from finished runs and from small steps measured here
   --evaluate=false
                 trains only
 
@@ -72,9 +72,10 @@ def run(args: Sequence[str]) -> Any:
     study = declared(words)
     plan = make_plan(study)
     check_runs(study, plan)
-    if _value(words, "dry_run", False):
-        return dry_run(plan, words)
     out = words.get("out")
+    if _value(words, "dry_run", False):
+        started = StudyFolder(out) if out is not None and StudyFolder(out).holds_study() else None
+        return dry_run(plan, words, started)
     if out is None:
         raise UsageError("study needs out=: the folder to keep runs and report in")
     _check_cluster(words)
@@ -90,9 +91,11 @@ def run(args: Sequence[str]) -> Any:
 def _resume(words: Words) -> Any:
     """`study resume DIR`: as it was begun; only where it runs may be said anew."""
     folder = StudyFolder.open(_only(words, "resume"))
-    changed = [key for key, _ in words.options if key not in OWN - {"out", "seeds", "arms", "validations", "dry_run"}]
+    changed = [key for key, _ in words.options if key not in OWN - {"out", "seeds", "arms", "validations"}]
     if changed:
         folder.check_same(declared(words, folder.study()))
+    if _value(words, "dry_run", False):
+        return dry_run(folder.plan(), words, folder)
     _check_cluster(words)
     with folder.locked():
         return _drive(folder, words)
@@ -175,7 +178,7 @@ def only_arms(study: Study, names: Sequence[str]) -> Study:
 
 
 class _ParseOnly(WSSLCLI):
-    """Reads a run's command line as `train` will, and builds nothing."""
+    """Reads runs' command lines as `train` will, and builds nothing but the parser, once."""
 
     def before_instantiate_classes(self) -> None:
         pass
@@ -185,6 +188,11 @@ class _ParseOnly(WSSLCLI):
 
     def _set_seed(self) -> None:
         pass
+
+    def check(self, words: Words) -> None:
+        """Raise `UsageError` if `train` would refuse the words."""
+        self.words = words
+        self.parse_arguments(self.parser, words.arguments())
 
 
 def check_runs(study: Study, plan: Plan) -> None:
@@ -196,6 +204,7 @@ def check_runs(study: Study, plan: Plan) -> None:
     from wssl_pl.study.cost import build_module
 
     seen = set()
+    parsers: dict[str, _ParseOnly] = {}
     for run in plan.runs.values():
         identity = (run.stage, repr(run.options))
         if identity in seen:
@@ -205,29 +214,48 @@ def check_runs(study: Study, plan: Plan) -> None:
         try:
             for task in run.options.get("model.tasks") or []:
                 import_task(task)  # declared by the user; the run's own process imports it from its command line
-            _ParseOnly(run.stage, read_words(run.words(study.validations), ALIASES))
+            words = read_words(run.words(study.validations), ALIASES)
+            if run.stage in parsers:
+                parsers[run.stage].check(words)
+            else:
+                parsers[run.stage] = _ParseOnly(run.stage, words)
             build_module(plan, run, widest=1)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
 
 
-def dry_run(plan: Plan, words: Words) -> Plan:
-    """One line per run on standard output; the expected time, from steps measured here, on standard error."""
+def dry_run(plan: Plan, words: Words, folder: StudyFolder | None = None) -> Plan:
+    """Print one line per run on standard output, and on standard error the expected time of what is left to do.
+
+    Args:
+        plan: the runs.
+        words: the command line.
+        folder: the study's, where it has been started: finished runs are not counted, and tell how long a step takes.
+    """
     from wssl_pl.devices import usable_cores
-    from wssl_pl.study.cost import as_time, expected_seconds, measure_costs
+    from wssl_pl.study.cost import BUDGET_S, as_time, expected_seconds, kind, labels, learned_costs, measure_costs
     from wssl_pl.study.folder import Status
 
     for run in plan.runs.values():
         print(describe(plan, run))
+    sys.stdout.flush()
+    states = {name: folder.status(name) if folder else Status() for name in plan.runs}
     cpus = float(_value(words, "cpus_per_run", 1))
     slots = max(1, int(_value(words, "parallel", 0) or usable_cores() // max(cpus, 1)))
-    costs = measure_costs(plan, max(1, int(cpus)))
-    states = {identity: Status() for identity in plan.runs}
-    seconds = expected_seconds(plan, costs, slots, states, {})
+    learned = learned_costs(plan, states)
+    print(f"Measuring training steps for about {BUDGET_S:.0f} s", file=sys.stderr, flush=True)
+    costs = measure_costs(plan, max(1, int(cpus)), learned)
+    seconds = expected_seconds(plan, {name: cost.seconds for name, cost in costs.items()}, slots, states, {})
     assert seconds is not None
-    steps = ", ".join(f"{name[0]} {cost:.3f}" for name, cost in costs.items())
-    print(f"{len(plan.runs)} runs, {slots} at a time: about {as_time(seconds)} of training", file=sys.stderr)
-    print(f"Measured seconds per step: {steps}", file=sys.stderr, flush=True)
+    print("Seconds per training step:", file=sys.stderr)
+    kinds = [kind(plan, run) for run in plan.runs.values()]
+    for name, label in labels(costs).items():
+        cost, number = costs[name], kinds.count(name)
+        print(f"  {cost.seconds:9.4f}  {label}, {number} runs, {cost.source}", file=sys.stderr)
+    done = sum(state.state == "done" for state in states.values())
+    number_of_runs = f"{len(plan.runs)} runs" + (f", {done} of them done" if done else "")
+    print(f"{number_of_runs}, {slots} at a time: about {as_time(seconds)} of training", file=sys.stderr)
+    print("Validation, evaluation and start-up are not included.", file=sys.stderr, flush=True)
     return plan
 
 

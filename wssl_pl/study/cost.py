@@ -1,10 +1,14 @@
-"""How long a study will take, from steps that are measured here or runs that are finished."""
+"""Expected time of a study: from steps that are measured here on small batches, or from runs that are finished."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.devices import choose_precision
 from wssl_pl.errors import UsageError
 from wssl_pl.modules import InpaintModule, PretextModule
@@ -12,9 +16,33 @@ from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.folder import Status
 from wssl_pl.study.plan import Plan, Run
 
-MEASURED = 3  # steps, after one that warms up
+BUDGET_S = 4.0  # for the measurement of all kinds of run
+SLICE_S = 1.0  # of it, at least, for the first kind of a stage
+LARGEST_START_S = 15.0  # a second batch that may take longer than this is measured with smaller images
+NARROW = 4  # width at which floating-point operations are counted
 DATA = {"data.image_size": 224, "data.batch_size": 64}
+MODEL = (
+    "tasks", "weighting", "pretext_holes", "width", "norm", "mask_channel", "freeze_layers", "unfreeze_epoch",
+    "consistency", "loss", "ssim",
+)  # fmt: skip
+"""Options of the model that decide how long a step takes."""
 MODULES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
+
+Kind = tuple[str, ...]
+"""The stage and all options that decide how long a step takes, each as `name=value`."""
+
+
+@dataclass
+class Cost:
+    """Time of one training step.
+
+    Attributes:
+        seconds: of a step.
+        source: how the time was found, in words.
+    """
+
+    seconds: float
+    source: str
 
 
 def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
@@ -28,7 +56,8 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
         options["ckpt"] = "none"
         encoder = plan.runs[run.pretext].options if run.pretext else {}
         options |= {key: encoder[f"model.{key}"] for key in ("width", "norm") if f"model.{key}" in encoder}
-    if widest is not None and options.get("width", widest + 1) > widest:
+    width = options.get("width")
+    if widest is not None and (width is None or width > widest):
         options["width"] = widest
     try:
         return MODULES[run.stage](**options)
@@ -36,64 +65,198 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
         raise UsageError(f"{run.stage} of {', '.join(run.arms)}: {str(error).split('__init__() ')[-1]}") from None
 
 
-def kind(plan: Plan, run: Run) -> tuple:
-    """What decides how long a step takes; runs of one kind are measured once."""
-    source = plan.runs[run.pretext].options if run.pretext else {}
-    decisive = {**source, **run.options} if run.stage == "downstream" else run.options
-    names = ("model.width", "model.norm", "model.freeze_layers", "model.tasks", *DATA)
-    shown = tuple(str(decisive.get(name)) for name in names if run.stage == "pretext" or name != "model.tasks")
-    return (run.stage, *shown)
+def kind(plan: Plan, run: Run) -> Kind:
+    """Return what decides how long a step takes; runs of one kind are measured once."""
+    encoder = plan.runs[run.pretext].options if run.pretext else {}
+    decisive = {key: encoder[key] for key in ("model.width", "model.norm") if key in encoder} | run.options
+    names = (*(f"model.{name}" for name in MODEL), *DATA, "trainer.precision", "trainer.accelerator")
+    return (run.stage, *(f"{name.removeprefix('model.')}={decisive[name]}" for name in names if name in decisive))
 
 
-def measure_step(plan: Plan, run: Run, threads: int) -> float:
-    """Seconds of one training step on random images, forward, backward and Adam, with so many CPU threads."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = build_module(plan, run).to(device).train()
-    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], fused=True)
+def batch_shape(run: Run) -> tuple[int, int]:
+    """Return the number of images in a run's batch, and their size in pixels."""
     size, count = (int(run.options.get(name, default)) for name, default in DATA.items())
-    batch = {
-        "image": torch.rand(count, 3, size, size, device=device),
-        "mask": (torch.rand(count, 1, size, size, device=device) < 0.4).float(),
-        "random": torch.rand(count, 32, device=device),
-    }
-    precision = run.options.get("trainer.precision") or choose_precision()[0]
-    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision, torch.bfloat16)
-    module.log = module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    return count, size
+
+
+def labels(kinds: Mapping[Kind, object]) -> dict[Kind, str]:
+    """Return names of kinds, each of its stage and of what not all kinds of the stage have."""
+    named = {}
+    for name in kinds:
+        same_stage = [set(other) for other in kinds if other[0] == name[0]]
+        shared = set.intersection(*same_stage) - {name[0]}
+        named[name] = " ".join(part for part in name if part not in shared)
+    return named
+
+
+class _Stepper:
+    """Training steps of a run on random images: forward, backward and Adam, without Lightning's loop."""
+
+    def __init__(self, plan: Plan, run: Run, widest: int | None = None) -> None:
+        accelerator = str(run.options.get("trainer.accelerator", "auto"))
+        cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        self.device = torch.device("cuda" if cuda else "cpu")
+        module: Any = build_module(plan, run, widest).to(self.device).train()
+        if "model.unfreeze_epoch" in run.options:
+            module.encoder.freeze(0)  # its later and longer steps
+        self.optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], fused=True)
+        # What a module asks its trainer for.
+        module.log = module.log_dict = lambda *args, **kwargs: None
+        module.optimizers = lambda *args, **kwargs: self.optimizer
+        module.lr_schedulers = lambda: None
+        self.module = module
+        precision = str(run.options.get("trainer.precision") or choose_precision(accelerator)[0])
+        self.mixed = precision.endswith("mixed")
+        self.dtype = torch.float16 if precision == "16-mixed" and cuda else torch.bfloat16
+
+    def step(self, count: int, size: int) -> float:
+        """Make a step of `count` images with `size` pixels a side; return the seconds that grow with the images."""
+        batch = {
+            "image": torch.rand(count, 3, size, size, device=self.device),
+            "mask": (torch.rand(count, 1, size, size, device=self.device) < 0.4).float(),
+            "random": torch.rand(count, RANDOM_NUMBERS, device=self.device),
+        }
+        started = self._now()
+        with torch.autocast(self.device.type, self.dtype, enabled=self.mixed):
+            loss = self.module.training_step(batch, 0)
+        if self.module.automatic_optimization:
+            loss.backward()
+            self.optimizer.step()
+        seconds = self._now() - started
+        self.optimizer.zero_grad()
+        return seconds
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        # A single thread's own time, where possible: what other programs take of the core does not belong to a step.
+        return time.thread_time() if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def count_operations(plan: Plan, run: Run) -> float:
+    """Return the floating-point operations of a narrow step: how costly kinds are in relation to each other."""
+    with FlopCounterMode(display=False) as counter:
+        _Stepper(plan, run, NARROW).step(1, 64)
+    return counter.get_total_flops()
+
+
+def _batches(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield doubling batches up to the run's own, as number of images and their size."""
+    number = 1
+    while number < count:
+        yield number, size
+        number *= 2
+    yield count, size
+
+
+def measure_step(plan: Plan, run: Run, budget: float) -> Cost:
+    """Return the time of a training step, measured on growing batches for about `budget` seconds.
+
+    Where the run's own batch takes too long, its time is extrapolated along a straight line through the two largest
+    batches: a part that every step needs (Adam, copies of the weights in bfloat16), and a part that grows with the
+    pixels. Two batches are measured even if they take longer than the budget. At widths 16 and 64, with 224 px, batches
+    of 8 and 64 and one thread, the estimate was within 10 % of what a step of `wssl train` took.
+    """
+    count, size = batch_shape(run)
+    end = time.perf_counter() + budget
+    stepper = _Stepper(plan, run)
+    stepper.step(1, min(size, 32))  # memory is allocated and kernels are chosen
+    points: list[tuple[int, float]] = []
+    images = ""
+
+    def measure(number: int, side: int) -> None:
+        nonlocal images
+        if stepper.device.type == "cuda":
+            stepper.step(number, side)  # kernels are chosen anew for every size
+        seconds = stepper.step(number, side)
+        if time.perf_counter() + seconds < end:
+            seconds = min(seconds, stepper.step(number, side))
+        points.append((number * side * side, seconds))
+        images = f"{number} x {side} px"
+
+    if size > 64:
+        measure(1, 64)
+        middle = 224 if 12 * points[0][1] < LARGEST_START_S else 128
+        if size > middle:
+            measure(1, middle)
+    for number, side in _batches(count, size):
+        pixels = number * side * side
+        if len(points) >= 2 and time.perf_counter() + _at(points, pixels) > end:
+            break
+        measure(number, side)
+    whole = count * size * size
+    if points[-1][0] == whole:
+        return Cost(points[-1][1], f"measured with {images}")
+    return Cost(_at(points, whole), f"extrapolated from {images}")
+
+
+def _at(points: Sequence[tuple[int, float]], pixels: int) -> float:
+    """Return the seconds for so many pixels on the line through the last two points of pixels and seconds."""
+    (before, fast), (last, slow) = points[-2:]
+    proportional = slow * pixels / last
+    slope = (slow - fast) / (last - before)
+    # Noise can turn the line. No batch takes longer for each pixel than a smaller one.
+    return min(slow + slope * (pixels - last), proportional) if slope > 0 else proportional
+
+
+def measure_costs(
+    plan: Plan, threads: int, known: Mapping[Kind, float] | None = None, budget: float = BUDGET_S
+) -> dict[Kind, Cost]:
+    """Return the time of a step for every kind of run.
+
+    Args:
+        plan: the runs.
+        threads: CPU threads of a run.
+        known: seconds per step of kinds that need no measurement, from finished runs.
+        budget: seconds after which no further kind is measured. The kinds with most steps come first; what is left
+            takes the time of a kind of the same stage, in proportion to the floating-point operations.
+    """
+    examples: dict[Kind, Run] = {}
+    steps: dict[Kind, int] = {}
+    for run in plan.runs.values():
+        name = kind(plan, run)
+        examples.setdefault(name, run)
+        steps[name] = steps.get(name, 0) + run.steps
+    costs = {name: Cost(known[name], "from finished runs") for name in examples if known and name in known}
+    left = sorted(examples.keys() - costs.keys(), key=lambda name: -steps[name])
+    # One kind of each stage first, from which the others may be derived.
+    first = set({name[0]: name for name in reversed(left)}.values())
+    left = [*(name for name in left if name in first), *(name for name in left if name not in first)]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for step in range(MEASURED + 1):
-            if step == 1:
-                _wait(device)
-                begun = time.perf_counter()
-            with torch.autocast(device.type, dtype, enabled=precision.endswith("mixed")):
-                loss = module.training_step(batch, 0)
-            loss.backward()  # type: ignore[union-attr]
-            optimizer.step()
-            optimizer.zero_grad()
-        _wait(device)
-        return (time.perf_counter() - begun) / MEASURED
+        end = time.perf_counter() + budget
+        took: dict[str, float] = {}  # seconds, by stage
+        while left:
+            name = left[0]
+            started = time.perf_counter()
+            remaining = end - started
+            if name[0] in took and remaining < took[name[0]]:
+                break
+            share = remaining / len(left)
+            costs[name] = measure_step(plan, examples[name], share if name[0] in took else max(share, SLICE_S))
+            took.setdefault(name[0], time.perf_counter() - started)
+            left.pop(0)
+        for name in left:
+            source = next(other for other in costs if other[0] == name[0])
+            ratio = _work(plan, examples[name]) / _work(plan, examples[source])
+            costs[name] = Cost(costs[source].seconds * ratio, "by floating-point operations")
     finally:
         torch.set_num_threads(before)
+    return {name: costs[name] for name in examples}
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def _work(plan: Plan, run: Run) -> float:
+    """Return the relative work of a step: operations at one width, times what width and batch make of them."""
+    encoder = plan.runs[run.pretext].options if run.pretext else {}
+    width = int(run.options.get("model.width", encoder.get("model.width", 64)) or 64)
+    count, size = batch_shape(run)
+    return count_operations(plan, run) * width**2 * count * size**2
 
 
-def measure_costs(plan: Plan, threads: int) -> dict[tuple, float]:
-    """Seconds per step of every kind of run."""
-    costs: dict[tuple, float] = {}
-    for run in plan.runs.values():
-        if kind(plan, run) not in costs:
-            costs[kind(plan, run)] = measure_step(plan, run, threads)
-    return costs
-
-
-def learned_costs(plan: Plan, states: Mapping[str, Status]) -> dict[tuple, float]:
+def learned_costs(plan: Plan, states: Mapping[str, Status]) -> dict[Kind, float]:
     """Seconds per step from the runs that are done, by kind."""
-    sums: dict[tuple, list[float]] = {}
+    sums: dict[Kind, list[float]] = {}
     for identity, status in states.items():
         if status.state == "done" and status.steps:
             total = sums.setdefault(kind(plan, plan.runs[identity]), [0.0, 0.0])
@@ -103,7 +266,7 @@ def learned_costs(plan: Plan, states: Mapping[str, Status]) -> dict[tuple, float
 
 
 def expected_seconds(
-    plan: Plan, costs: Mapping[tuple, float], slots: int, states: Mapping[str, Status], done_steps: Mapping[str, int]
+    plan: Plan, costs: Mapping[Kind, float], slots: int, states: Mapping[str, Status], done_steps: Mapping[str, int]
 ) -> float | None:
     """Seconds until all runs are done, if `slots` are always busy; None while a cost is unknown.
 

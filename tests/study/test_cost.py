@@ -1,0 +1,130 @@
+"""The expected time of a study."""
+
+import time
+
+import pytest
+
+from wssl_pl.study.cost import (
+    Cost,
+    _at,
+    _Stepper,
+    expected_seconds,
+    kind,
+    labels,
+    learned_costs,
+    measure_costs,
+    measure_step,
+)
+from wssl_pl.study.definition import Arm, read_study
+from wssl_pl.study.folder import Status
+from wssl_pl.study.plan import make_plan
+
+
+def plan_of(declare, **changes):
+    return make_plan(read_study([declare(**changes)]))
+
+
+def test_a_small_batch_is_measured_itself(declare):
+    plan = plan_of(declare)
+    costs = measure_costs(plan, threads=1)
+    assert {name[0] for name in costs} == {"pretext", "downstream"}
+    assert len(costs) == 3  # frozen and not frozen
+    assert {cost.source for cost in costs.values()} == {"measured with 4 x 32 px"}
+    assert all(0 < cost.seconds < 5 for cost in costs.values())
+
+
+def test_beyond_the_budget_kinds_are_derived_from_another_of_their_stage(declare):
+    costs = measure_costs(plan_of(declare), threads=1, budget=0.0)
+    frozen, fine_tuned = (cost for name, cost in costs.items() if name[0] == "downstream")
+    sources = {frozen.source, fine_tuned.source}
+    assert sources == {"measured with 4 x 32 px", "by floating-point operations"}
+    assert 1.0 < fine_tuned.seconds / frozen.seconds < 3.0  # the encoder's gradients
+
+
+def test_finished_runs_are_not_measured_again(declare):
+    plan = plan_of(declare)
+    states = {name: Status("done", seconds=20.0, steps=10) for name in plan.runs}
+    known = learned_costs(plan, states)
+    assert all(cost == Cost(2.0, "from finished runs") for cost in measure_costs(plan, 1, known).values())
+
+
+def test_upgrad_is_measured(declare):
+    pytest.importorskip("torchjd")
+    arms = {name: {"pretext": {"tasks": ["rotation", "saturation"], "weighting": name}} for name in ("fixed", "upgrad")}
+    plan = plan_of(declare, arms=arms, claims=[])
+    costs = measure_costs(plan, threads=1)
+    fixed, upgrad = (cost.seconds for name, cost in costs.items() if name[0] == "pretext")
+    assert upgrad > fixed
+    # A derived one has one backward pass for each task.
+    derived = measure_costs(plan, threads=1, budget=0.0)
+    (upgrad_name,) = [name for name in derived if "weighting=upgrad" in name]
+    assert derived[upgrad_name].seconds > 0
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group", "instance"])
+def test_every_normalisation_is_measured(declare, norm):
+    common = {"data.image_size": 64, "data.batch_size": 3, "model.width": 8, "model.norm": norm}
+    costs = measure_costs(plan_of(declare, common=common), threads=1, budget=0.0)
+    assert {"measured with 3 x 64 px", "by floating-point operations"} >= {cost.source for cost in costs.values()}
+
+
+def test_a_line_through_two_batches():
+    # 1 s for every step and 1 ms for each pixel.
+    assert _at([(1000, 2.0), (2000, 3.0)], 10_000) == pytest.approx(11.0)
+    # Noise: never more than in proportion.
+    assert _at([(1000, 2.0), (2000, 1.9)], 10_000) == pytest.approx(9.5)
+    assert _at([(1000, 1.0), (2000, 4.0)], 10_000) == pytest.approx(20.0)
+
+
+def test_kinds_are_named_by_what_differs(declare):
+    plan = plan_of(declare)
+    costs = {kind(plan, run): Cost(1.0, "") for run in plan.runs.values()}
+    assert sorted(labels(costs).values()) == ["downstream", "downstream freeze_layers=0", "pretext"]
+
+
+def test_what_decides_the_time_makes_a_kind(declare):
+    study = read_study([declare()])
+    kinds = set()
+    for downstream in ({}, {"model.consistency": 0.1}, {"model.unfreeze_epoch": 1}, {"model.mask_channel": True}):
+        study.arms = {"one": Arm("one", "one", None, {"model.freeze_layers": 0} | downstream)}
+        study.options["common"]["model.lr"] = len(kinds) + 1.0  # does not
+        plan = make_plan(study)
+        kinds |= {kind(plan, run) for run in plan.runs.values()}
+    assert len(kinds) == 4
+
+
+def test_done_runs_take_no_more_time(declare):
+    plan = plan_of(declare)
+    costs = {kind(plan, run): 1.0 for run in plan.runs.values()}
+    states = {name: Status() for name in plan.runs}
+    steps = sum(run.steps for run in plan.runs.values())
+    assert expected_seconds(plan, costs, 1, states, {}) == steps
+    first = next(iter(plan.runs.values()))
+    states[first.id] = Status("done")
+    assert expected_seconds(plan, costs, 1, states, {}) == steps - first.steps
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["pretext", "downstream"])
+def test_the_extrapolated_time_is_that_of_the_whole_batch(declare, stage):
+    common = {"data.image_size": 128, "data.batch_size": 16, "model.width": 16, "trainer.accelerator": "cpu"}
+    plan = plan_of(declare, common=common)
+    run = next(run for run in plan.runs.values() if run.stage == stage)
+    estimates, truths = [], []
+    stepper = _Stepper(plan, run)
+    for _ in range(3):
+        estimates.append(measure_step(plan, run, budget=0.0))
+        truths.append(stepper.step(16, 128))
+    assert estimates[0].source == "extrapolated from 1 x 128 px"
+    # The processor's own time of one thread; a wide margin for what neighbours do to caches.
+    assert 0.5 < min(cost.seconds for cost in estimates) / min(truths) < 2.0
+
+
+@pytest.mark.slow
+def test_the_papers_size_is_estimated_in_seconds():
+    """Table 1 at width 64, 224 px and batches of 64, a step of which takes a minute on a core."""
+    plan = make_plan(read_study(["table1"]))
+    started = time.process_time()
+    costs = measure_costs(plan, threads=1)
+    assert time.process_time() - started < 20  # 5 s alone on a core
+    assert {name[0] for name in costs} == {"pretext", "downstream"}
