@@ -1,12 +1,16 @@
+import hashlib
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from tests.data.fakes import image_tree
+from tests.data.fakes import face, image_tree
 from tests.data.test_datamodule import epoch, same
+from wssl_pl.data import splits
 from wssl_pl.data.cache import Cache, CachedImages, Entry, header, read_csv, write_csv
 from wssl_pl.data.prepare import prepare
 from wssl_pl.errors import DataError, UsageError
@@ -52,9 +56,55 @@ def test_an_unfinished_cache_is_not_taken_for_an_empty_folder(make, cache: Path)
 
 
 def test_a_split_that_is_not_there(make, tmp_path: Path) -> None:
-    prepare(image_tree(tmp_path / "i", {"train": 4}), tmp_path / "c", size=40, workers=0)
-    with pytest.raises(DataError, match=r"has no val images \(split by folders\)"):
-        make(images=str(tmp_path / "c")).setup("fit")
+    prepare(image_tree(tmp_path / "i", {"train": 4, "val": 1}), tmp_path / "c", size=40, workers=0)
+    with pytest.raises(DataError, match=r"has no test images \(split by folders\): .*`wssl prepare` again"):
+        make(images=str(tmp_path / "c")).setup("test")
+
+
+def test_images_in_two_splits_are_counted(make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = image_tree(tmp_path / "i", {"train": 6, "val": 2, "test": 2})
+    for number in range(3):
+        shutil.copy(root / "train" / f"{number}.png", root / "test" / f"copy{number}.png")
+    with Image.open(root / "train" / "4.png") as image:  # other bytes, the same pixels
+        image.save(root / "val" / "again.png", compress_level=0)
+    report = prepare(root, tmp_path / "c", size=40, workers=0)
+    assert report.duplicates == {"train and test": 3, "train and val": 1}
+    make(images=str(tmp_path / "c")).setup("fit")
+    (line,) = [record.message for record in caplog.records if "two splits" in record.message]
+    assert "train and test: 3" in line
+    assert "train and val: 1" in line
+
+
+def test_a_part_of_train_for_val_is_the_folders_rule(make, tmp_path: Path) -> None:
+    prepare(image_tree(tmp_path / "i", {"train": 8, "test": 2}), tmp_path / "c", size=40, workers=0)
+    module = make(images=str(tmp_path / "c"), split="folders")
+    module.setup("fit")
+    assert module.describe()["images"]["val"] == 1
+
+
+def test_an_update_keeps_the_splits_of_the_hash_with_suffixes(tmp_path: Path, monkeypatch) -> None:
+    root = image_tree(tmp_path / "i", {"": 60})
+
+    def with_suffix(path: Path) -> float:
+        return int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:6]) / 2.0**48
+
+    with monkeypatch.context() as patched:
+        patched.setattr(splits, "hashed_fraction", with_suffix)
+        before = {entry.source: entry.split for entry in prepare(root, tmp_path / "c", 40, 0).cache.entries}
+    assert str(prepare(root, tmp_path / "c", 40, 0).differences) == "nothing new"
+    for number in range(100, 130):
+        face(number).save(root / f"{number}.png")
+    report = prepare(root, tmp_path / "c", 40, 0)
+    after = {entry.source: entry.split for entry in report.cache.entries}
+    assert str(report.differences) == "30 new"
+    assert {name: after[name] for name in before} == before
+    fresh = {entry.source: entry.split for entry in prepare(root, tmp_path / "new", 40, 0).cache.entries}
+    assert {name: fresh[name] for name in fresh.keys() - before.keys()} == {
+        name: after[name] for name in after.keys() - before.keys()
+    }
+    assert fresh != after
+    rows = [(splits.SPLITS.index(entry.split), int(Path(entry.source).stem)) for entry in report.cache.entries]
+    assert rows == sorted(rows)
 
 
 def test_a_copy_for_another_process_holds_no_pixels(cache: Path) -> None:

@@ -250,15 +250,54 @@ def test_nothing_within_the_ratio_gives_the_histogram_and_the_other_polarity(mak
 def test_a_polarity_that_would_keep_more_is_warned_of_once(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    masks = mask_tree(tmp_path, {"train": [0.625, 0.65625, 0.375], "test": [0.625, 0.65625, 0.375]})
+    ratios = [0.625] * 8 + [0.375]
+    masks = mask_tree(tmp_path, {"train": ratios, "test": ratios})
     module = make(masks=str(masks))
     module.setup("fit")
     module.setup("test")
     (line,) = warnings(caplog)
-    assert "1 of 3 train masks are kept with data.hole=black, with data.hole=white 2 would be" in line
+    assert "1 of 9 train masks are kept with data.hole=black, with data.hole=white 8 would be" in line
     caplog.clear()
     make(masks=str(masks), hole="white").setup("fit")
     assert not warnings(caplog)
+
+
+@pytest.mark.parametrize("ratios", [[0.625, 0.65625, 0.375, 0.1], [0.625] * 3 + [0.375, 0.1]])
+def test_few_masks_do_not_question_the_polarity(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, ratios: list[float]
+) -> None:
+    make(masks=str(mask_tree(tmp_path, {"train": ratios, "test": ratios}))).setup("fit")
+    assert not warnings(caplog)
+
+
+def test_masks_for_evaluation_alone(make: Make, tmp_path: Path) -> None:
+    module = make(masks=str(mask_tree(tmp_path, {"test": [0.3125] * 18})))
+    module.setup("test")
+    assert module.describe()["masks"]["test"] == {"kept": 18, "total": 18}
+    with pytest.raises(DataError, match=r"has no masks for training: it holds a test folder alone"):
+        module.setup("fit")
+
+
+def test_too_few_masks_for_a_hash(make: Make, tmp_path: Path) -> None:
+    module = make(masks=str(mask_tree(tmp_path, {"": [0.3125]})))
+    with pytest.raises(DataError, match=r"has no masks for evaluation: its 1 masks are too few .*train/ and test/"):
+        module.setup("test")
+
+
+def test_too_few_images_for_a_hash(make: Make, tmp_path: Path) -> None:
+    module = make(images=str(image_tree(tmp_path, {"": 4})))
+    with pytest.raises(DataError, match=r"has no test images \(split by hash\): 4 images are too few") as caught:
+        module.setup("test")
+    assert "train/, val/ and test/" in str(caught.value)
+
+
+def test_without_a_val_folder_one_line_says_what_is_taken(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    make(images=str(image_tree(tmp_path, {"train": 40, "test": 4}))).setup("fit")
+    (line,) = [record.message for record in caplog.records if record.message.startswith("data: images")]
+    assert "split by folders, 5% of train for val): train 39 / val 1 / test 4" in line
 
 
 def test_a_truncated_file_is_named_or_skipped_and_counted(

@@ -150,7 +150,7 @@ def test_parquet_of_hugging_face(tmp_path: Path, names: list[str]) -> None:
     assert report.skipped[0].reason == "has no bytes in row 20"
     if len(names) == 2:
         assert report.cache.sizes() == {"train": 20, "val": 20}
-        assert report.twins == 20
+        assert report.duplicates == {"train and val": 20}
     array = np.load(report.cache.array_path)
     for entry in report.cache.entries:
         number = int(entry.source.rpartition("#")[2])

@@ -66,6 +66,19 @@ def test_folders_or_a_fixed_part() -> None:
     assert sum(map(len, only_train.values())) == 1
 
 
+@pytest.mark.parametrize("name", ["test", "val"])
+def test_a_folder_of_evaluation_masks_alone_is_for_evaluation(name: str) -> None:
+    root = Path("masks")
+    files = [root / name / f"{number}.png" for number in range(50)]
+    assert split_masks(root, files) == ({"train": [], "test": files}, f"{name} folder alone")
+
+
+def test_a_val_folder_stands_in_for_test() -> None:
+    root = Path("masks")
+    files = [root / "train" / "1.png", root / "val" / "2.png"]
+    assert split_masks(root, files) == ({"train": files[:1], "test": files[1:]}, "folders")
+
+
 @pytest.mark.real
 def test_real_quick_draw_masks(real_data: Path) -> None:
     files = sorted((real_data / "qd_imd" / "test").iterdir())

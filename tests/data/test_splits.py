@@ -67,4 +67,31 @@ def test_hash_split_is_stable_and_about_90_5_5(tmp_path: Path) -> None:
     assert sum(map(len, split.values())) == 4000
     elsewhere, _ = split_images(tmp_path / "x", [tmp_path / "x" / file.name for file in files[::-1]])
     assert {p.name for p in elsewhere["val"]} == {p.name for p in split["val"]}
-    assert hashed_fraction("1.jpg") == pytest.approx(0.2979514140375592)
+    assert hashed_fraction(Path("1.jpg")) == hashed_fraction(Path("1.PNG")) == pytest.approx(0.42002406436877493)
+
+
+def test_the_suffix_does_not_count_for_the_hash(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number:05d}{suffix}" for number in range(300) for suffix in (".jpg", ".png", ".WEBP")]
+    split, _ = split_images(tmp_path, files, "hash")
+    for found in split.values():
+        assert len({path.stem for path in found}) * 3 == len(found)
+    # Rows of a Parquet file differ in what follows the suffix.
+    rows = {hashed_fraction(tmp_path / f"train.parquet#{number}") for number in range(100)}
+    assert len(rows) == 100
+
+
+def test_without_a_val_folder_a_fixed_part_of_train_is_taken(tmp_path: Path) -> None:
+    files = [tmp_path / "train" / f"{number}.jpg" for number in range(1000)] + [tmp_path / "test" / "0.jpg"]
+    split, rule = split_images(tmp_path, files)
+    assert rule == "folders, 5% of train for val"
+    assert split["test"] == files[-1:]
+    assert len(split["val"]) == pytest.approx(50, abs=20)
+    assert sorted(split["train"] + split["val"]) == sorted(files[:-1])
+    fewer, _ = split_images(tmp_path, files[:500])
+    assert fewer["val"] == [path for path in split["val"] if path in files[:500]]
+
+
+def test_a_small_train_folder_gives_one_image_for_val(tmp_path: Path) -> None:
+    files = [tmp_path / "train" / f"{number}.jpg" for number in range(3)]
+    split, _ = split_images(tmp_path, files, "folders")
+    assert (len(split["train"]), len(split["val"])) == (2, 1)

@@ -38,6 +38,7 @@ def run(args: Sequence[str]) -> None:
         return
     if options["images"] is None:
         raise UsageError("prepare needs images=: a folder of images")
+    from wssl_pl.data.cache import describe_duplicates
     from wssl_pl.data.prepare import prepare
 
     report = prepare(
@@ -49,8 +50,8 @@ def run(args: Sequence[str]) -> None:
         print(f"Since the last time: {report.differences}")
     if report.skipped:
         print(f"Skipped {len(report.skipped)} files that cannot be decoded: {options['out'] / 'skipped.csv'}")
-    if report.twins:
-        print(f"Warning: {report.twins} files are in more than one split with the same content")
+    if report.duplicates:
+        print(f"Warning: {describe_duplicates(report.duplicates)}")
     splits = ", ".join(f"{name} {count}" for name, count in manifest["splits"].items())
     print(
         f"{options['out']}: {manifest['count']} images of {manifest['size']} px ({splits}) from {manifest['layout']}, "

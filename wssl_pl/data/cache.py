@@ -17,14 +17,17 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wssl_pl.data.splits import SPLITS
 from wssl_pl.errors import DataError
 
 FORMAT = "wssl image cache"
@@ -188,6 +191,20 @@ class Cache:
         if hashlib.sha256(content).hexdigest() != self.manifest["skipped"]["sha256"]:
             raise self.error(f"is damaged ({SKIPPED} is not what it was)")
         return read_csv(content, Skipped)
+
+
+def duplicates(entries: Sequence[Entry]) -> dict[str, int]:
+    """Count the images whose pixels are in two splits, by the names of both, ``"train and val"``."""
+    splits: dict[str, set[str]] = {}
+    for entry in entries:
+        splits.setdefault(entry.pixels_sha256, set()).add(entry.split)
+    pairs = (pair for found in splits.values() for pair in combinations(sorted(found, key=SPLITS.index), 2))
+    return dict(Counter(f"{first} and {second}" for first, second in pairs))
+
+
+def describe_duplicates(counts: dict[str, int]) -> str:
+    """Return what :func:`duplicates` found as part of a line."""
+    return "the same images are in two splits (" + ", ".join(f"{pair}: {count}" for pair, count in counts.items()) + ")"
 
 
 def digest(manifest: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from wssl_pl.data.decode import dilate as widen
 from wssl_pl.data.decode import read_mask
 from wssl_pl.data.files import find_damaged, reason
 from wssl_pl.data.mask_index import MaskIndex, Measured
-from wssl_pl.data.splits import hashed_fraction
+from wssl_pl.data.splits import FOLDERS, hashed_fraction
 from wssl_pl.errors import DataError
 
 TEST_FRACTION = 0.1
@@ -135,19 +135,24 @@ def scan_masks(
 
 
 def split_masks(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], str]:
-    """Masks for training and for evaluation, and the name of the layout found.
+    """Return the masks for training and for evaluation, and the name of the layout found.
 
-    ``train/`` and ``test/`` folders (QD-IMD) if both are there; else a fixed part by a hash of the file names, 90 % for
+    ``train/`` and ``test/`` folders (QD-IMD) if both are there; ``val/`` stands in for ``test/``. If all masks lie in
+    ``test/`` or ``val/``, they are for evaluation alone. Else a fixed part by a hash of the file names, 90 % for
     training and 10 % for evaluation. Validation and test share the evaluation masks, each with a pairing of its own.
     """
-    groups: dict[str, list[Path]] = {"train": [], "test": []}
+    groups: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for path in paths:
-        top = path.relative_to(root).parts[0].lower()
-        if top in groups:
+        top = FOLDERS.get(path.relative_to(root).parts[0].lower())
+        if top is not None:
             groups[top].append(path)
-    if groups["train"] and groups["test"]:
-        return groups, "folders"
+    name = "test" if groups["test"] else "val"
+    train, evaluation = groups["train"], groups[name]
+    if train and evaluation:
+        return {"train": train, "test": evaluation}, "folders"
+    if evaluation and len(evaluation) == len(paths):
+        return {"train": [], "test": evaluation}, f"{name} folder alone"
     parts: dict[str, list[Path]] = {"train": [], "test": []}
     for path in paths:
-        parts["test" if hashed_fraction(path.name) >= 1 - TEST_FRACTION else "train"].append(path)
+        parts["test" if hashed_fraction(path) >= 1 - TEST_FRACTION else "train"].append(path)
     return parts, "hash"

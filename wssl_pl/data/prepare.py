@@ -17,12 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from wssl_pl.data import cache as files
-from wssl_pl.data.cache import MANIFEST, SKIPPED, WORK, Cache, Entry, Skipped, digest, sync_write
+from wssl_pl.data.cache import MANIFEST, SKIPPED, WORK, Cache, Entry, Skipped, digest, duplicates, sync_write
 from wssl_pl.data.journal import Journal
 from wssl_pl.data.lock import locked
 from wssl_pl.data.prepare_pool import filled, processes
 from wssl_pl.data.prepare_rows import Job, Record, Source, decode_source
-from wssl_pl.data.prepare_sources import Differences, Sources, compare, find_sources
+from wssl_pl.data.prepare_sources import Differences, Sources, compare, find_sources, keep_hashed_splits
 from wssl_pl.errors import DataError, Interrupted, UsageError
 
 CHUNK = 16
@@ -37,13 +37,13 @@ class Report:
         cache: The finished cache.
         differences: How the sources differ from those of the cache before, if there was one.
         skipped: Files that could not be decoded.
-        twins: Images of which another split has the same file.
+        duplicates: How many images have the same pixels in two splits, by the names of both.
     """
 
     cache: Cache
     differences: Differences | None
     skipped: list[Skipped]
-    twins: int
+    duplicates: dict[str, int]
 
 
 def prepare(
@@ -81,6 +81,8 @@ def prepare(
 
 def _prepare(sources: Sources, out: Path, size: int, workers: int | None, progress: bool) -> Report:
     old = Cache(out) if (out / MANIFEST).is_file() else None
+    if old:
+        sources = keep_hashed_splits(sources, old)
     differences = compare(sources.items, old) if old else None
     if old and old.size != size:
         raise UsageError(f"out={out} is a cache of {old.size} px: give size={old.size}, or a new folder")
@@ -239,8 +241,4 @@ def _finish(sources: Sources, out: Path, size: int, records: dict[int, Record]) 
 
 
 def _report(cache: Cache, differences: Differences | None) -> Report:
-    splits: dict[str, set[str]] = {}
-    for entry in cache.entries:
-        splits.setdefault(entry.sha256, set()).add(entry.split)
-    twins = sum(len(found) > 1 for found in splits.values())
-    return Report(cache, differences, cache.skipped(), twins)
+    return Report(cache, differences, cache.skipped(), duplicates(cache.entries))

@@ -1,7 +1,7 @@
 """What a preparation has to do: the images of a folder with their splits, and how they differ from an older cache."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wssl_pl.data.cache import Cache, Entry, Skipped
@@ -66,6 +66,22 @@ def find_sources(images: Path, rule: str) -> Sources:
         split, found = split_images(root, paths, rule)
     items = [_source(root, path, part) for part in SPLITS for path in split[part]]
     return Sources(root, layout.name, found, items)
+
+
+def keep_hashed_splits(sources: Sources, cache: Cache) -> Sources:
+    """Return the sources with the splits that an older cache gave them, if both are divided by the hash.
+
+    The hash once counted the suffix of a name. Images must not change sides when such a cache is brought up to date.
+    """
+    if not sources.rule == cache.manifest["split"] == "hash":
+        return sources
+    known = {entry.source: entry.split for entry in cache.entries}
+    known |= {entry.source: entry.split for entry in cache.skipped()}
+    items = [replace(item, split=known.get(item.name, item.split)) for item in sources.items]
+    if items == sources.items:
+        return sources
+    items.sort(key=lambda item: (SPLITS.index(item.split), natural_key(item.name)))
+    return replace(sources, items=items)
 
 
 def _parquet(root: Path, files: Sequence[Path], rule: str) -> tuple[Split, str]:

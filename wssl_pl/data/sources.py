@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
-from wssl_pl.data.cache import Cache, CachedImages, looks_like_cache
+from wssl_pl.data.cache import Cache, CachedImages, describe_duplicates, duplicates, looks_like_cache
 from wssl_pl.data.decode import dilate
 from wssl_pl.data.files import find_damaged, find_images, list_images
 from wssl_pl.data.images import ArrayImages, FileImages, ImageSource
@@ -152,11 +152,14 @@ class Images:
                 f"data.images={folder} is a cache of {cache.size} px and data.resize={self.resize}: "
                 f"set data.resize={cache.size}, or prepare another one with size={self.resize}"
             )
-        if rule not in ("auto", cache.manifest["split"]):
+        # A rule may be followed by a remark on how it was applied.
+        if rule not in ("auto", cache.manifest["split"], cache.manifest["split"].partition(",")[0]):
             raise UsageError(
                 f"data.split={rule}: the cache {folder} is split by {cache.manifest['split']}; "
                 f"divide it anew by `wssl prepare ... split={rule}`"
             )
+        if shared := duplicates(cache.entries):
+            warn(f"data.images={folder}: {describe_duplicates(shared)}: remove them and run `wssl prepare` again")
         if count := cache.manifest["skipped"]["count"]:
             tell(f"data.images={folder}: {count} files were skipped when it was made, see {folder / 'skipped.csv'}")
         return cache
@@ -164,7 +167,7 @@ class Images:
     def _cached(self, cache: Cache, split: str) -> ImageSource:
         rows = cache.split_rows(split)[: self.limit]
         if len(rows) == 0:
-            raise DataError(f"data.images={self.source} has no {split} images (split by {self.split})")
+            raise self._empty(split)
         return CachedImages(cache.array_path, rows)
 
     def _folder(self, split: str) -> ImageSource:
@@ -175,9 +178,22 @@ class Images:
         bad = {file for file, _ in damaged}
         whole = [file for file in files if str(file) not in bad]
         if not whole:
-            remedy = f"add images in {Path(self.source) / split}" if self.split == "folders" else "add more images"
-            raise DataError(f"data.images={self.source} has no {split} images (split by {self.split}): {remedy}")
+            raise self._empty(split)
         return FileImages(whole, self.resize)
+
+    def _empty(self, split: str) -> DataError:
+        total = sum(self.sizes().values())
+        remedy = "add more images"
+        if self.split.startswith("folders"):
+            remedy = f"add images in {Path(self.source) / split}, or divide all of them with data.split=hash"
+        elif self.split == "hash":
+            remedy = (
+                f"{total} images are too few to be divided by a hash (90 % train, 5 % val, 5 % test): add images, or "
+                "sort them into train/, val/ and test/ folders"
+            )
+        if self.cache is not None:
+            remedy = "add images to the folder that it was made of, and run `wssl prepare` again"
+        return DataError(f"data.images={self.source} has no {split} images (split by {self.split}): {remedy}")
 
 
 class MaskSets:
@@ -234,6 +250,8 @@ class MaskSets:
         if self._files is None:
             self._files, self.layout = split_masks(root, list_images(root, "data.masks"))
         files = self._files[part]
+        if not files:
+            raise self._empty(part)
         index = MaskIndex(root, self.size, self.hole, self.dilate)
         scan = scan_masks(files, self.size, self.hole, self.bounds, self.dilate, index)
         index.save(path for paths in self._files.values() for path in paths)
@@ -248,6 +266,17 @@ class MaskSets:
         self.counts[part] = {"kept": scan.kept, "total": len(files)}
         return scan.masks
 
+    def _empty(self, part: str) -> DataError:
+        assert self._files is not None
+        total = sum(map(len, self._files.values()))
+        reason = f"its {total} masks are too few to set 10 % aside for evaluation by a hash"
+        if self.layout != "hash":
+            reason = f"it holds a {self.layout}, which is for evaluation"
+        return DataError(
+            f"data.masks={self.source} has no masks for {'training' if part == 'train' else 'evaluation'}: {reason}: "
+            "put masks into train/ and test/ folders"
+        )
+
     def _check_polarity(self, scan: MaskScan, part: str) -> None:
         low, high = self.bounds
         other = "white" if self.hole == "black" else "black"
@@ -258,7 +287,9 @@ class MaskSets:
                 f"{high:.0%} with data.hole={self.hole} ({otherwise}); hole ratios: {scan.histogram()}: "
                 "change data.hole_ratio or data.hole"
             )
-        if scan.kept_otherwise > scan.kept and not self._warned:
+        # Twice the standard deviation of the difference if both polarities were equally likely to keep a mask.
+        margin = 2.0 * (scan.kept + scan.kept_otherwise) ** 0.5
+        if scan.kept_otherwise - scan.kept > margin and not self._warned:
             self._warned = True
             warn(
                 f"data.masks={self.source}: {scan.kept} of {len(scan.ratios)} {part} masks are kept with "

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from wssl_pl.data.files import SUFFIXES
 from wssl_pl.data.layouts import first_number
 from wssl_pl.errors import DataError, UsageError
 
@@ -16,6 +17,8 @@ FOLDERS |= {
     for name, split in (("train", "train"), ("val", "val"), ("visual_test", "test"))
     for end in ("_256", "_source_256")
 }
+VAL_FROM = 0.95
+"""From this fraction of the hash on, an image of ``train/`` is taken for val where there is no ``val/``."""
 MAPPING_FILE = "CelebA-HQ-to-CelebA-mapping.txt"
 PARTITION_FILE = "list_eval_partition.txt"
 
@@ -28,8 +31,9 @@ def split_images(root: Path, paths: Sequence[Path], rule: str = "auto") -> tuple
     ``auto`` takes the first of these that fits:
 
     1. ``folders``: by ``train/``, ``val/`` (or ``valid/``, ``validation/``) and ``test/`` in ``root``, if any is there.
+       Without ``val/``, a fixed 5 % of ``train/`` by the hash below become val, which the name of the rule says.
     2. ``celeba``: by CelebA's partition, if its two text files lie in ``root`` or up to two folders above.
-    3. ``hash``: by a hash of the file name, 90 % train, 5 % val, 5 % test.
+    3. ``hash``: by a hash of the file name without its suffix, 90 % train, 5 % val, 5 % test.
 
     Any other rule is a folder of file lists, see :func:`read_lists`.
 
@@ -38,6 +42,8 @@ def split_images(root: Path, paths: Sequence[Path], rule: str = "auto") -> tuple
     """
     if rule in ("auto", "folders"):
         by_folder = _by_folder(root, paths)
+        if by_folder["train"] and not by_folder["val"] and len(by_folder["train"]) > 1:
+            return _with_val(by_folder), f"folders, {1 - VAL_FROM:.0%} of train for val"
         if any(by_folder.values()):
             return by_folder, "folders"
         if rule == "folders":
@@ -53,13 +59,18 @@ def split_images(root: Path, paths: Sequence[Path], rule: str = "auto") -> tuple
         return _by_lists(root, paths, Path(rule)), f"lists in {rule}"
     split: Split = {name: [] for name in SPLITS}
     for path in paths:
-        fraction = hashed_fraction(path.name)
-        split["train" if fraction < 0.90 else "val" if fraction < 0.95 else "test"].append(path)
+        fraction = hashed_fraction(path)
+        split["train" if fraction < 0.90 else "val" if fraction < VAL_FROM else "test"].append(path)
     return split, "hash"
 
 
-def hashed_fraction(name: str) -> float:
-    """A fixed number in [0, 1) that belongs to a file name, the same on every machine."""
+def hashed_fraction(path: Path) -> float:
+    """Return a fixed number in [0, 1) that belongs to a file name, the same on every machine.
+
+    The suffix of an image file does not count, so that ``00001.jpg`` and ``00001.png`` are in the same split.
+    """
+    # A row of a Parquet file is called `<file>.parquet#<row>`: that is no suffix.
+    name = path.stem if path.suffix.lower() in SUFFIXES else path.name
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6]) / 2.0**48
 
 
@@ -96,6 +107,16 @@ def _by_folder(root: Path, paths: Sequence[Path]) -> Split:
         if len(parts) > 1 and parts[0].lower() in FOLDERS:
             split[FOLDERS[parts[0].lower()]].append(path)
     return split
+
+
+def _with_val(split: Split) -> Split:
+    """Return the split with a fixed part of train as val, at least one image."""
+    fractions = {path: hashed_fraction(path) for path in split["train"]}
+    least = min(VAL_FROM, max(fractions.values()))
+    return split | {
+        "train": [path for path, fraction in fractions.items() if fraction < least],
+        "val": [path for path, fraction in fractions.items() if fraction >= least],
+    }
 
 
 def _by_celeba(paths: Sequence[Path], partition: Sequence[str]) -> Split:
