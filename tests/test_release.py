@@ -53,3 +53,20 @@ def test_the_version_is_written_in_one_place():
     setup = ROOT.joinpath("setup.cfg").read_text()
     assert "version = attr: wssl_pl.__version__" in setup
     assert setup.count(wssl_pl.__version__) == 0
+
+
+def test_the_licence_of_the_weights_is_said_beside_that_of_the_code():
+    setup = ROOT.joinpath("setup.cfg").read_text()
+    (expression,) = re.findall(r"^license_expression = (.*)$", setup, flags=re.MULTILINE)
+    code, _, weights = expression.partition(" AND ")
+    assert code == "Apache-2.0"
+    assert weights.startswith("LicenseRef-")
+    assert "NonCommercial" in weights
+    # The licence file is beside the weights and in the wheel; the README, the long description, links to it.
+    (path,) = (file.parent / "LICENSE" for file in ROOT.joinpath("wssl_pl").rglob("*.safetensors"))
+    licence = path.relative_to(ROOT).as_posix()
+    assert "non-commercial research purposes only" in " ".join(path.read_text().split())
+    assert licence in setup
+    readme = ROOT.joinpath("README.md").read_text()
+    assert licence in readme
+    assert "non-commercial research only" in readme

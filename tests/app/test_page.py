@@ -72,6 +72,10 @@ def pair(tmp_path):
     return tmp_path / "photo.png", tmp_path / "mask.png", mask > 0
 
 
+def test_the_page_says_the_licence_of_the_shipped_weights(url):
+    assert "The shipped model's weights are for non-commercial research only." in httpx.get(f"{url}/config").text
+
+
 def test_the_documented_lines_fill_a_hole(url, client, pair, monkeypatch, tmp_path):
     """The three lines of docs/app.md, run as they stand there, against this page."""
     photo, _, hole = pair

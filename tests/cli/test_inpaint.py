@@ -73,6 +73,13 @@ def test_known_pixels_come_back_bit_by_bit(place, bits, channels, capsys):
     assert "lossy" not in said
 
 
+def test_the_licence_of_the_shipped_weights_is_printed_where_they_are_used(place, capsys):
+    inpaint("photo.png", "mask.png", "-o", "own.png")
+    assert "non-commercial" not in capsys.readouterr().out
+    main(["inpaint", "photo.png", "mask.png", "-o", "shipped.png", "device=cpu"])
+    assert "Weights of the shipped model: for non-commercial research only" in capsys.readouterr().out
+
+
 def test_an_oriented_photo_keeps_its_tag_and_every_known_pixel(place):
     Image.fromarray(plane(80, 60)).save("photo.png", exif=exif_block(6))
     inpaint("photo.png", "mask.png", "out=filled.png")

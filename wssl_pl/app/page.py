@@ -14,10 +14,11 @@ import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.app.models import Models
+from wssl_pl.app.models import SHIPPED_NAME, Models
 from wssl_pl.app.strokes import read_strokes
 from wssl_pl.app.work import Filled, fill_photo, open_photo, read_white, save_preview, shown
 from wssl_pl.errors import UsageError
+from wssl_pl.inpaint.backends import SHIPPED_LICENSE
 from wssl_pl.inpaint.photo import FORMATS, Photo
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ BRUSH = "#ff008c"  # seldom in a photo
 TITLE = "Fill what you paint over"
 SENTENCE = "Load a photo, paint over what should go, and press **Fill**: only the painted pixels change."
 FOOTER = """\
-Photos stay on {where}: they are sent nowhere else, and deleted an hour after they were used.
+Photos stay on {where}: they are sent nowhere else, and deleted an hour after they were used.{license}
 
 The same by HTTP, `pip install gradio_client`; white is hole in the mask, which has the photo's size:
 ```python
@@ -261,7 +262,8 @@ def build_page(settings: Settings) -> gr.Blocks:
                     buttons=[],
                     elem_id="examples",
                 )
-        gr.Markdown(FOOTER.format(url=settings.url, where=settings.where), elem_classes="small")
+        license = f" The {SHIPPED_NAME}'s weights are {SHIPPED_LICENSE}." if SHIPPED_NAME in names else ""
+        gr.Markdown(FOOTER.format(url=settings.url, where=settings.where, license=license), elem_classes="small")
         with gr.Row(visible=False):
             layers = gr.File(file_count="multiple")
             api_photo, api_mask = gr.File(label="photo"), gr.File(label="mask")

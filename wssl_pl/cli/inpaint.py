@@ -129,6 +129,7 @@ def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict, hole_optio
 
 def _load(options: dict, threads: int | None) -> "Inpainter":
     from wssl_pl.inpaint import Inpainter
+    from wssl_pl.inpaint.backends import SHIPPED_LICENSE
 
     inpainter = Inpainter.from_checkpoint(options["ckpt"], options["device"], threads)
     settings = inpainter.info.hyper_parameters
@@ -137,6 +138,8 @@ def _load(options: dict, threads: int | None) -> "Inpainter":
         f"on {inpainter.device}",
         flush=True,
     )
+    if options["ckpt"] is None:
+        print(f"Weights of the shipped model: {SHIPPED_LICENSE}", flush=True)
     return inpainter
 
 

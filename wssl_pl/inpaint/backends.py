@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wssl_pl.errors import UsageError
 
 SHIPPED = Path(__file__).parent / "model" / "wssl-w16.safetensors"
+SHIPPED_LICENSE = "for non-commercial research only"  # the Apache License covers the code alone
 DEFAULT_SIDE, DEFAULT_WIDTH = 224, 64  # the paper's, of a file that does not tell
 
 
