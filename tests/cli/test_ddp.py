@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.fakes import image_tree
+
 ROOT = Path(__file__).parents[2]
 SMALL = [
     "--data.image_size=32", "--data.resize=36", "--data.limit=10", "--data.num_workers=0", "--trainer.accelerator=cpu",
@@ -15,11 +17,13 @@ SMALL = [
 ]  # fmt: skip
 
 
-def run(folder, *args):
+def run(folder, *args, code=0):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(ROOT / "train.py"), *args]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == code, done.stderr[-2000:]
+    if code:
+        return done.stderr
     assert "sync_dist" not in done.stderr  # the metrics are those of all processes already
     return done.stdout
 
@@ -51,3 +55,18 @@ def test_two_processes_give_the_metrics_of_one(tmp_path, stage):
     # Both processes shared one folder, made by the first.
     (folder,) = (tmp_path / "runs" / stage).iterdir()
     assert (folder / "best.ckpt").exists()
+
+
+@pytest.mark.slow
+def test_fewer_validation_images_than_processes_are_one_line(tmp_path):
+    image_tree(tmp_path / "images", {"train": 8, "val": 1})
+    args = ["stage=pretext", "tasks=rotation", "--model.width=2", "--data.batch_size=4", "--data.images=images"]
+    errors = run(tmp_path, *args, *SMALL, "--trainer.devices=2", "--trainer.strategy=ddp", code=2)
+    assert "Traceback" not in errors
+    # Each process that gets so far says it.
+    found = {line for line in errors.splitlines() if line.startswith("error: ")}
+    assert found == {
+        "error: data.images=images has 1 val images for 2 processes, of which each needs one: add images, or give a "
+        "smaller trainer.devices"
+    }
+    assert not list((tmp_path / "runs").glob("*/*"))

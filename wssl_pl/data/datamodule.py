@@ -248,8 +248,11 @@ class WSSLDataModule(pl.LightningDataModule):
         dataset = self._datasets[split]
         rank, world = self._process()
         train = split == "train"
-        if train and len(dataset) < world:
-            raise DataError(f"data.images={self.images} has {len(dataset)} train images for {world} processes")
+        if len(dataset) < world:
+            raise DataError(
+                f"data.images={self.images} has {len(dataset)} {split} images for {world} processes, of which each "
+                "needs one: add images, or give a smaller trainer.devices"
+            )
         workers = self._workers(dataset)
         loader = BatchLoader(
             dataset,

@@ -20,6 +20,9 @@ OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimiz
 IMPLEMENTATION = ("fused", "foreach", "capturable")
 """How an optimiser's step is computed: a matter of the device and of clipping, never of the checkpoint."""
 
+FLOAT16_EPS = 1e-5
+"""The smallest `eps` of Adam with which steps stay finite where its averages are float16."""
+
 
 class WSSLModule(LightningModule):
     """Base of the two stages: Adam over what is not frozen, convolutions in channels_last.
@@ -74,10 +77,10 @@ class WSSLModule(LightningModule):
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Raises `UsageError` for a setting of the trainer that does not go with the model's; before data are read."""
-        if trainer.precision == "16-true":
+        if trainer.precision == "16-true" and self.hparams["eps"] < FLOAT16_EPS:
             raise UsageError(
-                "trainer.precision=16-true: Adam's averages of squared gradients vanish in float16, the weights become "
-                "NaN: give 16-mixed, bf16-mixed or bf16-true"
+                f"trainer.precision=16-true with model.eps={self.hparams['eps']:g}: averages of squared gradients "
+                "vanish in float16, and the weights become NaN: give model.eps=1e-4, or trainer.precision=16-mixed"
             )
 
     def check_data(self, data: Any) -> None:
