@@ -1,16 +1,22 @@
 """What TensorBoard and the other loggers show of a training: speed, gradient norm, learning rate, hyperparameters."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.tensorboard.summary import hparams as hparams_summary
+
+# TensorBoard takes the columns of its table from one of the runs, of either stage. At first it shows five settings:
+# those that are marked as different between runs, sorted by name.
+FIRST_SETTINGS: dict[str, str | float] = {"freeze_layers": 0, "loss": "", "seed": 0, "tasks": "", "weights": ""}
+METRICS = ("val/accuracy", "val/ssim", "val/psnr", "val/ssim_composite", "val/psnr_composite", "val/loss")
 
 
 class TrainingMonitor(Callback):
@@ -113,23 +119,32 @@ class HyperparameterTable(Callback):
         self._written = True
         names = shown_metrics(trainer.callback_metrics, pl_module.monitor)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and names:
+            if isinstance(logger, TensorBoardLogger):
                 # Lightning's `log_hyperparams` would log each metric once more, at step 0.
                 writer = logger.experiment._get_file_writer()
-                for summary in hparams_summary(self.settings, dict.fromkeys(names, 0.0)):
+                _, started, ended = hparams_summary(self.settings, {})
+                for summary in (self._columns(names), started, ended):
                     writer.add_summary(summary)
 
+    def _columns(self, metrics: Sequence[str]) -> Any:
+        columns, _, _ = hparams_summary(FIRST_SETTINGS | self.settings, dict.fromkeys(metrics, 0.0))
+        plugin = columns.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(plugin.content)
+        for setting in content.experiment.hparam_infos:
+            setting.differs = setting.name in FIRST_SETTINGS
+        plugin.content = content.SerializeToString()
+        return columns
 
-def shown_metrics(names: Mapping[str, Any], monitor: str) -> list[str]:
-    """Return the validation metrics of the table, the monitored one first: `val/x`, and the parts of the monitored one.
+
+def shown_metrics(names: Iterable[str], monitor: str) -> list[str]:
+    """Return the metrics of the table: the monitored one, those of both stages, and the parts of the monitored one.
 
     Example:
-        >>> shown_metrics({"val/loss": 0, "val/loss/rotation": 0, "val/psnr": 0, "train/loss": 0}, "val/psnr")
-        ['val/psnr', 'val/loss']
+        >>> shown_metrics(["val/loss/rotation", "val/accuracy/rotation", "train/loss"], "val/accuracy")[::6]
+        ['val/accuracy', 'val/accuracy/rotation']
     """
-    parts = f"{monitor}/"
-    shown = [name for name in names if name.startswith("val/") and (name.count("/") == 1 or name.startswith(parts))]
-    return sorted(shown, key=lambda name: (name != monitor, name))
+    parts = sorted(name for name in names if name.startswith(f"{monitor}/"))
+    return list(dict.fromkeys([monitor, *METRICS, *parts]))
 
 
 def _logs_now(trainer: Trainer) -> bool:

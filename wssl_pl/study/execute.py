@@ -115,7 +115,7 @@ def _train(folder: StudyFolder, run: Run, status: Status, cwd: Path, lock: TextI
         else:
             # Killed before its first `last.ckpt`, maybe after a `best.ckpt`, from which it cannot go on: nothing is
             # kept, and the training refuses to write over a run.
-            for pattern in ("config*.yaml", "events*", "hparams.yaml", "metrics.csv", "*.ckpt"):
+            for pattern in ("config*.yaml", "events*", "hparams.yaml", "metrics.csv", "run.json", "*.ckpt"):
                 for leftover in path.glob(pattern):
                     leftover.unlink()
             words = [*run.words(folder.study().validations), f"run.dir={path.resolve()}"]
