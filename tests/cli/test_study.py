@@ -209,8 +209,8 @@ def test_ctrl_c_lets_what_is_running_write_a_checkpoint(declare, tmp_path):
     assert "go on with: python train.py study resume" in text
     wait_until(lambda: not trainings(out), "the training to end")
     (log,) = (path.read_text() for path in (out / "runs").glob("*/log.txt"))
-    assert "Interrupted: writing a checkpoint after this batch" in log
-    assert "error: interrupted; go on with" in log
+    assert "Interrupted: writing a checkpoint as soon as" in log
+    assert "error: interrupted; resume with" in log
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.joinpath("configs/study").glob("*.yaml")))

@@ -68,15 +68,20 @@ def _tasks(pretext: Mapping[str, Any]) -> dict[str, Any]:
 def pretext_label(model: Mapping[str, Any]) -> str:
     """Return the tasks with their weights where these differ, and the weighting where it is not `fixed`.
 
+    A task that is given by its class path is named by the class.
+
     Example:
         >>> pretext_label({"tasks": ["saturation", "sharpness"], "weights": [3, 7]})
         'saturation.3+sharpness.7'
         >>> pretext_label({"tasks": ["rotation", "masked"], "weighting": "uncertainty"})
         'rotation+masked-uncertainty'
+        >>> pretext_label({"tasks": ["mypackage.Brightness"]})
+        'Brightness'
     """
     weights = normalise_weights(model["tasks"], model.get("weights"))
     equal = len(set(weights.values())) == 1
-    parts = [name if equal else name + f"{weight:.2g}".removeprefix("0") for name, weight in weights.items()]
+    weighted = [(name.rpartition(".")[2], "" if equal else f"{weight:.2g}") for name, weight in weights.items()]
+    parts = [name + weight.removeprefix("0") for name, weight in weighted]
     weighting = model.get("weighting", "fixed")
     return "+".join(parts) + ("" if weighting == "fixed" else f"-{weighting}")
 
