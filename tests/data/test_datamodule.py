@@ -431,3 +431,23 @@ def test_real_faces_and_masks(make: Make, real_data: Path) -> None:
     kept = described["masks"]["train"]
     assert 0.40 < kept["kept"] / kept["total"] < 0.50
     assert next(iter(module.train_dataloader()))["image"].float().std() > 20
+
+
+def test_fixed_batches_are_spread_over_the_split_and_move_no_loader(make: Make) -> None:
+    module = make(images="sample", masks="sample", limit=20, batch_size=4)
+    expected = epoch(module, number=0)
+    loader = module.train_dataloader()
+    iterator = iter(loader)
+    first = next(iterator)
+    fixed = module.fixed_batches("train", 6, 4)
+    assert [batch["index"].tolist() for batch in fixed] == [[0, 4, 8, 11], [15, 19]]
+    rest = list(iterator)
+    assert same([first, *rest], expected)
+    # The crops, masks and random numbers are those that the same images have in epoch 0.
+    of_epoch = {int(index): (batch, row) for batch in expected for row, index in enumerate(batch["index"])}
+    for batch in fixed:
+        for row, index in enumerate(batch["index"].tolist()):
+            whole, place = of_epoch[index]
+            assert all(torch.equal(batch[key][row], whole[key][place]) for key in KEYS)
+    assert same(module.fixed_batches("train", 6, 4), fixed)
+    assert len(module.fixed_batches("train", 99, 16)[0]["index"]) == 16

@@ -5,17 +5,22 @@ over a tensor, a boolean index) fails there, and every copy between host and dev
 """
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins import Precision
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
+from wssl_pl.callbacks import OnlineProbe
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.metrics import HolePSNR, RankMe
 from wssl_pl.metrics.gaussian import band
 from wssl_pl.modules import InpaintModule, PretextModule
+from wssl_pl.networks import LightDecoder
 from wssl_pl.tasks import Saturation
 
 SIZE, RESIZE, BATCH = 32, 36, 4
@@ -104,6 +109,19 @@ def test_a_step_neither_waits_for_a_value_nor_copies(module):
 
 def test_a_step_without_a_margin_around_the_crop_does_neither():
     assert traced(PretextModule(width=2), margin=False).shape == ()
+
+
+def test_measuring_a_batch_with_the_online_probe_does_neither():
+    module, decoder = PretextModule(width=2, probe_steps=1), LightDecoder(2).eval()
+    probe, trainer = OnlineProbe(1), SimpleNamespace(precision_plugin=Precision())
+    probe._decoder, probe._psnr, probe._mean_fill = decoder, HolePSNR(), HolePSNR()
+    probe._rankme = RankMe(module.encoder.out_channels)
+    batch = {"image": (BATCH, 3, SIZE, SIZE), "mask": (BATCH, 1, SIZE, SIZE)}
+    parts = torch.nn.ModuleList([module, decoder, probe._psnr, probe._mean_fill, probe._rankme])
+    with fake_device(parts), NoCopies():
+        on_device = {name: torch.zeros(shape, device="cuda") for name, shape in batch.items()}
+        probe.on_validation_batch_end(trainer, module, None, on_device, 0)
+        assert probe._rankme.gram.device.type == "cuda"
 
 
 PLANTED = {

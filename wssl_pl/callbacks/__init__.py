@@ -7,6 +7,7 @@ from wssl_pl.callbacks.interruption import StopOnSignal, can_stop, is_last_epoch
 from wssl_pl.callbacks.loggers import RunCSVLogger, check_installed, default_loggers, log_image, takes_images
 from wssl_pl.callbacks.monitoring import HyperparameterTable, TrainingMonitor
 from wssl_pl.callbacks.pictures import InpaintingPictures, ReconstructionPictures, picture_grid
+from wssl_pl.callbacks.probe import OnlineProbe
 from wssl_pl.callbacks.progress import progress_bars
 from wssl_pl.callbacks.random_state import RandomState
 
@@ -15,6 +16,7 @@ __all__ = [
     "ConfusionMatrices",
     "HyperparameterTable",
     "InpaintingPictures",
+    "OnlineProbe",
     "RandomState",
     "ReconstructionPictures",
     "RunCSVLogger",

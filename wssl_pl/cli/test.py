@@ -103,7 +103,7 @@ def measure_pretext(
     from wssl_pl.evaluation.methods import check_precision
 
     check_precision(config.precision)
-    overrides: dict[str, Any] = {"compile": False}
+    overrides: dict[str, Any] = {"compile": False, "probe_steps": 0}
     if checkpoint["hyper_parameters"].get("weighting") == "upgrad":
         overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
     module = PretextModule.load_from_checkpoint(config.ckpt, **overrides)

@@ -4,12 +4,13 @@ import os
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor, distributed
 
 from wssl_pl.data.crop import crop_batch, trim
 from wssl_pl.data.dataset import RANDOM_SCALE, PairedDataset
-from wssl_pl.data.loader import BatchLoader, as_is
+from wssl_pl.data.loader import Batch, BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
 from wssl_pl.data.sources import DEFAULTS, SAMPLE, Images, MaskSets, resolve, tell, warn
 from wssl_pl.errors import DataError, UsageError
@@ -161,6 +162,31 @@ class WSSLDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         """The test images."""
         return self._loader("test")
+
+    def fixed_batches(self, split: str, count: int, batch_size: int) -> list[Batch]:
+        """Read some images of a split, the same every time, without any loader: none of their positions moves.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            count: How many images, evenly spaced over the split; all if it has fewer.
+            batch_size: Images per batch; the last one may be smaller.
+
+        Returns:
+            Batches on the CPU, to be given to ``on_after_batch_transfer``; training images with the crops and masks of
+            epoch 0. Files that cannot be read are reported as by the loaders.
+        """
+        if split not in self._datasets:
+            self.setup({"train": "train", "val": "validate"}.get(split, "test"))
+        dataset = self._datasets[split]
+        chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
+        batches = []
+        for first in range(0, len(chosen), batch_size):
+            batch = dataset.__getitems__([(0, index) for index in chosen[first : first + batch_size]])
+            if failed := batch.pop("failed"):
+                self._on_failed(failed)
+            if len(batch["index"]):
+                batches.append(batch)
+        return batches
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Crop and convert on the device: uint8 images to [0, 1], masks to 0 and 1, ``random`` to float32 in [0, 1)."""

@@ -1,9 +1,8 @@
 """The figures of each image, a batch at a time."""
 
-import torch
 from torch import Tensor
 
-from wssl_pl.metrics import composite, psnr
+from wssl_pl.metrics import composite, psnr, psnr_hole
 from wssl_pl.metrics.ms_ssim import SMALLEST, similarities
 
 FIGURES = (
@@ -48,6 +47,6 @@ def measure(prediction: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor
         "l1_composite": (filled - image).abs().mean(dim=(1, 2, 3)),
         "ms_ssim": raw_ms,
         "ms_ssim_composite": filled_ms,
-        "psnr_hole": -10.0 * torch.log10(error.square().sum(dim=(1, 2, 3)) / pixels),
+        "psnr_hole": psnr_hole(prediction, image, mask),
         "l1_hole": error.abs().sum(dim=(1, 2, 3)) / pixels,
     }

@@ -5,9 +5,11 @@ from typing import Any, Literal
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from wssl_pl.callbacks import OnlineProbe
 from wssl_pl.data.crop import trim
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import UsageError
@@ -62,6 +64,8 @@ class PretextModule(WSSLModule):
         weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
         betas: of the optimiser: decay of the averages of gradients and of their squares.
         eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
+        probe_steps: steps of the online probe at every validation, e.g. 200: how well a small decoder inpaints from the
+            encoder's features (`val/probe_psnr`), and their effective rank (`val/rankme`). 0: no probe.
         compile: compile the encoder with torch.compile.
     """
 
@@ -86,6 +90,7 @@ class PretextModule(WSSLModule):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        probe_steps: int = 0,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -104,7 +109,9 @@ class PretextModule(WSSLModule):
             raise UsageError(f"tasks={tasks} take {wanted} random numbers per sample, there are {RANDOM_NUMBERS}")
         if mask_channel and not pretext_holes and not any(task.hides for task in made.values()):
             raise UsageError("model.mask_channel=true: nothing is hidden; give pretext_holes=true or the task masked")
-        self.needs_masks = pretext_holes
+        if probe_steps < 0:
+            raise UsageError(f"model.probe_steps={probe_steps}: must be at least 0, which is no probe")
+        self.needs_masks = pretext_holes or probe_steps > 0
         self.crop_margin = sum(task.margin for task in made.values())
         # A ModuleDict, so that each task's levels travel to the device with the networks.
         self.tasks = _by_name(made)
@@ -118,6 +125,11 @@ class PretextModule(WSSLModule):
         self.val_losses = _by_name({name: Mean() for name in made})
         self.guessing: list[str] = []  # the tasks whose head knew nothing at the last validation
         self.finish_networks()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the online probe, if it is on."""
+        steps = self.hparams["probe_steps"]
+        return [OnlineProbe(steps)] if steps else []
 
     def networks(self) -> list[nn.Module]:
         """The encoder."""

@@ -2,7 +2,17 @@
 
 from wssl_pl.networks.blocks import he_initialise
 from wssl_pl.networks.heads import TaskHead
+from wssl_pl.networks.light_decoder import LightDecoder
 from wssl_pl.networks.padding import crop_to, pad_to_multiple
 from wssl_pl.networks.unet import UNetDecoder, UNetEncoder, stage_widths
 
-__all__ = ["TaskHead", "UNetDecoder", "UNetEncoder", "crop_to", "he_initialise", "pad_to_multiple", "stage_widths"]
+__all__ = [
+    "LightDecoder",
+    "TaskHead",
+    "UNetDecoder",
+    "UNetEncoder",
+    "crop_to",
+    "he_initialise",
+    "pad_to_multiple",
+    "stage_widths",
+]
