@@ -52,7 +52,7 @@ def trained(steps, **settings):
     return module, witness, fit
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_the_training_is_the_same_bit_by_bit_with_and_without_the_probe(precision):
     without, quiet, fit = trained(0, precision=precision)
     module, watched, probed = trained(3, precision=precision)
