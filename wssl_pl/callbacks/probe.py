@@ -100,9 +100,13 @@ class OnlineProbe(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the metrics, which are sums over all processes."""
-        pl_module.log("val/probe_psnr", self._psnr.compute())
-        pl_module.log("val/probe_psnr_mean_fill", self._mean_fill.compute())
-        pl_module.log("val/rankme", self._rankme.compute().float())
+        metrics = {
+            "val/probe_psnr": self._psnr.compute(),
+            "val/probe_psnr_mean_fill": self._mean_fill.compute(),
+            "val/rankme": self._rankme.compute().float(),
+        }
+        # The metrics are those of all processes already; without `sync_dist` Lightning warns of the opposite.
+        pl_module.log_dict(metrics, sync_dist=True)
         self._decoder = None
 
     def _train(self, trainer: Trainer, pl_module: LightningModule, steps: int) -> LightDecoder:
