@@ -14,7 +14,7 @@ from tests.processes import PATIENCE_S, unused_port, wait_until
 from tests.study.conftest import TINY
 from wssl_pl.cli import main
 from wssl_pl.cli.study import check_runs, only_arms
-from wssl_pl.study.definition import read_study
+from wssl_pl.study.definition import DEFINITIONS, read_study
 from wssl_pl.study.folder import Status, StudyFolder
 from wssl_pl.study.plan import make_plan
 
@@ -108,7 +108,7 @@ def test_chosen_arms_keep_the_names_of_the_others():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nothing"], "study 'nothing' is neither a file"),
+        (["nothing"], "study 'nothing' is neither a YAML file"),
         (["table1"], "study needs out="),
         (["table1", "out=x", "seeds=[]"], "seeds=[]"),
         (["table1", "out=x", "seeds=one"], "seeds=['one']"),
@@ -213,7 +213,7 @@ def test_ctrl_c_lets_what_is_running_write_a_checkpoint(declare, tmp_path):
     assert "error: interrupted; resume with" in log
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.joinpath("configs/study").glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in DEFINITIONS.glob("*.yaml")))
 def test_every_run_of_a_shipped_study_has_options_that_train_takes(name):
     study = read_study([name])
     check_runs(study, make_plan(study))

@@ -5,10 +5,10 @@ import pytest
 
 from tests.study.conftest import TINY
 from wssl_pl.errors import UsageError
-from wssl_pl.study.definition import Study, read_study
+from wssl_pl.study.definition import DEFINITIONS, Study, read_study
 from wssl_pl.tasks import TASKS
 
-SHIPPED = sorted(path.stem for path in Path("configs/study").glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,12 @@ def test_what_is_wrong_is_said_in_one_line(declare, changes, said):
         read_study([declare(**changes)])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_shipped_study_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "table1" in SHIPPED
+    assert read_study(["table1"]).name == "table1"
 
 
 def test_an_unknown_study_names_the_nearest():

@@ -25,7 +25,7 @@ usage: train.py study NAME [NAME ...] out=DIR [option=value ...]
        train.py study resume DIR
        train.py study report DIR [out=DIR]
 
-NAME is one of configs/study, or a YAML file. Several names make one study: what they share is trained once.
+NAME is a shipped study (table1, controls, ...) or a YAML file. What several studies share is trained once.
 
   out=          folder of the study; the same command, or `resume`, goes on with it
   seeds=        [0,1,2]: every arm is trained with each
@@ -68,7 +68,7 @@ def run(args: Sequence[str]) -> Any:
     if words.positional[:1] == ["resume"]:
         return _resume(words)
     if not words.positional:
-        raise UsageError("study: name one of configs/study or a YAML file, or resume DIR, or report DIR")
+        raise UsageError("study: name a shipped study or a YAML file, or resume DIR, or report DIR")
     study = declared(words)
     plan = make_plan(study)
     check_runs(study, plan)

@@ -18,6 +18,7 @@ ARM_KEYS = {"label", "pretext", "downstream", "steps", "paper"}
 CLAIM_KEYS = {"claim", "better", "than", "figures"}
 TUNE_KEYS = {"option", "values", "steps", "seed", "figure"}
 STEPS = ("equal", "total")
+DEFINITIONS = Path(__file__).parent / "definitions"
 PLOTS = ("figure2", "figure3", "figure4")
 
 Options = dict[str, Any]
@@ -131,19 +132,19 @@ def long_names(options: Mapping[str, Any]) -> Options:
 
 
 def find_definition(name: str) -> Path:
-    """The YAML file that `name` means: a path, or `configs/study/NAME.yaml` below the working folder or the project.
+    """Return the YAML file of a study: `name` is the path of one, or the name of a shipped definition.
 
     Raises:
         UsageError: there is none.
     """
-    folders = [Path("configs/study"), Path(__file__).parents[2] / "configs" / "study"]
-    for path in (Path(name), *(folder / f"{name}.yaml" for folder in folders)):
+    shipped = DEFINITIONS / f"{name}.yaml"
+    for path in (Path(name), shipped):
         if path.is_file():
             return path
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    known = sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
     nearest = get_close_matches(name, known, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
-    raise UsageError(f"study {name!r} is neither a file nor one of configs/study; {hint}there are {', '.join(known)}")
+    raise UsageError(f"study {name!r} is neither a YAML file nor a shipped study; {hint}there are {', '.join(known)}")
 
 
 def read_study(names: Sequence[str]) -> Study:
