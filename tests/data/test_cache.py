@@ -1,4 +1,5 @@
 import hashlib
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -10,8 +11,9 @@ from PIL import Image
 
 from tests.data.fakes import face, image_tree
 from tests.data.test_datamodule import epoch, same
+from wssl_pl.cli import prepare as prepare_verb
 from wssl_pl.data import splits
-from wssl_pl.data.cache import Cache, CachedImages, Entry, header, read_csv, write_csv
+from wssl_pl.data.cache import Cache, CachedImages, Entry, digest, header, read_csv, write_csv
 from wssl_pl.data.prepare import prepare
 from wssl_pl.errors import DataError, UsageError
 
@@ -47,6 +49,28 @@ def test_another_size_or_split_is_one_line_with_the_remedy(make, cache: Path) ->
     assert "\n" not in str(caught.value)
     with pytest.raises(UsageError, match="is split by folders; divide it anew"):
         make(images=str(cache), split="hash").setup("fit")
+
+
+@pytest.mark.parametrize("name", ["area", "bilinear"])
+def test_a_cache_is_of_one_resizing_filter(make, folders: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    prepare_verb.run([f"images={folders[0]}", f"out={tmp_path / 'c'}", "size=40", "workers=0", f"resize_filter={name}"])
+    cached = epoch(make(images=str(tmp_path / "c"), resize_filter=name))
+    assert same(cached, epoch(make(resize_filter=name)))
+    assert not same(cached, epoch(make()), ("image",))
+    with pytest.raises(UsageError, match=rf"data\.resize_filter=lanczos: the cache .* was made with {name}: give"):
+        make(images=str(tmp_path / "c")).setup("fit")
+    with pytest.raises(UsageError, match=rf"made with resize_filter={name}: give that, or a new folder"):
+        prepare(folders[0], tmp_path / "c", size=40, workers=0)
+
+
+def test_a_cache_from_before_the_filter_was_a_choice_is_of_lanczos(make, cache: Path) -> None:
+    manifest = json.loads((cache / "manifest.json").read_text())
+    del manifest["resize_filter"]
+    manifest["sha256"] = digest(manifest)
+    (cache / "manifest.json").write_text(json.dumps(manifest))
+    assert same(epoch(make(images=str(cache))), epoch(make()))
+    with pytest.raises(UsageError, match=r"was made with lanczos: give data\.resize_filter=lanczos"):
+        make(images=str(cache), resize_filter="area").setup("fit")
 
 
 def test_an_unfinished_cache_is_not_taken_for_an_empty_folder(make, cache: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.data.fakes import face, hole_mask
-from wssl_pl.data.decode import read_coverage, read_image, resize_area
+from wssl_pl.data.decode import RESIZE_FILTERS, read_coverage, read_image, resize_area
 from wssl_pl.errors import DataError
 
 
@@ -15,6 +15,22 @@ def test_short_side_is_resized_and_the_centre_square_kept(tmp_path: Path) -> Non
     Image.fromarray(wide).save(tmp_path / "wide.png")
     assert read_image(tmp_path / "wide.png", 32).shape == (32, 32, 3)
     np.testing.assert_allclose(read_image(tmp_path / "wide.png", 32)[:, 2:-2], 200, atol=2)
+
+
+@pytest.mark.parametrize("name", RESIZE_FILTERS)
+def test_every_filter_keeps_the_mean_and_the_centre_square(tmp_path: Path, name: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 81, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    image = read_image(tmp_path / "noise.png", 20, name)
+    assert image.shape == (20, 20, 3)
+    assert image.mean() == pytest.approx(pixels[:, 10:-10].mean(), abs=2)
+
+
+def test_area_is_the_mean_over_each_pixel(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    expected = pixels.reshape(16, 4, 16, 4, 3).mean((1, 3))
+    assert np.abs(read_image(tmp_path / "noise.png", 16, "area") - expected).max() <= 0.5
 
 
 def test_scaled_jpeg_decoding_is_close_to_decoding_in_full(tmp_path: Path) -> None:

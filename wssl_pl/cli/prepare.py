@@ -13,6 +13,7 @@ OPTIONS: Options = {
     "size": (int, 256, "height and width in pixels"),
     "workers": (int, None, "processes, one per core if left out"),
     "split": (str, "auto", "folders, celeba, hash, or a folder of file lists"),
+    "resize_filter": (str, "lanczos", "lanczos, bicubic, bilinear or area"),
     "check": (flag, False, "re-hash the cache in out= instead"),
 }
 DESCRIPTION = "Decodes every image once into out=, for --data.images=. Run again, it goes on, or looks for changes."
@@ -42,7 +43,13 @@ def run(args: Sequence[str]) -> None:
     from wssl_pl.data.prepare import prepare
 
     report = prepare(
-        options["images"], options["out"], options["size"], options["workers"], options["split"], progress=True
+        options["images"],
+        options["out"],
+        options["size"],
+        options["workers"],
+        options["split"],
+        progress=True,
+        resize_filter=options["resize_filter"],
     )
     seconds = time.perf_counter() - start
     manifest = report.cache.manifest

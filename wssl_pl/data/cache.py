@@ -177,6 +177,11 @@ class Cache:
         """Bytes of one image."""
         return self.size * self.size * 3
 
+    @property
+    def resize_filter(self) -> str:
+        """How its images were resized; Lanczos before that was a choice."""
+        return self.manifest.get("resize_filter", "lanczos")
+
     def sizes(self) -> dict[str, int]:
         """Images per split."""
         return dict(self.manifest["splits"])

@@ -10,6 +10,7 @@ from torch import Tensor, distributed
 
 from wssl_pl.data.crop import crop_batch, trim
 from wssl_pl.data.dataset import RANDOM_SCALE, PairedDataset
+from wssl_pl.data.decode import RESIZE_FILTERS
 from wssl_pl.data.loader import Batch, BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
 from wssl_pl.data.sources import DEFAULTS, SAMPLE, Images, MaskSets, resolve, tell, warn
@@ -55,6 +56,8 @@ class WSSLDataModule(pl.LightningDataModule):
         split: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
             `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
         dilate: By how many pixels, at the model's size, the holes are widened on every side.
+        resize_filter: How images are resized: `lanczos`, `bicubic` or `bilinear`, which smooth as they make an image
+            smaller, or `area`, the mean over each pixel's area. A cache must have been prepared with the same.
 
     Raises:
         UsageError: An argument is out of range.
@@ -77,6 +80,7 @@ class WSSLDataModule(pl.LightningDataModule):
         limit: int | None = None,
         split: str = "auto",
         dilate: int = 0,
+        resize_filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos",
     ) -> None:
         super().__init__()
         if image_size < 1:
@@ -89,6 +93,8 @@ class WSSLDataModule(pl.LightningDataModule):
             raise UsageError(f"data.hole={hole}: it must be black or white")
         if on_error not in ("error", "skip"):
             raise UsageError(f"data.on_error={on_error}: it must be error or skip")
+        if resize_filter not in RESIZE_FILTERS:
+            raise UsageError(f"data.resize_filter={resize_filter}: it must be one of {', '.join(RESIZE_FILTERS)}")
         bounds = [float(bound) for bound in hole_ratio]
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
             raise UsageError(f"data.hole_ratio={bounds}: it must be two numbers with 0 <= low <= high <= 1")
@@ -103,7 +109,7 @@ class WSSLDataModule(pl.LightningDataModule):
         self.image_size, self.resize, self.batch_size = image_size, resize, batch_size
         self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
         self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
-        self.split, self.dilate = split, dilate
+        self.split, self.dilate, self.resize_filter = split, dilate, resize_filter
         self.crop_margin = 0
         """Pixels around the crop that a batch has, in ``image_with_margin``; ``setup`` takes it from the module."""
         self._images: Images | None = None
@@ -131,7 +137,7 @@ class WSSLDataModule(pl.LightningDataModule):
         wants_masks = getattr(module, "needs_masks", True)
         if self._images is None:
             self._announce_sample("data.images", self.images)
-            self._images = Images(self.images, self.resize, self.on_error, self.limit, self.split)
+            self._images = Images(self.images, self.resize, self.on_error, self.limit, self.split, self.resize_filter)
         if wants_masks and self._masks is None:
             self._announce_sample("data.masks", self.masks)
             self._masks = MaskSets(self.masks, self.image_size, self.hole, self.hole_ratio, self.on_error, self.dilate)
@@ -217,7 +223,7 @@ class WSSLDataModule(pl.LightningDataModule):
     def describe(self) -> dict[str, Any]:
         """What is read, in plain types for a run's log: layouts, split sizes, masks kept of total, settings."""
         described: dict[str, Any] = {
-            "images": {"source": self.images, "resize": self.resize},
+            "images": {"source": self.images, "resize": self.resize, "resize_filter": self.resize_filter},
             "image_size": self.image_size,
             "seed": self.seed,
             "pair_seed": self.pair_seed,
@@ -338,5 +344,8 @@ class WSSLDataModule(pl.LightningDataModule):
 
 def _hyperparameters(images: str | None, masks: str | None, module: WSSLDataModule) -> dict[str, Any]:
     names = ["image_size", "resize", "batch_size", "hole", "hole_ratio", "num_workers", "on_error"]
-    values = {name: getattr(module, name) for name in [*names, "seed", "pair_seed", "limit", "split", "dilate"]}
+    values = {
+        name: getattr(module, name)
+        for name in [*names, "seed", "pair_seed", "limit", "split", "dilate", "resize_filter"]
+    }
     return {"images": images, "masks": masks, **values}

@@ -10,21 +10,27 @@ from PIL import Image, ImageChops, ImageFilter, ImageOps
 from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError
 
+RESIZE_FILTERS = ("lanczos", "bicubic", "bilinear", "area")
+"""How images are resized: by one of Pillow's filters, which smooth when they make an image smaller, or to the mean over
+each pixel's area."""
 
-def read_image(path: Path, size: int) -> NDArray[np.uint8]:
+
+def read_image(path: Path, size: int, resize_filter: str = "lanczos") -> NDArray[np.uint8]:
     """A photograph as ``(size, size, 3)`` uint8 RGB.
 
-    The short side is resized to ``size`` with antialiasing (Lanczos) and the centre square kept. EXIF rotation is
+    The short side is resized to ``size`` by one of ``RESIZE_FILTERS`` and the centre square kept. EXIF rotation is
     applied, grey, palette, CMYK and 16-bit files are converted, and transparency is laid on white. A large JPEG is
     decoded at the smallest of its own scales (1/2, 1/4, 1/8) that is not below ``size``.
 
     Raises:
         DataError: The file cannot be decoded; the message names it. Pillow's limit on decompression bombs stays on.
     """
-    return decode_image(path, size, str(path))[0]
+    return decode_image(path, size, str(path), resize_filter)[0]
 
 
-def decode_image(file: Path | BinaryIO, size: int, name: str) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+def decode_image(
+    file: Path | BinaryIO, size: int, name: str, resize_filter: str = "lanczos"
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """The same of an open file, with its original (width, height) as it is stored.
 
     Raises:
@@ -34,8 +40,10 @@ def decode_image(file: Path | BinaryIO, size: int, name: str) -> tuple[NDArray[n
         with Image.open(file) as image:
             original = image.size
             image.draft(None, (size, size))
-            pixels = _square(_to_rgb(ImageOps.exif_transpose(image)), size, Image.Resampling.LANCZOS)
-            return np.asarray(pixels), original
+            pixels = _to_rgb(ImageOps.exif_transpose(image))
+            if resize_filter == "area":
+                return np.rint(resize_area(np.asarray(pixels), size)).astype(np.uint8), original
+            return np.asarray(_square(pixels, size, Image.Resampling[resize_filter.upper()])), original
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
         raise DataError(f"{name} {reason(error)}") from error

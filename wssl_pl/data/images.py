@@ -60,14 +60,16 @@ class FileImages:
     Args:
         paths: The files, in the order of their indices.
         size: Height and width in pixels to which they are resized.
+        resize_filter: One of ``RESIZE_FILTERS``.
     """
 
     in_memory = False
 
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
+    def __init__(self, paths: Sequence[Path], size: int, resize_filter: str = "lanczos") -> None:
         # One array of strings instead of a list of objects: workers do not copy its pages by counting references.
         self.paths = np.array([str(path) for path in paths])
         self.size = size
+        self.resize_filter = resize_filter
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -80,7 +82,8 @@ class FileImages:
         def decode(positions: NDArray[np.int64]) -> None:
             for position in positions.tolist():
                 try:
-                    images[position] = read_image(Path(self.paths[indices[position]]), self.size)
+                    path = Path(self.paths[indices[position]])
+                    images[position] = read_image(path, self.size, self.resize_filter)
                 except DataError as error:
                     failures[position] = str(error)
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from wssl_pl.data import cache as files
 from wssl_pl.data.cache import MANIFEST, SKIPPED, WORK, Cache, Entry, Skipped, digest, duplicates, sync_write
+from wssl_pl.data.decode import RESIZE_FILTERS
 from wssl_pl.data.journal import Journal
 from wssl_pl.data.lock import locked
 from wssl_pl.data.prepare_pool import filled, processes
@@ -47,7 +48,13 @@ class Report:
 
 
 def prepare(
-    images: Path, out: Path, size: int = 256, workers: int | None = None, rule: str = "auto", progress: bool = False
+    images: Path,
+    out: Path,
+    size: int = 256,
+    workers: int | None = None,
+    rule: str = "auto",
+    progress: bool = False,
+    resize_filter: str = "lanczos",
 ) -> Report:
     """Make the cache ``out`` of the images in a folder, go on with one that was interrupted, or bring it up to date.
 
@@ -58,6 +65,7 @@ def prepare(
         workers: Processes, by default one per core; 0 decodes in this one.
         rule: How to divide the images; see :func:`~wssl_pl.data.splits.split_images`.
         progress: Show a progress bar where there is a terminal.
+        resize_filter: How images are resized, one of ``RESIZE_FILTERS``.
 
     Raises:
         UsageError: An argument does not fit, or another process prepares the same cache.
@@ -68,6 +76,8 @@ def prepare(
         raise DataError(f"images={images} is not a folder" if images.exists() else f"images={images} does not exist")
     if size < 1:
         raise UsageError(f"size={size}: it must be at least 1")
+    if resize_filter not in RESIZE_FILTERS:
+        raise UsageError(f"resize_filter={resize_filter}: it must be one of {', '.join(RESIZE_FILTERS)}")
     if out.exists() and (not out.is_dir() or out.resolve() == images.resolve()):
         raise UsageError(f"out={out}: give a new folder for the cache")
     if out.is_dir() and any(out.iterdir()) and not files.looks_like_cache(out):
@@ -76,23 +86,28 @@ def prepare(
         sources = find_sources(images, rule)
         (out / WORK).mkdir(parents=True, exist_ok=True)
         with locked(out / WORK / "lock", f"out={out}"):
-            return _prepare(sources, out, size, workers, progress)
+            return _prepare(sources, out, size, resize_filter, workers, progress)
 
 
-def _prepare(sources: Sources, out: Path, size: int, workers: int | None, progress: bool) -> Report:
+def _prepare(sources: Sources, out: Path, size: int, resize_filter: str, workers: int | None, progress: bool) -> Report:
     old = Cache(out) if (out / MANIFEST).is_file() else None
     if old:
         sources = keep_hashed_splits(sources, old)
     differences = compare(sources.items, old) if old else None
     if old and old.size != size:
         raise UsageError(f"out={out} is a cache of {old.size} px: give size={old.size}, or a new folder")
+    if old and old.resize_filter != resize_filter:
+        raise UsageError(
+            f"out={out} is a cache that was made with resize_filter={old.resize_filter}: give that, or a new folder"
+        )
     if old and str(differences) == "nothing new" and old.manifest["split"] == sources.rule:
         skipped = old.skipped()
-        if _still_bad(sources, skipped, size):
+        if _still_bad(sources, skipped, size, resize_filter):
             return _report(old, differences)
     known = _reusable(sources.items, old) if old else {}
     work = out / WORK
     plan = {"version": files.VERSION, "size": size, "rule": sources.rule, "layout": sources.layout}
+    plan["resize_filter"] = resize_filter
     plan["sources"] = [[s.name, s.split, s.bytes, s.mtime_ns] for s in sources.items]
     content = json.dumps(plan).encode()
     journal = Journal(work / "journal")
@@ -115,6 +130,7 @@ def _prepare(sources: Sources, out: Path, size: int, workers: int | None, progre
                 sources.root,
                 array,
                 size,
+                resize_filter,
                 part,
                 {row: known[row] for row, _ in part if row in known},
                 old.array_path if old else None,
@@ -122,7 +138,7 @@ def _prepare(sources: Sources, out: Path, size: int, workers: int | None, progre
             for part in (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
         ]
         _fill(jobs, processes(workers), journal, array, records, progress)
-    cache = _finish(sources, out, size, records)
+    cache = _finish(sources, out, size, resize_filter, records)
     return _report(cache, differences)
 
 
@@ -145,12 +161,12 @@ def _reusable(sources: Sequence[Source], old: Cache) -> dict[int, Entry]:
     return {row: entries[source.name] for row, source in enumerate(sources) if source.name in entries}
 
 
-def _still_bad(sources: Sources, skipped: Sequence[Skipped], size: int) -> bool:
+def _still_bad(sources: Sources, skipped: Sequence[Skipped], size: int, resize_filter: str) -> bool:
     """Whether what was skipped is as bad as before; a file may be mended by its permissions alone."""
     by_name = {source.name: source for source in sources.items}
     for item in skipped:
         try:
-            decode_source(sources.root, 0, by_name[item.source], size)
+            decode_source(sources.root, 0, by_name[item.source], size, resize_filter)
         except DataError as error:
             if str(error) == item.reason:
                 continue
@@ -193,7 +209,7 @@ def _images_name(records: dict[int, Record], rows: int) -> str | None:
     return f"images-{hashlib.sha256(sums.encode()).hexdigest()[:16]}.npy"
 
 
-def _finish(sources: Sources, out: Path, size: int, records: dict[int, Record]) -> Cache:
+def _finish(sources: Sources, out: Path, size: int, resize_filter: str, records: dict[int, Record]) -> Cache:
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     for row, source in enumerate(sources.items):
@@ -216,6 +232,7 @@ def _finish(sources: Sources, out: Path, size: int, records: dict[int, Record]) 
         "format": files.FORMAT,
         "version": files.VERSION,
         "size": size,
+        "resize_filter": resize_filter,
         "rows": len(sources.items),
         "count": len(entries),
         "splits": {split: counts[split] for split in ("train", "val", "test") if counts[split]},

@@ -47,6 +47,7 @@ class Job:
         root: Folder that the sources' names start from.
         array: The array file to write to.
         size: Side in pixels.
+        resize_filter: How images are resized.
         rows: Row and source.
         known: What an older cache has of them, by row.
         old_array: The older cache's array file.
@@ -55,6 +56,7 @@ class Job:
     root: Path
     array: Path
     size: int
+    resize_filter: str
     rows: Sequence[tuple[int, Source]]
     known: dict[int, Entry]
     old_array: Path | None
@@ -111,11 +113,11 @@ def _row(job: Job, row: int, source: Source, known: Entry | None, old: int | Non
         # A row that was damaged in the meantime is decoded again.
         if hashlib.sha256(pixels).hexdigest() == known.pixels_sha256:
             return pixels, (row, known.sha256, known.width, known.height, known.pixels_sha256)
-    return decode_source(job.root, row, source, job.size, content)
+    return decode_source(job.root, row, source, job.size, job.resize_filter, content)
 
 
 def decode_source(
-    root: Path, row: int, source: Source, size: int, content: bytes | None = None
+    root: Path, row: int, source: Source, size: int, resize_filter: str, content: bytes | None = None
 ) -> tuple[bytes, Record]:
     """The pixels of a source, and what the journal notes of it.
 
@@ -126,7 +128,7 @@ def decode_source(
     if why := damage_in(content):
         raise DataError(why)
     try:
-        image, (width, height) = decode_image(io.BytesIO(content), size, "")
+        image, (width, height) = decode_image(io.BytesIO(content), size, "", resize_filter)
     except DataError as error:
         raise DataError(str(error).strip()) from None
     pixels = image.tobytes()

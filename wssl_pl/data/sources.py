@@ -95,15 +95,25 @@ class Images:
         on_error: ``error`` or ``skip``: what to do about damaged files.
         limit: Use the first so many of each split.
         rule: How a folder is divided; see :func:`~wssl_pl.data.splits.split_images`. A cache is divided already.
+        resize_filter: How images are resized; the synthetic ones are drawn at the right size.
 
     Raises:
         DataError: A cache is unfinished, damaged or of another version.
-        UsageError: A cache has another size or split than asked for, or ``rule`` does not fit.
+        UsageError: A cache has another size, filter or split than asked for, or ``rule`` does not fit.
     """
 
-    def __init__(self, source: str, resize: int, on_error: str, limit: int | None, rule: str = "auto") -> None:
+    def __init__(
+        self,
+        source: str,
+        resize: int,
+        on_error: str,
+        limit: int | None,
+        rule: str = "auto",
+        resize_filter: str = "lanczos",
+    ) -> None:
         self.source = source
         self.resize = resize
+        self.resize_filter = resize_filter
         self.on_error = on_error
         self.limit = limit
         self.skipped: Skipped = []
@@ -152,6 +162,12 @@ class Images:
                 f"data.images={folder} is a cache of {cache.size} px and data.resize={self.resize}: "
                 f"set data.resize={cache.size}, or prepare another one with size={self.resize}"
             )
+        if cache.resize_filter != self.resize_filter:
+            raise UsageError(
+                f"data.resize_filter={self.resize_filter}: the cache {folder} was made with {cache.resize_filter}: "
+                f"give data.resize_filter={cache.resize_filter}, or prepare another one with "
+                f"resize_filter={self.resize_filter}"
+            )
         # A rule may be followed by a remark on how it was applied.
         if rule not in ("auto", cache.manifest["split"], cache.manifest["split"].partition(",")[0]):
             raise UsageError(
@@ -179,7 +195,7 @@ class Images:
         whole = [file for file in files if str(file) not in bad]
         if not whole:
             raise self._empty(split)
-        return FileImages(whole, self.resize)
+        return FileImages(whole, self.resize, self.resize_filter)
 
     def _empty(self, split: str) -> DataError:
         total = sum(self.sizes().values())
