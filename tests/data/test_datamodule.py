@@ -43,7 +43,7 @@ def same(first: list[dict], second: list[dict], keys: tuple[str, ...] = KEYS) ->
         ({"hole_ratio": (float("nan"), 0.3)}, r"data\.hole_ratio"),
         ({"num_workers": -1}, r"data\.num_workers=-1"),
         ({"on_error": "ignore"}, r"data\.on_error=ignore"),
-        ({"resize_filter": "box"}, r"data\.resize_filter=box: it must be one of lanczos"),
+        ({"resize_filter": "box"}, r"data\.resize_filter=box: it must be lanczos, bicubic, bilinear or area"),
         ({"seed": -1}, r"data\.seed=-1"),
         ({"limit": 0}, r"data\.limit=0"),
         ({"images": "/nowhere"}, r"data\.images=/nowhere does not exist"),

@@ -83,27 +83,23 @@ class WSSLDataModule(pl.LightningDataModule):
         resize_filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos",
     ) -> None:
         super().__init__()
-        if image_size < 1:
-            raise UsageError(f"data.image_size={image_size}: it must be at least 1")
+        numbers = {"image_size": (image_size, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
+        numbers |= {"limit": (limit, 1), "dilate": (dilate, 0), "seed": (seed, 0), "pair_seed": (pair_seed, 0)}
+        for name, (number, least) in numbers.items():
+            if number is not None and number < least:
+                raise UsageError(f"data.{name}={number}: it must be at least {least}")
+        for name, choice, known in (
+            ("hole", hole, ("black", "white")),
+            ("on_error", on_error, ("error", "skip")),
+            ("resize_filter", resize_filter, RESIZE_FILTERS),
+        ):
+            if choice not in known:
+                raise UsageError(f"data.{name}={choice}: it must be {', '.join(known[:-1])} or {known[-1]}")
         if resize < image_size:
             raise UsageError(f"data.resize={resize} is below data.image_size={image_size}: it must not be smaller")
-        if batch_size < 1:
-            raise UsageError(f"data.batch_size={batch_size}: it must be at least 1")
-        if hole not in ("black", "white"):
-            raise UsageError(f"data.hole={hole}: it must be black or white")
-        if on_error not in ("error", "skip"):
-            raise UsageError(f"data.on_error={on_error}: it must be error or skip")
-        if resize_filter not in RESIZE_FILTERS:
-            raise UsageError(f"data.resize_filter={resize_filter}: it must be one of {', '.join(RESIZE_FILTERS)}")
         bounds = [float(bound) for bound in hole_ratio]
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
             raise UsageError(f"data.hole_ratio={bounds}: it must be two numbers with 0 <= low <= high <= 1")
-        for name, value, least in (("num_workers", num_workers, 0), ("limit", limit, 1), ("dilate", dilate, 0)):
-            if value is not None and value < least:
-                raise UsageError(f"data.{name}={value}: it must be at least {least}")
-        for name, value in (("seed", seed), ("pair_seed", pair_seed)):
-            if value < 0:
-                raise UsageError(f"data.{name}={value}: it must not be negative")
         self.images = resolve("data.images", images)
         self.masks = resolve("data.masks", masks)
         self.image_size, self.resize, self.batch_size = image_size, resize, batch_size
