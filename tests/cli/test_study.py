@@ -97,6 +97,19 @@ def test_a_dry_run_of_upgrad(declare, capsys):
     assert "2 runs, " in capsys.readouterr().err
 
 
+def test_the_search_of_a_study_can_be_switched_off(declare, capsys):
+    tuned = declare(tune={"values": [1e-3, 1e-4], "steps": 4})
+    main(["study", tuned, "--dry-run"])
+    assert "trial=true" in capsys.readouterr().out
+    main(["study", tuned, "tune=none", "--dry-run"])
+    said = capsys.readouterr().out
+    assert "trial=true" not in said
+    assert "chosen_from" not in said
+    # The same runs as without a search at all.
+    main(["study", declare(tune="none"), "--dry-run"])
+    assert capsys.readouterr().out == said
+
+
 def test_chosen_arms_keep_the_names_of_the_others():
     study = read_study(["controls"])
     chosen = only_arms(study, ["scratch", "frozen"])
@@ -117,6 +130,8 @@ def test_chosen_arms_keep_the_names_of_the_others():
         (["table1", "out=x", "--model.width=0"], "model.width"),
         (["table1", "out=x", "--run.dir=y"], "a study says that itself"),
         (["table1", "out=x", "tune.values=3"], "tune.values=3: give a list"),
+        (["table1", "out=x", "tune=some"], "tune=some: give none, or tune.values="),
+        (["table1", "out=x", "tune=none", "tune.steps=9"], "tune=none and tune.steps= contradict each other"),
         (["table1", "out=x", "steps.pretex=9"], "unknown option 'steps.pretex'; did you mean steps.pretext?"),
         (["table1", "out=x", "parralel=2"], "unknown option 'parralel'; did you mean parallel?"),
         (["table1", "out=x", "ray.address=127.0.0.1:{port}"], "ray.address=127.0.0.1:{port}: no cluster answers there"),
@@ -197,19 +212,20 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_that_was_saved(declare
 
 
 @pytest.mark.slow
-def test_ctrl_c_lets_what_is_running_write_a_checkpoint(declare, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_told_to_end_it_lets_what_is_running_write_a_checkpoint(declare, tmp_path, number, code):
     pytest.importorskip("ray")
     out = tmp_path / "out"
     file = declare(arms={"scratch": TINY["arms"]["scratch"]}, claims=[], steps={"pretext": 1, "downstream": 10 * LONG})
     process = begin(file, f"out={out}", "--evaluate=false")
     wait_for_checkpoint(out, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     text, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130, text
-    assert "go on with: python train.py study resume" in text
+    assert process.returncode == code, text
+    assert "with: python train.py study resume" in text
     wait_until(lambda: not trainings(out), "the training to end")
     (log,) = (path.read_text() for path in (out / "runs").glob("*/log.txt"))
-    assert "Interrupted: writing a checkpoint as soon as" in log
+    assert "Interrupted: writing a checkpoint" in log
     assert "error: interrupted; resume with" in log
 
 

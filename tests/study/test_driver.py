@@ -1,15 +1,21 @@
 """The order of runs, with a Ray that does everything at once in this process."""
 
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import pytest
 
+from tests.processes import PATIENCE_S
 from wssl_pl.errors import TrainingStopped, UsageError
 from wssl_pl.study import driver
 from wssl_pl.study.driver import Progress, Resources, fits, run_study
 from wssl_pl.study.execute import DiskFull, Unfinished
 from wssl_pl.study.folder import Status
 from wssl_pl.study.table import LiveTable
+
+ROOT = Path(__file__).parents[2]
 
 
 class TaskError(Exception):
@@ -193,3 +199,41 @@ def test_the_table_in_a_terminal(study):
     assert seeds.split() == ["seed", "0", "seed", "1"]
     assert arms[0].split() == ["frozen", "downstream", "50%", "pretext", "25%"]
     assert arms[2].split() == ["scratch", "done", "failed"]
+
+
+STARTED = "from wssl_pl.study.driver import Resources, start_ray\n"
+
+
+@pytest.mark.slow
+def test_auto_does_not_join_the_private_ray_of_another_study(tmp_path):
+    pytest.importorskip("ray")
+    command = [sys.executable, "-c"]
+    private = subprocess.Popen(
+        [*command, STARTED + "start_ray(Resources()); print('up', flush=True); input()"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert private.stdout.readline() == "up\n"
+        code = STARTED + "start_ray(Resources(address='auto'))"
+        joined = subprocess.run([*command, code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    finally:
+        private.communicate("\n", timeout=PATIENCE_S)
+    assert joined.returncode == 1
+    assert "UsageError: ray.address=auto: the only Ray found here belongs to another study" in joined.stderr
+    assert private.returncode == 0, "it did not survive"
+
+
+def test_a_study_without_an_address_starts_its_own_ray(monkeypatch):
+    """Whatever Ray would find: a cluster on this machine, or an address in the environment."""
+    asked = {}
+    fake = types.SimpleNamespace(init=lambda **given: asked.update(given))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    driver.start_ray(Resources())
+    assert asked["address"] == "local"
+    assert list(asked["resources"]) == [driver.PRIVATE]
+
+
+def test_auto_takes_a_cluster_that_is_no_studys(monkeypatch):
+    fake = types.SimpleNamespace(init=lambda **given: None, cluster_resources=lambda: {"CPU": 4.0})
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    assert driver.start_ray(Resources(address="auto")) is fake

@@ -1,6 +1,8 @@
 """The `wssl` command: finds the verb, runs it, and turns errors of use into one line and exit code 2."""
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -43,8 +45,21 @@ def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line `args`, by default the process's own.
 
     Raises:
-        SystemExit: with code 2 after an error of use, 130 after Ctrl-C, 143 after SIGTERM.
+        SystemExit: with code 2 after an error of use, 130 after Ctrl-C, 143 after SIGTERM, 141 when the reader of the
+            output ends first (`wssl ... | head`).
     """
+    try:
+        try:
+            _run(args)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        raise SystemExit(128 + 13) from None  # as a program that SIGPIPE ends
+
+
+def _run(args: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     if words in ([], ["--help"], ["-h"]):
         print(HELP.format(verbs="\n".join(f"  {name:<10} {what}" for name, (_, what) in VERBS.items())))
@@ -61,3 +76,20 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+
+
+def _reader_is_gone() -> bool:
+    """Return whether nobody reads standard output any more; then what is left in its buffer is dropped."""
+    try:
+        descriptor = sys.stdout.fileno()
+        poll = select.poll()
+    except (AttributeError, OSError):
+        return False  # no standard output, or something else in its place; or Windows, where nothing tells
+    poll.register(descriptor, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # Python flushes once more when it ends, and would report the same.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
+    return True

@@ -34,7 +34,7 @@ NAME is a shipped study (table1, controls, ...) or a YAML file. What several stu
   arms=         only these arms, in this order
   validations=  how often a run is validated (default 10)
   tune.values=  [1e-4,5e-4]: learning rates to choose from for every arm on the validation split;
-                tune.steps=, tune.option=, tune.seed=
+                tune.steps=, tune.option=, tune.seed=; tune=none: as the options say, without a search
   cpus_per_run= CPU cores of each run (default 1); gpus_per_run=0.25 shares a GPU; parallel= limits the runs at a time
   ray.address=  a Ray cluster whose machines share the folder: auto, or HOST:PORT (default: this machine alone)
   reuse=        [DIR,...]: other studies whose finished runs are taken over where they are the same
@@ -45,8 +45,8 @@ NAME is a shipped study (table1, controls, ...) or a YAML file. What several stu
 Every other option is one of `train` for all runs (--data.images=DIR --model.width=16), or with pretext. or downstream.
 before it for the runs of one stage (--downstream.model.lr=5e-4). What an arm itself says stands above these.
 """
-OWN = {"out", "seeds", "arms", "validations", "cpus_per_run", "gpus_per_run", "parallel", "ray.address", "reuse",
-       "dry_run", "evaluate"}  # fmt: skip
+OWN = {"out", "seeds", "arms", "validations", "tune", "cpus_per_run", "gpus_per_run", "parallel", "ray.address",
+       "reuse", "dry_run", "evaluate"}  # fmt: skip
 STEP_KEYS = {f"steps.{stage}" for stage in STAGES}
 TYPO = 0.75  # how like one of ours a key has to be to be taken for it, mistyped; no option of `train` is
 TUNE_KEYS = {f"tune.{name}" for name in ("option", "values", "steps", "seed", "figure")}
@@ -91,7 +91,7 @@ def run(args: Sequence[str]) -> Any:
 def _resume(words: Words) -> Any:
     """`study resume DIR`: as it was begun; only where it runs may be said anew."""
     folder = StudyFolder.open(_only(words, "resume"))
-    changed = [key for key, _ in words.options if key not in OWN - {"out", "seeds", "arms", "validations"}]
+    changed = [key for key, _ in words.options if key not in OWN - {"out", "seeds", "arms", "validations", "tune"}]
     if changed:
         folder.check_same(declared(words, folder.study()))
     if _value(words, "dry_run", False):
@@ -134,6 +134,10 @@ def declared(words: Words, begun: Study | None = None) -> Study:
             study.steps[key.partition(".")[2]] = value
         elif key in TUNE_KEYS:
             tune[key.partition(".")[2]] = value
+        elif key == "tune":
+            if value not in ("none", None, False):
+                raise UsageError(f"tune={text}: give none, or tune.values= and tune.steps=")
+            study.tune = None
         elif key == "seeds":
             study.seeds = _parsed(key, as_list(text or ""))
         elif key == "validations":
@@ -145,6 +149,8 @@ def declared(words: Words, begun: Study | None = None) -> Study:
                 raise UsageError(f"study: unknown option {key!r}; did you mean {nearest[0]}?")
             typed[ALIASES.get(key, key)] = value
     if tune:
+        if words.get("tune") is not None:
+            raise UsageError(f"tune=none and tune.{next(iter(tune))}= contradict each other: give one of them")
         tune["values"] = tune["values"] if "values" in tune else (study.tune.values if study.tune else [])
         if not isinstance(tune["values"], list):
             raise UsageError(f"tune.values={tune['values']}: give a list, such as [1e-4,5e-4]")

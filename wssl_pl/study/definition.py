@@ -187,6 +187,7 @@ def _read(path: Path) -> Study:
     section = Section(path.stem, values.get("title", path.stem), list(arms), claims, values.get("plots", []))
     base = {name: long_names(values.get(name) or {}) for name in OPTIONS}
     tune = values.get("tune")
+    tune = None if tune == "none" else tune
     if tune is not None:
         _known(tune, TUNE_KEYS, f"{path}: tune")
     study = Study(

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from wssl_pl.errors import Interrupted, TrainingStopped, UsageError
+from wssl_pl.errors import Interrupted, Terminated, TrainingStopped, UsageError
 from wssl_pl.study.execute import GRACE_S, DiskFull, Unfinished, execute
 from wssl_pl.study.folder import ENDED, Status, StudyFolder
 from wssl_pl.study.plan import Plan, Run
 
 RETRIES = 3  # of a run whose worker dies
 PATIENCE_S = 10.0  # for a cluster's answer
+PRIVATE = "wssl_private"  # a resource by which the Ray of another study is recognised
 
 
 @dataclass
@@ -63,16 +65,23 @@ def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, sho
     Raises:
         UsageError: Ray is not installed, or there is no such cluster, or a run never fits into it.
         Interrupted: by Ctrl-C; what was running has written its checkpoint.
+        Terminated: by SIGTERM; the same.
         TrainingStopped: the disk is full, or a run was stopped from outside.
     """
     with _interruptible():
         ray = start_ray(resources)
         try:
             return _Driver(ray, folder, resources, pairs, show).run()
+        except _Sigterm:
+            raise Terminated(f"terminated; resume with: python train.py study resume {folder.path}") from None
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; go on with: python train.py study resume {folder.path}") from None
         finally:
             ray.shutdown()
+
+
+class _Sigterm(KeyboardInterrupt):
+    """SIGTERM, which ends a study in the same order as Ctrl-C."""
 
 
 @contextmanager
@@ -81,7 +90,12 @@ def _interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Sigterm
+
+    handlers: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
@@ -108,7 +122,7 @@ def start_ray(resources: Resources) -> Any:
     """Ray, connected or started, without usage reports and without a dashboard.
 
     Raises:
-        UsageError: it is not installed, or cannot be reached.
+        UsageError: it is not installed, or cannot be reached, or `auto` finds the private one of another study.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -120,7 +134,10 @@ def start_ray(resources: Resources) -> Any:
         raise UsageError("study needs Ray: pip install 'wssl-pl[study]'") from None
     try:
         if resources.address is None:
+            # Local even where Ray would find a cluster that somebody else has started on this machine.
             ray.init(
+                address="local",
+                resources={PRIVATE: 1},
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -131,6 +148,13 @@ def start_ray(resources: Resources) -> Any:
             ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"ray.address={resources.address}: {str(error).splitlines()[0]}") from None
+    # Ray's `auto` takes any Ray process that it finds.
+    if resources.address is not None and PRIVATE in ray.cluster_resources():
+        ray.shutdown()
+        raise UsageError(
+            f"ray.address={resources.address}: the only Ray found here belongs to another study and ends with it: "
+            "start a cluster with `ray start --head`, or omit ray.address"
+        )
     return ray
 
 
