@@ -222,7 +222,7 @@ def test_told_to_end_it_lets_what_is_running_write_a_checkpoint(declare, tmp_pat
     process.send_signal(number)
     text, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, text
-    assert "with: python train.py study resume" in text
+    assert "resume with: python train.py study resume" in text
     wait_until(lambda: not trainings(out), "the training to end")
     (log,) = (path.read_text() for path in (out / "runs").glob("*/log.txt"))
     assert "Interrupted: writing a checkpoint" in log

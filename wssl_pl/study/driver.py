@@ -70,34 +70,37 @@ def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, sho
     """
     with _interruptible():
         ray = start_ray(resources)
-        try:
-            return _Driver(ray, folder, resources, pairs, show).run()
-        except _Sigterm:
-            raise Terminated(f"terminated; resume with: python train.py study resume {folder.path}") from None
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; go on with: python train.py study resume {folder.path}") from None
-        finally:
-            ray.shutdown()
-
-
-class _Sigterm(KeyboardInterrupt):
-    """SIGTERM, which ends a study in the same order as Ctrl-C."""
+        # Again: Ray has put a handler of its own in place, which aborts at SIGTERM.
+        with _interruptible() as received:
+            try:
+                return _Driver(ray, folder, resources, pairs, show).run()
+            except KeyboardInterrupt:
+                how = f"resume with: python train.py study resume {folder.path}"
+                if signal.SIGTERM in received:
+                    raise Terminated(f"SIGTERM received; {how}") from None
+                raise Interrupted(f"interrupted; {how}") from None
+            finally:
+                ray.shutdown()
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ends in order at Ctrl-C, which a shell's background jobs ignore otherwise, and at a polite kill."""
+def _interruptible() -> Iterator[list[int]]:
+    """Raise `KeyboardInterrupt` at Ctrl-C, which a shell's background jobs ignore otherwise, and at SIGTERM.
+
+    Yields the signals that have come: what is raised within Ray's own code comes out as a new `KeyboardInterrupt`.
+    """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise _Sigterm
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
 
-    handlers: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
