@@ -53,3 +53,23 @@ def _cache_folder(tmp_path_factory):
 def _cache_home(_cache_folder, monkeypatch):
     """Nothing that a test keeps between runs goes to the user's own cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_folder))
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Train a module on the synthetic dataset: `fit(module, max_steps=3, ...)` returns the plain Trainer."""
+    from lightning import Trainer
+
+    from wssl_pl.data import WSSLDataModule
+
+    def run(module, resume=None, image_size=32, **settings):
+        data = WSSLDataModule(
+            images="sample", masks="sample", image_size=image_size, resize=36, batch_size=8, limit=24, num_workers=0
+        )
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        quiet |= {"enable_checkpointing": False, "num_sanity_val_steps": 0}
+        trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet | {"max_epochs": 1} | settings)
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        return trainer
+
+    return run

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
-from wssl_pl.callbacks import OnlineProbe
+from wssl_pl.callbacks import EMAWeights, OnlineProbe
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.metrics import HolePSNR, RankMe
 from wssl_pl.metrics.gaussian import band
@@ -151,6 +151,16 @@ def validate(module, device="cuda"):
 def test_a_validation_step_neither_waits_for_a_value_nor_copies(module):
     with fake_device(module), NoCopies():
         validate(module)
+
+
+def test_the_average_of_the_weights_neither_waits_for_a_value_nor_copies():
+    module, copy = both = torch.nn.ModuleList([PretextModule(["rotation"], width=2, norm="batch") for _ in range(2)])
+    average = EMAWeights(0.9)
+    with fake_device(both), NoCopies():
+        average._average_model = SimpleNamespace(module=copy, n_averaged=torch.zeros((), device="cuda"))
+        for first in (True, False):
+            average._update(module, first)
+        average._swap_models(module)
 
 
 class NoFloat64(TorchDispatchMode):

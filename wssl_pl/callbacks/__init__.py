@@ -1,5 +1,6 @@
 """Callbacks: pictures, confusion matrices, checkpoints, and the end of a training."""
 
+from wssl_pl.callbacks.average import EMAWeights
 from wssl_pl.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks, with_atomic_checkpoints
 from wssl_pl.callbacks.confusion import ConfusionMatrices
 from wssl_pl.callbacks.finite import StopOnNaN, weights_are_finite
@@ -14,6 +15,7 @@ from wssl_pl.callbacks.random_state import RandomState
 __all__ = [
     "AtomicCheckpointIO",
     "ConfusionMatrices",
+    "EMAWeights",
     "HyperparameterTable",
     "InpaintingPictures",
     "OnlineProbe",

@@ -6,10 +6,13 @@ from typing import Any, ClassVar, Self
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from wssl_pl.callbacks import EMAWeights
 from wssl_pl.errors import UsageError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.migration import FORMAT, migrate
@@ -69,6 +72,9 @@ class WSSLModule(LightningModule):
         """Raise `UsageError` for a hyperparameter of the optimiser that cannot be used."""
         self.check_lr(self.hparams["lr"])
         check_settings(self.hparams)
+        ema = self.hparams["ema"]
+        if ema is not None and not 0.0 < ema < 1.0:
+            raise UsageError(f"model.ema={ema}: it must be between 0 and 1, such as 0.999, or omitted")
 
     def check_lr(self, lr: float, name: str = "lr") -> None:
         """Raises `UsageError` unless the learning rate is a positive number."""
@@ -81,6 +87,11 @@ class WSSLModule(LightningModule):
             raise UsageError(
                 f"trainer.precision=16-true with model.eps={self.hparams['eps']:g}: averages of squared gradients "
                 "vanish in float16, and the weights become NaN: give model.eps=1e-4, or trainer.precision=16-mixed"
+            )
+        if self.hparams["ema"] is not None and trainer.precision in ("bf16-true", "16-true"):
+            raise UsageError(
+                f"model.ema={self.hparams['ema']}: trainer.precision={trainer.precision} rounds the changes of the "
+                "average away: give bf16-mixed or 32-true"
             )
 
     def check_data(self, data: Any) -> None:
@@ -95,6 +106,11 @@ class WSSLModule(LightningModule):
                 f"data.image_size={size}: stage={self.stage} needs at least {self.smallest_image} pixels: "
                 f"give --data.image_size={self.smallest_image} or more"
             )
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback of `model.ema`, for a training."""
+        decay = self.hparams["ema"]
+        return [EMAWeights(decay)] if decay is not None and self.trainer.state.fn == TrainerFn.FITTING else []
 
     def remarks(self) -> list[str]:
         """What a user should know when the training has ended, a line each."""
@@ -181,6 +197,9 @@ class WSSLModule(LightningModule):
         if checkpoint.get("stage") != self.stage:
             raise UsageError(f"the resumed checkpoint is of stage {checkpoint.get('stage')}, not {self.stage}")
         migrate(checkpoint, "the resumed checkpoint")
+        if self.hparams["ema"] is None and self.trainer.state.fn == TrainerFn.FITTING:
+            # The average ends here: the training continues with the weights that were trained.
+            checkpoint["state_dict"] = checkpoint.pop("current_model_state", checkpoint["state_dict"])
         self.check_resumed(checkpoint)
         self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
         for state in checkpoint.get("optimizer_states", []):
@@ -242,6 +261,9 @@ class WSSLModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the stage and the format into the checkpoint, so that a later command knows what it holds."""
         checkpoint["stage"], checkpoint["format"] = self.stage, FORMAT
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EMAWeights):
+                checkpoint["state_dict"] = callback.model_state(checkpoint)
 
 
 def _plain(value: Any) -> Any:

@@ -40,6 +40,8 @@ class InpaintModule(WSSLModule):
         weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
         betas: of the optimiser: decay of the averages of gradients and of their squares.
         eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
+        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
+            the model; none if omitted.
         ssim: the SSIM of the loss: `fast`, or `kornia` for the reference.
         compile: compile the networks with torch.compile.
     """
@@ -68,6 +70,7 @@ class InpaintModule(WSSLModule):
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        ema: float | None = None,
         ssim: Literal["fast", "kornia"] = "fast",
         compile: bool = False,
     ) -> None:

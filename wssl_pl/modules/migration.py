@@ -11,8 +11,15 @@ from wssl_pl.errors import UsageError
 
 FORMAT = 2
 
-OPTIMIZER_2 = {"warmup_steps": 0, "optimizer": "adam", "weight_decay": 0.0, "betas": (0.9, 0.999), "eps": 1e-8}
-SETTINGS_2: dict[str, dict[str, Any]] = {"pretext": OPTIMIZER_2, "downstream": OPTIMIZER_2}
+BOTH_2 = {
+    "warmup_steps": 0,
+    "optimizer": "adam",
+    "weight_decay": 0.0,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "ema": None,
+}
+SETTINGS_2: dict[str, dict[str, Any]] = {"pretext": BOTH_2 | {"probe_steps": 0}, "downstream": BOTH_2}
 """By stage, the hyperparameters that version 2 added, with the values that version 1 trained with."""
 
 

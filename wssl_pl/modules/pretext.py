@@ -66,6 +66,8 @@ class PretextModule(WSSLModule):
         eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
         probe_steps: steps of the online probe at every validation, e.g. 200: how well a small decoder inpaints from the
             encoder's features (`val/probe_psnr`), and their effective rank (`val/rankme`). 0: no probe.
+        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
+            the model; none if omitted.
         compile: compile the encoder with torch.compile.
     """
 
@@ -91,6 +93,7 @@ class PretextModule(WSSLModule):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         probe_steps: int = 0,
+        ema: float | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -127,9 +130,9 @@ class PretextModule(WSSLModule):
         self.finish_networks()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the online probe, if it is on."""
+        """Return those of both stages, and the online probe, if it is on."""
         steps = self.hparams["probe_steps"]
-        return [OnlineProbe(steps)] if steps else []
+        return [*super().configure_callbacks(), *([OnlineProbe(steps)] if steps else [])]
 
     def networks(self) -> list[nn.Module]:
         """The encoder."""
@@ -162,7 +165,7 @@ class PretextModule(WSSLModule):
         Of a classification these are logits `(B, levels)`.
         """
         features, _ = self.encoder(self.as_input(images))
-        if self.upgrad is not None:
+        if self.upgrad is not None and features.requires_grad:
             self.upgrad.features = features
         return {name: head(features).float() for name, head in self.heads.items()}
 

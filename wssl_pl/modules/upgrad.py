@@ -38,7 +38,8 @@ class UPGrad:
             raise UsageError(
                 "weighting=upgrad needs TorchJD: pip install 'torchjd[quadprog-projector]>=0.18'"
             ) from None
-        self.autojac = autojac
+        # Functions, since a module of Python cannot be copied with the module (`model.ema`).
+        self.mtl_backward, self.jac_to_grad = autojac.mtl_backward, autojac.jac_to_grad
 
     def backward(
         self, losses: Mapping[str, Tensor], shared: Iterable[Parameter], own: Sequence[Iterable[Parameter]]
@@ -54,13 +55,15 @@ class UPGrad:
             by task, the weight that its gradient came to have among the shared parameters' ones.
         """
         shared, own = list(shared), [list(parameters) for parameters in own]
+        features = self.features
+        del self.features  # its graph is used once, and could not be copied
         # Autocast would have the Jacobians multiplied in bfloat16.
-        with torch.autocast(self.features.device.type, enabled=False):
+        with torch.autocast(features.device.type, enabled=False):
             # One task after the other: batched differentiation does not know every layer.
-            self.autojac.mtl_backward(
-                list(losses.values()), self.features, tasks_params=own, shared_params=shared, parallel_chunk_size=1
+            self.mtl_backward(
+                list(losses.values()), features, tasks_params=own, shared_params=shared, parallel_chunk_size=1
             )
-            weights = self.autojac.jac_to_grad(shared, self.aggregator, optimize_gramian_computation=True)
+            weights = self.jac_to_grad(shared, self.aggregator, optimize_gramian_computation=True)
         for parameter in itertools.chain(shared, *own):
             # In the memory format of the parameter: the fused Adam walks through both alike, whatever their strides.
             if parameter.grad is not None and parameter.grad.stride() != parameter.stride():

@@ -1,0 +1,122 @@
+"""An exponential moving average of the weights, validated and saved as the model."""
+
+import itertools
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+
+class EMAWeights(WeightAveraging):
+    """Average the weights over the steps: `average = decay * average + (1 - decay) * weights` after every step.
+
+    The average starts with the weights after the first step. It is what is validated and what a checkpoint has under
+    `state_dict`; the weights that are trained are beside it, so that a resumed run continues exactly. After the
+    training the module has the averaged weights.
+
+    What differs from Lightning's `EMAWeightAveraging`:
+
+    - The average is on the module's device. Lightning copies the module before it is moved there, and then asks the
+      device after every step how often it has averaged, so that the host waits.
+    - What does not move, such as a frozen encoder, is equal in the average bit by bit.
+    - The average stays in place until all callbacks have seen the validation, and while a checkpoint is written by any
+      of them the weights are not mistaken for the average.
+
+    Args:
+        decay: between 0 and 1; the average reaches back about `1 / (1 - decay)` steps.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self._swapped = False  # whether the module has the average, and the copy the weights that are trained
+        self._swaps_back = False  # whether the end of the present validation ends that
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the module when a fit starts."""
+        if stage != TrainerFn.FITTING:
+            return
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+        self._latest_update_step, self._swapped = 0, False
+        # First in line: a callback that writes a checkpoint after this step finds the average of this step.
+        trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]  # type: ignore[attr-defined]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average after an optimiser step."""
+        if trainer.global_step > self._latest_update_step:
+            self._update(pl_module, first=self._latest_update_step == 0)
+            self._latest_update_step = trainer.global_step
+
+    @torch.no_grad()
+    def _update(self, pl_module: LightningModule, first: bool) -> None:
+        pairs = list(zip(_tensors(self._copy), _tensors(pl_module), strict=True))
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        averages, weights = [pair[0] for pair in floating], [pair[1] for pair in floating]
+        if first:
+            torch._foreach_copy_(averages, weights)
+        else:
+            torch._foreach_lerp_(averages, weights, 1.0 - self.decay)
+        for average, count in pairs:
+            if not average.is_floating_point():
+                average.copy_(count)
+        assert self._average_model is not None
+        self._average_model.n_averaged += 1
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the average."""
+        self._swaps_back = self._average_model is not None and not self._swapped
+        if self._swaps_back:
+            self._swap_models(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the average in place for the other callbacks."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Continue with the weights that are trained."""
+        if self._swaps_back:
+            self._swap_models(pl_module)
+            self._swaps_back = False
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in the module."""
+        if not self._swapped:
+            self._swap_models(pl_module)
+
+    def _swap_models(self, pl_module: LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._swapped = not self._swapped
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average as the model, and the weights that are trained beside it."""
+        if self._average_model is None:
+            return
+        module, copy = checkpoint["state_dict"], self._copy.state_dict()
+        average, current = (module, copy) if self._swapped else (copy, module)
+        checkpoint["state_dict"], checkpoint["current_model_state"] = average, current
+        checkpoint["averaging_state"] = {"n_averaged": self._average_model.n_averaged}
+
+    def model_state(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+        """Return the model's state for a checkpoint, also of weights alone, for which Lightning calls no callback."""
+        state: dict[str, Tensor] = checkpoint["state_dict"]
+        has_weights = self._average_model is not None and not self._swapped and "averaging_state" not in checkpoint
+        return self._copy.state_dict() if has_weights else state
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue the average of a resumed run; a test or a prediction takes the model as it was saved."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+    @property
+    def _copy(self) -> torch.nn.Module:
+        assert self._average_model is not None
+        return self._average_model.module
+
+
+def _tensors(module: torch.nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in itertools.chain(module.parameters(), module.buffers())]
