@@ -98,3 +98,11 @@ def test_counts_above_256_are_exact_in_bfloat16():
     for number in range(300):
         bins.update(torch.full((len(bins.names), 1), float(number)), masks)
     assert bins.compute()["psnr/ratio_30_40"].item() == pytest.approx(149.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_networks_get_images_that_lie_together_in_memory(dtype):
+    wide = torch.zeros(2, 36, 36, 3).permute(0, 3, 1, 2)
+    images = PretextModule(width=2).to(dtype).as_input(wide[..., 1:-1, 1:-1])
+    assert images.dtype == dtype
+    assert images.is_contiguous(memory_format=torch.channels_last)

@@ -150,7 +150,7 @@ class WSSLModule(LightningModule):
     def as_input(self, images: Tensor) -> Tensor:
         """Return images as the networks take them: in channels_last, and in the dtype of their weights."""
         weights = next(self.networks()[0].parameters())
-        return images.to(weights.dtype, memory_format=torch.channels_last)
+        return images.to(weights.dtype).contiguous(memory_format=torch.channels_last)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimiser changes, sooner or later; a group sets what is not as in the hyperparameters."""
