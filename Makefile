@@ -7,7 +7,7 @@ QUICK := .venv-quick
 QUICK_TESTS := tests/test_architecture.py tests/test_ci.py tests/test_contributing.py tests/test_release.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help install demo quick test test-fast lint format clean
+.PHONY: help install demo quick test test-fast lint format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -27,6 +27,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-qui
 $(QUICK)/.installed: requirements-quick.txt
 	test -x $(QUICK)/bin/python || $(PYTHON) -m venv $(QUICK)
 	$(QUICK)/bin/python -m pip --disable-pip-version-check --no-input install --quiet -r requirements-quick.txt
+	@touch $@
+
+$(VENV)/.installed-docs: requirements-docs.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements-docs.txt
 	@touch $@
 
 install: $(VENV)/.installed  ## the virtual environment in .venv with the pinned versions
@@ -56,5 +61,8 @@ format: $(VENV)/.installed-dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs  ## the documentation site in site/; any warning is a failure
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 clean:  ## remove what tools left behind, never data or runs
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.* coverage.xml build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.* coverage.xml site build dist *.egg-info

@@ -66,3 +66,16 @@ def test_only_one_place_names_a_folder_outside_the_repository():
     found = [path.name for path in ROOT.joinpath("tests").rglob("*.py") if outside.search(path.read_text())]
     assert sorted(found) == ["conftest.py", Path(__file__).name]
     assert "WSSL_TEST_DATA" in ROOT.joinpath("CONTRIBUTING.md").read_text()
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    settings = yaml.load(ROOT.joinpath("mkdocs.yml").read_text(), yaml.BaseLoader)
+
+    def pages(entries):
+        for entry in entries:
+            value = next(iter(entry.values()))
+            yield from pages(value) if isinstance(value, list) else [value]
+
+    docs = ROOT / "docs"
+    there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    assert set(pages(settings["nav"])) == {page for page in there if not page.startswith("study/")}

@@ -285,9 +285,11 @@ def test_the_readme_shows_both_stages_and_the_test():
     "line",
     ["frobnicate --now", "wssl inpaint photo.png mask.pgn -o x.png", "make cofee", "wssl stage=pretext taks=rotation"],
 )
-def test_a_line_that_does_not_work_is_found(line, page):
+def test_a_line_that_does_not_work_is_found(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photo(0).save("photo.png")
     with pytest.raises(AssertionError):
-        page.run(f"Text\n\n```\n{line}\n```\n")
+        Page(monkeypatch).run(f"Text\n\n```\n{line}\n```\n")
 
 
 def test_comments_and_continued_lines():
