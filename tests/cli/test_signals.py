@@ -134,6 +134,16 @@ def test_the_handlers_of_the_program_come_back(train, monkeypatch):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_before_the_first_step_ends_with_its_exit_code_too(train, monkeypatch, capsys, number, code):
+    # A shell starts its background jobs with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        _signal_before_the_first_step(train, monkeypatch, number, code)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "error:" in capsys.readouterr().err
+
+
+def _signal_before_the_first_step(train, monkeypatch, number, code):
     monkeypatch.setattr(PretextModule, "on_fit_start", lambda self: os.kill(os.getpid(), signal.SIGINT))
     # Lightning's own handler for SIGTERM is in place only between `on_fit_start` and `on_train_start`.
     original = StopOnSignal.on_train_start
@@ -143,7 +153,6 @@ def test_a_signal_before_the_first_step_ends_with_its_exit_code_too(train, monke
             StopOnSignal, "on_train_start", lambda *args: (os.kill(os.getpid(), signal.SIGTERM), original(*args))
         )
     stopped(train, *PRETEXT, "--run.dir=run", code=code)
-    assert "error:" in capsys.readouterr().err
 
 
 @pytest.fixture
