@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from wssl_pl.errors import UsageError
 from wssl_pl.metrics import HolePSNR, RankMe
-from wssl_pl.networks import LightDecoder, crop_to, pad_to_multiple
-
-GREY = 0.5  # of an image without a known pixel
+from wssl_pl.networks import LightDecoder, crop_to, mean_colour, pad_to_multiple
 
 
 class OnlineProbe(Callback):
@@ -91,7 +89,7 @@ class OnlineProbe(Callback):
         assert self._decoder is not None
         image, mask = batch["image"].float(), batch["mask"].float()
         features, skips = _encode(trainer, pl_module, image, mask)
-        mean = mean_colour(image, mask)
+        mean = mean_colour(image, mask).expand_as(image)
         with torch.no_grad():
             filled = (mean + crop_to(self._decoder(features, skips), *image.shape[-2:])).clamp(0.0, 1.0)
         self._psnr.update(filled, image, mask)
@@ -142,14 +140,6 @@ class OnlineProbe(Callback):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             return LightDecoder(width, self.channels)
-
-
-def mean_colour(image: Tensor, mask: Tensor) -> Tensor:
-    """Return each image's mean colour outside the hole, `(B, 3, H, W)`; mid-grey where nothing is known."""
-    known = (mask <= 0.5).float()
-    count = known.sum(dim=(2, 3), keepdim=True)
-    mean = (image * known).sum(dim=(2, 3), keepdim=True) / count.clamp(min=1.0)
-    return torch.where(count > 0, mean, GREY).expand_as(image)
 
 
 def _encoder(pl_module: LightningModule) -> Any:

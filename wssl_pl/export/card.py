@@ -36,7 +36,7 @@ filled = Inpainter.from_checkpoint("{file}")(photo, mask)    # PIL, NumPy or ten
 wssl inpaint photo.png mask.png -o filled.png ckpt={file}
 ```
 
-{hub}The network takes RGB in [0, 1] with the hole set to 0 and a mask (1 = hole), and draws the whole picture.
+{hub}The network takes RGB in [0, 1] and a mask (1 = hole), sees {fill} in the hole, and draws the whole picture.
 
 ## What it learnt from
 
@@ -88,6 +88,7 @@ def model_card(
         norm="" if norm == "none" else f", {norm} normalisation",
         file=file,
         hub=hub,
+        fill="the image's mean colour" if settings.get("fill") == "mean" else settings.get("fill") or 0,
         data=data or "The data was not named when the model was exported (`data=...`).",
         side=info.side,
         resized=f" of pictures of {training['resize']} pixels" if "resize" in training else "",

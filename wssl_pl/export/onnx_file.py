@@ -43,7 +43,8 @@ class _AnySize(nn.Module):
         down, across = -height % MULTIPLE, -width % MULTIPLE
         top, left = down // 2, across // 2
         padding = (left, across - left, top, down - top)
-        output = self.module(F.pad(image, padding, mode="reflect"), F.pad(mask, padding, mode="reflect"))
+        # Filled before it is padded, as the module itself does it: a mean colour is that of the image alone.
+        output = self.module.fill_padded(F.pad(self.module.with_holes(image, mask), padding, mode="reflect"))
         return output[..., top : top + height, left : left + width]
 
 

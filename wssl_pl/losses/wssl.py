@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from wssl_pl.losses.log_cosh import log_cosh
 from wssl_pl.losses.ssim import ssim_loss
-from wssl_pl.metrics.ssim import IMPLEMENTATIONS
+from wssl_pl.metrics.ssim import SIGMA, WINDOW, check_settings
 
 # The names that `loss=` takes, with the share of log-cosh in each: the paper's Table 4.
 LOSSES = {"wssl": 0.84, "log_cosh": 1.0, "ssim": 0.0}
@@ -16,31 +16,44 @@ class WSSLLoss(nn.Module):
     Args:
         alpha: share of log-cosh, in [0, 1]. 1 is log-cosh alone, 0 is SSIM alone.
         ssim: `fast`, or `kornia` for the reference implementation of SSIM.
+        a: sharpness of log-cosh's bend, positive.
+        window: side of SSIM's Gaussian window in pixels, odd.
+        sigma: standard deviation of that window in pixels.
 
     Raises:
-        ValueError: alpha is outside [0, 1], or the implementation is unknown.
+        ValueError: a value that cannot be used.
     """
 
-    def __init__(self, alpha: float = 0.84, ssim: str = "fast") -> None:
+    def __init__(
+        self, alpha: float = 0.84, ssim: str = "fast", a: float = 1.0, window: int = WINDOW, sigma: float = SIGMA
+    ) -> None:
         super().__init__()
-        if ssim not in IMPLEMENTATIONS:
-            raise ValueError(f"ssim={ssim!r} is not one of {', '.join(IMPLEMENTATIONS)}")
-        self.ssim = ssim
+        check_settings(ssim, window, sigma)
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha={alpha} is not between 0 and 1")
-        self.alpha = alpha
+        if not 0.0 < a < float("inf"):
+            raise ValueError(f"a={a}: it must be a positive number")
+        self.alpha, self.ssim, self.a, self.window, self.sigma = alpha, ssim, a, window, sigma
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The weighted loss, a scalar, of images `(B, 3, H, W)` in [0, 1]."""
+        """Return the weighted loss, a scalar, of images `(B, 3, H, W)` in [0, 1]."""
         return self.parts(prediction, target)["loss"]
 
     def parts(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The total under `loss`, with those of `log_cosh` and `ssim_loss` that have a share in it."""
+        """Return the total under `loss`, with those of `log_cosh` and `ssim_loss` that have a share in it."""
         parts = {}
         if self.alpha > 0.0:
-            parts["log_cosh"] = log_cosh(prediction, target)
+            parts["log_cosh"] = self.log_cosh(prediction, target)
         if self.alpha < 1.0:
-            parts["ssim_loss"] = ssim_loss(prediction, target, self.ssim)
+            parts["ssim_loss"] = self.ssim_loss(prediction, target)
         shares = {"log_cosh": self.alpha, "ssim_loss": 1.0 - self.alpha}
         parts["loss"] = sum((shares[name] * part for name, part in parts.items()), start=prediction.new_zeros(()))
         return parts
+
+    def log_cosh(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the reconstruction part, a scalar."""
+        return log_cosh(prediction, target, self.a)
+
+    def ssim_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Return the perceptual part, a scalar."""
+        return ssim_loss(prediction, target, self.ssim, self.window, self.sigma)

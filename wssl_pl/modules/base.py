@@ -17,6 +17,7 @@ from wssl_pl.errors import UsageError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.migration import FORMAT, migrate
 from wssl_pl.modules.optimizer import check_settings, lr_factor, make_optimizer
+from wssl_pl.networks import fill_holes
 
 OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
 """Hyperparameters whose change on resume has to reach the restored optimiser."""
@@ -72,6 +73,10 @@ class WSSLModule(LightningModule):
         """Raise `UsageError` for a hyperparameter of the optimiser that cannot be used."""
         self.check_lr(self.hparams["lr"])
         check_settings(self.hparams)
+        self.hparams["betas"] = list(self.hparams["betas"])  # as it comes back from JSON
+        fill = self.hparams["fill"]
+        if fill not in (None, "mean") and not 0.0 <= fill <= 1.0:
+            raise UsageError(f"model.fill={fill}: it must be a value between 0 and 1, or mean")
         ema = self.hparams["ema"]
         if ema is not None and not 0.0 < ema < 1.0:
             raise UsageError(f"model.ema={ema}: it must be between 0 and 1, such as 0.999, or omitted")
@@ -134,18 +139,19 @@ class WSSLModule(LightningModule):
                     network.compile()
 
     def with_holes(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """What the encoder gets to see of images `(B, 3, H, W)`.
+        """Return what the encoder gets to see of images `(B, 3, H, W)`.
 
         Args:
             images: in [0, 1].
-            hidden: `(B, 1, H, W)`, above 0.5 where the image is set to 0.
+            hidden: `(B, 1, H, W)`, above 0.5 where the image is replaced by `model.fill`.
 
         Returns:
             `(B, 3, H, W)`, or with `mask_channel` `(B, 4, H, W)`, the last channel being 1 where it is hidden.
         """
-        hole = hidden > 0.5
-        seen = torch.where(hole, 0.0, images)
-        return torch.cat([seen, hole.to(seen.dtype)], dim=1) if self.hparams["mask_channel"] else seen
+        seen = fill_holes(images, hidden, self.hparams["fill"])
+        if not self.hparams["mask_channel"]:
+            return seen
+        return torch.cat([seen, (hidden > 0.5).to(seen.dtype)], dim=1)
 
     def as_input(self, images: Tensor) -> Tensor:
         """Return images as the networks take them: in channels_last, and in the dtype of their weights."""

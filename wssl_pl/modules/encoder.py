@@ -8,15 +8,22 @@ from torch import Tensor
 
 from wssl_pl.errors import UsageError
 from wssl_pl.modules.checkpoint import check_state, encoder_state, read_checkpoint
-from wssl_pl.networks import UNetEncoder
+from wssl_pl.networks import Fill, UNetEncoder, initialise
 
-DEFAULTS = {"width": 64, "norm": "none", "mask_channel": False}
+DEFAULTS = {"width": 64, "norm": "none", "mask_channel": False, "fill": 0.0}
 RGB = 3
 FIRST_WEIGHT = "stages.0.first.conv.weight"
 
 
-def take_encoder(ckpt: str | None, width: int | None, norm: str | None, mask_channel: bool | None) -> UNetEncoder:
-    """The encoder of the pretext checkpoint `ckpt`, or a new one where that is `none`.
+def take_encoder(
+    ckpt: str | None,
+    width: int | None,
+    norm: str | None,
+    mask_channel: bool | None,
+    fill: Fill | None = None,
+    init: str = "he",
+) -> tuple[UNetEncoder, Fill]:
+    """Return the encoder of the pretext checkpoint `ckpt`, or a new one for `none`, and what it sees in holes.
 
     What is None is as the checkpoint has it, or the default of a new encoder. An encoder that took RGB is given a
     mask channel by a fourth column of zeros in its first convolution: at first it does what it did without.
@@ -34,13 +41,15 @@ def take_encoder(ckpt: str | None, width: int | None, norm: str | None, mask_cha
     if width < 1:
         raise UsageError(f"model.width={width} must be at least 1")
     encoder = UNetEncoder(width, norm, in_channels=RGB + bool(mask_channel))
+    if pretext is None and init != "he":
+        initialise(encoder, init)
     if pretext:
         state = encoder_state(pretext, f"ckpt={ckpt}")
         if mask_channel and not taken["mask_channel"]:
             _add_mask_channel(state)
         check_state(encoder, state, f"ckpt={ckpt}")
         encoder.load_state_dict(state)
-    return encoder
+    return encoder, taken["fill"] if fill is None else fill
 
 
 def check_training(encoder: UNetEncoder, settings: Mapping[str, Any], ckpt: str | None) -> None:

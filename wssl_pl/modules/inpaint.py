@@ -8,16 +8,16 @@ from lightning import Trainer
 from torch import Tensor, nn
 
 from wssl_pl.errors import UsageError
-from wssl_pl.losses import LOSSES, WSSLLoss, log_cosh
+from wssl_pl.losses import LOSSES, WSSLLoss
 from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, Mean, composite, image_metrics
-from wssl_pl.metrics.gaussian import RADIUS
+from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import RGB, check_training, take_encoder
-from wssl_pl.networks import UNetDecoder, crop_to, pad_to_multiple
+from wssl_pl.networks import UNetDecoder, crop_to, initialise, pad_to_multiple
 
 
 class InpaintModule(WSSLModule):
-    """Fills the holes of masked images: RGB with the hole set to 0 in, the whole image out.
+    """Fills the holes of masked images: RGB with the hole set to `fill` in, the whole image out.
 
     Args:
         ckpt: the pretext checkpoint whose encoder is taken over, or `none` for a new encoder: the controls.
@@ -29,6 +29,10 @@ class InpaintModule(WSSLModule):
         norm: normalisation after each convolution; the checkpoint's if left out, else none.
         mask_channel: the encoder sees the mask as a fourth channel, 1 = hole; as the checkpoint's if left out, else
             not. To an encoder that had none it is added with weights of 0.
+        fill: what the network sees in the hole: a value in [0, 1], or `mean`, the image's mean colour outside the hole;
+            the checkpoint's if omitted, else 0.
+        init: initialisation of what is new: `he` (He-normal, zero biases; Ronneberger et al. 2015), `xavier` (uniform,
+            Keras's default), or `pytorch` (PyTorch's default; a network without normalisation does not train with it).
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
         encoder_lr: learning rate of the encoder, where it is trained; `lr` if left out.
         consistency: factor of the mean squared distance between the encoder's last features of the holed and of the
@@ -42,7 +46,10 @@ class InpaintModule(WSSLModule):
         eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
         ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
             the model; none if omitted.
+        log_cosh_a: sharpness of the bend of log-cosh: the larger, the closer to the absolute error.
         ssim: the SSIM of the loss: `fast`, or `kornia` for the reference.
+        ssim_window: side of the Gaussian window of the loss's SSIM in pixels, odd; the metrics keep 11.
+        ssim_sigma: standard deviation of that window in pixels; the metrics keep 1.5.
         compile: compile the networks with torch.compile.
     """
 
@@ -60,6 +67,8 @@ class InpaintModule(WSSLModule):
         width: int | None = None,
         norm: Literal["none", "batch", "group", "instance"] | None = None,
         mask_channel: bool | None = None,
+        fill: float | Literal["mean"] | None = None,
+        init: Literal["he", "xavier", "pytorch"] = "he",
         unfreeze_epoch: int | None = None,
         encoder_lr: float | None = None,
         consistency: float = 0.0,
@@ -71,18 +80,22 @@ class InpaintModule(WSSLModule):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         ema: float | None = None,
+        log_cosh_a: float = 1.0,
         ssim: Literal["fast", "kornia"] = "fast",
+        ssim_window: int = 11,
+        ssim_sigma: float = 1.5,
         compile: bool = False,
     ) -> None:
         super().__init__()
         # The checkpoint that this module will be saved to holds the encoder itself.
         self.save_hyperparameters(ignore=["ckpt"])
         self.check_settings()
+        self._check_loss()
         if encoder_lr is not None:
             self.check_lr(encoder_lr, "encoder_lr")
         if alpha is not None and not (loss == "wssl" and 0.0 <= alpha <= 1.0):
             raise UsageError(f"model.alpha={alpha}: it takes loss=wssl and a number between 0 and 1")
-        self.encoder = take_encoder(ckpt, width, norm, mask_channel)
+        self.encoder, self.hparams["fill"] = take_encoder(ckpt, width, norm, mask_channel, fill, init)
         self.hparams["width"], self.hparams["norm"] = self.encoder.width, self.encoder.norm
         self.hparams["mask_channel"] = self.encoder.in_channels > RGB
         try:
@@ -91,11 +104,34 @@ class InpaintModule(WSSLModule):
             raise UsageError(str(error)) from None
         check_training(self.encoder, self.hparams, ckpt)
         self.decoder = UNetDecoder(self.encoder.width, self.encoder.norm)
-        self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim)
+        if init != "he":
+            initialise(self.decoder, init)
+        self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim, log_cosh_a, ssim_window, ssim_sigma)
+        self.smallest_image = max(RADIUS, ssim_window // 2) + 1
         self.val_metrics = InpaintingMetrics()
         self.val_bins = BinnedMetrics(self.val_metrics.names)
         self.val_log_cosh = Mean()
+        # The metric is the same for all models; the loss's own SSIM is needed beside it only where it is another.
+        self.val_ssim_loss = Mean() if (ssim_window, ssim_sigma) != (WINDOW, SIGMA) else None
         self.finish_networks()
+
+    def _check_loss(self) -> None:
+        """Raise `UsageError` for a setting of the loss that cannot be used, or has no effect."""
+        settings = self.hparams
+        a, window, sigma, loss = (settings[name] for name in ("log_cosh_a", "ssim_window", "ssim_sigma", "loss"))
+        if not 0.0 < a < float("inf"):
+            raise UsageError(f"model.log_cosh_a={a}: it must be a positive number")
+        if window < 3 or window % 2 == 0:
+            raise UsageError(f"model.ssim_window={window}: it must be odd and at least 3")
+        if not 0.0 < sigma < float("inf"):
+            raise UsageError(f"model.ssim_sigma={sigma}: it must be a positive number")
+        if loss == "ssim" and a != 1.0:
+            raise UsageError(f"model.log_cosh_a={a}: loss=ssim has no log-cosh: omit it, or give loss=wssl")
+        if loss == "log_cosh" and (window, sigma) != (WINDOW, SIGMA):
+            raise UsageError(
+                f"model.ssim_window={window}, model.ssim_sigma={sigma}: loss=log_cosh has no SSIM: omit them, or give "
+                "loss=wssl"
+            )
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Raises `UsageError` for unfreezing on several devices: they would not exchange the gradients."""
@@ -142,13 +178,19 @@ class InpaintModule(WSSLModule):
         """
         return self._decode(*self._encode(images, masks), images)
 
+    def fill_padded(self, padded: Tensor) -> Tensor:
+        """Return the whole image for what `with_holes` returns, padded to sides that 32 divides; for an export."""
+        return self._output(*self.encoder(self.as_input(padded)))
+
     def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         padded = pad_to_multiple(self.with_holes(images, masks))
         return self.encoder(self.as_input(padded))
 
     def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
-        logits = self.decoder(features, skips)
-        return crop_to(torch.sigmoid(logits.float()), *images.shape[-2:])
+        return crop_to(self._output(features, skips), *images.shape[-2:])
+
+    def _output(self, features: Tensor, skips: list[Tensor]) -> Tensor:
+        return torch.sigmoid(self.decoder(features, skips).float())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch over the whole raw output, with the features' inconsistency where that counts."""
@@ -180,7 +222,9 @@ class InpaintModule(WSSLModule):
         values = image_metrics(prediction, image, mask)
         self.val_metrics.update(values)
         self.val_bins.update(values, mask)
-        self.val_log_cosh.update(log_cosh(prediction, image), count=len(image))
+        self.val_log_cosh.update(self.loss.log_cosh(prediction, image), count=len(image))
+        if self.val_ssim_loss is not None:
+            self.val_ssim_loss.update(self.loss.ssim_loss(prediction, image), count=len(image))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss, its parts, and PSNR and SSIM of the raw output and of the composite, also by hole ratio."""
@@ -210,7 +254,8 @@ class InpaintModule(WSSLModule):
         reconstruction = self.val_log_cosh.compute()
         alpha = self.loss.alpha
         figures["log_cosh"] = reconstruction
-        figures["ssim_loss"] = 1.0 - figures["ssim"]
+        own_ssim = self.val_ssim_loss
+        figures["ssim_loss"] = 1.0 - figures["ssim"] if own_ssim is None else own_ssim.compute()
         figures["loss"] = alpha * reconstruction + (1.0 - alpha) * figures["ssim_loss"]
         figures |= self.val_bins.compute()
         shown = {"loss", "psnr", "ssim"}
@@ -220,3 +265,5 @@ class InpaintModule(WSSLModule):
         self.val_metrics.reset()
         self.val_bins.reset()
         self.val_log_cosh.reset()
+        if own_ssim is not None:
+            own_ssim.reset()

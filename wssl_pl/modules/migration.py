@@ -15,11 +15,16 @@ BOTH_2 = {
     "warmup_steps": 0,
     "optimizer": "adam",
     "weight_decay": 0.0,
-    "betas": (0.9, 0.999),
+    "betas": [0.9, 0.999],
     "eps": 1e-8,
     "ema": None,
+    "init": "he",
+    "fill": 0.0,
 }
-SETTINGS_2: dict[str, dict[str, Any]] = {"pretext": BOTH_2 | {"probe_steps": 0}, "downstream": BOTH_2}
+SETTINGS_2: dict[str, dict[str, Any]] = {
+    "pretext": BOTH_2 | {"probe_steps": 0},
+    "downstream": BOTH_2 | {"log_cosh_a": 1.0, "ssim_window": 11, "ssim_sigma": 1.5},
+}
 """By stage, the hyperparameters that version 2 added, with the values that version 1 trained with."""
 
 

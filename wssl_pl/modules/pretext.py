@@ -16,7 +16,7 @@ from wssl_pl.errors import UsageError
 from wssl_pl.metrics import Mean
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.upgrad import UPGrad
-from wssl_pl.networks import UNetEncoder
+from wssl_pl.networks import UNetEncoder, initialise
 from wssl_pl.tasks import Classification, FixedWeights, UncertaintyWeights, make_tasks, normalise_weights, task_names
 
 
@@ -55,8 +55,12 @@ class PretextModule(WSSLModule):
             masked are the smallest and the largest hidden share.
         width: feature maps of the first encoder stage (64 to 1024 over five stages in the paper).
         norm: normalisation after each convolution; none in the paper.
-        pretext_holes: the encoder sees the changed images with the data's masks set to 0, as it will downstream.
+        pretext_holes: the encoder sees the changed images with the holes of the data's masks, as it will downstream.
         mask_channel: the encoder sees as a fourth channel what is hidden, 1 = hidden, by `pretext_holes` or `masked`.
+        fill: what the encoder sees in a hole, by `pretext_holes` or `masked`: a value in [0, 1], or `mean`, the image's
+            mean colour outside the hole. The downstream stage takes it over.
+        init: initialisation of what is new: `he` (He-normal, zero biases; Ronneberger et al. 2015), `xavier` (uniform,
+            Keras's default), or `pytorch` (PyTorch's default; a network without normalisation does not train with it).
         lr: learning rate.
         lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
         warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
@@ -85,6 +89,8 @@ class PretextModule(WSSLModule):
         norm: Literal["none", "batch", "group", "instance"] = "none",
         pretext_holes: bool = False,
         mask_channel: bool = False,
+        fill: float | Literal["mean"] = 0.0,
+        init: Literal["he", "xavier", "pytorch"] = "he",
         lr: float = 1e-4,
         lr_schedule: Literal["constant", "cosine"] = "constant",
         warmup_steps: int = 0,
@@ -124,6 +130,9 @@ class PretextModule(WSSLModule):
         self.automatic_optimization = self.upgrad is None
         self.encoder = UNetEncoder(width, norm, in_channels=4 if mask_channel else 3)
         self.heads = _by_name({name: task.head(self.encoder.out_channels) for name, task in made.items()})
+        if init != "he":
+            initialise(self.encoder, init)
+            initialise(self.heads, init)
         self.val_tallies = _by_name({name: Tally(task.tally_shape) for name, task in made.items()})
         self.val_losses = _by_name({name: Mean() for name in made})
         self.guessing: list[str] = []  # the tasks whose head knew nothing at the last validation
@@ -201,7 +210,9 @@ class PretextModule(WSSLModule):
         """What the encoder sees of a batch, `(B, 3, S, S)` or with `mask_channel` `(B, 4, S, S)`, and the targets."""
         image = batch.get("image_with_margin", batch["image"])
         images, targets = self.transform(image, batch["random"], (image.shape[-1] - batch["image"].shape[-1]) // 2)
-        if self.hparams["pretext_holes"] or self.hparams["mask_channel"]:
+        # The task `masked` has set its patches to 0 already.
+        hides = any(task.hides for task in self.tasks.values())
+        if self.hparams["pretext_holes"] or self.hparams["mask_channel"] or (hides and self.hparams["fill"] != 0.0):
             images = self.with_holes(images, self._hidden(batch))
         return images, targets
 

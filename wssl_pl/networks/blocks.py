@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 NORMS = ("none", "batch", "group", "instance")
 GROUPS = 8
+INITIALISATIONS = ("he", "xavier", "pytorch")
 
 
 def normalisation(name: str, channels: int) -> nn.Module:
@@ -57,3 +58,28 @@ def he_initialise(module: nn.Module) -> None:
             continue
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def initialise(module: nn.Module, name: str) -> None:
+    """Draw the weights of every convolution and linear layer below `module` again, in place.
+
+    Args:
+        module: the networks.
+        name: `he`; `xavier`, which is uniform with zero biases (Glorot and Bengio 2010), Keras's default; or `pytorch`,
+            PyTorch's default.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in INITIALISATIONS:
+        raise ValueError(f"init={name!r} is not one of {', '.join(INITIALISATIONS)}")
+    if name == "he":
+        he_initialise(module)
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            layer.reset_parameters()
+            if name == "xavier":
+                nn.init.xavier_uniform_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
