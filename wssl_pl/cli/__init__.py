@@ -1,10 +1,12 @@
 """The `wssl` command: finds the verb, runs it, and turns errors of use into one line and exit code 2."""
 
+import gc
 import importlib
 import os
 import select
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from wssl_pl.errors import TrainingStopped, UsageError
 
@@ -24,6 +26,9 @@ VERBS = {
     "app": ("wssl_pl.cli.app", "a page in the browser: paint the hole of a photo and see it filled"),
     "demo": ("wssl_pl.cli.demo", "both stages on the built-in sample, and a picture of what came out"),
 }
+
+# Verbs whose modules import Lightning.
+LIGHTNING = ("train", "test", "pairs", "study", "demo")
 
 HELP = """\
 WSSL: weighted self-supervised learning for image inpainting
@@ -48,25 +53,31 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with code 2 after an error of use, 130 after Ctrl-C, 143 after SIGTERM, 141 when the reader of the
             output ends first (`wssl ... | head`).
     """
+    words = list(sys.argv[1:] if args is None else args)
+    only_help = args is None and not {"--help", "-h"}.isdisjoint(words)
     try:
         try:
-            _run(args)
+            _run(words)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
         raise SystemExit(128 + 13) from None  # as a program that SIGPIPE ends
+    except SystemExit as end:
+        if end.code or not only_help:
+            raise
+    if only_help:
+        os._exit(0)  # nothing was started; to take the thousands of modules apart would take a second more
 
 
-def _run(args: Sequence[str] | None) -> None:
-    words = list(sys.argv[1:] if args is None else args)
+def _run(words: list[str]) -> None:
     if words in ([], ["--help"], ["-h"]):
         print(HELP.format(verbs="\n".join(f"  {name:<10} {what}" for name, (_, what) in VERBS.items())))
         return
     verb = words.pop(0) if words[0] in VERBS else "train"
     try:
-        importlib.import_module(VERBS[verb][0]).run(words)
+        _load(verb).run(words)
     except (UsageError, TrainingStopped) as error:
         # A worker process of the loader puts its whole traceback into the message; the cause is its last line.
         line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
@@ -76,6 +87,25 @@ def _run(args: Sequence[str] | None) -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+
+
+def _load(verb: str) -> ModuleType:
+    """Import the module of a verb.
+
+    Lightning brings four thousand modules, which are there to stay. The garbage collector would search them again and
+    again while they are imported, and once more when the process ends: a quarter of the time of a short command.
+    """
+    if not gc.isenabled() or "torch" in sys.modules:
+        return importlib.import_module(VERBS[verb][0])
+    gc.disable()
+    try:
+        if verb in LIGHTNING:
+            importlib.import_module("torch")
+            # Before Triton is imported, which reports its modules as leaks where they are never collected.
+            gc.freeze()
+        return importlib.import_module(VERBS[verb][0])
+    finally:
+        gc.enable()
 
 
 def _reader_is_gone() -> bool:

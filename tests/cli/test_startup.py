@@ -1,0 +1,69 @@
+"""How a command starts."""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wssl_pl import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+def seconds_of(*command):
+    """Processor time of a Python process, which a busy machine stretches little; and what it prints."""
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_utime + usage.ru_stime, output
+
+
+@pytest.mark.slow
+def test_the_help_of_a_stage_takes_less_time_than_to_import_lightning_does():
+    ours, theirs = [], []
+    for _ in range(2):
+        seconds, output = seconds_of("train.py", "stage=pretext", "--help")
+        assert "--model.tasks" in output
+        assert "--trainer.max_epochs" in output
+        ours.append(seconds)
+        theirs.append(seconds_of("-c", "import lightning")[0])
+    assert min(ours) < min(theirs)
+
+
+def test_a_program_that_asks_for_help_goes_on(capsys):
+    """Only the `wssl` process itself ends at once."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["stage=pretext", "--help"])
+    assert end.value.code == 0
+    assert "--model.tasks" in capsys.readouterr().out
+
+
+def test_the_garbage_collector_rests_while_a_verb_is_imported(monkeypatch):
+    seen = []
+
+    def note(name):
+        seen.append((name, gc.isenabled()))
+
+    monkeypatch.setattr(cli.importlib, "import_module", note)
+    monkeypatch.delitem(sys.modules, "torch")
+    frozen = gc.get_freeze_count()
+    try:
+        cli._load("train")
+        assert seen == [("torch", False), ("wssl_pl.cli.train", False)]
+        seen.clear()
+        cli._load("runs")
+        assert seen == [("wssl_pl.cli.runs", False)]
+        assert gc.isenabled()
+    finally:
+        if not frozen:
+            gc.unfreeze()
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS.keys() - set(cli.LIGHTNING)))
+def test_other_verbs_start_without_lightning(verb):
+    name = cli.VERBS[verb][0]
+    seconds_of("-c", f"import sys, {name}; assert 'lightning' not in sys.modules")
