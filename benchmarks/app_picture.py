@@ -87,7 +87,8 @@ def fill(page: Any) -> str:
     page.wait_for_function(
         "document.querySelector('#words').innerText.includes('pixels') || document.querySelector('.toast-body')"
     )
-    return page.locator("#words").inner_text() or page.locator(".toast-body").first.inner_text()
+    text: str = page.locator("#words").inner_text() or page.locator(".toast-body").first.inner_text()
+    return text
 
 
 def main() -> None:

@@ -42,7 +42,8 @@ def training_flops(stage: str, width: int, size: int) -> int:
     module = make_module(stage, width).to("meta")
     with FlopCounterMode(display=False) as counter:
         _loss(module, size).backward()
-    return counter.get_total_flops()
+    count: int = counter.get_total_flops()
+    return count
 
 
 def convolutions(stage: str, width: int, size: int) -> list[Convolution]:
@@ -67,7 +68,8 @@ def _loss(module: WSSLModule, size: int) -> Tensor:
     images = torch.zeros(1, 3, size, size, device="meta")
     if isinstance(module, PretextModule):
         return torch.stack([logits.sum() for logits in module(images).values()]).sum()
-    return module(images, images[:, :1]).sum()
+    output: Tensor = module(images, images[:, :1]).sum()
+    return output
 
 
 def time_convolution(case: Convolution, batch: int, device: torch.device, repeats: int, target: float) -> list[float]:

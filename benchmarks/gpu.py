@@ -333,7 +333,7 @@ def dearest(profiler: torch.profiler.profile, device: torch.device, most: int = 
     if device.type == "cuda":
         # Operators carry the time of the kernels they start, and so do marks such as `Optimizer.step`: only the kernels
         # themselves are counted.
-        cuda = torch.autograd.DeviceType.CUDA
+        cuda = torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
         events = [
             event for event in events if event.device_type == cuda and not getattr(event, "is_user_annotation", False)
         ]

@@ -64,7 +64,7 @@ def strokes(side: int, seed: int) -> NDArray[np.bool_]:
     """A mask of brush strokes in QD-IMD's way that covers 20 to 50 %, `(side, side)`."""
     random = np.random.Generator(np.random.PCG64(seed))
     while True:
-        mask = np.asarray(draw_mask(RandomStrokes(), random, test=True).resize((side, side))) == 0
+        mask: NDArray[np.bool_] = np.asarray(draw_mask(RandomStrokes(), random, test=True).resize((side, side))) == 0
         if 0.2 <= mask.mean() <= 0.5:
             return mask
 
@@ -281,7 +281,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _ort_version() -> str:
     import onnxruntime
 
-    return onnxruntime.__version__
+    text: str = onnxruntime.__version__
+    return text
 
 
 def markdown(result: dict[str, Any], trained: bool) -> str:

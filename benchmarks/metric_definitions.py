@@ -35,14 +35,15 @@ Picture = NDArray[np.float64]
 
 def grey(picture: Picture) -> Picture:
     """Luma of BT.601, `(H, W)`."""
-    return picture @ LUMA
+    result: Picture = picture @ LUMA
+    return result
 
 
 def gaussian_ssim(a: Picture, b: Picture, **kwargs: Any) -> Picture:
     """scikit-image's map with our window, population variances."""
-    _, full = structural_similarity(
+    full: Picture = structural_similarity(
         a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, full=True, **kwargs
-    )
+    )[1]
     return full
 
 

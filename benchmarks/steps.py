@@ -130,7 +130,8 @@ def _seconds_of(call: Callable[[], Any], device: torch.device, calls: int) -> fl
         call()
     last.record()
     torch.cuda.synchronize(device)
-    return first.elapsed_time(last) / 1000.0
+    value: float = first.elapsed_time(last) / 1000.0
+    return value
 
 
 class Repeated(ArrayImages):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from wssl_pl.study import content
-from wssl_pl.study.document import Block, Heading, Items, Text, as_markdown
+from wssl_pl.study.document import Block, Heading, Items, Picture, Text, as_markdown
 from wssl_pl.study.summary import VERSION
 
 FACES = "figure3.png"
@@ -47,7 +47,8 @@ def read_report(path: Path, figures: Path) -> dict[str, Any]:
             kept[name] = caption
             figures.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path.parent / name, figures / picture_name(summary, name))
-    return summary | {"pictures": kept, "notes": []}
+    values: dict[str, Any] = summary | {"pictures": kept, "notes": []}
+    return values
 
 
 def picture_name(summary: dict[str, Any], name: str) -> str:
@@ -77,8 +78,8 @@ def named(summary: dict[str, Any], blocks: Sequence[Block]) -> list[Block]:
     for block in blocks:
         if isinstance(block, Heading) and block.level == 2:
             block = Heading(f"{block.text}: {summary['name']}")
-        elif isinstance(block, content.Picture):
-            block = content.Picture(picture_name(summary, block.file), block.caption)
+        elif isinstance(block, Picture):
+            block = Picture(picture_name(summary, block.file), block.caption)
         found.append(block)
     return found
 
