@@ -43,7 +43,7 @@ class Guard:
         limit: bytes of a request.
     """
 
-    def __init__(self, app: Callable, limit: int) -> None:
+    def __init__(self, app: Callable[..., Any], limit: int) -> None:
         self.app, self.limit = app, limit
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -86,7 +86,7 @@ def theme() -> Any:
     )
 
 
-def in_one_line(function: Callable) -> Callable:
+def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     """Errors of use become a line on the page; of others it tells only where to look, since they name our files."""
 
     @functools.wraps(function)
@@ -118,7 +118,7 @@ class Actions:
         self.settings = settings
 
     @in_one_line
-    def open(self, photo: dict | None) -> list:
+    def open(self, photo: dict[str, Any] | None) -> list[Any]:
         """A photo was chosen or taken away: it appears in the editor, and what was filled before goes.
 
         One that cannot be used is taken away, so that the next can be dropped in its place.
@@ -132,7 +132,7 @@ class Actions:
             return [None, None, *no_result()]
 
     @in_one_line
-    def open_example(self, event: gr.SelectData) -> list:
+    def open_example(self, event: gr.SelectData) -> list[Any]:
         """An example was chosen: it appears as if it had been uploaded."""
         examples = self.settings.examples
         if not (isinstance(event.index, int) and 0 <= event.index < len(examples)):
@@ -145,11 +145,11 @@ class Actions:
     @in_one_line
     def fill(
         self,
-        photo: dict | None,
-        layers: list[dict] | None,
+        photo: dict[str, Any] | None,
+        layers: list[dict[str, Any]] | None,
         model: str | None,
         progress: Any = gr.Progress(),  # noqa: B008 Gradio looks for it here
-    ) -> list:
+    ) -> list[Any]:
         """The button: the filled photo beside the original, to look at and to download."""
         if photo is None:
             raise UsageError("load a photo first")
@@ -166,7 +166,7 @@ class Actions:
         ]
 
     @in_one_line
-    def inpaint(self, photo: dict | None, mask: dict | None, model: str | None = "") -> str:
+    def inpaint(self, photo: dict[str, Any] | None, mask: dict[str, Any] | None, model: str | None = "") -> str:
         """Fills the hole of a photo.
 
         Args:
@@ -186,7 +186,7 @@ class Actions:
 
         return str(self._fill(Path(photo["path"]), white, model).path)
 
-    def _fill(self, photo: Path, find: Callable, model: str | None, progress: Any = None) -> Filled:
+    def _fill(self, photo: Path, find: Callable[..., Any], model: str | None, progress: Any = None) -> Filled:
         inpainter = self.settings.models.get_for_visitor(model or "")
 
         def tell(done: int, total: int) -> None:
@@ -195,7 +195,7 @@ class Actions:
 
         return fill_photo(photo, find, inpainter, self.settings.folder, self.settings.megapixels, tell)
 
-    def _opened(self, photo: Path) -> list:
+    def _opened(self, photo: Path) -> list[Any]:
         preview = self._new_folder() / "preview.png"
         save_preview(open_photo(photo, self.settings.megapixels), preview)
         return [{"background": str(preview), "layers": [], "composite": None}, *no_result()]
@@ -212,7 +212,7 @@ class Actions:
         return gr.update(choices=names, value=names[0])
 
 
-def no_result() -> list:
+def no_result() -> list[Any]:
     """Nothing to see, nothing to download, nothing to say of it."""
     return [None, gr.update(value=None, interactive=False), ""]
 
@@ -221,6 +221,7 @@ def build_page(settings: Settings) -> gr.Blocks:
     """The page, ready to be launched."""
     actions = Actions(settings)
     names = settings.models.names()
+    page: gr.Blocks
     with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as page:
         gr.Markdown(f"# {TITLE}\n{SENTENCE}", elem_classes="title")
         with gr.Row():

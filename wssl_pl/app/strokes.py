@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def read_strokes(layers: Sequence[str | Path], height: int, width: int) -> NDArr
     """
     hole = np.zeros((height, width), bool)
     for layer in layers:
-        painted: NDArray = _read_layer(Path(layer)).view(np.uint8) * np.uint8(255)
+        painted: NDArray[Any] = _read_layer(Path(layer)).view(np.uint8) * np.uint8(255)
         if painted.shape != (height, width):
             _check_shape(painted.shape, (height, width))
             # Of a layer that is larger than the photo a stroke thinner than a pixel counts too.

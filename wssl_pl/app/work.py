@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -124,7 +125,7 @@ def save_preview(photo: Photo, path: Path) -> None:
     """Writes a PNG of a photo for the screen: at most 1024 px long, 8 bit, on white where it is transparent."""
     height, width = preview_size(photo.pixels.shape[0], photo.pixels.shape[1])
     pixels = _shrunk(photo.pixels, height, width)
-    colours: NDArray = np.broadcast_to(pixels, (height, width, 3))
+    colours: NDArray[Any] = np.broadcast_to(pixels, (height, width, 3))
     if photo.alpha is not None:
         share = _shrunk(photo.alpha[..., None], height, width).astype(np.float32) / 255
         colours = np.rint(colours * share + 255 * (1 - share)).astype(np.uint8)
@@ -133,7 +134,7 @@ def save_preview(photo: Photo, path: Path) -> None:
     Image.fromarray(np.ascontiguousarray(colours)).save(path, "PNG", compress_level=1, **profile)
 
 
-def _shrunk(pixels: NDArray, height: int, width: int) -> NDArray[np.uint8]:
+def _shrunk(pixels: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
     if pixels.shape[:2] != (height, width):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
     return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
