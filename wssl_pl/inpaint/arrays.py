@@ -23,9 +23,9 @@ class Batch:
         rebuild: makes what the caller gave out of the filled pictures.
     """
 
-    pictures: list[NDArray]
+    pictures: list[NDArray[Any]]
     holes: list[NDArray[np.bool_]]
-    rebuild: Callable[[list[NDArray]], Any]
+    rebuild: Callable[[list[NDArray[Any]]], Any]
 
 
 def take_apart(image: Any, mask: Any) -> Batch:
@@ -109,7 +109,8 @@ def read_hole(mask: Any) -> NDArray[np.bool_]:
     if not np.issubdtype(mask.dtype, np.integer):
         raise UsageError(f"mask of {mask.dtype}: it must be bool, whole numbers or floats in [0, 1]")
     if mask.max(initial=0) <= 1:
-        return mask == 1
+        result: NDArray[np.bool_] = mask == 1
+        return result
     return mask > np.iinfo(mask.dtype if mask.dtype.itemsize <= 2 else np.uint8).max // 2
 
 
@@ -119,7 +120,7 @@ def _of_list(images: Any, masks: Any) -> Batch:
     parts = [take_apart(image, mask) for image, mask in zip(images, masks, strict=True)]
     counts = np.cumsum([0, *(len(part.pictures) for part in parts)])
 
-    def rebuild(filled: list[NDArray]) -> list:
+    def rebuild(filled: list[NDArray[Any]]) -> list[Any]:
         return [part.rebuild(filled[start:stop]) for part, (start, stop) in zip(parts, pairwise(counts), strict=True)]
 
     return Batch([p for part in parts for p in part.pictures], [h for part in parts for h in part.holes], rebuild)
@@ -136,7 +137,7 @@ def _of_pil(image: Image.Image, mask: Any) -> Batch:
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     colours = 1 if pixels.shape[-1] <= 2 else 3
 
-    def rebuild(filled: list[NDArray]) -> Image.Image:
+    def rebuild(filled: list[NDArray[Any]]) -> Image.Image:
         array = np.concatenate([filled[0], pixels[..., colours:]], axis=-1)
         result = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
         result.info.update(info)
@@ -145,7 +146,7 @@ def _of_pil(image: Image.Image, mask: Any) -> Batch:
     return Batch([pixels[..., :colours]], _one_each(read_hole(mask), (1, *pixels.shape[:2])), rebuild)
 
 
-def _of_array(image: NDArray, mask: Any) -> Batch:
+def _of_array(image: NDArray[Any], mask: Any) -> Batch:
     dtype = image.dtype
     if dtype not in (np.uint8, np.uint16) and not np.issubdtype(dtype, np.floating):
         raise UsageError(f"image of {dtype}: it must be uint8, uint16 or floats in [0, 1]")
@@ -157,7 +158,7 @@ def _of_array(image: NDArray, mask: Any) -> Batch:
     colours = min(3, work.shape[-1])
     holes = _one_each(read_hole(mask), work.shape[:3])
 
-    def rebuild(filled: list[NDArray]) -> NDArray:
+    def rebuild(filled: list[NDArray[Any]]) -> NDArray[Any]:
         if len(filled) == 1 and filled[0].dtype == dtype and filled[0].size == image.size:
             return filled[0].reshape(image.shape)
         result = image.copy()
@@ -182,7 +183,7 @@ def _of_tensor(image: Any, mask: Any) -> Batch:
     colours = min(3, work.shape[-1])
     holes = _one_each(read_hole(mask), work.shape[:3])
 
-    def rebuild(filled: list[NDArray]) -> Any:
+    def rebuild(filled: list[NDArray[Any]]) -> Any:
         result = plain.clone()
         for number, picture in enumerate(filled):
             values = torch.from_numpy(picture).permute(2, 0, 1).to(plain.dtype)

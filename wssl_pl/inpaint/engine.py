@@ -7,6 +7,7 @@ first (and there perhaps at half that size), and the tiles fill a rim of it anew
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,9 +60,9 @@ class Scheme:
 
 
 def fill_all(
-    pictures: Sequence[NDArray], holes: Sequence[NDArray[np.bool_]], backend: Backend, scheme: Scheme,
+    pictures: Sequence[NDArray[Any]], holes: Sequence[NDArray[np.bool_]], backend: Backend, scheme: Scheme,
     progress: Progress | None = None, in_place: bool = False,
-) -> list[NDArray]:  # fmt: skip
+) -> list[NDArray[Any]]:  # fmt: skip
     """Fills the holes of several pictures; those of one size that are seen whole go through the network together.
 
     Args:
@@ -84,7 +85,7 @@ def fill_all(
         if progress is not None:
             progress(done, total)
 
-    alike: dict[tuple, list[int]] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
     for index, (picture, hole) in enumerate(zip(results, holes, strict=True)):
         if np.issubdtype(picture.dtype, np.floating):
             np.copyto(picture, 0, where=hole[..., None])  # what lies in a hole may be no number at all
@@ -106,7 +107,7 @@ def fill_all(
 
 
 def fill(
-    pixels: NDArray, hole: NDArray[np.bool_], backend: Backend, scheme: Scheme, tell: Callable[[int], None]
+    pixels: NDArray[Any], hole: NDArray[np.bool_], backend: Backend, scheme: Scheme, tell: Callable[[int], None]
 ) -> None:
     """Fills the hole of one picture in place, tile by tile.
 
@@ -146,7 +147,7 @@ def _distance(hole: NDArray[np.bool_]) -> NDArray[np.float32]:
     """How far each pixel of a hole is from known ones, `(H, W)`; endless where there are none."""
     if hole.all():
         return np.full(hole.shape, np.float32(max(hole.shape)))
-    distance: NDArray = cv2.distanceTransform(hole.view(np.uint8), cv2.DIST_L2, 3)
+    distance: NDArray[Any] = cv2.distanceTransform(hole.view(np.uint8), cv2.DIST_L2, 3)
     return distance
 
 
@@ -189,7 +190,7 @@ def _batches(work: Iterator[Tile], pixels: int) -> Iterator[list[Tile]]:
 
 def _fill_tiles(
     batch: list[Tile],
-    pixels: NDArray,
+    pixels: NDArray[Any],
     hole: NDArray[np.bool_],
     rim: NDArray[np.bool_],
     backend: Backend,
@@ -221,7 +222,7 @@ def _rim_share(hole: NDArray[np.bool_], box: Box, reach: float) -> NDArray[np.fl
 
 
 def look(
-    pictures: Sequence[NDArray], holes: Sequence[NDArray[np.bool_]], backend: Backend, seam: float
+    pictures: Sequence[NDArray[Any]], holes: Sequence[NDArray[np.bool_]], backend: Backend, seam: float
 ) -> NDArray[np.float32]:
     """The network's output for pictures of one size, `(B, H, W, C)` in [0, 1], mended over `seam` pixels."""
     height, width, channels = pictures[0].shape

@@ -1,6 +1,7 @@
 """EXIF blocks as bytes: the orientation, and how pixels are turned by it; the thumbnail, which has to go."""
 
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +24,16 @@ def orientation(block: bytes | None) -> int:
     return 1
 
 
-def upright(stored: NDArray, turn: int) -> NDArray:
+def upright(stored: NDArray[Any], turn: int) -> NDArray[Any]:
     """`(H, W, ...)` pixels as they are stored, turned as a viewer shows them."""
-    return _TURNS[turn](stored)
+    result: NDArray[Any] = _TURNS[turn](stored)
+    return result
 
 
-def as_stored(shown: NDArray, turn: int) -> NDArray:
+def as_stored(shown: NDArray[Any], turn: int) -> NDArray[Any]:
     """The opposite of :func:`upright`."""
-    return _TURNS[{6: 8, 8: 6}.get(turn, turn)](shown)
+    result: NDArray[Any] = _TURNS[{6: 8, 8: 6}.get(turn, turn)](shown)
+    return result
 
 
 _TURNS = {

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -101,7 +102,7 @@ def _read_mask(path: Path, shape: tuple[int, ...], options: HoleOptions) -> tupl
         raise UsageError(f"mask={path} {reason(error)}") from None
 
 
-def _of_colour(pixels: NDArray, colour: str) -> NDArray[np.bool_]:
+def _of_colour(pixels: NDArray[Any], colour: str) -> NDArray[np.bool_]:
     code = colour.removeprefix("#")
     wanted = np.array([int(code[i : i + 2], 16) for i in (0, 2, 4)], np.uint32)
     wanted = wanted * (np.iinfo(pixels.dtype).max // 255)

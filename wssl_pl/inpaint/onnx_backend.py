@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,11 +57,11 @@ class OnnxBackend:
 
     def __call__(self, images: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:
         """See :class:`wssl_pl.inpaint.backends.Backend`."""
-        (output,) = self.session.run(None, {"image": images, "mask": masks})
+        output: NDArray[np.float32] = self.session.run(None, {"image": images, "mask": masks})[0]
         return output
 
 
-def _providers(device: str, available: list[str]) -> list:
+def _providers(device: str, available: list[str]) -> list[Any]:
     """onnxruntime's providers for a device."""
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "gpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):

@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,8 +35,8 @@ class Photo:
     """
 
     path: Path
-    pixels: NDArray
-    alpha: NDArray | None
+    pixels: NDArray[Any]
+    alpha: NDArray[Any] | None
     turn: int
     exif: bytes | None
     profile: bytes | None
@@ -112,7 +113,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
     return Photo(path, pixels, alpha, turn, block, profile, chunks)
 
 
-def _decode(image: Image.Image, grey: bool) -> NDArray:
+def _decode(image: Image.Image, grey: bool) -> NDArray[Any]:
     """`(H, W, C)` with 1 to 4 channels: grey, grey and alpha, RGB, RGBA."""
     if image.mode not in ("L", "LA", "RGB", "RGBA") or "transparency" in image.info:
         if image.has_transparency_data:
@@ -123,15 +124,17 @@ def _decode(image: Image.Image, grey: bool) -> NDArray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _decode_16_bit(content: bytes, grey: bool) -> NDArray:
+def _decode_16_bit(content: bytes, grey: bool) -> NDArray[Any]:
     # Pillow cuts 16-bit colours to 8.
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise ValueError("a 16-bit PNG file that cannot be decoded")
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if grey and pixels.shape[-1] == 4:
         return pixels[..., [0, 3]]
-    return {1: lambda a: a, 3: lambda a: a[..., ::-1], 4: lambda a: a[..., [2, 1, 0, 3]]}[pixels.shape[-1]](pixels)
+    if pixels.shape[-1] == 1:
+        return pixels
+    return pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels[..., [2, 1, 0, 3]]
 
 
 def check_output(path: Path, name: str = "out") -> str:
@@ -191,7 +194,7 @@ def _image(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _encode_png(pixels: NDArray) -> bytes:
+def _encode_png(pixels: NDArray[Any]) -> bytes:
     if pixels.dtype == np.uint8:
         buffer = io.BytesIO()
         _image(pixels).save(buffer, "PNG")

@@ -1,5 +1,7 @@
 """Half the size and back, a strip of rows at a time, so that memory does not grow with the picture."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +9,7 @@ from numpy.typing import NDArray
 STRIP = 256  # rows of the larger picture
 
 
-def halve(pixels: NDArray, hole: NDArray[np.bool_], scale: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def halve(pixels: NDArray[Any], hole: NDArray[np.bool_], scale: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """A picture of half the size from its known pixels alone.
 
     Args:
@@ -40,7 +42,7 @@ def _sum_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return (values[0::2, 0::2] + values[0::2, 1::2]) + (values[1::2, 0::2] + values[1::2, 1::2])
 
 
-def lay(small: NDArray[np.float32], pixels: NDArray, hole: NDArray[np.bool_], scale: float) -> None:
+def lay(small: NDArray[np.float32], pixels: NDArray[Any], hole: NDArray[np.bool_], scale: float) -> None:
     """Fills the hole of `pixels`, in place, from a picture of half its size, bilinearly.
 
     Args:
@@ -61,14 +63,15 @@ def lay(small: NDArray[np.float32], pixels: NDArray, hole: NDArray[np.bool_], sc
         part = small[first:last, start:stop]
         size = 2 * part.shape[1], 2 * part.shape[0]
         # OpenCV drops a single channel's axis.
-        large: NDArray = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR).reshape(size[1], size[0], -1)
+        large: NDArray[Any] = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR).reshape(size[1], size[0], -1)
         large = large[top - 2 * first :][: len(inside), left - 2 * start :][:, : right - left]
         target = pixels[top : top + STRIP, left:right]
         np.copyto(target, to_dtype(large, pixels.dtype, scale), where=inside[:, left:right, None])
 
 
-def to_dtype(values: NDArray[np.float32], dtype: np.dtype, scale: float) -> NDArray:
+def to_dtype(values: NDArray[np.float32], dtype: np.dtype, scale: float) -> NDArray[Any]:
     """Values in [0, 1] as `dtype`, rounded where it counts in whole steps up to `scale`."""
     if np.issubdtype(dtype, np.integer):
-        return np.rint(values * np.float32(scale)).clip(0, scale).astype(dtype)
+        result: NDArray[Any] = np.rint(values * np.float32(scale)).clip(0, scale).astype(dtype)
+        return result
     return values.astype(dtype)

@@ -1,5 +1,7 @@
 """Taking the network's error at the border of a hole back inside it, so that no edge shows where the hole was."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -38,16 +40,19 @@ def spread(values: NDArray[np.float32], known: NDArray[np.float32], sigma: float
     height, width = known.shape
     if min(height, width) <= 4:
         total = np.maximum(known.sum(), np.float32(1e-6))
-        mean: NDArray = values.sum(axis=(1, 2), keepdims=True) / total
+        mean: NDArray[Any] = values.sum(axis=(1, 2), keepdims=True) / total
         return np.broadcast_to(mean, values.shape)
     weight = cv2.GaussianBlur(known, (0, 0), sigma)
-    means: NDArray = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in values]) / np.maximum(weight, 1e-6)
-    here: NDArray = np.minimum(1, weight / np.float32(ENOUGH))
+    means: NDArray[Any] = np.stack([cv2.GaussianBlur(plane, (0, 0), sigma) for plane in values]) / np.maximum(
+        weight, 1e-6
+    )
+    here: NDArray[Any] = np.minimum(1, weight / np.float32(ENOUGH))
     if here.min() == 1:
         return means
     half = (-(-width // 2), -(-height // 2))
     smaller = np.stack([cv2.resize(plane, half, interpolation=cv2.INTER_AREA) for plane in values])
-    smaller_known: NDArray = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
+    smaller_known: NDArray[Any] = cv2.resize(known, half, interpolation=cv2.INTER_AREA)
     coarse = spread(smaller, smaller_known, sigma)
     wide = np.stack([cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR) for plane in coarse])
-    return here * means + (1 - here) * wide
+    result: NDArray[np.float32] = here * means + (1 - here) * wide
+    return result

@@ -34,7 +34,8 @@ class TorchBackend:
         """See :class:`wssl_pl.inpaint.backends.Backend`."""
         with torch.inference_mode():
             output = self.module(torch.from_numpy(images).to(self._device), torch.from_numpy(masks).to(self._device))
-            return output.float().cpu().numpy()
+            result: NDArray[np.float32] = output.float().cpu().numpy()
+            return result
 
 
 def find_device(name: str) -> torch.device:
