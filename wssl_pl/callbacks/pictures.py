@@ -34,7 +34,8 @@ def picture_grid(image: Tensor, mask: Tensor, output: Tensor) -> Tensor:
 
 def _rows(columns: Sequence[Tensor]) -> Tensor:
     images = torch.stack(list(columns), dim=1).flatten(0, 1)
-    return make_grid(images.clamp(0, 1).float(), nrow=len(columns), padding=2, pad_value=1.0)
+    grid: Tensor = make_grid(images.clamp(0, 1).float(), nrow=len(columns), padding=2, pad_value=1.0)
+    return grid
 
 
 class FirstImages(Callback):

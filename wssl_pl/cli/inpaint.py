@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wssl_pl.cli.verb_words import Options, flag, read_options
 from wssl_pl.errors import SomeFailed, UsageError
@@ -76,7 +76,7 @@ def run(args: Sequence[str]) -> None:
             _fill_one(job, options, hole_options)
 
 
-def _fill_one(job: "Job", options: dict, hole_options: "HoleOptions") -> None:
+def _fill_one(job: "Job", options: dict[str, Any], hole_options: "HoleOptions") -> None:
     from tqdm import tqdm
 
     from wssl_pl.inpaint.folder import finish_work, read_work
@@ -98,7 +98,7 @@ def _fill_one(job: "Job", options: dict, hole_options: "HoleOptions") -> None:
     print(f"Written {job.out}", flush=True)
 
 
-def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict, hole_options: "HoleOptions") -> None:
+def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict[str, Any], hole_options: "HoleOptions") -> None:
     from tqdm import tqdm
 
     from wssl_pl.devices import usable_cores
@@ -127,7 +127,7 @@ def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict, hole_optio
         raise SomeFailed("\n".join(lines))
 
 
-def _load(options: dict, threads: int | None) -> "Inpainter":
+def _load(options: dict[str, Any], threads: int | None) -> "Inpainter":
     from wssl_pl.inpaint import Inpainter
     from wssl_pl.inpaint.backends import SHIPPED_LICENSE
 

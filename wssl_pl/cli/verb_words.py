@@ -59,4 +59,5 @@ def read_options(
 
 
 def _reason(kind: Callable[[str], Any], error: ValueError) -> str:
-    return {int: "expected a whole number", float: "expected a number"}.get(kind, str(error))  # type: ignore[call-overload]
+    reasons: dict[Any, str] = {int: "expected a whole number", float: "expected a number"}
+    return reasons.get(kind, str(error))

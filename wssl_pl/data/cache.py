@@ -114,7 +114,8 @@ def _is_manifest(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        return json.loads(path.read_bytes()).get("format") == FORMAT
+        same: bool = json.loads(path.read_bytes()).get("format") == FORMAT
+        return same
     except (ValueError, AttributeError):
         return False
 
@@ -180,7 +181,8 @@ class Cache:
     @property
     def resize_filter(self) -> str:
         """How its images were resized; Lanczos before that was a choice."""
-        return self.manifest.get("resize_filter", "lanczos")
+        name: str = self.manifest.get("resize_filter", "lanczos")
+        return name
 
     def sizes(self) -> dict[str, int]:
         """Images per split."""

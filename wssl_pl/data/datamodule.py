@@ -208,7 +208,8 @@ class WSSLDataModule(pl.LightningDataModule):
         """Return the image in the trainer's precision, for which Lightning's own conversion comes too early."""
         if self.trainer is None or getattr(self.trainer.lightning_module, "takes_float32", False):
             return image
-        return self.trainer.precision_plugin.convert_input(image)
+        output: Tensor = self.trainer.precision_plugin.convert_input(image)
+        return output
 
     @property
     def skipped(self) -> list[tuple[str, str]]:

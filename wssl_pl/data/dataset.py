@@ -18,7 +18,7 @@ RANDOM_SCALE = 2**24
 """What these are multiplied with to be integers on their way to the device."""
 
 
-class PairedDataset(Dataset):
+class PairedDataset(Dataset[Any]):
     """Batches of images with what belongs to each sample.
 
     In training everything is drawn from (seed, epoch, index); in evaluation from (seed, split, index), with a centre

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 Batch = dict[str, Any]
 
 
-class BatchLoader(DataLoader):
+class BatchLoader(DataLoader[Any]):
     """A DataLoader over :class:`~wssl_pl.data.dataset.PairedDataset`.
 
     Attributes:

@@ -46,7 +46,8 @@ class RandomStrokes:
         steps = rng.uniform(0.015, 0.035) * np.stack([np.cos(heading), np.sin(heading)], axis=1)
         points = rng.uniform(0.1, 0.9, 2) + np.cumsum(steps, axis=0)
         # Reflected at the margins, as a hand stays on its sheet.
-        return 1 - np.abs(1 - np.mod(points, 2))
+        result: NDArray[np.float64] = 1 - np.abs(1 - np.mod(points, 2))
+        return result
 
 
 class DrawnStrokes:

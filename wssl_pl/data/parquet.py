@@ -40,7 +40,8 @@ def count_rows(path: Path) -> int:
         UsageError: pyarrow is not installed.
     """
     _pyarrow()
-    return _open(str(path))[0].metadata.num_rows
+    count: int = _open(str(path))[0].metadata.num_rows
+    return count
 
 
 def read_row(path: Path, row: int) -> bytes:
@@ -54,7 +55,7 @@ def read_row(path: Path, row: int) -> bytes:
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows
         if row < count:
-            content = _group(str(path), group)[row].as_py()
+            content: bytes = _group(str(path), group)[row].as_py()
             if not content:
                 raise DataError(f"has no bytes in row {wanted}")
             return content

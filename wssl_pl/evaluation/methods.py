@@ -110,7 +110,8 @@ def biharmonic_fill() -> Fill:
     from skimage.restoration import inpaint_biharmonic
 
     def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return inpaint_biharmonic(image, mask, channel_axis=-1).astype(np.float32)
+        result: NDArray[np.float32] = inpaint_biharmonic(image, mask, channel_axis=-1).astype(np.float32)
+        return result
 
     return fill
 
@@ -154,11 +155,12 @@ class Model:
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
         """See :class:`Method`; the raw output of the network."""
-        context: AbstractContextManager = nullcontext()
+        context: AbstractContextManager[Any] = nullcontext()
         if self.dtype is not None:
             context = torch.autocast(self.device.type, self.dtype)
         with torch.inference_mode(), context:
-            return self.module(images, masks)
+            output: Tensor = self.module(images, masks)
+            return output
 
     def describe(self) -> dict[str, Any]:
         """See :class:`Method`."""

@@ -54,7 +54,8 @@ class LPIPS:
     @torch.inference_mode()
     def __call__(self, prediction: Tensor, image: Tensor) -> Tensor:
         """The distance of each pair `(B,)`, lower is better; both `(B, 3, H, W)` in [0, 1]."""
-        return self.network(prediction, image, normalize=True).flatten()
+        output: Tensor = self.network(prediction, image, normalize=True).flatten()
+        return output
 
 
 class FID:

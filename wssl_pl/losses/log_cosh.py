@@ -30,7 +30,8 @@ def log_cosh(prediction: Tensor, target: Tensor, a: float = 1.0) -> Tensor:
     """
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     error = prediction.to(dtype) - target.to(dtype)
-    return _LogCosh.apply(error if a == 1.0 else a * error).mean() / a
+    loss: Tensor = _LogCosh.apply(error if a == 1.0 else a * error).mean() / a
+    return loss
 
 
 class _LogCosh(torch.autograd.Function):
@@ -51,4 +52,5 @@ class _LogCosh(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, by_value: Tensor) -> Tensor:
         (slope,) = ctx.saved_tensors
-        return by_value * slope
+        gradient: Tensor = by_value * slope
+        return gradient

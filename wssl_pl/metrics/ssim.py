@@ -47,7 +47,8 @@ def ssim(
         return ssim_map(prediction, target, implementation, window, sigma).mean(dim=(1, 2, 3))
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     with torch.autocast(prediction.device.type, enabled=False):
-        return _MeanSSIM.apply(prediction.to(dtype), target.detach().to(dtype), window, sigma)
+        values: Tensor = _MeanSSIM.apply(prediction.to(dtype), target.detach().to(dtype), window, sigma)
+        return values
 
 
 def ssim_map(

@@ -184,7 +184,8 @@ class InpaintModule(WSSLModule):
 
     def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         padded = pad_to_multiple(self.with_holes(images, masks))
-        return self.encoder(self.as_input(padded))
+        result: tuple[Tensor, list[Tensor]] = self.encoder(self.as_input(padded))
+        return result
 
     def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
         return crop_to(self._output(features, skips), *images.shape[-2:])

@@ -235,7 +235,7 @@ class PretextModule(WSSLModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The weighted loss of one batch."""
         losses, tallies = self._losses(batch)
-        loss = self.weighting(losses)
+        loss: Tensor = self.weighting(losses)
         self.log("train/loss", loss, prog_bar=True)
         for name, task in self.tasks.items():
             self.log(f"train/loss/{name}", losses[name])

@@ -39,7 +39,8 @@ class ConvUnit(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Feature maps `(B, out, H, W)`."""
-        return self.activation(self.norm(self.conv(features)))
+        output: Tensor = self.activation(self.norm(self.conv(features)))
+        return output
 
 
 def he_initialise(module: nn.Module) -> None:

@@ -27,4 +27,5 @@ class TaskHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits `(B, levels)` from feature maps `(B, in_channels, H, W)`."""
-        return self.layers(features.mean(dim=(2, 3)))
+        output: Tensor = self.layers(features.mean(dim=(2, 3)))
+        return output

@@ -41,7 +41,8 @@ class LightDecoder(nn.Module):
         x = self.start(features).relu()
         for reduction, mix, skip in zip(reversed(self.reductions), reversed(self.mixes), reversed(skips), strict=True):
             x = mix(F.interpolate(x, scale_factor=2.0) + reduction(skip)).relu()
-        return self.project(x)
+        output: Tensor = self.project(x)
+        return output
 
 
 def _reduction(in_channels: int, channels: int) -> nn.Sequential:

@@ -120,7 +120,8 @@ class DecoderStage(nn.Module):
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
         """`(B, in, H, W)` and the skip `(B, skip, 2H, 2W)` to `(B, out, 2H, 2W)`."""
-        return self.second(self.first(torch.cat([self.up(features), skip], dim=1)))
+        output: Tensor = self.second(self.first(torch.cat([self.up(features), skip], dim=1)))
+        return output
 
 
 class UNetDecoder(nn.Module):
@@ -150,4 +151,5 @@ class UNetDecoder(nn.Module):
         """Logits `(B, out_channels, H, W)` before the sigmoid, from what the encoder returns; `32 | H, W`."""
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             features = stage(features, skip)
-        return self.project(features)
+        output: Tensor = self.project(features)
+        return output

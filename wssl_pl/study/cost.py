@@ -137,7 +137,8 @@ def count_operations(plan: Plan, run: Run) -> float:
     """Return the floating-point operations of a narrow step: how costly kinds are in relation to each other."""
     with FlopCounterMode(display=False) as counter:
         _Stepper(plan, run, NARROW).step(1, 64)
-    return counter.get_total_flops()
+    value: float = counter.get_total_flops()
+    return value
 
 
 def _batches(count: int, size: int) -> Iterator[tuple[int, int]]:

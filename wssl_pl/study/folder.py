@@ -102,7 +102,8 @@ class StudyFolder:
         return Path(self._begun()["cwd"])
 
     def _begun(self) -> dict[str, Any]:
-        return json.loads((self.path / "study.json").read_text())
+        values: dict[str, Any] = json.loads((self.path / "study.json").read_text())
+        return values
 
     def check_same(self, study: Study) -> None:
         """Raises `UsageError` with the difference unless `study` is the one that was begun here."""

@@ -213,4 +213,4 @@ def student_quantile(level: float, freedom: int) -> float:
 
 def smallest_exact_p(seeds: int) -> float:
     """What the sign-flip test can reach at best."""
-    return 2.0 / 2**seeds
+    return 2.0 * 0.5**seeds

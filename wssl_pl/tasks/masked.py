@@ -41,7 +41,8 @@ class ReconstructionHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of an image `(B, 3, 8h, 8w)`, from features `(B, in_channels, h, w)`."""
-        return self.layers(features)
+        output: Tensor = self.layers(features)
+        return output
 
 
 class Masked(PretextTask):
