@@ -15,7 +15,9 @@ from kornia.metrics import ssim as kornia_ssim_map
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wssl_pl.metrics.gaussian import C1, C2, SIGMA, WINDOW, blur, check_window
+from wssl_pl.metrics.gaussian import C1, C2, blur, check_window
+from wssl_pl.metrics.gaussian import SIGMA as SIGMA
+from wssl_pl.metrics.gaussian import WINDOW as WINDOW
 
 IMPLEMENTATIONS = ("fast", "kornia")
 PIXELS = 2**16  # taken at a time on a CPU: the maps of one image of 256 px fill a few MB
