@@ -62,7 +62,7 @@ format: $(VENV)/.installed-dev  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-docs  ## the documentation site in site/; any warning is a failure
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## remove what tools left behind, never data or runs
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .coverage .coverage.* coverage.xml site build dist *.egg-info

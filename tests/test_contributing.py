@@ -79,3 +79,9 @@ def test_every_page_is_in_the_navigation_of_the_site():
     docs = ROOT / "docs"
     there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
     assert set(pages(settings["nav"])) == {page for page in there if not page.startswith("study/")}
+
+
+def test_warnings_of_the_site_are_errors():
+    (recipe,) = (line for line in ROOT.joinpath("Makefile").read_text().splitlines() if "mkdocs build" in line)
+    assert "--strict" in recipe
+    assert "--quiet" not in recipe, "MkDocs does not count warnings that it does not print"
