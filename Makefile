@@ -36,7 +36,7 @@ $(VENV)/.installed-docs: requirements-docs.txt
 
 install: $(VENV)/.installed  ## the virtual environment in .venv with the pinned versions
 
-demo: $(VENV)/.installed  ## train both stages on the built-in sample: runs/demo/inpainted.png
+demo: $(VENV)/.installed  ## train both stages on the synthetic dataset: runs/demo/inpainted.png
 	$(BIN)/python -m wssl_pl demo
 
 quick: $(QUICK)/.installed  ## ruff, syntax, and the tests that need no PyTorch; well under a minute

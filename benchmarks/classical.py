@@ -4,8 +4,8 @@
 
 Two protocols on the same faces: QD-style masks of 30 to 50 %, and NVIDIA's masks from 0 to 60 % by bin. Each method's
 result is kept below `--work`, so that a run that was stopped goes on where it stood; `--limit` takes the first pairs
-alone, `--slow-limit` those of biharmonic, the slowest. Without `--data` the built-in
-sample is measured. Writes `NAME.md` and `NAME.json` in benchmarks/results.
+alone, `--slow-limit` those of biharmonic, the slowest. Without `--data` the synthetic
+dataset is measured. Writes `NAME.md` and `NAME.json` in benchmarks/results.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def protocols(data: Path | None, size: int) -> dict[str, WSSLDataModule]:
     """The two sets of pairs by name."""
     resize = size * 256 // 224
     if data is None:
-        settings: dict[str, Any] = {"images": "sample", "masks": "sample"}
+        settings: dict[str, Any] = {"images": "synthetic", "masks": "synthetic"}
         ranges = {"strokes of 30-50 %": (0.3, 0.5), "strokes of 5-60 %": (0.05, 0.6)}
         return {
             name: WSSLDataModule(**settings, hole_ratio=bounds, image_size=size, resize=resize)
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--name", default="classical")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    source = "CelebA-HQ-mini test faces" if args.data else "the built-in sample's test faces"
+    source = "CelebA-HQ-mini test faces" if args.data else "the synthetic dataset's test faces"
     lines = [f"# Classical inpainting on {source}, {args.size} px", ""]
     result: dict[str, Any] = {"size": args.size, "source": source, "machine": machine(), "protocols": {}}
     for protocol, datamodule in protocols(args.data, args.size).items():

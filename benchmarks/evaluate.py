@@ -2,7 +2,7 @@
 
     python benchmarks/evaluate.py --json benchmarks/results/evaluate.json
 
-Pairs are the built-in sample, repeated; the predictions are pictures on disk. Timed are the whole command (hashes,
+Pairs are the synthetic dataset, repeated; the predictions are pictures on disk. Timed are the whole command (hashes,
 decoding, figures, intervals, report) and its parts.
 """
 
@@ -29,8 +29,8 @@ from wssl_pl.metrics.ms_ssim import similarities
 
 
 def repeated_pairs(folder: Path, count: int, size: int) -> Pairs:
-    """`count` pairs of `size` px from the 32 faces of the sample."""
-    datamodule = WSSLDataModule("sample", "sample", image_size=size, resize=size + 32)
+    """`count` pairs of `size` px from the 32 faces of the synthetic dataset."""
+    datamodule = WSSLDataModule("synthetic", "synthetic", image_size=size, resize=size + 32)
     datamodule.setup("test")
     source = datamodule.test_dataloader().dataset.images  # type: ignore[attr-defined]
     index = torch.arange(count).numpy() % len(source)

@@ -2,7 +2,7 @@
 
     python benchmarks/gallery.py --out docs/gallery.jpg [--ckpt runs/downstream/<run>/best.ckpt]
 
-Two portraits drawn by code (the built-in sample), and photographs that scikit-image ships: NASA's portrait of Eileen
+Two portraits drawn by code (the synthetic dataset), and photographs that scikit-image ships: NASA's portrait of Eileen
 Collins (public domain), a cat and a cup of coffee (both CC0).
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage import data
 
-from wssl_pl.data.sample import draw_face
 from wssl_pl.inpaint import Inpainter
+from wssl_pl.synthetic import draw_face
 
 SIDE, GAP = 224, 6
 PAINT = (255, 64, 160)

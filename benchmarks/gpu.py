@@ -245,7 +245,8 @@ def _loop(
     warm_up = max(2, args.loop_steps // 4)
     memory = ImagesInMemory(images, batch * (warm_up + args.loop_steps))
     return loop(
-        stage, args.width, batch, warm_up, args.size, args.resize, run, "--data.images=sample", "--data.masks=sample",
+        stage, args.width, batch, warm_up, args.size, args.resize, run,
+        "--data.images=synthetic", "--data.masks=synthetic",
         f"--model.compile={str(variant == 'compiled').lower()}", f"--trainer.accelerator={device.type}",
         f"--trainer.benchmark={str(args.cudnn_benchmark).lower()}", *args.loop_args, callbacks=(memory,),
     )  # fmt: skip
@@ -284,7 +285,7 @@ def loss_curve(
     try:
         torch.manual_seed(seed)
         module = make_module(stage, args.width).to(device)
-        data = WSSLDataModule("sample", "sample", image_size=args.size, resize=args.resize)
+        data = WSSLDataModule("synthetic", "synthetic", image_size=args.size, resize=args.resize)
         ready: dict[str, Any] = {}
         step = optimiser_step(module, lambda: module.training_step(ready, 0), precision)  # type: ignore[arg-type,return-value]
         losses = []

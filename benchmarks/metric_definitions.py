@@ -2,7 +2,7 @@
 
     python benchmarks/metric_definitions.py --data DIR
 
-Measures composites of mean fill and of Telea at 224 px on the built-in sample and, with `--data` (a folder with
+Measures composites of mean fill and of Telea at 224 px on the synthetic dataset and, with `--data` (a folder with
 celeba_hq and qd_imd), on real faces; rewrites the table in docs/metrics.md and benchmarks/results.
 """
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with celeba_hq and qd_imd")
     parser.add_argument("--count", type=int, default=32, help="images of each set")
     args = parser.parse_args()
-    sources = {"sample": ("sample", "sample")}
+    sources = {"synthetic": ("synthetic", "synthetic")}
     if args.data:
         sources["faces"] = (str(args.data / "celeba_hq"), str(args.data / "qd_imd"))
     sets = {

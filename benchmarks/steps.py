@@ -62,7 +62,7 @@ def bare_step(module: WSSLModule, batch: int, size: int) -> Loss:
 def full_step(module: WSSLModule, batch: int, size: int, resize: int) -> Loss:
     """The training step of the module on a uint8 batch as the loader hands it over."""
     device = device_of(module)
-    data = WSSLDataModule(images="sample", masks="sample", image_size=size, resize=resize, batch_size=batch)
+    data = WSSLDataModule(images="synthetic", masks="synthetic", image_size=size, resize=resize, batch_size=batch)
     data.crop_margin = module.crop_margin
     raw = {
         # As the loader lays it out: the channels last in memory.
@@ -228,8 +228,8 @@ def loop(
 
 def host_batches(images: Path | None, batch: int, size: int, resize: int, count: int) -> Iterator[dict[str, Any]]:
     """`count` training batches as the loader makes them, with masks; of the built-in faces where no folder is given."""
-    source = "sample" if images is None else str(images)
-    data = WSSLDataModule(source, "sample", image_size=size, resize=resize, batch_size=batch, on_error="skip")
+    source = "synthetic" if images is None else str(images)
+    data = WSSLDataModule(source, "synthetic", image_size=size, resize=resize, batch_size=batch, on_error="skip")
     data.setup("fit")
     loader: Any = data.train_dataloader()
     epoch = made = 0

@@ -167,7 +167,7 @@ def time_of(folder: Path) -> dict[str, Any]:
 
 def draw(ckpt: Path, path: Path, size: int, resize: int) -> None:
     """Draws what the model makes of drawn faces: masked input, output, composite, truth."""
-    data = WSSLDataModule("sample", "sample", image_size=size, resize=resize, batch_size=PICTURES, limit=PICTURES)
+    data = WSSLDataModule("synthetic", "synthetic", image_size=size, resize=resize, batch_size=PICTURES, limit=PICTURES)
     data.setup("test")
     batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
     module = InpaintModule.load_from_checkpoint(str(ckpt), map_location="cpu", weights_only=True).eval()
@@ -222,8 +222,8 @@ def main(argv: list[str] | None = None) -> bool:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--images", required=True, help="folder of images, or `sample`")
-    parser.add_argument("--masks", required=True, help="folder of masks, or `sample`")
+    parser.add_argument("--images", required=True, help="folder of images, or `synthetic`")
+    parser.add_argument("--masks", required=True, help="folder of masks, or `synthetic`")
     parser.add_argument("--hole", choices=["black", "white"], help="which brightness is the hole in the masks")
     parser.add_argument("--out", type=Path, default=Path("runs/train_gpu"))
     parser.add_argument("--budget-s", type=float, default=520.0, help="seconds of training in this call")

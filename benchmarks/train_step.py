@@ -21,7 +21,7 @@ from PIL import Image
 from steps import STAGES, bare_step, full_step, loop, machine, make_module, optimiser_step, seconds
 
 from wssl_pl.cli import prepare
-from wssl_pl.data.sample import sample_faces, sample_masks
+from wssl_pl.synthetic import synthetic_faces, synthetic_masks
 
 SIZE, RESIZE = 224, 256
 
@@ -30,12 +30,12 @@ def write_images(folder: Path, count: int) -> None:
     """Leaves `count` drawn faces as 256-px JPEG and some masks as PNG, black = hole, in `folder`."""
     for split, number in (("train", count), ("val", 8)):
         (folder / "images" / split).mkdir(parents=True)
-        drawn = sample_faces("train", RESIZE, min(number, 64))
+        drawn = synthetic_faces("train", RESIZE, min(number, 64))
         for index in range(number):
             Image.fromarray(drawn[index % len(drawn)]).save(folder / "images" / split / f"{index:05d}.jpg", quality=95)
     for split in ("train", "test"):
         (folder / "masks" / split).mkdir(parents=True)
-        for index, mask in enumerate(sample_masks("train", SIZE, (0.3, 0.5), 32)):
+        for index, mask in enumerate(synthetic_masks("train", SIZE, (0.3, 0.5), 32)):
             Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)).save(
                 folder / "masks" / split / f"{index:05d}_{split}.png"
             )

@@ -11,7 +11,7 @@ KNOWN_CIRCLES = {
     frozenset({"evaluation.evaluate", "evaluation.plots", "evaluation.report"}),
     frozenset({"inpaint.backends", "inpaint.onnx_backend", "inpaint.torch_backend", "inpaint.weights"}),
 }
-FOUNDATION = {"networks", "losses", "metrics", "tasks", "data"}
+FOUNDATION = {"networks", "losses", "metrics", "tasks", "data", "synthetic"}
 ORDER = ["callbacks", "modules", "evaluation", "study", "inpaint", "export", "app", "cli"]
 
 

@@ -50,7 +50,7 @@ def test_a_folder_is_timed(tmp_path):
 
 
 def test_the_table_beside_the_classical_methods(tmp_path):
-    data = WSSLDataModule("sample", "sample", image_size=48, resize=55, limit=4, hole_ratio=(0.1, 0.5))
+    data = WSSLDataModule("synthetic", "synthetic", image_size=48, resize=55, limit=4, hole_ratio=(0.1, 0.5))
     write_pairs(data, "test", tmp_path / "pairs")
     grey = Inpainter.from_checkpoint(tiny_onnx(tmp_path / "model.onnx"))
     found = inpaint.beside_classical(tmp_path / "pairs", {"grey": grey}, 3)

@@ -9,7 +9,7 @@ from wssl_pl.modules import InpaintModule
 
 pytestmark = pytest.mark.slow
 SMALL = [
-    "--images=sample", "--masks=sample", "--width=4", "--size=32", "--resize=36", "--batch=4", "--limit=8",
+    "--images=synthetic", "--masks=synthetic", "--width=4", "--size=32", "--resize=36", "--batch=4", "--limit=8",
     "--epochs-scale=0.05", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu",
 ]  # fmt: skip
 

@@ -24,7 +24,7 @@ class Clock:
 
 
 def trained(tmp_path, callbacks, loggers, module=None, **options):
-    data = WSSLDataModule("sample", "sample", image_size=32, resize=36, batch_size=4, limit=16, num_workers=0)
+    data = WSSLDataModule("synthetic", "synthetic", image_size=32, resize=36, batch_size=4, limit=16, num_workers=0)
     options = {"max_epochs": 2, "log_every_n_steps": 2} | options
     trainer = Trainer(
         accelerator="cpu", logger=loggers, callbacks=callbacks, num_sanity_val_steps=0, enable_progress_bar=False,

@@ -1,4 +1,4 @@
-"""Small runs in this process, on the built-in sample."""
+"""Small runs in this process, on the synthetic dataset."""
 
 import pytest
 

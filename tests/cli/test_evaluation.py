@@ -5,7 +5,7 @@ import pytest
 
 from wssl_pl.cli import main
 
-PAIRS = ["pairs", "images=sample", "masks=sample", "image_size=48", "resize=56", "limit=6", "out=pairs"]
+PAIRS = ["pairs", "images=synthetic", "masks=synthetic", "image_size=48", "resize=56", "limit=6", "out=pairs"]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_every_input_on_the_same_pairs(train, pairs, capsys):
 def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
     train("stage=downstream", "ckpt=none", "--run.dir=run", "--data.hole_ratio=[0.2,0.4]")
     main(["test", "ckpt=run/best.ckpt", "--accelerator=cpu", "--out=by_test"])
-    main(["pairs", "images=sample", "masks=sample", "--data.image_size=64", "--data.resize=72", "--data.limit=16",
+    main(["pairs", "images=synthetic", "masks=synthetic", "--data.image_size=64", "--data.resize=72", "--data.limit=16",
           "hole_ratio=0.2,0.4", "out=pairs"])  # fmt: skip
     main(["evaluate", "pairs=pairs", "ckpt=run/best.ckpt", "--accelerator=cpu", "out=by_evaluate"])
     assert Path("by_test/per_image.csv").read_bytes() == Path("by_evaluate/per_image.csv").read_bytes()

@@ -157,7 +157,7 @@ def test_config_yaml_repeats_a_run_from_any_directory(train, tmp_path, monkeypat
         Image.new("RGB", (80, 80), (20 * number, 90, 120)).save(folder / f"{number}.png")
     (folder.parent / "val").mkdir()
     Image.new("RGB", (80, 80)).save(folder.parent / "val" / "0.png")
-    options = ["--data.masks=sample", "--trainer.precision=32-true"]
+    options = ["--data.masks=synthetic", "--trainer.precision=32-true"]
     # The images by the default directory, and the encoder by a relative path.
     train("stage=pretext", "tasks=rotation", "--run.dir=runs/a", *options)
     train("stage=downstream", "ckpt=runs/a/best.ckpt", "--run.dir=runs/b", *options)

@@ -23,7 +23,7 @@ def weights(path):
 
 
 @pytest.mark.slow
-def test_it_beats_filling_with_the_mean_on_the_sample(train):
+def test_it_beats_filling_with_the_mean_on_the_synthetic_dataset(train):
     args = ["stage=pretext", "tasks=masked", "--model.lr=0.001", "--model.norm=batch", *TINY]
     once = ["--data.limit=128", "--data.batch_size=16", "--trainer.check_val_every_n_epoch=18"]
     train(*args, *once, "--run.dir=run", epochs=18)

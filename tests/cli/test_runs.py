@@ -36,7 +36,7 @@ def test_a_pretext_run_leaves_what_scripts_rely_on(train, caplog, capsys):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["stage"] == "pretext"
     assert config["model"]["weights"] == [0.3, 0.7]
-    # Nothing was given, so the sample was taken, and one loud line said so.
+    # Nothing was given, so the synthetic dataset was used, with one warning.
     assert sum("NO DATA SET" in record.message for record in caplog.records) == 1
 
 

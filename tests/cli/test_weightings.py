@@ -29,7 +29,7 @@ def args(weighting):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weighting", LEARNED)
-def test_it_learns_on_the_sample(train, weighting):
+def test_it_learns_on_the_synthetic_dataset(train, weighting):
     once = ["--data.limit=128", "--data.batch_size=16", "--trainer.check_val_every_n_epoch=14"]
     train(*args(weighting), *once, "--run.dir=run", epochs=14)
     seen = curves("run")

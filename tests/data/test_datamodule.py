@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from tests.data.fakes import image_tree, mask_tree
-from wssl_pl.data import WSSLDataModule, sample
+from wssl_pl import synthetic
+from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import DataError, UsageError
 
 Make = Callable[..., WSSLDataModule]
@@ -371,12 +372,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     def masks(split: str, size: int = 224, ratio: tuple = (0.3, 0.5), count: int | None = None) -> np.ndarray:
         return np.ones((3, size, size), np.uint8)
 
-    monkeypatch.setattr(sample, "sample_faces", faces)
-    monkeypatch.setattr(sample, "sample_masks", masks)
+    monkeypatch.setattr(synthetic, "synthetic_faces", faces)
+    monkeypatch.setattr(synthetic, "synthetic_masks", masks)
 
 
 @pytest.mark.usefixtures("drawn")
-def test_without_a_data_set_the_sample_is_used_and_said_loudly(
+def test_without_a_data_set_the_synthetic_one_is_used_with_a_warning(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -385,12 +386,35 @@ def test_without_a_data_set_the_sample_is_used_and_said_loudly(
     module.setup("test")
     loud = warnings(caplog)
     assert len(loud) == 2
-    assert all("BUILT-IN SAMPLE" in line for line in loud)
+    assert all("SYNTHETIC DATASET" in line for line in loud)
     assert module.train_dataloader().num_workers == 0
     assert epoch(module)[0]["image"].unique().tolist() == [7]
     caplog.clear()
-    make(images="sample", masks="sample", limit=4).setup("fit")
+    make(images="synthetic", masks="synthetic", limit=4).setup("fit")
     assert not warnings(caplog)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_sample_is_the_former_name_of_the_synthetic_dataset(make: Make) -> None:
+    module = make(images="sample", masks="sample", limit=4)
+    module.setup("fit")
+    assert (module.images, module.masks) == ("synthetic", "synthetic")
+    assert module.describe()["images"]["layout"] == "synthetic dataset"
+
+
+@pytest.mark.usefixtures("drawn")
+@pytest.mark.parametrize("name", ["synthetic", "sample"])
+def test_a_folder_named_like_the_synthetic_dataset(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image_tree(tmp_path / name, {"train": 4, "val": 2})
+    make(images=name, masks="synthetic", limit=4).setup("fit")
+    assert f"data.images={name} is the synthetic dataset" in warnings(caplog)[0]
+    assert f"data.images=./{name}" in warnings(caplog)[0]
+    module = make(images=f"./{name}", masks="synthetic")
+    module.setup("fit")
+    assert module.describe()["images"]["train"] == 4
 
 
 def test_default_folders_are_taken_if_they_are_there(

@@ -1,4 +1,4 @@
-"""A small pairs folder of the built-in sample."""
+"""A small pairs folder of the synthetic dataset."""
 
 import shutil
 

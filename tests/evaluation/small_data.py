@@ -6,7 +6,7 @@ from wssl_pl.data import WSSLDataModule
 
 
 def sample_data(size=48, limit=8, **kwargs):
-    settings = {"images": "sample", "masks": "sample", "hole_ratio": (0.1, 0.5)} | kwargs
+    settings = {"images": "synthetic", "masks": "synthetic", "hole_ratio": (0.1, 0.5)} | kwargs
     return WSSLDataModule(image_size=size, resize=size + 8, limit=limit, **settings)
 
 

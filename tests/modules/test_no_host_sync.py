@@ -75,7 +75,7 @@ def raw_batch(device):
 
 
 def step(module, margin=True, device="cuda"):
-    data = WSSLDataModule(images="sample", masks="sample", image_size=SIZE, resize=RESIZE, batch_size=BATCH)
+    data = WSSLDataModule(images="synthetic", masks="synthetic", image_size=SIZE, resize=RESIZE, batch_size=BATCH)
     data.crop_margin = module.crop_margin if margin else 0
     module.log = lambda *args, **kwargs: None
     return lambda: module.training_step(data.on_after_batch_transfer(raw_batch(device), 0), 0)
@@ -142,7 +142,7 @@ def test_the_trace_catches_what_is_planted(planted, monkeypatch):
 
 
 def validate(module, device="cuda"):
-    data = WSSLDataModule(images="sample", masks="sample", image_size=SIZE, resize=RESIZE, batch_size=BATCH)
+    data = WSSLDataModule(images="synthetic", masks="synthetic", image_size=SIZE, resize=RESIZE, batch_size=BATCH)
     module.eval()
     with torch.no_grad():
         module.validation_step(data.on_after_batch_transfer(raw_batch(device), 0), 0)

@@ -19,7 +19,7 @@ MODULES = {
 
 
 def data():
-    return WSSLDataModule("sample", "sample", image_size=32, resize=36, batch_size=8, num_workers=0, limit=24)
+    return WSSLDataModule("synthetic", "synthetic", image_size=32, resize=36, batch_size=8, num_workers=0, limit=24)
 
 
 def trainer(precision, **options):

@@ -13,7 +13,7 @@ IMAGES = 3
 
 def data(**settings):
     small = {"image_size": 32, "resize": 36, "batch_size": 2, "limit": IMAGES, "num_workers": 0}
-    return WSSLDataModule(images="sample", masks="sample", **small | settings)
+    return WSSLDataModule(images="synthetic", masks="synthetic", **small | settings)
 
 
 def trainer():

@@ -10,8 +10,8 @@ TINY = {
     "steps": {"pretext": 12, "downstream": 10},
     "validations": 2,
     "common": {
-        "data.images": "sample",
-        "data.masks": "sample",
+        "data.images": "synthetic",
+        "data.masks": "synthetic",
         "data.image_size": 32,
         "data.resize": 40,
         "data.batch_size": 4,

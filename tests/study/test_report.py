@@ -171,7 +171,7 @@ def test_a_cosine_schedule_is_spoken_of(tmp_path):
 
 
 def test_figure_3_shows_the_models_on_the_pairs(tmp_path, monkeypatch):
-    given = {"images": "sample", "masks": "sample", "hole_ratio": (0.1, 0.5), "limit": 6}
+    given = {"images": "synthetic", "masks": "synthetic", "hole_ratio": (0.1, 0.5), "limit": 6}
     arms = {"good": FakeArm(0.5, label="one of a rather long name"), "plain": FakeArm(), "gone": FakeArm()}
     states = dict.fromkeys(range(3), ("absent", None))
     arms["none"] = FakeArm(states=states)

@@ -69,7 +69,7 @@ class Recorder(PretextModule):
 
 def classes_in_training(images, resize, image_size, limit):
     module = Recorder()
-    data = WSSLDataModule(str(images), "sample", image_size, resize, batch_size=40, limit=limit, num_workers=0)
+    data = WSSLDataModule(str(images), "synthetic", image_size, resize, batch_size=40, limit=limit, num_workers=0)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
@@ -89,7 +89,7 @@ def check_near_chance(classes):
 
 
 def test_the_border_of_the_synthetic_faces_does_not_tell_the_level():
-    check_near_chance(classes_in_training("sample", resize=64, image_size=56, limit=240))
+    check_near_chance(classes_in_training("synthetic", resize=64, image_size=56, limit=240))
 
 
 @pytest.mark.real
@@ -113,7 +113,7 @@ def test_the_check_notices_a_border_that_is_too_sharp_or_too_smooth(border, monk
     change, (low, high) = BORDERS[border]
     monkeypatch.setattr(Sharpness, "forward", lambda self, images, labels: change(images, self.factor(labels)))
     monkeypatch.setattr(Sharpness, "margin", 0)
-    classes = classes_in_training("sample", resize=64, image_size=56, limit=240)
+    classes = classes_in_training("synthetic", resize=64, image_size=56, limit=240)
     assert low < chance_to_be_larger(classes[0][:, 0], classes[-1][:, 0]) < high
 
 

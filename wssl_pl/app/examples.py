@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from wssl_pl.data.sample import draw_face
+from wssl_pl.synthetic import draw_face
 
 SIDE = 512
 SEEDS = (1, 4, 16, 22, 31)

@@ -24,7 +24,7 @@ VERBS = {
     "inpaint": ("wssl_pl.cli.inpaint", "fill the holes of a photo, or of a folder of them"),
     "export": ("wssl_pl.cli.export", "onnx or safetensors: a trained model for use elsewhere"),
     "app": ("wssl_pl.cli.app", "a page in the browser: paint the hole of a photo and see it filled"),
-    "demo": ("wssl_pl.cli.demo", "both stages on the built-in sample, and a picture of what came out"),
+    "demo": ("wssl_pl.cli.demo", "both stages on the synthetic dataset, and a picture of what came out"),
 }
 
 # Verbs whose modules import Lightning.

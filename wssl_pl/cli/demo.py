@@ -1,4 +1,4 @@
-"""`wssl demo`: both stages on the built-in sample, and a picture of what came out."""
+"""`wssl demo`: both stages on the synthetic dataset, and a picture of what came out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from wssl_pl.cli import train
 from wssl_pl.cli.run_directory import new_directory
 from wssl_pl.modules import InpaintModule
 
-DATA = "--data.images=sample --data.masks=sample --data.image_size=96 --data.resize=110 --data.batch_size=16".split()
+DATA = "--data.images=synthetic --data.masks=synthetic --data.batch_size=16 --data.image_size=96 --data.resize=110"
 PRETEXT = "stage=pretext tasks=rotation,saturation --model.width=16 --model.lr=5e-4 --trainer.max_epochs=12".split()
 DOWNSTREAM = "stage=downstream --model.lr=1e-3 --trainer.max_epochs=40".split()
 PICTURES = 6
@@ -25,10 +25,10 @@ def run(args: Sequence[str]) -> Path:
     """
     folder = new_directory("demo")
     print("1/2  Pretext: which way up, and how colourful?", flush=True)
-    train.run([*DATA, *PRETEXT, f"--run.dir={folder}/pretext", *args])
+    train.run([*DATA.split(), *PRETEXT, f"--run.dir={folder}/pretext", *args])
     print("2/2  Downstream: the encoder is frozen, and a decoder learns to fill holes", flush=True)
     ckpt = f"ckpt={folder}/pretext/best.ckpt"
-    cli = train.run([*DATA, *DOWNSTREAM, ckpt, f"--run.dir={folder}/downstream", *args])
+    cli = train.run([*DATA.split(), *DOWNSTREAM, ckpt, f"--run.dir={folder}/downstream", *args])
     path = Path("runs/demo/inpainted.png")
     draw(f"{folder}/downstream/best.ckpt", cli, path)
     print(f"Columns: masked input, output, composite, truth: {path}", flush=True)

@@ -21,7 +21,7 @@ from wssl_pl.cli.grammar import Words
 from wssl_pl.cli.run_directory import is_first_process
 from wssl_pl.cli.run_record import LOCK, RECORD
 from wssl_pl.data.lock import hold
-from wssl_pl.data.sources import SAMPLE
+from wssl_pl.data.sources import SYNTHETIC
 from wssl_pl.data.splits import RULES
 from wssl_pl.errors import Interrupted, Terminated, UsageError
 from wssl_pl.modules.base import WSSLModule
@@ -133,7 +133,7 @@ def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Nam
         masks: the same of the masks.
     """
     config = config.clone()
-    stored = {"data.images": _absolute(images, {SAMPLE}), "data.masks": _absolute(masks, {SAMPLE})}
+    stored = {"data.images": _absolute(images, {SYNTHETIC}), "data.masks": _absolute(masks, {SYNTHETIC})}
     stored["data.split"] = _absolute(config["data.split"], {*RULES})
     if config.get("model.ckpt") is not None:
         stored["model.ckpt"] = _absolute(config["model.ckpt"], {"none"})

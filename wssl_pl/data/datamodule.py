@@ -13,7 +13,7 @@ from wssl_pl.data.dataset import RANDOM_SCALE, PairedDataset
 from wssl_pl.data.decode import RESIZE_FILTERS
 from wssl_pl.data.loader import Batch, BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
-from wssl_pl.data.sources import DEFAULTS, SAMPLE, Images, MaskSets, resolve, tell, warn
+from wssl_pl.data.sources import DEFAULTS, SYNTHETIC, Images, MaskSets, resolve, tell, warn
 from wssl_pl.errors import DataError, UsageError
 
 
@@ -38,10 +38,10 @@ class WSSLDataModule(pl.LightningDataModule):
 
     Args:
         images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by
-            rule; a cache made by `wssl prepare`; or `sample`, the built-in drawn faces. Left out:
-            `data/celeba_hq` if it is there, else `sample`.
-        masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `sample`, the built-in brush
-            strokes. Left out: `data/qd_imd` if it is there, else `sample`.
+            rule; a cache made by `wssl prepare`; or `synthetic`, faces drawn by code. Default:
+            `data/celeba_hq` if it exists, else `synthetic`.
+        masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `synthetic`, brush
+            strokes drawn by code. Default: `data/qd_imd` if it exists, else `synthetic`.
         image_size: Side of the crops that the model sees, in pixels.
         resize: Side to which images are resized before the crop, in pixels.
         batch_size: Images per batch and device.
@@ -132,10 +132,10 @@ class WSSLDataModule(pl.LightningDataModule):
         module = self.trainer.lightning_module if self.trainer is not None else None
         wants_masks = getattr(module, "needs_masks", True)
         if self._images is None:
-            self._announce_sample("data.images", self.images)
+            self._announce_synthetic("data.images", self.images)
             self._images = Images(self.images, self.resize, self.on_error, self.limit, self.split, self.resize_filter)
         if wants_masks and self._masks is None:
-            self._announce_sample("data.masks", self.masks)
+            self._announce_synthetic("data.masks", self.masks)
             self._masks = MaskSets(self.masks, self.image_size, self.hole, self.hole_ratio, self.on_error, self.dilate)
         self.crop_margin = self._margin(getattr(module, "crop_margin", 0))
         for split in splits:
@@ -266,11 +266,12 @@ class WSSLDataModule(pl.LightningDataModule):
             warn(line)
         return 0
 
-    def _announce_sample(self, parameter: str, source: str) -> None:
+    def _announce_synthetic(self, parameter: str, source: str) -> None:
         name = parameter.removeprefix("data.")
-        if source == SAMPLE and self.hparams[name] is None:
+        if source == SYNTHETIC and self.hparams[name] is None:
             warn(
-                f"NO DATA SET: {DEFAULTS[parameter]} is not there, {name} are the BUILT-IN SAMPLE (or set {parameter})"
+                f"NO DATA SET: {DEFAULTS[parameter]} does not exist, {name} are the SYNTHETIC DATASET: "
+                f"set {parameter} to use your own"
             )
 
     def _loader(self, split: str) -> BatchLoader:

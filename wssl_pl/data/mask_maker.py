@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from wssl_pl.errors import DataError, UsageError
+from wssl_pl.synthetic import random_stroke
 
 SIZE = 512
 STROKES = (4.0, 2.0)
@@ -40,14 +41,7 @@ class RandomStrokes:
 
     def stroke(self, rng: Generator, test: bool) -> NDArray[np.float64]:
         """See :class:`Strokes`."""
-        count = int(rng.integers(50, 170))
-        bend = rng.normal(0, 0.04) + np.cumsum(rng.normal(0, 0.03, count))
-        heading = rng.uniform(0, 2 * np.pi) + np.cumsum(bend)
-        steps = rng.uniform(0.015, 0.035) * np.stack([np.cos(heading), np.sin(heading)], axis=1)
-        points = rng.uniform(0.1, 0.9, 2) + np.cumsum(steps, axis=0)
-        # Reflected at the margins, as a hand stays on its sheet.
-        result: NDArray[np.float64] = 1 - np.abs(1 - np.mod(points, 2))
-        return result
+        return random_stroke(rng)
 
 
 class DrawnStrokes:

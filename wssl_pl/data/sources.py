@@ -1,4 +1,4 @@
-"""Open what ``data.images`` and ``data.masks`` name: a folder, or the built-in sample."""
+"""Open what ``data.images`` and ``data.masks`` name: a folder, or the synthetic dataset."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ from wssl_pl.errors import DataError, UsageError
 
 log = logging.getLogger(__name__)
 
-SAMPLE = "sample"
+SYNTHETIC = "synthetic"
+OLD_NAME = "sample"  # of the synthetic dataset, in configurations of earlier versions
 DEFAULTS = {"data.images": "data/celeba_hq", "data.masks": "data/qd_imd"}
 
 Skipped = list[tuple[str, str]]
@@ -38,19 +39,23 @@ def tell(message: str) -> None:
 
 
 def resolve(parameter: str, value: str | None) -> str:
-    """The folder to read, or ``sample``: the default folder if it is there, else the sample.
+    """Return the folder to read, or `synthetic`; without a value the default folder if it exists, else `synthetic`.
 
     Raises:
         DataError: A folder was named that does not exist, is none, or holds no image.
     """
     if value is None:
-        return DEFAULTS[parameter] if Path(DEFAULTS[parameter]).is_dir() else SAMPLE
-    if value == SAMPLE:
-        return value
+        return DEFAULTS[parameter] if Path(DEFAULTS[parameter]).is_dir() else SYNTHETIC
+    if value in (SYNTHETIC, OLD_NAME):
+        if Path(value).is_dir():
+            warn(
+                f"{parameter}={value} is the synthetic dataset: for the folder of this name give {parameter}=./{value}"
+            )
+        return SYNTHETIC
     folder = Path(value)
     if not folder.exists():
         raise DataError(
-            f"{parameter}={value} does not exist: name a folder of images, or `{SAMPLE}` for the built-in one"
+            f"{parameter}={value} does not exist: name a folder of images, or `{SYNTHETIC}` for the synthetic dataset"
         )
     if not folder.is_dir():
         raise DataError(f"{parameter}={value} is not a folder: name a folder of JPEG, PNG or WebP files")
@@ -90,7 +95,7 @@ class Images:
     """The images of all splits.
 
     Args:
-        source: A folder, or ``sample``.
+        source: A folder, or ``synthetic``.
         resize: Side in pixels to which images are resized.
         on_error: ``error`` or ``skip``: what to do about damaged files.
         limit: Use the first so many of each split.
@@ -119,11 +124,11 @@ class Images:
         self.skipped: Skipped = []
         self.files: dict[str, list[Path]] = {}
         self.cache: Cache | None = None
-        self.layout = self.split = "built-in sample"
-        if source != SAMPLE and looks_like_cache(Path(source)):
+        self.layout = self.split = "synthetic dataset"
+        if source != SYNTHETIC and looks_like_cache(Path(source)):
             self.cache = self._cache(Path(source), rule)
             self.layout, self.split = f"cache of {self.cache.manifest['layout']}", self.cache.manifest["split"]
-        elif source != SAMPLE:
+        elif source != SYNTHETIC:
             found = find_layout(Path(source))
             self.layout = found.name
             self.files, self.split = split_images(found.folder, list_images(found.folder, "data.images"), rule)
@@ -139,7 +144,7 @@ class Images:
             if self.cache is not None:
                 self._open[split] = self._cached(self.cache, split)
             else:
-                self._open[split] = self._sample(split) if self.source == SAMPLE else self._folder(split)
+                self._open[split] = self._synthetic(split) if self.source == SYNTHETIC else self._folder(split)
         return self._open[split]
 
     def sizes(self) -> dict[str, int]:
@@ -149,11 +154,11 @@ class Images:
             sizes = {split: min(count, self.limit or count) for split, count in self.cache.sizes().items()}
         return sizes | {split: len(images) for split, images in self._open.items()}
 
-    def _sample(self, split: str) -> ImageSource:
-        from wssl_pl.data.sample import SAMPLE_COUNTS, sample_faces
+    def _synthetic(self, split: str) -> ImageSource:
+        from wssl_pl.synthetic import FACE_COUNTS, synthetic_faces
 
-        count = SAMPLE_COUNTS[split] if self.limit is None else min(self.limit, SAMPLE_COUNTS[split])
-        return ArrayImages(sample_faces(split, size=self.resize, count=count))
+        count = FACE_COUNTS[split] if self.limit is None else min(self.limit, FACE_COUNTS[split])
+        return ArrayImages(synthetic_faces(split, size=self.resize, count=count))
 
     def _cache(self, folder: Path, rule: str) -> Cache:
         cache = Cache(folder, "data.images")
@@ -216,7 +221,7 @@ class MaskSets:
     """The masks of all splits that lie within the hole ratio.
 
     Args:
-        source: A folder, or ``sample``.
+        source: A folder, or ``synthetic``.
         size: Side in pixels.
         hole: ``black`` or ``white``: which brightness is the hole.
         bounds: Smallest and largest hole ratio, inclusive.
@@ -234,7 +239,7 @@ class MaskSets:
         self.on_error = on_error
         self.dilate = dilate
         self.skipped: Skipped = []
-        self.layout = "built-in sample"
+        self.layout = "synthetic dataset"
         self._open: dict[str, Masks] = {}
         self._files: dict[str, list[Path]] | None = None
         self._warned = False
@@ -246,15 +251,15 @@ class MaskSets:
         Raises:
             DataError: No mask is left, or a file is damaged and ``on_error`` is ``error``.
         """
-        part = split if self.source == SAMPLE or split == "train" else "test"
+        part = split if self.source == SYNTHETIC or split == "train" else "test"
         if part not in self._open:
-            self._open[part] = self._sample(part) if self.source == SAMPLE else self._folder(part)
+            self._open[part] = self._synthetic(part) if self.source == SYNTHETIC else self._folder(part)
         return self._open[part]
 
-    def _sample(self, part: str) -> Masks:
-        from wssl_pl.data.sample import sample_masks
+    def _synthetic(self, part: str) -> Masks:
+        from wssl_pl.synthetic import synthetic_masks
 
-        arrays = sample_masks(part, size=self.size, ratio=self.bounds)
+        arrays = synthetic_masks(part, size=self.size, ratio=self.bounds)
         if self.dilate:
             arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
         masks = Masks.from_arrays(arrays)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from wssl_pl.data.sample import MASK_COUNTS, SAMPLE_COUNTS, draw_face, draw_mask, sample_faces, sample_masks
 from wssl_pl.errors import UsageError
+from wssl_pl.synthetic import FACE_COUNTS, MASK_COUNTS, draw_face, draw_mask, synthetic_faces, synthetic_masks
 
 SIZE = 64
 FACES = 24
@@ -14,7 +14,7 @@ FACES = 24
 
 @pytest.fixture(scope="module")
 def faces() -> np.ndarray:
-    return sample_faces("train", SIZE, FACES)
+    return synthetic_faces("train", SIZE, FACES)
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +58,18 @@ def test_faces_differ(faces: np.ndarray) -> None:
 
 
 def test_splits_share_no_face() -> None:
-    seen = {face.tobytes() for split in SAMPLE_COUNTS for face in sample_faces(split, 32, 4)}
-    assert len(seen) == 4 * len(SAMPLE_COUNTS)
+    seen = {face.tobytes() for split in FACE_COUNTS for face in synthetic_faces(split, 32, 4)}
+    assert len(seen) == 4 * len(FACE_COUNTS)
 
 
 def test_a_larger_count_continues_the_split() -> None:
-    np.testing.assert_array_equal(sample_faces("val", 32, 3)[:2], sample_faces("val", 32, 2))
+    np.testing.assert_array_equal(synthetic_faces("val", 32, 3)[:2], synthetic_faces("val", 32, 2))
 
 
 def test_counts() -> None:
-    assert SAMPLE_COUNTS == {"train": 256, "val": 32, "test": 32}
-    assert sample_faces("test", 32).shape == (32, 32, 32, 3)
-    assert sample_masks("val", 32).shape == (MASK_COUNTS["val"], 32, 32)
+    assert FACE_COUNTS == {"train": 256, "val": 32, "test": 32}
+    assert synthetic_faces("test", 32).shape == (32, 32, 32, 3)
+    assert synthetic_masks("val", 32).shape == (MASK_COUNTS["val"], 32, 32)
 
 
 def test_rotation_can_be_told(faces: np.ndarray) -> None:
@@ -92,7 +92,7 @@ def test_saturation_can_be_told(batch: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("size", [SIZE, 256])
 def test_sharpness_can_be_told(size: int) -> None:
-    batch = torch.from_numpy(sample_faces("train", size, 4)).permute(0, 3, 1, 2).float() / 255
+    batch = torch.from_numpy(synthetic_faces("train", size, 4)).permute(0, 3, 1, 2).float() / 255
     change = (kornia.enhance.sharpness(batch, 0.0) - batch).abs().mean(dim=(1, 2, 3))
     assert change.min() > 2 / 255
 
@@ -117,7 +117,7 @@ def test_mask_ratio_lies_within_its_bounds(size: int, ratio: tuple[float, float]
 
 
 def test_masks_of_a_split_lie_within_the_bounds() -> None:
-    ratios = sample_masks("train").mean(axis=(1, 2))
+    ratios = synthetic_masks("train").mean(axis=(1, 2))
     assert ratios.min() >= 0.3
     assert ratios.max() <= 0.5
     assert ratios.std() > 0.03
@@ -125,7 +125,7 @@ def test_masks_of_a_split_lie_within_the_bounds() -> None:
 
 def test_masks_are_deterministic_and_differ() -> None:
     np.testing.assert_array_equal(draw_mask(5, SIZE), draw_mask(5, SIZE))
-    masks = [mask.tobytes() for split in MASK_COUNTS for mask in sample_masks(split, SIZE, count=8)]
+    masks = [mask.tobytes() for split in MASK_COUNTS for mask in synthetic_masks(split, SIZE, count=8)]
     assert len(set(masks)) == len(masks)
 
 
@@ -153,6 +153,6 @@ def test_bad_size_split_and_count() -> None:
     with pytest.raises(UsageError, match="size=16"):
         draw_mask(0, 16)
     with pytest.raises(UsageError, match="split='dev'"):
-        sample_faces("dev")
+        synthetic_faces("dev")
     with pytest.raises(UsageError, match="count=0"):
-        sample_masks("val", count=0)
+        synthetic_masks("val", count=0)
