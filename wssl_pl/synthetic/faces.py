@@ -16,7 +16,7 @@ from wssl_pl.synthetic.strokes import MIN_SIZE
 MIN_CANVAS = 192  # pixels; smaller images are drawn at this size and reduced
 SATURATION = 0.46  # mean of an image: the factors of the saturation task then give clearly different means
 MAX_BOOST = 1.3  # of the saturation; more makes skin orange
-GRAIN = 0.03
+GRAIN = 0.02
 
 SKINS = np.array([(255, 219, 190), (240, 190, 150), (221, 158, 112), (180, 116, 74), (130, 78, 48), (104, 62, 40)])
 HAIRS = np.array([(44, 32, 32), (76, 48, 32), (150, 88, 42), (228, 180, 98), (190, 74, 34), (160, 160, 182)])
@@ -62,11 +62,9 @@ def draw_face(seed: int, size: int = 256) -> NDArray[np.uint8]:
 
 
 def draw_background(canvas: Canvas, rng: Generator) -> None:
-    """Draw a sky with clouds over hills with grass."""
+    """Draw a sky over hills with grass, and confetti, so that there are edges everywhere up to the border."""
     hue, ground = rng.normal(rng.choice([0.55, 0.62, 0.7, 0.97, 1.07]), 0.02), rng.uniform(0.1, 0.42)
     canvas.pixels[:] = np.linspace(hsv(hue, 0.6, 0.95), hsv(hue, 0.15, 0.95), len(canvas.pixels))[:, None]
-    for x, y in np.repeat(rng.uniform((0, 0.03), (1, 0.35), (3, 2)), 3, axis=0) + rng.normal(0, 0.03, (9, 2)):
-        canvas.glow(x, y, 0.12, 0.06, WHITE, 0.7)
     for k, horizon in enumerate((0.5, 0.6, 0.7)):
         bends = ((x, horizon + rng.uniform(-0.14, 0.1)) for x in (0.2, 0.5, 0.8))
         ridge, color = curve((-0.1, horizon), *bends, (1.1, horizon)), hsv(ground - 0.05 * k, 0.45 + 0.1 * k, 0.6)
@@ -75,6 +73,8 @@ def draw_background(canvas: Canvas, rng: Generator) -> None:
         root = np.interp(x, *ridge.T) + depth
         blades = curve((x, root), (x, root - height), (x + lean, root - height), count=5)
         canvas.line(blades, np.outer(rng.uniform(0.7, 1.3, 60), color), 0.003)
+    x, y, radius = rng.uniform((0, 0, 0.005), (1, 1, 0.025), (100, 3)).T
+    canvas.fill(ellipse((x, y), (radius, radius), count=12), np.array([hsv(hue, 0.5, 1) for hue in rng.random(100)]))
 
 
 def draw_shoulders(body: Canvas, skin: Array, rng: Generator) -> None:
