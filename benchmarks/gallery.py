@@ -28,7 +28,7 @@ def pictures() -> list[Image.Image]:
         (data.coffee(), (120, 0, 520, 400)),
     ]
     photographs = [Image.fromarray(pixels).crop(box) for pixels, box in crops]
-    portraits = [Image.fromarray(draw_face(seed, SIDE)) for seed in (3, 11)]
+    portraits = [Image.fromarray(draw_face(seed, SIDE)) for seed in (27, 38)]
     return [picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for picture in (*photographs, *portraits)]
 
 

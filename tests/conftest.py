@@ -64,7 +64,13 @@ def fit(tmp_path):
 
     def run(module, resume=None, image_size=32, **settings):
         data = WSSLDataModule(
-            images="sample", masks="sample", image_size=image_size, resize=36, batch_size=8, limit=24, num_workers=0
+            images="synthetic",
+            masks="synthetic",
+            image_size=image_size,
+            resize=36,
+            batch_size=8,
+            limit=24,
+            num_workers=0,
         )
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         quiet |= {"enable_checkpointing": False, "num_sanity_val_steps": 0}

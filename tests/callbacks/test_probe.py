@@ -20,7 +20,7 @@ from wssl_pl.modules import PretextModule
 
 def data(**settings):
     small = {"image_size": 32, "resize": 36, "batch_size": 8, "limit": 24, "num_workers": 0}
-    return WSSLDataModule(images="sample", masks="sample", **small | settings)
+    return WSSLDataModule(images="synthetic", masks="synthetic", **small | settings)
 
 
 def trainer(**settings):

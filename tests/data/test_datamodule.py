@@ -459,7 +459,7 @@ def test_real_faces_and_masks(make: Make, real_data: Path) -> None:
 
 
 def test_fixed_batches_are_spread_over_the_split_and_move_no_loader(make: Make) -> None:
-    module = make(images="sample", masks="sample", limit=20, batch_size=4)
+    module = make(images="synthetic", masks="synthetic", limit=20, batch_size=4)
     expected = epoch(module, number=0)
     loader = module.train_dataloader()
     iterator = iter(loader)

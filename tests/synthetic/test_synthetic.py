@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from wssl_pl.errors import UsageError
-from wssl_pl.synthetic import FACE_COUNTS, MASK_COUNTS, draw_face, draw_mask, synthetic_faces, synthetic_masks
+from wssl_pl.synthetic import (
+    FACE_COUNTS,
+    MASK_COUNTS,
+    draw_face,
+    draw_mask,
+    random_stroke,
+    synthetic_faces,
+    synthetic_masks,
+)
 
 SIZE = 64
 FACES = 24
@@ -156,3 +164,12 @@ def test_bad_size_split_and_count() -> None:
         synthetic_faces("dev")
     with pytest.raises(UsageError, match="count=0"):
         synthetic_masks("val", count=0)
+
+
+def test_a_stroke_stays_in_the_image() -> None:
+    for seed in range(20):
+        points = random_stroke(np.random.default_rng(seed))
+        assert points.ndim == 2
+        assert points.min() >= 0
+        assert points.max() <= 1
+        assert np.hypot(*np.diff(points, axis=0).T).max() < 0.05
