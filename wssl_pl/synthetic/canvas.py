@@ -65,7 +65,7 @@ class Canvas:
         self.pixels[box] = (self.pixels[box] * (256 - alpha) + layer.pixels[box] * alpha) >> 8
 
     def _place(self, points: ArrayLike) -> Array:
-        return (np.asarray(points) @ self.axes + self.frame[:2]) * len(self.pixels) - 0.5
+        return np.asarray((np.asarray(points) @ self.axes + self.frame[:2]) * len(self.pixels) - 0.5)
 
     def _shapes(self, points: ArrayLike, color: ArrayLike) -> Iterator[tuple[NDArray[np.int32], list[float]]]:
         shapes = np.round(self._place(points) * 2**SHIFT).astype(np.int32)

@@ -22,7 +22,7 @@ def random_stroke(rng: Generator) -> NDArray[np.float64]:
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(bend)
     steps = rng.uniform(0.015, 0.035) * np.stack([np.cos(heading), np.sin(heading)], axis=1)
     points = rng.uniform(0.1, 0.9, 2) + np.cumsum(steps, axis=0)
-    return 1 - np.abs(1 - np.mod(points, 2))
+    return np.asarray(1 - np.abs(1 - np.mod(points, 2)))
 
 
 def draw_mask(seed: int, size: int = 224, ratio: tuple[float, float] = (0.3, 0.5)) -> NDArray[np.uint8]:
