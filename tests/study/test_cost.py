@@ -116,8 +116,9 @@ def test_the_extrapolated_time_is_that_of_the_whole_batch(declare, stage):
         estimates.append(measure_step(plan, run, budget=0.0))
         truths.append(stepper.step(16, 128))
     assert estimates[0].source == "extrapolated from 1 x 128 px"
-    # The processor's own time of one thread; a wide margin for what neighbours do to caches.
-    assert 0.5 < min(cost.seconds for cost in estimates) / min(truths) < 2.0
+    # The processor's own time of one thread. Other programs change it by a factor of 4 (seen: 0.24), and a forgotten
+    # factor of the batch or of the pixels would be 16 or more.
+    assert 0.1 < min(cost.seconds for cost in estimates) / min(truths) < 10.0
 
 
 @pytest.mark.slow
