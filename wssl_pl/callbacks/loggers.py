@@ -54,7 +54,7 @@ class RunCSVLogger(CSVLogger):
     """Writes `metrics.csv` into the run's directory; a resumed run appends to it.
 
     A row holds what was logged at one step; a cell is empty where a metric was not. A step that a resumed run repeats
-    has more than one row for a metric, of which the last counts.
+    has more than one row for a metric; the last one counts.
 
     Args:
         directory: the run's directory.

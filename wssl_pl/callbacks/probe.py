@@ -152,7 +152,7 @@ def _encode(trainer: Trainer, pl_module: Any, image: Tensor, mask: Tensor) -> tu
     masked = pad_to_multiple(pl_module.with_holes(image, mask))
     masked = masked.to(next(encoder.parameters()).dtype).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), _in_evaluation(encoder), trainer.precision_plugin.forward_context():
-        # Not by calling it: a compiled encoder would be compiled anew for another batch size.
+        # Not by calling it: a compiled encoder would be compiled again for another batch size.
         features, skips = encoder.forward(masked)
     return features.float(), [skip.float() for skip in skips]
 

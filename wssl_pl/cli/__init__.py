@@ -114,7 +114,7 @@ def _reader_is_gone() -> bool:
         descriptor = sys.stdout.fileno()
         poll = select.poll()
     except (AttributeError, OSError):
-        return False  # no standard output, or something else in its place; or Windows, where nothing tells
+        return False  # no standard output, or something else in its place; or Windows, where nothing shows it
     poll.register(descriptor, 0)
     if not any(event & select.POLLERR for _, event in poll.poll(0)):
         return False

@@ -41,7 +41,8 @@ class RunFiles(SaveConfigCallback):
     - `data.json`: the data in use.
     - `run.json`: what the run is, and its state: running, finished, interrupted or failed.
 
-    The lock file tells a running training from a killed one, and keeps a second process from resuming it meanwhile.
+    The lock file distinguishes a running training from a killed one, and keeps a second process from resuming it
+    meanwhile.
 
     Args:
         parser: the parser of the command line.

@@ -95,7 +95,7 @@ class WSSLCLI(LightningCLI):
             "--stage", type=Literal["pretext", "downstream"], default=self.stage, help="which of the two stages"
         )
         parser.add_argument(
-            "--run.dir", type=str | None, default=None, help="the run's folder; runs/<stage>/<run> if left out"
+            "--run.dir", type=str | None, default=None, help="the run's directory (default: runs/<stage>/<run>)"
         )
         parser.add_argument(
             "--run.resume",

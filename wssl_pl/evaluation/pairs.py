@@ -61,7 +61,7 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
 
     The images take the hole-ratio bins in turn, so that every bin that the data module's bounds allow gets as many as
     the others, also in any beginning of the list; a bin with too few masks for that gets fewer. Within a bin masks
-    are drawn without repetition until all were used. Masks without a hole, or without a known pixel, are left out.
+    are drawn without repetition until all were used. Masks without a hole, or without a known pixel, are omitted.
     Masks that are used several times are reported, with counts.
 
     Args:

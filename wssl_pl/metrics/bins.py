@@ -30,5 +30,5 @@ def bins_of(masks: Tensor) -> Tensor:
     """
     pixels = masks.shape[-2:].numel()
     tenths = (masks > 0.5).sum(dim=(1, 2, 3)) * 10
-    # Whole numbers, so that a mask of exactly 30 % belongs to the bin of which that is the upper bound.
+    # Whole numbers, so that a mask of exactly 30 % belongs to the bin with that upper bound.
     return (torch.div(tenths + pixels - 1, pixels, rounding_mode="floor") - 1).clamp(0, len(BINS) - 1)

@@ -257,6 +257,7 @@ class WSSLModule(LightningModule):
             for group, typed in zip(optimizer.param_groups, options, strict=True):
                 group.update(typed if changed else {name: typed[name] for name in IMPLEMENTATION})
         schedules = self.trainer.lr_scheduler_configs if changed else []
+        # A constant rate has no schedule, so that there can be fewer of them than optimisers.
         for config, options in zip(schedules, self._group_options, strict=False):
             schedule: Any = config.scheduler
             schedule.base_lrs = [typed["initial_lr"] for typed in options]

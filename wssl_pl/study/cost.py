@@ -168,7 +168,7 @@ def measure_step(plan: Plan, run: Run, budget: float) -> Cost:
     def measure(number: int, side: int) -> None:
         nonlocal images
         if stepper.device.type == "cuda":
-            stepper.step(number, side)  # kernels are chosen anew for every size
+            stepper.step(number, side)  # kernels are chosen again for every size
         seconds = stepper.step(number, side)
         if time.perf_counter() + seconds < end:
             seconds = min(seconds, stepper.step(number, side))

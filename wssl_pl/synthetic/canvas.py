@@ -53,7 +53,7 @@ class Canvas:
 
     @contextmanager
     def inside(self, outline: ArrayLike, color: ArrayLike) -> Iterator["Canvas"]:
-        """Fill a polygon, and give a canvas to draw on of which the part inside the polygon is kept."""
+        """Fill a polygon, and return a canvas to draw on; only the part inside the polygon is kept."""
         layer = Canvas(self.pixels.copy(), *self.frame)
         layer.fill(outline, color)
         yield layer
