@@ -1,11 +1,59 @@
-"""Errors that a user can mend: the command line prints them in one line and exits with code 2.
+"""Errors that a user can correct: the command line prints them in one line and exits with code 2."""
 
-A message names the parameter, its value and the remedy.
-"""
+from typing import Any
 
 
-class UsageError(ValueError):
-    """A parameter, a file or a checkpoint that cannot be used as given."""
+class WSSLError(ValueError):
+    """A parameter, a file or a checkpoint that cannot be used as given, with its remedy.
+
+    The message is made of the parts here and nowhere else, and no code reads a message: it reads the attributes.
+
+    Args:
+        parameter: what was given, by its name in Python (`width`, `images`); None if the message is about no parameter.
+            The command line replaces the name by that of its option (`model.width`).
+        value: the value given; None if nothing was given.
+        reason: why it cannot be used ("must be at least 1").
+        remedy: what to do ("name another folder"), or None if the reason says so.
+
+    Example:
+        >>> print(WSSLError("width", 0, "must be at least 1"))
+        width=0: must be at least 1
+        >>> print(WSSLError("out", "runs", "exists", "name another folder, or add --overwrite"))
+        out=runs: exists: name another folder, or add --overwrite
+        >>> print(WSSLError("out", None, "is required", "name the folder to write to"))
+        out: is required: name the folder to write to
+    """
+
+    def __init__(self, parameter: str | None, value: object, reason: str, remedy: str | None = None) -> None:
+        super().__init__(parameter, value, reason, remedy)  # all of it, so that a copy from another process is whole
+        self.parameter, self.value, self.reason, self.remedy = parameter, value, reason, remedy
+
+    def __str__(self) -> str:
+        return self.format(self.parameter)
+
+    def format(self, parameter: str | None) -> str:
+        """Return the message with `parameter` as the name of the parameter."""
+        given = [] if parameter is None else [parameter + _as_typed(self.value)]
+        return ": ".join([*given, self.reason, *([self.remedy] if self.remedy else [])])
+
+
+def _as_typed(value: object) -> str:
+    """Return `=value` as it is written on the command line; nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f"={str(value).lower()}"
+    if isinstance(value, list | tuple):
+        return f"=[{','.join(map(str, value))}]"
+    return f"={value}"
+
+
+class UsageError(WSSLError):
+    """A `WSSLError` that also takes a message in one piece, as code that has not been converted gives it."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*(parts if len(parts) > 1 else (None, None, *parts)))
+        self.args = parts
 
 
 class DataError(UsageError):
