@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage import data
 
-from wssl_pl.inpaint import Inpainter
+from wssl_pl.inference import Inpainter
 from wssl_pl.synthetic import draw_face
 
 SIDE, GAP = 224, 6

@@ -33,9 +33,9 @@ from wssl_pl.evaluation.evaluate import machine
 from wssl_pl.evaluation.methods import Classical
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.export.onnx_file import write_onnx
-from wssl_pl.inpaint import Inpainter
-from wssl_pl.inpaint.backends import ModelInfo
-from wssl_pl.inpaint.weights import read_module, write_safetensors
+from wssl_pl.inference import Inpainter
+from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.inference.weights import read_module, write_safetensors
 from wssl_pl.metrics import psnr
 from wssl_pl.modules import InpaintModule
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wssl_pl.data import WSSLDataModule as WSSLDataModule
-    from wssl_pl.inpaint import Inpainter as Inpainter
+    from wssl_pl.inference import Inpainter as Inpainter
     from wssl_pl.modules import InpaintModule as InpaintModule
     from wssl_pl.modules import PretextModule as PretextModule
 
@@ -15,7 +15,7 @@ __version__ = "0.2.0.dev0"
 # Loaded at first use, because PyTorch and Lightning take seconds to import.
 _HOMES = {
     "InpaintModule": "wssl_pl.modules",
-    "Inpainter": "wssl_pl.inpaint",
+    "Inpainter": "wssl_pl.inference",
     "PretextModule": "wssl_pl.modules",
     "WSSLDataModule": "wssl_pl.data",
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wssl_pl.inpaint import Inpainter
+from wssl_pl.inference import Inpainter
 from wssl_pl.modules import InpaintModule, PretextModule
 
 

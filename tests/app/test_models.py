@@ -10,8 +10,8 @@ import torch
 from wssl_pl.app import models
 from wssl_pl.app.models import Models, is_inpainting_model
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.backends import ModelInfo
-from wssl_pl.inpaint.weights import write_safetensors
+from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.inference.weights import write_safetensors
 from wssl_pl.modules import InpaintModule
 
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from wssl_pl.app.work import fill_photo, open_photo, read_white, save_preview
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.photo import read_photo
+from wssl_pl.inference.photo import read_photo
 
 
 def random_pixels(*shape, dtype=np.uint8):

@@ -4,10 +4,10 @@ import inpaint
 import numpy as np
 import pytest
 
-from tests.inpaint.fakes import tiny_onnx
+from tests.inference.fakes import tiny_onnx
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.evaluation.pairs import write_pairs
-from wssl_pl.inpaint import Inpainter
+from wssl_pl.inference import Inpainter
 
 
 def test_the_masks_are_as_large_as_they_are_said_to_be():

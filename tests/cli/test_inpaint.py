@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tests.inpaint.fakes import Hostile, hostile_files, plane, square, tiny_onnx
-from tests.inpaint.test_photo import bomb, exif_block
+from tests.inference.fakes import Hostile, hostile_files, plane, square, tiny_onnx
+from tests.inference.test_photo import bomb, exif_block
 from tests.processes import PATIENCE_S, wait_until
 from wssl_pl.cli import main
-from wssl_pl.inpaint import folder as folder_module
+from wssl_pl.inference import folder as folder_module
 
 HOLE = square(60, 80, 20, 30, 16)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.inpaint.conftest import model_files, tiny_module  # noqa: F401  (fixtures)
+from tests.inference.conftest import model_files, tiny_module  # noqa: F401  (fixtures)
 from wssl_pl.cli import main
 
 

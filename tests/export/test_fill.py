@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inpaint.fakes import plane
+from tests.inference.fakes import plane
 from wssl_pl.cli import main
 from wssl_pl.evaluation.methods import Model
 from wssl_pl.export import HubModel
-from wssl_pl.inpaint import Inpainter
-from wssl_pl.inpaint.backends import open_backend
+from wssl_pl.inference import Inpainter
+from wssl_pl.inference.backends import open_backend
 from wssl_pl.modules import InpaintModule
 
 

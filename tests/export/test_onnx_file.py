@@ -7,14 +7,14 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.inpaint.fakes import plane
+from tests.inference.fakes import plane
 from wssl_pl.cli import main
 from wssl_pl.errors import UsageError
 from wssl_pl.export import onnx_file as module_under_test
 from wssl_pl.export.onnx_file import write_onnx
-from wssl_pl.inpaint import Inpainter
-from wssl_pl.inpaint.backends import ModelInfo
-from wssl_pl.inpaint.weights import read_module
+from wssl_pl.inference import Inpainter
+from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.inference.weights import read_module
 from wssl_pl.modules import InpaintModule
 
 slow = pytest.mark.slow

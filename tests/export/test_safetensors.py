@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inpaint.fakes import hostile_files, plane, square
+from tests.inference.fakes import hostile_files, plane, square
 from wssl_pl.cli import main
 from wssl_pl.errors import UsageError
 from wssl_pl.evaluation.figures import FIGURES
 from wssl_pl.export import HubModel
-from wssl_pl.inpaint import Inpainter
+from wssl_pl.inference import Inpainter
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint import Inpainter
-from wssl_pl.inpaint.backends import SHIPPED
+from wssl_pl.inference import Inpainter
+from wssl_pl.inference.backends import SHIPPED
 
 SHIPPED_NAME = "shipped model"
 LOADED = 2  # models in memory at once

@@ -18,8 +18,8 @@ from wssl_pl.app.models import SHIPPED_NAME, Models
 from wssl_pl.app.strokes import read_strokes
 from wssl_pl.app.work import Filled, fill_photo, open_photo, read_white, save_preview, shown
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.backends import SHIPPED_LICENSE
-from wssl_pl.inpaint.photo import FORMATS, Photo
+from wssl_pl.inference.backends import SHIPPED_LICENSE
+from wssl_pl.inference.photo import FORMATS, Photo
 
 logger = logging.getLogger(__name__)
 

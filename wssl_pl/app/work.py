@@ -14,10 +14,10 @@ from PIL import Image
 
 from wssl_pl.app.strokes import preview_size
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint import Inpainter
-from wssl_pl.inpaint.engine import Progress, fill_all
-from wssl_pl.inpaint.holes import HoleOptions, find_hole
-from wssl_pl.inpaint.photo import Photo, check_size, read_photo, write_photo
+from wssl_pl.inference import Inpainter
+from wssl_pl.inference.engine import Progress, fill_all
+from wssl_pl.inference.holes import HoleOptions, find_hole
+from wssl_pl.inference.photo import Photo, check_size, read_photo, write_photo
 
 FindHole = Callable[[Photo], NDArray[np.bool_]]
 

@@ -51,7 +51,7 @@ def _onnx(args: Sequence[str]) -> None:
     path = _model_path(options["ckpt"], out)
 
     from wssl_pl.export.onnx_file import write_onnx
-    from wssl_pl.inpaint.weights import read_module
+    from wssl_pl.inference.weights import read_module
 
     module, info = read_module(path)
     difference = write_onnx(module, info, out)
@@ -69,7 +69,7 @@ def _safetensors(args: Sequence[str]) -> None:
         raise UsageError("export safetensors needs out=: a folder, or a file that ends in .safetensors")
     path = _model_path(options["ckpt"], out)
 
-    from wssl_pl.inpaint.weights import CONFIG, WEIGHTS, read_module, write_folder, write_safetensors
+    from wssl_pl.inference.weights import CONFIG, WEIGHTS, read_module, write_folder, write_safetensors
 
     single = out.suffix.lower() == ".safetensors"
     if not single and out.is_file():
@@ -82,7 +82,7 @@ def _safetensors(args: Sequence[str]) -> None:
         return
 
     from wssl_pl.export.card import model_card
-    from wssl_pl.inpaint.output import replacing
+    from wssl_pl.inference.output import replacing
 
     parameters = sum(value.numel() for value in module.state_dict().values())
     card = model_card(
@@ -112,7 +112,7 @@ def _model_path(ckpt: Path | None, out: Path) -> Path:
     Raises:
         UsageError: there is none, or it is an ONNX file.
     """
-    from wssl_pl.inpaint.backends import find_model
+    from wssl_pl.inference.backends import find_model
 
     path = find_model(ckpt)
     if path.suffix.lower() == ".onnx":

@@ -9,9 +9,9 @@ from wssl_pl.cli.verb_words import Options, flag, read_options
 from wssl_pl.errors import SomeFailed, UsageError
 
 if TYPE_CHECKING:
-    from wssl_pl.inpaint import Inpainter
-    from wssl_pl.inpaint.folder import Job
-    from wssl_pl.inpaint.holes import HoleOptions
+    from wssl_pl.inference import Inpainter
+    from wssl_pl.inference.folder import Job
+    from wssl_pl.inference.holes import HoleOptions
 
 OPTIONS: Options = {
     "photo": (Path, None, "JPEG, PNG or WebP, or a folder of them"),
@@ -52,8 +52,8 @@ def run(args: Sequence[str]) -> None:
         if options[name] is not None and not options[name].exists():
             raise UsageError(f"{name}={options[name]} does not exist")
 
-    from wssl_pl.inpaint.folder import Job, check_outputs, pair_folders
-    from wssl_pl.inpaint.holes import HoleOptions
+    from wssl_pl.inference.folder import Job, check_outputs, pair_folders
+    from wssl_pl.inference.holes import HoleOptions
 
     names = ("hole", "hole_color", "dilate", "resize_mask", "max_megapixels")
     hole_options = HoleOptions(**{name: options[name] for name in names})
@@ -79,7 +79,7 @@ def run(args: Sequence[str]) -> None:
 def _fill_one(job: "Job", options: dict[str, Any], hole_options: "HoleOptions") -> None:
     from tqdm import tqdm
 
-    from wssl_pl.inpaint.folder import finish_work, read_work
+    from wssl_pl.inference.folder import finish_work, read_work
 
     # What is wrong with the files shows before the model is loaded, which takes seconds.
     work = read_work(job, hole_options)
@@ -102,7 +102,7 @@ def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict[str, Any], 
     from tqdm import tqdm
 
     from wssl_pl.devices import usable_cores
-    from wssl_pl.inpaint.folder import inpaint_files
+    from wssl_pl.inference.folder import inpaint_files
 
     if not jobs:
         raise UsageError(f"photo={options['photo']}: no photo has a mask of its name in mask={options['mask']}")
@@ -128,8 +128,8 @@ def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict[str, Any], 
 
 
 def _load(options: dict[str, Any], threads: int | None) -> "Inpainter":
-    from wssl_pl.inpaint import Inpainter
-    from wssl_pl.inpaint.backends import SHIPPED_LICENSE
+    from wssl_pl.inference import Inpainter
+    from wssl_pl.inference.backends import SHIPPED_LICENSE
 
     inpainter = Inpainter.from_checkpoint(options["ckpt"], options["device"], threads)
     settings = inpainter.info.hyper_parameters

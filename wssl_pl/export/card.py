@@ -6,7 +6,7 @@ from typing import Any
 
 from wssl_pl.errors import UsageError
 from wssl_pl.evaluation.report import figure_table, markdown
-from wssl_pl.inpaint.backends import ModelInfo
+from wssl_pl.inference.backends import ModelInfo
 
 CARD = """\
 ---
@@ -27,7 +27,7 @@ WSSL-PL's `wssl export safetensors`.
 ## Use
 
 ```python
-from wssl_pl.inpaint import Inpainter
+from wssl_pl.inference import Inpainter
 
 filled = Inpainter.from_checkpoint("{file}")(photo, mask)    # PIL, NumPy or tensors; white or 1 is hole
 ```

@@ -6,8 +6,8 @@ from typing import Any
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.backends import ModelInfo
-from wssl_pl.inpaint.weights import CONFIG, WEIGHTS, load_state, read_safetensors, read_weights, write_folder
+from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.inference.weights import CONFIG, WEIGHTS, load_state, read_safetensors, read_weights, write_folder
 from wssl_pl.modules import InpaintModule
 
 

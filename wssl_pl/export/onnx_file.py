@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import wssl_pl
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.backends import ModelInfo
-from wssl_pl.inpaint.onnx_backend import OnnxBackend
-from wssl_pl.inpaint.output import replacing
-from wssl_pl.inpaint.padding import MULTIPLE
-from wssl_pl.inpaint.weights import metadata
+from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.inference.onnx_backend import OnnxBackend
+from wssl_pl.inference.output import replacing
+from wssl_pl.inference.padding import MULTIPLE
+from wssl_pl.inference.weights import metadata
 from wssl_pl.modules import InpaintModule
 
 OPSET = 20

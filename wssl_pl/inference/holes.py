@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from wssl_pl.data.decode import binarised
 from wssl_pl.data.files import reason
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.photo import MEGAPIXELS, Photo, check_size
+from wssl_pl.inference.photo import MEGAPIXELS, Photo, check_size
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wssl_pl.inpaint.backends import ModelInfo
+from wssl_pl.inference.backends import ModelInfo
 
 
 class Fake:

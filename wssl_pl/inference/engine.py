@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.inpaint.backends import Backend, ModelInfo
-from wssl_pl.inpaint.padding import MULTIPLE, crop_to, pad_to_multiple
-from wssl_pl.inpaint.pyramid import STRIP, halve, lay, to_dtype
-from wssl_pl.inpaint.seams import mend
-from wssl_pl.inpaint.tiles import Box, Tile, clusters, ease, merged, tiles
+from wssl_pl.inference.backends import Backend, ModelInfo
+from wssl_pl.inference.padding import MULTIPLE, crop_to, pad_to_multiple
+from wssl_pl.inference.pyramid import STRIP, halve, lay, to_dtype
+from wssl_pl.inference.seams import mend
+from wssl_pl.inference.tiles import Box, Tile, clusters, ease, merged, tiles
 
 Progress = Callable[[int, int], None]
 """Told (pixels of hole that are done, of how many) after each tile; what it raises ends the work."""

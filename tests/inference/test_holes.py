@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.inpaint.fakes import plane, square
-from tests.inpaint.test_photo import exif_block
+from tests.inference.fakes import plane, square
+from tests.inference.test_photo import exif_block
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.holes import HoleOptions, find_hole
-from wssl_pl.inpaint.photo import read_photo
+from wssl_pl.inference.holes import HoleOptions, find_hole
+from wssl_pl.inference.photo import read_photo
 
 HOLE = square(50, 60, 10, 20, 12)
 

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from tests.inpaint.fakes import Fake, constant, draw_plane, plane, square
-from wssl_pl.inpaint.backends import ModelInfo
-from wssl_pl.inpaint.engine import Scheme, fill_all
+from tests.inference.fakes import Fake, constant, draw_plane, plane, square
+from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.inference.engine import Scheme, fill_all
 
 SMALL = Scheme(whole=64, reach=6.4, tile=128, margin=32, soft=8)
 

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from wssl_pl.data.files import list_images
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.engine import Progress, fill_all
-from wssl_pl.inpaint.holes import HoleOptions, find_hole
-from wssl_pl.inpaint.inpainter import Inpainter
-from wssl_pl.inpaint.photo import Photo, check_holds, check_output, read_photo, write_photo
+from wssl_pl.inference.engine import Progress, fill_all
+from wssl_pl.inference.holes import HoleOptions, find_hole
+from wssl_pl.inference.inpainter import Inpainter
+from wssl_pl.inference.photo import Photo, check_holds, check_output, read_photo, write_photo
 
 
 @dataclass(frozen=True)

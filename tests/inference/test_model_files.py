@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inpaint.fakes import hostile_files, square, tiny_onnx
+from tests.inference.fakes import hostile_files, square, tiny_onnx
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint import Inpainter, backends
-from wssl_pl.inpaint.backends import ModelInfo
-from wssl_pl.inpaint.weights import read_safetensors, read_weights, write_safetensors
+from wssl_pl.inference import Inpainter, backends
+from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.inference.weights import read_safetensors, read_weights, write_safetensors
 
 
 @pytest.mark.parametrize("kind", ["ckpt", "safetensors", "folder"])
@@ -45,7 +45,7 @@ def test_half_precision_takes_half_the_space_and_computes_in_float32(model_files
 
 def test_the_shipped_model_is_used_and_named_where_no_other_is_given(model_files, tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "SHIPPED", tmp_path / "wssl-w16.safetensors")
-    monkeypatch.setattr("wssl_pl.inpaint.weights.SHIPPED", tmp_path / "wssl-w16.safetensors")
+    monkeypatch.setattr("wssl_pl.inference.weights.SHIPPED", tmp_path / "wssl-w16.safetensors")
     with pytest.raises(UsageError, match="no model is shipped"):
         Inpainter.from_checkpoint()
     shutil.copy(model_files["safetensors"], tmp_path / "wssl-w16.safetensors")
@@ -182,7 +182,7 @@ NO_TORCH = """
 import sys
 import numpy as np
 from wssl_pl.cli import main
-from wssl_pl.inpaint import Inpainter
+from wssl_pl.inference import Inpainter
 
 picture, mask = np.full((300, 200, 3), 128, np.uint8), np.zeros((300, 200), bool)
 mask[10:250, 20:180] = True

@@ -11,8 +11,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.backends import SHIPPED, ModelInfo
-from wssl_pl.inpaint.output import replacing
+from wssl_pl.inference.backends import SHIPPED, ModelInfo
+from wssl_pl.inference.output import replacing
 from wssl_pl.modules import InpaintModule, read_checkpoint
 from wssl_pl.modules.checkpoint import check_state
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tests.inpaint.fakes import square
-from wssl_pl.inpaint.tiles import Box, clusters, merged, tight, tiles
+from tests.inference.fakes import square
+from wssl_pl.inference.tiles import Box, clusters, merged, tight, tiles
 
 
 def random_hole(height, width, seed, share=0.001):

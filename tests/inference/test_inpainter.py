@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.inpaint.fakes import plane, square
+from tests.inference.fakes import plane, square
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint import Inpainter
+from wssl_pl.inference import Inpainter
 
 
 @pytest.fixture(scope="module")

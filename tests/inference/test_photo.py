@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from tests.inpaint.fakes import plane
+from tests.inference.fakes import plane
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint import exif, png
-from wssl_pl.inpaint.photo import check_size, read_photo, write_photo
+from wssl_pl.inference import exif, png
+from wssl_pl.inference.photo import check_size, read_photo, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from wssl_pl.inpaint.arrays import take_apart
-from wssl_pl.inpaint.backends import Backend, ModelInfo, open_backend
-from wssl_pl.inpaint.engine import Progress, Scheme, fill_all
+from wssl_pl.inference.arrays import take_apart
+from wssl_pl.inference.backends import Backend, ModelInfo, open_backend
+from wssl_pl.inference.engine import Progress, Scheme, fill_all
 
 
 class Inpainter:
@@ -18,7 +18,7 @@ class Inpainter:
         scheme: sizes of tiles and margins; those that suit the model if left out.
 
     Example:
-        >>> from wssl_pl.inpaint import Inpainter
+        >>> from wssl_pl.inference import Inpainter
         >>> inpainter = Inpainter.from_checkpoint("best.ckpt")    # doctest: +SKIP
         >>> filled = inpainter(photo, mask)                       # doctest: +SKIP
     """

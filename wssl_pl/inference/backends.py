@@ -95,9 +95,9 @@ def open_backend(path: str | Path | None, device: str = "auto", threads: int | N
         raise UsageError(f"threads={threads}: it must be at least 1")
     path = find_model(path)
     if path.suffix.lower() == ".onnx":
-        from wssl_pl.inpaint.onnx_backend import OnnxBackend
+        from wssl_pl.inference.onnx_backend import OnnxBackend
 
         return OnnxBackend(path, device, threads)
-    from wssl_pl.inpaint.torch_backend import TorchBackend
+    from wssl_pl.inference.torch_backend import TorchBackend
 
     return TorchBackend(path, device, threads)

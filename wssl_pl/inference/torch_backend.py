@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.weights import read_module
+from wssl_pl.inference.weights import read_module
 
 
 class TorchBackend:
-    """See :class:`wssl_pl.inpaint.backends.Backend`.
+    """See :class:`wssl_pl.inference.backends.Backend`.
 
     Args:
         path: `.ckpt`, `.safetensors`, or a folder with `model.safetensors` and `config.json`.
@@ -31,7 +31,7 @@ class TorchBackend:
             torch.set_num_threads(threads)
 
     def __call__(self, images: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See :class:`wssl_pl.inpaint.backends.Backend`."""
+        """See :class:`wssl_pl.inference.backends.Backend`."""
         with torch.inference_mode():
             output = self.module(torch.from_numpy(images).to(self._device), torch.from_numpy(masks).to(self._device))
             result: NDArray[np.float32] = output.float().cpu().numpy()

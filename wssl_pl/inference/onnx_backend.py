@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint.backends import ModelInfo
+from wssl_pl.inference.backends import ModelInfo
 
 
 class OnnxBackend:
-    """See :class:`wssl_pl.inpaint.backends.Backend`.
+    """See :class:`wssl_pl.inference.backends.Backend`.
 
     Args:
         path: a file of `wssl export onnx`.
@@ -56,7 +56,7 @@ class OnnxBackend:
         self.device = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
 
     def __call__(self, images: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See :class:`wssl_pl.inpaint.backends.Backend`."""
+        """See :class:`wssl_pl.inference.backends.Backend`."""
         output: NDArray[np.float32] = self.session.run(None, {"image": images, "mask": masks})[0]
         return output
 

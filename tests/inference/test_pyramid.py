@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inpaint.fakes import plane, square
-from wssl_pl.inpaint import padding, pyramid
-from wssl_pl.inpaint.seams import mend, spread
+from tests.inference.fakes import plane, square
+from wssl_pl.inference import padding, pyramid
+from wssl_pl.inference.seams import mend, spread
 from wssl_pl.networks import crop_to, pad_to_multiple
 
 

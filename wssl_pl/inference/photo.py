@@ -12,8 +12,8 @@ from PIL import Image
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import UsageError
-from wssl_pl.inpaint import exif, png
-from wssl_pl.inpaint.output import replacing
+from wssl_pl.inference import exif, png
+from wssl_pl.inference.output import replacing
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MEGAPIXELS = 100.0
