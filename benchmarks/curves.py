@@ -2,20 +2,19 @@
 
     python benchmarks/curves.py runs/downstream/frozen runs/downstream/scratch --out benchmarks/results/mini_curves
 
-Writes `<out>.json` and `<out>.png`. A run counts as converged when its raw validation PSNR gained under 0.1 dB in the
-last fifth of its steps, means of three validations at both ends.
+Writes `<out>.json` and `<out>.png`. Convergence is judged as in a study: `wssl_pl.evaluation.statistics`.
 """
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC, judge_convergence
+
 PREFIX = "val/"
-GAIN_DB = 0.1
 
 
 def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -35,17 +34,6 @@ def wall_seconds(run: Path) -> float:
         times = [event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
         seconds += max(times, default=0.0) - min(times, default=0.0)
     return seconds
-
-
-def gain_in_last_fifth(curve: list[tuple[int, float]]) -> float:
-    """What a curve gained from 80 % of its steps to the end, each as the mean of three validations.
-
-    One validation differs from the next by up to 0.1 dB at a constant learning rate: as much as is asked about.
-    """
-    last = max(2, len(curve) - 1)
-    before = max((number for number, (step, _) in enumerate(curve) if step <= 0.8 * curve[-1][0]), default=0)
-    values = [value for _, value in curve]
-    return statistics.fmean(values[last - 2 :]) - statistics.fmean(values[max(0, before - 1) : before + 2])
 
 
 def draw(curves: dict[str, dict[str, list[tuple[int, float]]]], path: Path) -> None:
@@ -78,9 +66,10 @@ def main() -> None:
     for run in args.runs:
         seconds = wall_seconds(run)
         summary[run.name] = {"steps": max(c[-1][0] for c in curves[run.name].values()), "seconds": round(seconds)}
-        if "val/psnr" in curves[run.name]:
-            gain = gain_in_last_fifth(curves[run.name]["val/psnr"])
-            summary[run.name] |= {"gain_last_fifth_db": round(gain, 3), "converged": gain < GAIN_DB}
+        judged = judge_convergence([curves[run.name].get(CONVERGENCE_METRIC, [])])
+        if judged.rise is not None:
+            converged = judged.state == "converged"
+            summary[run.name] |= {"gain_last_fifth_db": round(judged.rise, 3), "converged": converged}
         print(run.name, summary[run.name])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".json").write_text(json.dumps({"summary": summary, "curves": curves}) + "\n")

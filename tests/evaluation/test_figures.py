@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from wssl_pl.evaluation.bootstrap import intervals
 from wssl_pl.evaluation.figures import FIGURES, as_picture, measure
+from wssl_pl.evaluation.statistics import intervals
 from wssl_pl.metrics import composite, psnr, ssim
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from wssl_pl.errors import UsageError
-from wssl_pl.evaluation.bootstrap import intervals
 from wssl_pl.evaluation.figures import FIGURES, LOWER_IS_BETTER
 from wssl_pl.evaluation.report import arrow, markdown
+from wssl_pl.evaluation.statistics import intervals
 from wssl_pl.evaluation.table import Table, read_table
 
 

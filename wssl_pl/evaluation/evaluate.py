@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from wssl_pl.errors import UsageError
-from wssl_pl.evaluation.bootstrap import RESAMPLES
 from wssl_pl.evaluation.figures import FIGURES, MS_SSIM_MISSING, as_picture, measure
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.pairs import Pair, Pairs
 from wssl_pl.evaluation.perceptual import FID, FID_MISSING, LPIPS, LPIPS_MISSING
+from wssl_pl.evaluation.statistics import IMAGE_RESAMPLES
 from wssl_pl.evaluation.table import COLUMNS, cell, plain, read_table, summarise, write_parquet
 from wssl_pl.metrics import composite
 from wssl_pl.metrics.ms_ssim import SMALLEST
@@ -107,7 +107,7 @@ def evaluate(pairs: Pairs, method: Method, out: str | Path, settings: Settings |
         "fid": {name: plain(value) for name, value in fid.compute().items()} if fid is not None else None,
         "notes": notes,
         "seconds_per_image": clock.seconds / max(len(table.names), 1),
-        "bootstrap": {"resamples": RESAMPLES, "level": 0.95, "seed": settings.seed},
+        "bootstrap": {"resamples": IMAGE_RESAMPLES, "level": 0.95, "seed": settings.seed},
         "machine": machine(),
     }
     write_report(folder, summary, table, pairs, method, settings.device)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wssl_pl.evaluation.bootstrap import intervals
 from wssl_pl.evaluation.figures import FIGURES
+from wssl_pl.evaluation.statistics import intervals
 from wssl_pl.metrics.bins import BINS
 
 COLUMNS = ("name", "mask", "ratio", *FIGURES, "bin")

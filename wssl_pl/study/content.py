@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wssl_pl.evaluation.report import LABELS
-from wssl_pl.study.convergence import FIGURE
+from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC as FIGURE
+from wssl_pl.evaluation.statistics import near_chance
 from wssl_pl.study.document import Block, Grid, Heading, Items, Picture, Text
 from wssl_pl.study.notation import digits_of, mean_and_spread, probability, signed, span
 from wssl_pl.study.ranking import FIGURE as BEST_BY
@@ -17,7 +18,6 @@ OTHER_DATA = (
     "not say how it measured: absolute values cannot be compared with them, at most the order of the rows. A pretext "
     "run that arms share counts in full for each."
 )
-NEAR_CHANCE = 0.3  # for four levels, where guessing gives 0.25
 FIGURE_COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr")
 
 
@@ -187,7 +187,7 @@ def arm_table(summary: Summary, names: Sequence[str]) -> Grid:
 
 
 def _accuracy(task: str, value: float) -> str:
-    return f"{task} {value:.2f}" + (" (**near chance**)" if value < NEAR_CHANCE else "")
+    return f"{task} {value:.2f}" + (" (**near chance**)" if near_chance(value) else "")
 
 
 PAPER = (("ssim", 4), ("psnr", 2))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wssl_pl.evaluation.report import LABELS
-from wssl_pl.study.convergence import FIGURE
+from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC as FIGURE
 from wssl_pl.study.document import STATES
 from wssl_pl.study.notation import signed
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from wssl_pl.evaluation.statistics import MIN_SEEDS, compare
 from wssl_pl.study.results import Results
-from wssl_pl.study.statistics import FEWEST_SEEDS, compare
 from wssl_pl.study.verdicts import side_values
 
 FIGURE = "psnr_composite"
@@ -34,7 +34,7 @@ def rank(results: Results, arms: Mapping[str, Mapping[str, Any]], seed: int = 0)
         entry = {"arm": name, "mean": means[name], "difference": means[name] - means[names[0]]}
         entry |= {"low": None, "high": None}
         common = [number for number in arms[names[0]]["seeds"] if number in arms[name]["seeds"]]
-        if name != names[0] and len(common) >= FEWEST_SEEDS:
+        if name != names[0] and len(common) >= MIN_SEEDS:
             sides = [side_values(results, [arm], common, FIGURE) for arm in (name, names[0])]
             (between,) = compare((sides[0] - sides[1])[None], seed)
             if between is not None:

@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from wssl_pl.study.convergence import FIGURE, RULE, Convergence, judge
+from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC as FIGURE
+from wssl_pl.evaluation.statistics import (
+    CONVERGENCE_RULE,
+    LEVEL,
+    RESAMPLES,
+    Convergence,
+    judge_convergence,
+    smallest_exact_p,
+    student_quantile,
+)
 from wssl_pl.study.definition import FIGURES, Arm, Options, Tuning
 from wssl_pl.study.ranking import rank
 from wssl_pl.study.results import Curves, Results, Run
-from wssl_pl.study.statistics import LEVEL, RESAMPLES, smallest_exact_p, student_quantile
 from wssl_pl.study.verdicts import finite_mean, judge_section
 
 VERSION = 2
@@ -40,7 +48,7 @@ def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
         "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "seed": seed},
         "few_seeds": few_seeds(len(study.seeds)),
         "cosine": "cosine" in json.dumps([study.options, [asdict(arm) for arm in study.arms.values()]]),
-        "convergence_rule": RULE,
+        "convergence_rule": CONVERGENCE_RULE,
         "arms": arms,
         "ranking": rank(results, arms, seed),
         "sections": [
@@ -66,7 +74,7 @@ def summarise(results: Results, seed: int = 0) -> dict[str, Any]:
 def judge_arm(results: Results, arm: str) -> Convergence:
     """By the raw validation PSNR of its measured seeds."""
     runs = results.measured(arm)
-    return judge([run.curves().get(FIGURE, []) for run in runs.values()])
+    return judge_convergence([run.curves().get(FIGURE, []) for run in runs.values()])
 
 
 def few_seeds(count: int) -> dict[str, Any]:

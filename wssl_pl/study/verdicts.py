@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wssl_pl.evaluation.report import LABELS
-from wssl_pl.study.convergence import GAIN_DB, Convergence
+from wssl_pl.evaluation.statistics import LEVEL, MIN_GAIN_DB, MIN_SEEDS, Convergence, compare, holm
 from wssl_pl.study.definition import Claim, Section
 from wssl_pl.study.results import Results
-from wssl_pl.study.statistics import FEWEST_SEEDS, LEVEL, compare, holm
 
 ALPHA = round(1.0 - LEVEL, 9)
 SHARE = 0.5  # of a group's arms that have to be left for its mean to stand for the group
@@ -57,10 +56,10 @@ def _who_takes_part(results: Results, claim: Claim, convergence: Mapping[str, Co
         judged = convergence.get(arm, Convergence("unknown"))
         if not seeds:
             left_out[arm] = "not run"
-        elif len(seeds) < FEWEST_SEEDS:
+        elif len(seeds) < MIN_SEEDS:
             left_out[arm] = f"too few seeds ({len(seeds)} of {len(results.study.seeds)})"
         elif judged.state == "not converged":
-            left_out[arm] = f"not converged ({judged.rise:+.2f} dB in its last fifth, {GAIN_DB} or more)"
+            left_out[arm] = f"not converged ({judged.rise:+.2f} dB in its last fifth, {MIN_GAIN_DB} or more)"
         elif judged.state == "unknown":
             left_out[arm] = "convergence unknown (a seed has no validation curve)"
     groups = {
@@ -87,8 +86,8 @@ def _who_takes_part(results: Results, claim: Claim, convergence: Mapping[str, Co
         arms = [*groups["better"], *groups["than"]]
         common = [seed for seed in results.study.seeds if all(seed in results.measured(arm) for arm in arms)]
         verdict["seeds"] = common
-        if len(common) < FEWEST_SEEDS:
-            verdict["reason"] = f"too few seeds: {len(common)} that all its arms have, {FEWEST_SEEDS} are the fewest"
+        if len(common) < MIN_SEEDS:
+            verdict["reason"] = f"too few seeds: {len(common)} that all its arms have, {MIN_SEEDS} are the fewest"
     return verdict
 
 

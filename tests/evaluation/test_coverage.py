@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wssl_pl.study.statistics import compare
+from wssl_pl.evaluation.statistics import compare
 
 STUDIES = 1200
 
