@@ -10,6 +10,7 @@ dataset is measured. Writes `NAME.md` and `NAME.json` in benchmarks/results.
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.evaluate import Settings, evaluate, machine
 from wssl_pl.evaluation.methods import CLASSICAL, Classical, Method, Model
+from wssl_pl.evaluation.pages import markdown
 from wssl_pl.evaluation.pairs import Pairs, write_pairs
-from wssl_pl.evaluation.report import interval, markdown
+from wssl_pl.evaluation.report import interval, write_report
+from wssl_pl.evaluation.results import Result, read_result
 
 SHOWN = {
     "psnr_composite": "PSNR composite", "ssim_composite": "SSIM composite", "ms_ssim_composite": "MS-SSIM composite",
@@ -65,37 +68,39 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
-def measured(pairs: Pairs, name: str, make: Any, out: Path, limit: int | None) -> dict[str, Any]:
-    """The summary of one method, from an earlier run where it is of the same pairs and as many of them."""
+def measured(pairs: Pairs, name: str, make: Any, out: Path, limit: int | None) -> Result:
+    """The result of one method, from an earlier run where it is of the same pairs and as many of them."""
     wanted = min(len(pairs), limit or len(pairs))
-    kept = out / "summary.json"
-    if kept.is_file():
-        summary: dict[str, Any] = json.loads(kept.read_text())
-        if summary["pairs"]["hash"] == pairs.manifest["hash"] and summary["pairs"]["evaluated"] == wanted:
+    if (out / "summary.json").is_file():
+        kept = read_result(out)
+        if kept.pairs["hash"] == pairs.manifest["hash"] and kept.pairs["evaluated"] == wanted:
             print(f"{name}: kept from an earlier run", flush=True)
-            return summary
+            return kept
     method: Method = make()
     print(f"{name}: {wanted} pairs", flush=True)
-    return evaluate(pairs, method, out, Settings(limit=limit, batch_size=8))
+    settings = Settings(limit=limit, batch_size=8)
+    result = evaluate(pairs, method, settings)
+    write_report(result, out, pairs, method, settings.device)
+    return result
 
 
-def table(summaries: dict[str, dict[str, Any]]) -> list[str]:
+def table(results: dict[str, Result]) -> str:
     """All images: one row per method."""
     rows = [["method", "n", *SHOWN.values(), "s per image"]]
-    for name, summary in summaries.items():
-        entries = summary["figures"]["all"]
-        cells = [interval(entries[figure], figure) or "-" for figure in SHOWN]
-        rows.append([name, str(summary["pairs"]["evaluated"]), *cells, f"{summary['seconds_per_image']:.3g}"])
+    for name, result in results.items():
+        entries = result.estimates["all"]
+        cells = [interval(entries[metric], metric) or "-" if metric in entries else "-" for metric in SHOWN]
+        rows.append([name, str(result.pairs["evaluated"]), *cells, f"{result.seconds_per_image:.3g}"])
     return markdown(rows)
 
 
-def by_bin(summaries: dict[str, dict[str, Any]], figure: str) -> list[str]:
-    """One figure, one column per ratio bin."""
-    groups = [group for group in next(iter(summaries.values()))["counts"] if group != "all"]
+def by_bin(results: dict[str, Result], metric: str) -> str:
+    """One metric, one column per ratio bin."""
+    groups = [group for group in next(iter(results.values())).counts if group != "all"]
     rows = [["method", *[f"{group} %" for group in groups]]]
-    for name, summary in summaries.items():
-        found = summary["figures"]
-        rows.append([name, *[interval(found[g][figure], figure) or "-" if g in found else "-" for g in groups]])
+    for name, result in results.items():
+        found = result.estimates
+        rows.append([name, *[interval(found[g][metric], metric) or "-" if g in found else "-" for g in groups]])
     return markdown(rows)
 
 
@@ -119,7 +124,7 @@ def main() -> None:
         folder = args.work / f"{slug(source)}_{args.size}" / slug(protocol)
         made = (folder / "pairs" / "manifest.json").is_file()
         pairs = Pairs.open(folder / "pairs") if made else write_pairs(datamodule, "test", folder / "pairs")
-        summaries: dict[str, dict[str, Any]] = {}
+        summaries: dict[str, Result] = {}
         for name in args.methods:
             limit = args.slow_limit or args.limit if name == "biharmonic" else args.limit
             out = folder / f"{name}_{limit or 'all'}"
@@ -129,21 +134,28 @@ def main() -> None:
             out = folder / f"{slug(name)}_{slug(path)}_{args.limit or 'all'}"
             summaries[name] = measured(pairs, name, lambda path=path: Model(path, device), out, args.limit)
         lines += [f"## {protocol}", "", f"Pairs: hash {pairs.manifest['hash'][:16]}, {len(pairs)} in all.", ""]
-        lines += [*table(summaries), ""]
+        lines += [table(summaries), ""]
         for figure in ("psnr_composite", "ssim_composite", "psnr_hole"):
-            lines += [f"{SHOWN[figure]} by hole ratio:", "", *by_bin(summaries, figure), ""]
-        same = [n for n, s in summaries.items() if s["pairs"]["evaluated"] == min(len(pairs), args.limit or len(pairs))]
+            lines += [f"{SHOWN[figure]} by hole ratio:", "", by_bin(summaries, figure), ""]
+        same = [n for n, s in summaries.items() if s.pairs["evaluated"] == min(len(pairs), args.limit or len(pairs))]
         folders = [folder / _folder_of(n, args) for n in same]
         comparison = compare(folders) if len(folders) > 1 else None
         if comparison:
             rows = [["against " + same[0], "PSNR hole", "images won"]]
-            for name, other in zip(same[1:], comparison["others"], strict=True):
-                cell = other["groups"]["all"]["psnr_hole"]
-                span = f"{cell['difference']:+.2f} [{cell['low']:+.2f}, {cell['high']:+.2f}]"
-                rows.append([name, span, f"{cell['won']:.0%}"])
-            lines += ["Paired, image by image:", "", *markdown(rows), ""]
-        kept = ("counts", "figures", "seconds_per_image", "machine")
-        figures = {name: {key: summary[key] for key in kept} for name, summary in summaries.items()}
+            for name, other in zip(same[1:], comparison.others, strict=True):
+                cell = other.groups["all"]["psnr_hole"]
+                span = f"{cell.difference:+.2f} [{cell.low:+.2f}, {cell.high:+.2f}]"
+                rows.append([name, span, f"{cell.won:.0%}"])
+            lines += ["Paired, image by image:", "", markdown(rows), ""]
+        figures = {
+            name: {
+                "counts": one.counts,
+                "figures": {group: {m: asdict(e) for m, e in row.items()} for group, row in one.estimates.items()},
+                "seconds_per_image": one.seconds_per_image,
+                "machine": one.machine,
+            }
+            for name, one in summaries.items()
+        }
         result["protocols"][protocol] = {"pairs": pairs.manifest["hash"], "methods": figures}
     known = result["machine"]
     lines += ["## What each is good at", "", GOOD_AT]

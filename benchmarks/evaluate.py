@@ -21,9 +21,10 @@ import torch
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.data.images import ArrayImages
 from wssl_pl.evaluation.evaluate import Settings, evaluate, machine
-from wssl_pl.evaluation.figures import measure
+from wssl_pl.evaluation.metrics import measure
 from wssl_pl.evaluation.pairs import Pairs, write_pairs
 from wssl_pl.evaluation.predictions import Predictions
+from wssl_pl.evaluation.report import write_report
 from wssl_pl.metrics import composite, psnr
 from wssl_pl.metrics.ms_ssim import similarities
 
@@ -44,8 +45,9 @@ def time_whole(pairs: Pairs, limit: int, out: Path) -> dict[str, float]:
     start, cpu = time.perf_counter(), time.process_time()
     names = [pair.name for pair in pairs.pairs]
     opened = Pairs.open(pairs.folder)
-    predictions = Predictions(pairs.folder / "predictions", names[:limit], names, pairs.manifest["size"])
-    evaluate(opened, predictions, out, Settings(limit=limit))
+    predictions = Predictions(pairs.folder / "predictions", names[:limit], names, pairs.size)
+    settings = Settings(limit=limit)
+    write_report(evaluate(opened, predictions, settings), out, opened, predictions, settings.device)
     return {
         "seconds": round(time.perf_counter() - start, 2),
         # Both cores together: what the clock shows on a busy machine is mostly waiting.

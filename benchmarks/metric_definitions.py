@@ -20,10 +20,10 @@ from skimage.metrics import structural_similarity
 
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.evaluation.evaluate import predict
-from wssl_pl.evaluation.figures import measure
 from wssl_pl.evaluation.methods import Classical
+from wssl_pl.evaluation.metrics import measure
+from wssl_pl.evaluation.pages import markdown
 from wssl_pl.evaluation.pairs import write_pairs
-from wssl_pl.evaluation.report import markdown
 from wssl_pl.metrics import composite
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -136,7 +136,7 @@ def main() -> None:
         name: measure_set(WSSLDataModule(images, masks, limit=args.count), args.count)
         for name, (images, masks) in sources.items()
     }
-    table = "\n".join(markdown(rows(sets)))
+    table = markdown(rows(sets))
     print(table)
     results = Path(__file__).parent / "results"
     results.mkdir(exist_ok=True)

@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 import shutil
@@ -9,58 +8,49 @@ import torch
 from PIL import Image
 from small_data import Noisy
 
-from wssl_pl.errors import UsageError
-from wssl_pl.evaluation.compare import compare, comparison_markdown
-from wssl_pl.evaluation.evaluate import Clock, Settings, evaluate, predict
-from wssl_pl.evaluation.figures import FIGURES, measure
+from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.compare import compare
+from wssl_pl.evaluation.evaluate import Settings, evaluate, predict
 from wssl_pl.evaluation.methods import CLASSICAL, Classical
+from wssl_pl.evaluation.metrics import METRICS, measure
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.predictions import Predictions
+from wssl_pl.evaluation.report import comparison_markdown, write_report
+from wssl_pl.evaluation.results import read_result
 
-
-def rows(folder):
-    return list(csv.DictReader((folder / "per_image.csv").open()))
+CPU = torch.device("cpu")
 
 
 def test_what_a_result_holds(pairs, noisy, tmp_path):
-    out = tmp_path / "out"
-    summary = evaluate(pairs, noisy, out)
-    header = (out / "per_image.csv").read_text().splitlines()[0].split(",")
-    assert header[:7] == ["name", "mask", "ratio", "psnr", "psnr_composite", "ssim", "ssim_composite"]
-    assert "psnr_hole" in header
-    found = rows(out)
-    assert [row["name"] for row in found] == [pair.name for pair in pairs.pairs]
+    result = evaluate(pairs, noisy)
+    result.save(tmp_path / "out")
+    table = result.table
+    assert table.metrics[:4] == ("psnr", "psnr_composite", "ssim", "ssim_composite")
+    assert "psnr_hole" in table.metrics
+    assert list(table.images) == [pair.name for pair in pairs.pairs]
+    assert table.ratios.tolist() == [pair.ratio for pair in pairs.pairs]
     image, mask = (part.float() for part in pairs.read(pairs.pairs))
     expected = measure(predict(noisy, pairs.pairs, image / 255, mask), image / 255, mask)
-    for figure in ("psnr", "ssim_composite", "l1_hole"):
-        assert [float(row[figure]) for row in found] == pytest.approx(expected[figure].tolist(), abs=2e-5)
-    entry = summary["figures"]["all"]["psnr"]
-    assert entry["mean"] == pytest.approx(expected["psnr"].mean().item(), abs=1e-4)
-    assert entry["low"] < entry["mean"] < entry["high"]
-    counts = summary["counts"]
+    for metric in ("psnr", "ssim_composite", "l1_hole"):
+        assert table.column(metric).tolist() == pytest.approx(expected[metric].tolist(), abs=2e-5)
+    entry = result.estimates["all"]["psnr"]
+    assert entry.mean == pytest.approx(expected["psnr"].mean().item(), abs=1e-4)
+    assert entry.low < entry.mean < entry.high
+    counts = result.counts
     assert counts["all"] == 8 == sum(count for name, count in counts.items() if name != "all")
-    means = [summary["figures"][name]["psnr"]["mean"] * count for name, count in counts.items() if name != "all"]
-    assert sum(means) / 8 == pytest.approx(entry["mean"], abs=1e-6)
-    assert json.loads((out / "summary.json").read_text())["pairs"]["hash"] == pairs.manifest["hash"]
-    notes = " ".join(summary["notes"])
+    means = [result.estimates[name]["psnr"].mean * count for name, count in counts.items() if name != "all"]
+    assert sum(means) / 8 == pytest.approx(entry.mean, abs=1e-6)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["pairs"]["hash"] == pairs.manifest["hash"]
+    assert summary["metrics"]["all"]["psnr"]["mean"] == entry.mean
+    notes = " ".join(result.notes)
     for missing in ("lpips_weights=FILE", "inception_weights=FILE", "MS-SSIM not measured", "https://"):
         assert missing in notes
 
 
-def test_parquet_is_the_same_table(pairs, noisy, tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    evaluate(pairs, noisy, tmp_path / "out")
-    table = parquet.read_table(tmp_path / "out" / "per_image.parquet").to_pydict()
-    found = rows(tmp_path / "out")
-    assert list(table) == list(found[0])
-    assert table["name"] == [row["name"] for row in found]
-    assert table["psnr"] == [float(row["psnr"]) for row in found]
-    assert table["lpips"] == [None] * 8
-
-
 def test_reports(pairs, noisy, tmp_path):
     out = tmp_path / "out"
-    evaluate(pairs, noisy, out)
+    write_report(evaluate(pairs, noisy), out, pairs, noisy, CPU)
     text = (out / "report.md").read_text()
     page = (out / "report.html").read_text()
     for part in (text, page):
@@ -74,24 +64,20 @@ def test_reports(pairs, noisy, tmp_path):
     assert "src='http" not in page
 
 
-def test_batches_do_not_change_figures(pairs, noisy, tmp_path):
-    for size in (3, 8):
-        evaluate(pairs, noisy, tmp_path / str(size), Settings(batch_size=size))
-    assert [[float(row[f]) for f in ("psnr", "ssim")] for row in rows(tmp_path / "3")] == pytest.approx(
-        np.array([[float(row[f]) for f in ("psnr", "ssim")] for row in rows(tmp_path / "8")]), abs=2e-6
-    )
+def test_batches_do_not_change_metrics(pairs, noisy):
+    small, large = (evaluate(pairs, noisy, Settings(batch_size=size)).table for size in (3, 8))
+    assert small.values == pytest.approx(large.values, abs=2e-6, nan_ok=True)
 
 
-def test_limit_is_a_beginning_of_the_list(pairs, noisy, tmp_path):
-    evaluate(pairs, noisy, tmp_path / "all")
-    evaluate(pairs, noisy, tmp_path / "some", Settings(limit=3))
-    assert rows(tmp_path / "some") == rows(tmp_path / "all")[:3]
+def test_limit_is_a_beginning_of_the_list(pairs, noisy):
+    some, every = (evaluate(pairs, noisy, Settings(limit=limit)).table for limit in (3, None))
+    assert np.array_equal(some.values, every.values[:3], equal_nan=True)
 
 
 @pytest.mark.parametrize("name", list(CLASSICAL))
-def test_classical_methods_and_their_saved_files_have_the_same_figures(pairs, tmp_path, name):
+def test_classical_methods_and_their_saved_files_have_the_same_metrics(pairs, tmp_path, name):
     method = Classical(name)
-    evaluate(pairs, method, tmp_path / "direct", Settings(limit=2))
+    direct = evaluate(pairs, method, Settings(limit=2)).table
     (tmp_path / "files").mkdir()
     image, mask = (part.float() for part in pairs.read(pairs.pairs[:2]))
     filled = predict(method, pairs.pairs[:2], image / 255, mask)
@@ -101,9 +87,9 @@ def test_classical_methods_and_their_saved_files_have_the_same_figures(pairs, tm
         pixels = picture.mul(255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(tmp_path / "files" / f"{pair.name}.png")
     names = [pair.name for pair in pairs.pairs]
-    evaluate(pairs, Predictions(tmp_path / "files", names[:2], names, 48), tmp_path / "saved", Settings(limit=2))
-    assert rows(tmp_path / "direct") == rows(tmp_path / "saved")
-    assert float(rows(tmp_path / "direct")[0]["psnr"]) > 10
+    saved = evaluate(pairs, Predictions(tmp_path / "files", names[:2], names, 48), Settings(limit=2)).table
+    assert np.array_equal(direct.values, saved.values, equal_nan=True)
+    assert direct.column("psnr")[0] > 10
 
 
 def test_mean_fill_by_hand():
@@ -132,12 +118,14 @@ def test_identical_images_are_counted_and_kept_out_of_the_mean(pairs, tmp_path):
     for number, name in enumerate(names):
         pixels = image[number].permute(1, 2, 0).numpy()
         Image.fromarray(pixels if number < 3 else pixels // 2).save(tmp_path / "files" / f"{name}.png")
-    summary = evaluate(pairs, Predictions(tmp_path / "files", names, names, 48), tmp_path / "out")
-    entry = summary["figures"]["all"]["psnr"]
-    assert entry["infinite"] == 3
-    finite = [float(row["psnr"]) for row in rows(tmp_path / "out") if row["psnr"] != "inf"]
+    method = Predictions(tmp_path / "files", names, names, 48)
+    result = evaluate(pairs, method)
+    entry = result.estimates["all"]["psnr"]
+    assert entry.infinite == 3
+    finite = [value for value in result.table.column("psnr") if value != math.inf]
     assert len(finite) == 5
-    assert entry["mean"] == pytest.approx(np.mean(finite), abs=1e-6)
+    assert entry.mean == pytest.approx(np.mean(finite), abs=1e-6)
+    write_report(result, tmp_path / "out", pairs, method, CPU)
     assert "infinite (identical) for 3 images" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -146,21 +134,22 @@ def test_only_identical_images(pairs, tmp_path):
         def __call__(self, names, images, masks):
             return pairs.read([pair for pair in pairs.pairs if pair.name in names])[0] / 255
 
-    summary = evaluate(pairs, Truth(), tmp_path / "out")
-    assert summary["figures"]["all"]["psnr"]["mean"] is None
-    assert summary["figures"]["all"]["ssim"]["mean"] == pytest.approx(1.0, abs=1e-6)
+    result = evaluate(pairs, Truth())
+    assert result.estimates["all"]["psnr"].mean is None
+    assert result.estimates["all"]["ssim"].mean == pytest.approx(1.0, abs=1e-6)
+    write_report(result, tmp_path / "out", pairs, Truth(), CPU)
+    assert read_result(tmp_path / "out").estimates == result.estimates
 
 
-def test_pixels_that_are_not_numbers_are_refused_by_name(pairs, noisy, tmp_path):
+def test_pixels_that_are_not_numbers_are_refused_by_name(pairs):
     class Broken(Noisy):
         def __call__(self, names, images, masks):
             pictures = super().__call__(names, images, masks)
             pictures[names.index("00005"), 1, 2, 3] = math.nan
             return pictures
 
-    with pytest.raises(UsageError, match=r"not numbers .* for 00005"):
-        evaluate(pairs, Broken(), tmp_path / "out")
-    assert not (tmp_path / "out" / "summary.json").exists()
+    with pytest.raises(WSSLError, match=r"not numbers .* for 00005"):
+        evaluate(pairs, Broken())
 
 
 def test_a_method_cannot_look_into_the_hole(pairs):
@@ -169,47 +158,46 @@ def test_a_method_cannot_look_into_the_hole(pairs):
             assert (images * masks).abs().max() == 0
             return images
 
-    image, mask = (part.float() for part in pairs.read(pairs.pairs))
-    clock = Clock()
-    predict(Looking(), pairs.pairs, image / 255, mask, clock)
-    assert clock.seconds > 0
+    assert evaluate(pairs, Looking()).seconds_per_image > 0
 
 
 def test_the_pairs_folder_is_not_written_to(pairs, noisy):
-    with pytest.raises(UsageError, match="is the pairs folder"):
-        evaluate(pairs, noisy, pairs.folder)
+    before = sorted(pairs.folder.rglob("*"))
+    with pytest.raises(WSSLError, match="is the pairs folder"):
+        write_report(evaluate(pairs, noisy), pairs.folder, pairs, noisy, CPU)
+    assert sorted(pairs.folder.rglob("*")) == before
 
 
 class TestCompare:
     @pytest.fixture
     def results(self, pairs, tmp_path):
         for noise in (0.05, 0.1):
-            evaluate(pairs, Noisy(noise), tmp_path / f"{noise}")
+            evaluate(pairs, Noisy(noise)).save(tmp_path / f"{noise}")
         return [tmp_path / "0.1", tmp_path / "0.05"]
 
     def test_differences_by_hand(self, results):
-        found = compare(results)["others"][0]["groups"]
-        first, second = (np.array([float(row["psnr"]) for row in rows(folder)]) for folder in results)
+        found = compare(results).others[0].groups
+        first, second = (read_result(folder).table for folder in results)
         entry = found["all"]["psnr"]
-        assert entry["difference"] == pytest.approx((second - first).mean())
-        assert entry["low"] <= entry["difference"] <= entry["high"]
-        assert entry["won"] == 1.0
+        assert entry.difference == pytest.approx((second.column("psnr") - first.column("psnr")).mean())
+        assert entry.low <= entry.difference <= entry.high
+        assert entry.won == 1.0
         # Lower is better: less noise wins there too, with a negative difference.
-        assert found["all"]["l1"]["difference"] < 0
-        assert found["all"]["l1"]["won"] == 1.0
-        assert set(found) == {"all", *(row["bin"] for row in rows(results[0]))}
-        assert set(found["all"]) <= set(FIGURES)
+        assert found["all"]["l1"].difference < 0
+        assert found["all"]["l1"].won == 1.0
+        assert set(found) == {"all", *first.bins}
+        assert set(found["all"]) <= set(METRICS)
 
     def test_paired_intervals_are_narrower_than_those_of_the_means(self, results):
-        entry = compare(results)["others"][0]["groups"]["all"]["psnr_hole"]
-        alone = json.loads((results[0] / "summary.json").read_text())["figures"]["all"]["psnr_hole"]
-        assert entry["high"] - entry["low"] < (alone["high"] - alone["low"]) / 2
+        entry = compare(results).others[0].groups["all"]["psnr_hole"]
+        alone = read_result(results[0]).estimates["all"]["psnr_hole"]
+        assert entry.high - entry.low < (alone.high - alone.low) / 2
 
     def test_against_itself(self, results):
         result = compare([results[0], results[0], results[1]])
-        entry = result["others"][0]["groups"]["all"]["psnr"]
-        assert (entry["difference"], entry["won"], entry["tied"]) == (0.0, 0.0, 1.0)
-        assert len(result["others"]) == 2
+        entry = result.others[0].groups["all"]["psnr"]
+        assert (entry.difference, entry.won, entry.tied) == (0.0, 0.0, 1.0)
+        assert len(result.others) == 2
         assert "won 100%" in comparison_markdown(result)
 
     def test_other_pairs_are_refused(self, results, tmp_path):
@@ -217,18 +205,18 @@ class TestCompare:
         summary = json.loads((other / "summary.json").read_text())
         summary["pairs"]["hash"] = "0" * 64
         (other / "summary.json").write_text(json.dumps(summary))
-        with pytest.raises(UsageError, match="measured on other pairs"):
+        with pytest.raises(WSSLError, match="measured on other pairs"):
             compare([results[0], other])
 
     def test_another_part_of_the_pairs_is_refused(self, pairs, results, noisy, tmp_path):
-        evaluate(pairs, noisy, tmp_path / "some", Settings(limit=3))
-        with pytest.raises(UsageError, match="on 3 of the pairs"):
+        evaluate(pairs, noisy, Settings(limit=3)).save(tmp_path / "some")
+        with pytest.raises(WSSLError, match="on 3 of the pairs"):
             compare([results[0], tmp_path / "some"])
 
     def test_what_is_no_result(self, results, tmp_path):
-        with pytest.raises(UsageError, match="not a finished result"):
+        with pytest.raises(WSSLError, match="not a finished result"):
             compare([results[0], tmp_path])
-        with pytest.raises(UsageError, match="two or more"):
+        with pytest.raises(WSSLError, match="two or more"):
             compare(results[:1])
 
 
@@ -242,7 +230,7 @@ def test_real_faces_with_real_masks(real_data, tmp_path):
         hole_ratio=(0.0, 0.6), image_size=64, resize=72, limit=12,
     )  # fmt: skip
     write_pairs(data, "test", tmp_path / "pairs")
-    summary = evaluate(Pairs.open(tmp_path / "pairs"), Classical("telea"), tmp_path / "out")
-    assert len(summary["counts"]) == 7
-    means = [entry["psnr"]["mean"] for name, entry in summary["figures"].items() if name != "all"]
+    result = evaluate(Pairs.open(tmp_path / "pairs"), Classical("telea"))
+    assert len(result.counts) == 7
+    means = [entry["psnr"].mean for name, entry in result.estimates.items() if name != "all"]
     assert means[0] > means[-1] + 5

@@ -8,6 +8,7 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 from wssl_pl.errors import UsageError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
 from wssl_pl.evaluation.perceptual import FID, LPIPS, read_weights
+from wssl_pl.evaluation.report import metric_rows
 
 CPU = torch.device("cpu")
 
@@ -36,12 +37,12 @@ def test_lpips_knows_vgg_by_its_shapes(tmp_path):
     assert LPIPS(tmp_path / "vgg.pth", CPU).net == "vgg"
 
 
-def test_lpips_in_a_result(pairs, noisy, alexnet, tmp_path):
-    summary = evaluate(pairs, noisy, tmp_path / "out", Settings(lpips_weights=str(alexnet), limit=4))
-    entry = summary["figures"]["all"]["lpips"]
-    assert entry["mean"] > 0
-    assert entry["undefined"] == 0
-    assert not any(note.startswith("LPIPS") for note in summary["notes"])
+def test_lpips_in_a_result(pairs, noisy, alexnet):
+    result = evaluate(pairs, noisy, Settings(lpips_weights=str(alexnet), limit=4))
+    entry = result.estimates["all"]["lpips"]
+    assert entry.mean > 0
+    assert entry.undefined == 0
+    assert not any(note.startswith("LPIPS") for note in result.notes)
 
 
 def test_weights_that_are_none(tmp_path, alexnet):
@@ -93,9 +94,9 @@ def test_fid_from_a_file(pairs, noisy, tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
     with pytest.raises(UsageError, match="does not fit"):
         FID(tmp_path / "other.pth", CPU)
-    summary = evaluate(pairs, noisy, tmp_path / "out", Settings(inception_weights=str(tmp_path / "inception.pth")))
-    assert summary["fid"]["fid"] > 0.0
-    assert "FID composite" in (tmp_path / "out" / "report.md").read_text()
+    result = evaluate(pairs, noisy, Settings(inception_weights=str(tmp_path / "inception.pth")))
+    assert result.fid["fid"] > 0.0
+    assert any(row[0].startswith("FID composite") for row in metric_rows(result))
 
 
 def inception_state(module):

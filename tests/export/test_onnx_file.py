@@ -120,7 +120,7 @@ def test_a_missing_package_is_named(model_files, tmp_path, monkeypatch, package)
         (["safetensors"], "needs out="),
         (["safetensors", "out=there.onnx", "ckpt=model.ckpt"], "is a file: name a folder"),
         (["safetensors", "out=there", "ckpt=model.ckpt"], "config.json exists already"),
-        (["safetensors", "out=new", "ckpt=model.ckpt", "figures=there"], "not a result folder"),
+        (["safetensors", "out=new", "ckpt=model.ckpt", "figures=there"], "is not a finished result"),
         (["safetensors", "out=model.ckpt", "ckpt=model.ckpt"], "is the model itself"),
     ],
 )

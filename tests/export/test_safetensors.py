@@ -10,7 +10,7 @@ import torch
 from tests.inference.fakes import hostile_files, plane, square
 from wssl_pl.cli import main
 from wssl_pl.errors import UsageError
-from wssl_pl.evaluation.figures import FIGURES
+from wssl_pl.evaluation.results import Result, Table
 from wssl_pl.export import HubModel
 from wssl_pl.inference import Inpainter
 
@@ -87,17 +87,9 @@ def test_the_card_tells_what_is_known_and_what_is_not(exported, model_files, tmp
         assert words in card
     assert "/some/where" not in card, "where the data lay on somebody's disk is nobody's business"
     result = tmp_path / "result"
-    result.mkdir()
-    unknown = {"mean": None, "low": None, "high": None}
-    figures = dict.fromkeys(FIGURES, unknown) | {"psnr_composite": {"mean": 24.97, "low": 24.6, "high": 25.3}}
-    summary = {
-        "figures": {"all": figures},
-        "counts": {"all": 400},
-        "pairs": {"evaluated": 400, "hash": "0123456789abcdef" * 4},
-        "method": {"name": "m"},
-        "fid": None,
-    }
-    (result / "summary.json").write_text(json.dumps(summary))
+    names, values = np.arange(400).astype(str), np.full((400, 1), 24.97)
+    table = Table(names, np.full(400, 0.4), np.full(400, "30-40"), ("psnr_composite",), values)
+    Result(table, {"name": "m"}, {"evaluated": 400, "hash": "0123456789abcdef" * 4}, {}).save(result)
     main([
         "export", "safetensors", f"ckpt={model_files['ckpt']}", "-o", "told", "data=Drawn faces.", "license=apache-2.0",
         "title=Faces", f"figures={result}", "half=true",

@@ -1,6 +1,5 @@
 """A study's folder made by code, whose true effects are known."""
 
-import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wssl_pl.evaluation.figures import FIGURES
-from wssl_pl.evaluation.table import COLUMNS
+from wssl_pl.evaluation.results import Result, Table
 from wssl_pl.study.definition import Arm, Claim, Section, Study, Tuning
 
 STEPS = {"pretext": 2500, "downstream": 1500}
@@ -134,17 +132,15 @@ def write_status(
 
 def write_evaluation(folder: Path, psnr: np.ndarray, pairs_hash: str = "a" * 64) -> None:
     """A result of the evaluator as far as a study reads it; SSIM follows PSNR."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "per_image.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for number, value in enumerate(psnr):
-            known = {"psnr": value - 0.5, "psnr_composite": value}
-            known |= {"ssim": 0.2 + value / DB_PER_SSIM, "ssim_composite": 0.25 + value / DB_PER_SSIM}
-            cells = [f"{known[name]:.6f}" if name in known else "" for name in FIGURES]
-            writer.writerow([f"{number:05d}", f"masks/{number:05d}.png", 0.4, *cells, "30-40"])
+    count = len(psnr)
+    values = {"psnr": psnr - 0.5, "psnr_composite": psnr}
+    values |= {"ssim": 0.2 + psnr / DB_PER_SSIM, "ssim_composite": 0.25 + psnr / DB_PER_SSIM}
+    names = np.array([f"{number:05d}" for number in range(count)])
+    columns = np.stack(list(values.values()), axis=1).round(6)
+    table = Table(names, np.full(count, 0.4), np.full(count, "30-40"), tuple(values), columns)
     machine = {"cores": 2, "device": "CPU", "python": "3.12", "torch": "2.15", "numpy": "2.0"}
-    write(folder / "summary.json", {"pairs": {"hash": pairs_hash, "count": len(psnr)}, "machine": machine})
+    pairs = {"folder": "pairs", "hash": pairs_hash, "count": count, "evaluated": count}
+    Result(table, {"name": "fake"}, pairs, machine).save(folder)
 
 
 def write_curve(folder: Path, level: float, rise: float, generator: np.random.Generator) -> None:

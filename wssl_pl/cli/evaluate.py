@@ -1,6 +1,5 @@
 """`wssl evaluate`: the figures of a model, a classical method or another program's pictures on fixed pairs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,11 @@ from wssl_pl.cli.options import check_new_out, find_device, new_parser, parse, r
 from wssl_pl.errors import UsageError
 
 if TYPE_CHECKING:
+    from wssl_pl.evaluation.compare import Comparison
     from wssl_pl.evaluation.evaluate import Settings
     from wssl_pl.evaluation.methods import Method
     from wssl_pl.evaluation.pairs import Pairs
+    from wssl_pl.evaluation.results import Result
 
 
 def add_device(parser: ArgumentParser) -> None:
@@ -52,8 +53,8 @@ def make_settings(config: Any, device: torch.device, limit: int | None = None) -
     return Settings(limit, config.batch_size, device, config.lpips_weights, config.inception_weights, config.seed)
 
 
-def run(args: Sequence[str]) -> dict[str, Any]:
-    """Runs `wssl evaluate` with the arguments after the verb and returns the summary, or the comparison.
+def run(args: Sequence[str]) -> "Result | Comparison":
+    """Runs `wssl evaluate` with the arguments after the verb and returns the result, or the comparison.
 
     Raises:
         UsageError: something in them cannot be used as given.
@@ -89,11 +90,15 @@ def run(args: Sequence[str]) -> dict[str, Any]:
 
     from wssl_pl.evaluation.evaluate import evaluate
     from wssl_pl.evaluation.pairs import Pairs
+    from wssl_pl.evaluation.report import write_report
 
     pairs = Pairs.open(config.pairs)
-    summary = evaluate(pairs, make_method(config, pairs, device), out, settings)
-    tell(summary, out)
-    return summary
+    pairs.check_output(out)
+    method = make_method(config, pairs, device)
+    result = evaluate(pairs, method, settings)
+    write_report(result, out, pairs, method, device)
+    tell(result, out)
+    return result
 
 
 def make_method(config: Any, pairs: "Pairs", device: torch.device) -> "Method":
@@ -106,20 +111,21 @@ def make_method(config: Any, pairs: "Pairs", device: torch.device) -> "Method":
     if config.method is not None:
         return Classical(config.method)
     names = [pair.name for pair in pairs.pairs]
-    return Predictions(config.predictions, names[: config.limit], names, pairs.manifest["size"], config.allow_missing)
+    return Predictions(config.predictions, names[: config.limit], names, pairs.size, config.allow_missing)
 
 
-def tell(summary: dict[str, Any], out: Path) -> None:
+def tell(result: "Result", out: Path) -> None:
     """Prints the table and where the report lies."""
-    from wssl_pl.evaluation.report import figure_table, kept_out, markdown
+    from wssl_pl.evaluation.pages import markdown
+    from wssl_pl.evaluation.report import excluded, metric_rows
 
-    print("\n".join(markdown(figure_table(summary))))
-    for note in summary["notes"] + kept_out(summary):
+    print(markdown(metric_rows(result)))
+    for note in [*result.notes, *excluded(result)]:
         print(note)
     print(f"Report {out / 'report.html'}", flush=True)
 
 
-def run_compare(words: Words) -> dict[str, Any]:
+def run_compare(words: Words) -> "Comparison":
     """`--compare DIR DIR ... [out=DIR]`: prints the comparison and, with `out`, keeps it."""
     first = words.get("compare") or ""
     folders = [part for part in first.strip("[]").split(",") if part and part != "true"] + words.positional
@@ -127,14 +133,11 @@ def run_compare(words: Words) -> dict[str, Any]:
         if key not in ("compare", "out"):
             raise UsageError(f"--compare takes result folders and out=, not {key}=")
 
-    from wssl_pl.evaluation.compare import compare, comparison_markdown
+    from wssl_pl.evaluation.compare import compare
+    from wssl_pl.evaluation.report import comparison_markdown, write_comparison
 
     result = compare(folders)
-    text = comparison_markdown(result)
-    print(text, flush=True)
+    print(comparison_markdown(result), flush=True)
     if words.get("out") is not None:
-        out = check_new_out(words.get("out"), "evaluate")
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "comparison.md").write_text(text + "\n")
-        (out / "comparison.json").write_text(json.dumps(result, indent=2) + "\n")
+        write_comparison(result, check_new_out(words.get("out"), "evaluate"))
     return result

@@ -85,15 +85,16 @@ def measure_downstream(config: Any, datamodule: WSSLDataModule, device: torch.de
     from wssl_pl.evaluation.evaluate import evaluate
     from wssl_pl.evaluation.methods import Model
     from wssl_pl.evaluation.pairs import write_pairs
+    from wssl_pl.evaluation.report import write_report
 
     method = Model(config.ckpt, device, config.precision)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(config.out or temporary)
         pairs = write_pairs(datamodule, "test", Path(temporary) / "pairs")
         pairs.label = "made for this test"
-        summary = evaluate(pairs, method, folder, settings)
-    entries = summary["figures"]["all"] | {name: {"mean": value} for name, value in (summary["fid"] or {}).items()}
-    return {f"test/{name}": entry["mean"] for name, entry in entries.items() if entry["mean"] is not None}
+        result = evaluate(pairs, method, settings)
+        if config.out is not None:
+            write_report(result, Path(config.out), pairs, method, device)
+    return {f"test/{name}": mean for name, mean in result.means.items()}
 
 
 def measure_pretext(

@@ -19,7 +19,7 @@ from wssl_pl.data.draws import permutation
 from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
 from wssl_pl.data.sources import tell, warn
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.errors import DataError, UsageError, WSSLError
 from wssl_pl.metrics.bins import bin_of
 
 README = """\
@@ -260,6 +260,16 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def check_output(self, folder: Path) -> None:
+        """Raise `WSSLError` if a folder to write to is that of the pairs."""
+        if folder.resolve() == self.folder.resolve():
+            raise WSSLError("out", folder, "is the pairs folder", "name another one")
+
+    @property
+    def size(self) -> int:
+        """The side of the images in pixels."""
+        return int(self.manifest["size"])
 
     def read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Images `(B, 3, H, W)` uint8 and masks `(B, 1, H, W)` uint8, 1 = hole."""

@@ -1,11 +1,10 @@
 """The model card: what a model is, what it learnt from, how good it is and how it is used."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-from wssl_pl.errors import UsageError
-from wssl_pl.evaluation.report import figure_table, markdown
+from wssl_pl.evaluation.pages import markdown
+from wssl_pl.evaluation.report import metric_rows
+from wssl_pl.evaluation.results import read_result
 from wssl_pl.inference.backends import ModelInfo
 
 CARD = """\
@@ -73,7 +72,7 @@ def model_card(
         figures: a result folder of `wssl evaluate`, whose table goes into the card.
 
     Raises:
-        UsageError: `figures` is no result folder.
+        DataError: `figures` is not a result folder.
     """
     settings, training = info.hyper_parameters, info.training
     ratio = training.get("hole_ratio")
@@ -108,12 +107,8 @@ def model_card(
 def _figures(folder: Path | None) -> str:
     if folder is None:
         return "Not measured yet: `wssl evaluate pairs=PAIRS ckpt=FILE out=RESULT`."
-    try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-        lines = markdown(figure_table(summary))
-        pairs = summary["pairs"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"figures={folder} is not a result folder of `wssl evaluate`: {error}") from None
+    result = read_result(folder)
+    pairs = result.pairs
     measured = f"Measured by `wssl evaluate` on {pairs['evaluated']} pairs (hash {pairs['hash'][:16]})"
     told = f"{measured}, raw output and composite."
-    return "\n".join([told, "", *lines])
+    return "\n".join([told, "", markdown(metric_rows(result))])

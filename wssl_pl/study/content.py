@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wssl_pl.evaluation.report import LABELS
+from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC as FIGURE
 from wssl_pl.evaluation.statistics import near_chance
 from wssl_pl.study.document import Block, Grid, Heading, Items, Picture, Text

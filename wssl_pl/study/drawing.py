@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wssl_pl.evaluation.report import LABELS
+from wssl_pl.evaluation.metrics import LABELS
+from wssl_pl.evaluation.pages import COLOURS as STATES
 from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC as FIGURE
-from wssl_pl.study.document import STATES
 from wssl_pl.study.notation import signed
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wssl_pl.callbacks.pictures import HOLE_GREY
 from wssl_pl.errors import UsageError
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Model
 from wssl_pl.evaluation.pairs import Pair, Pairs
-from wssl_pl.evaluation.plots import HOLE_GREY
 from wssl_pl.metrics import composite
 from wssl_pl.study.results import Results
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wssl_pl.errors import UsageError
-from wssl_pl.evaluation.compare import read_result
-from wssl_pl.evaluation.table import Table
+from wssl_pl.evaluation.results import Table, read_result
 from wssl_pl.study.definition import Arm, Study
 
 Curves = dict[str, list[list[float]]]
@@ -156,7 +155,9 @@ def _read_arm(results: Results, arm: Arm) -> None:
         missing = Missing("not planned", "it is not in plan.json") if run is None else _why_unfinished(results, run)
         if missing is None and run is not None and run.id not in results.tables:
             try:
-                results.summaries[run.id], results.tables[run.id] = read_result(run.folder / "evaluation")
+                result = read_result(run.folder / "evaluation")
+                results.tables[run.id] = result.table
+                results.summaries[run.id] = {"pairs": result.pairs, "machine": result.machine}
             except UsageError:
                 missing = Missing("not measured", "trained, but without a whole result of `wssl evaluate`")
         if missing is not None:
@@ -189,9 +190,10 @@ def _check_pairs(results: Results) -> None:
                 f"{folder} was measured on other pairs than {source} (hash {found[:12]} against {wanted[:12]}): remove "
                 "it and resume the study"
             )
-        names = names or list(results.tables[name].names)
-        if list(results.tables[name].names) != names:
+        images = list(results.tables[name].images)
+        names = names or images
+        if images != names:
             raise UsageError(
-                f"{folder} was measured on {len(results.tables[name].names)} of the pairs, other runs on {len(names)}, "
+                f"{folder} was measured on {len(images)} of the pairs, other runs on {len(names)}, "
                 "not the same ones: remove it and resume the study"
             )

@@ -191,7 +191,7 @@ def describe_search(results: Results, tune: Tuning) -> dict[str, Any]:
 
 def _pairs(results: Results) -> dict[str, Any] | None:
     for name, summary in results.summaries.items():
-        return {"hash": summary["pairs"]["hash"], "count": len(results.tables[name].names)}
+        return {"hash": summary["pairs"]["hash"], "count": len(results.tables[name].images)}
     return None
 
 

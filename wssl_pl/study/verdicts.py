@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.evaluation.report import LABELS
+from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.statistics import LEVEL, MIN_GAIN_DB, MIN_SEEDS, Convergence, compare, holm
 from wssl_pl.study.definition import Claim, Section
 from wssl_pl.study.results import Results

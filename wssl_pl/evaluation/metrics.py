@@ -1,28 +1,42 @@
-"""The figures of each image, a batch at a time."""
+"""The metrics of each image: names, labels, and their computation for a batch."""
 
 from torch import Tensor
 
 from wssl_pl.metrics import composite, psnr, psnr_hole
 from wssl_pl.metrics.ms_ssim import SMALLEST, similarities
 
-FIGURES = (
-    "psnr", "psnr_composite", "ssim", "ssim_composite", "l1", "l1_composite", "ms_ssim", "ms_ssim_composite",
-    "lpips", "lpips_composite", "psnr_hole", "l1_hole",
-)  # fmt: skip
+LABELS = {
+    "psnr": "PSNR", "psnr_composite": "PSNR composite", "ssim": "SSIM", "ssim_composite": "SSIM composite",
+    "l1": "L1", "l1_composite": "L1 composite", "ms_ssim": "MS-SSIM", "ms_ssim_composite": "MS-SSIM composite",
+    "lpips": "LPIPS", "lpips_composite": "LPIPS composite", "psnr_hole": "PSNR hole", "l1_hole": "L1 hole",
+    "fid": "FID", "fid_composite": "FID composite",
+}  # fmt: skip
+METRICS = tuple(name for name in LABELS if not name.startswith("fid"))
+"""The metrics of an image, in the order of tables; FID is one of a set of images."""
 LOWER_IS_BETTER = frozenset({"l1", "l1_composite", "l1_hole", "lpips", "lpips_composite", "fid", "fid_composite"})
 MS_SSIM_MISSING = f"not measured: five scales of an 11-pixel window need a side of at least {SMALLEST} px"
 
 
-def as_picture(prediction: Tensor) -> Tensor:
-    """Rounded to the 256 levels of a picture file, in [0, 1].
+def arrow(metric: str) -> str:
+    """Return the label of a metric with the direction that is better."""
+    return f"{LABELS[metric]} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
 
-    A method has the same figures measured directly as through the files that it saved.
+
+def digits(metric: str) -> int:
+    """Return the number of decimals that a report shows: 2 for PSNR and FID, 4 for the others."""
+    return 2 if metric.removeprefix("val/").startswith(("psnr", "fid")) else 4
+
+
+def to_8_bit(prediction: Tensor) -> Tensor:
+    """Return the prediction rounded to the 256 levels of an image file, in [0, 1].
+
+    A method has the same metrics measured directly as through the files that it saved.
     """
     return prediction.float().clamp(0.0, 1.0).mul(255.0).round_().div_(255.0)
 
 
 def measure(prediction: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """PSNR, SSIM, MS-SSIM and L1 of each image, raw and composited, and PSNR and L1 of the hole alone.
+    """Return PSNR, SSIM, MS-SSIM and L1 of each image, raw and composited, and PSNR and L1 of the hole.
 
     Args:
         prediction: `(B, 3, H, W)` in [0, 1].
@@ -30,7 +44,7 @@ def measure(prediction: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor
         mask: `(B, 1, H, W)`, 1 = hole.
 
     Returns:
-        by name `(B,)` float32. PSNR is infinite where the pixels are identical, the figures of the hole are NaN
+        By name `(B,)` float32. PSNR is infinite where the pixels are identical, the metrics of the hole are NaN
         without a hole, MS-SSIM is NaN below a side of 176 px.
     """
     filled = composite(prediction, image, mask)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wssl_pl.evaluation.figures import FIGURES, as_picture, measure
+from wssl_pl.evaluation.metrics import METRICS, measure, to_8_bit
 from wssl_pl.evaluation.statistics import intervals
 from wssl_pl.metrics import composite, psnr, ssim
 
@@ -16,11 +16,11 @@ def batch():
     return torch.rand(3, 3, 32, 32), torch.rand(3, 3, 32, 32), mask
 
 
-def test_figures_are_those_of_the_metrics(batch):
+def test_values_are_those_of_the_metrics(batch):
     prediction, image, mask = batch
     found = measure(*batch)
     filled = composite(prediction, image, mask)
-    assert set(found) == set(FIGURES) - {"lpips", "lpips_composite"}
+    assert set(found) == set(METRICS) - {"lpips", "lpips_composite"}
     assert torch.equal(found["psnr"], psnr(prediction, image))
     assert torch.equal(found["psnr_composite"], psnr(filled, image))
     assert torch.allclose(found["ssim"], ssim(prediction, image), atol=1e-5)
@@ -44,8 +44,8 @@ def test_no_hole_all_hole_and_identical(batch):
     assert found["ssim"][2].item() == pytest.approx(1.0, abs=1e-6)
 
 
-def test_pictures_have_256_levels():
-    levels = as_picture(torch.tensor([-0.2, 0.1, 0.5 + 1e-4, 1.7]))
+def test_images_have_256_levels():
+    levels = to_8_bit(torch.tensor([-0.2, 0.1, 0.5 + 1e-4, 1.7]))
     assert torch.allclose(levels * 255, torch.tensor([0.0, 26.0, 128.0, 255.0]), atol=1e-4)
 
 

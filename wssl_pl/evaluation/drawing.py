@@ -1,0 +1,77 @@
+"""Drawings as PNG bytes, for the reports of evaluations and studies."""
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from wssl_pl.callbacks import picture_grid
+from wssl_pl.evaluation.evaluate import predict
+from wssl_pl.evaluation.methods import Method
+from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.evaluation.results import Table
+from wssl_pl.metrics.bins import BINS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BOXES = {
+    "psnr_composite": "PSNR composite (dB)",
+    "ssim_composite": "SSIM composite",
+    "psnr_hole": "PSNR hole (dB)",
+    "l1_hole": "L1 hole",
+}
+
+
+def new_figure(width: float, height: float, dpi: float = 120) -> "Figure":
+    """Return a figure of `width` x `height` inches."""
+    # Without pyplot: no window system is used and nothing stays in its global list.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+def plain_frame(axes: "Axes") -> None:
+    """Hide the upper and the right border."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def figure_png(figure: "Figure") -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def image_png(image: Tensor) -> bytes:
+    """Return an image `(3, H, W)` in [0, 1] as PNG."""
+    buffer = io.BytesIO()
+    to_pil_image(image.mul(255).round().to(torch.uint8).cpu()).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def box_plots(table: Table) -> bytes:
+    """Draw a panel per metric with a box per ratio bin: median, quartiles, whiskers of 1.5 box heights."""
+    figure = new_figure(3.1 * len(BOXES), 3.1, dpi=110)
+    bins = [name for name in BINS if (table.bins == name).any()]
+    for axes, (metric, label) in zip(np.atleast_1d(figure.subplots(1, len(BOXES))), BOXES.items(), strict=True):
+        column = table.column(metric)
+        boxes = [column[(table.bins == name) & np.isfinite(column)] for name in bins]
+        axes.boxplot(boxes, tick_labels=bins, widths=0.6, flierprops={"markersize": 3})
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("hole (%)", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="y", alpha=0.3)
+    return figure_png(figure)
+
+
+def strip(pairs: Pairs, name: str, method: Method, device: torch.device) -> bytes:
+    """Draw masked input, prediction, composite and truth of one pair, side by side."""
+    pair = next(pair for pair in pairs.pairs if pair.name == name)
+    image, mask = pairs.read([pair])
+    image, mask = image.to(device).float().div_(255), mask.to(device).float()
+    return image_png(picture_grid(image, mask, predict(method, [pair], image, mask)))
