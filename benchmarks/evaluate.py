@@ -45,7 +45,7 @@ def time_whole(pairs: Pairs, limit: int, out: Path) -> dict[str, float]:
     start, cpu = time.perf_counter(), time.process_time()
     names = [pair.name for pair in pairs.pairs]
     opened = Pairs.open(pairs.folder)
-    predictions = Predictions(pairs.folder / "predictions", names[:limit], names, pairs.size)
+    predictions = Predictions(pairs.folder / "predictions", names[:limit], names)
     settings = Settings(limit=limit)
     write_report(evaluate(opened, predictions, settings), out, opened, predictions, settings.device)
     return {

@@ -87,7 +87,7 @@ def test_classical_methods_and_their_saved_files_have_the_same_metrics(pairs, tm
         pixels = picture.mul(255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(tmp_path / "files" / f"{pair.name}.png")
     names = [pair.name for pair in pairs.pairs]
-    saved = evaluate(pairs, Predictions(tmp_path / "files", names[:2], names, 48), Settings(limit=2)).table
+    saved = evaluate(pairs, Predictions(tmp_path / "files", names[:2], names), Settings(limit=2)).table
     assert np.array_equal(direct.values, saved.values, equal_nan=True)
     assert direct.column("psnr")[0] > 10
 
@@ -118,7 +118,7 @@ def test_identical_images_are_counted_and_kept_out_of_the_mean(pairs, tmp_path):
     for number, name in enumerate(names):
         pixels = image[number].permute(1, 2, 0).numpy()
         Image.fromarray(pixels if number < 3 else pixels // 2).save(tmp_path / "files" / f"{name}.png")
-    method = Predictions(tmp_path / "files", names, names, 48)
+    method = Predictions(tmp_path / "files", names, names)
     result = evaluate(pairs, method)
     entry = result.estimates["all"]["psnr"]
     assert entry.infinite == 3

@@ -9,8 +9,10 @@ from PIL import Image
 from small_data import sample_data
 
 from tests.data.fakes import mask_tree
-from wssl_pl.errors import DataError, UsageError
-from wssl_pl.evaluation.pairs import Pairs, assign_masks, write_pairs
+from wssl_pl.errors import DataError, WSSLError
+from wssl_pl.evaluation.evaluate import Settings, evaluate
+from wssl_pl.evaluation.pairs import Pairs, assign_masks, write_named_pairs, write_pairs
+from wssl_pl.evaluation.predictions import Predictions
 from wssl_pl.metrics.bins import bin_of
 
 
@@ -101,29 +103,29 @@ def test_a_changed_folder_is_refused(pairs):
     pixels = np.asarray(Image.open(image)).copy()
     pixels[0, 0, 0] ^= 1
     Image.fromarray(pixels).save(image)
-    with pytest.raises(UsageError, match=r"was changed \(hash\): images/00003.png: make the pairs again"):
+    with pytest.raises(WSSLError, match=r"was changed \(hash\): images/00003.png: write the pairs again"):
         Pairs.open(pairs.folder)
     image.unlink()
-    with pytest.raises(UsageError, match=r"00003.png \(gone\)"):
+    with pytest.raises(WSSLError, match=r"00003.png \(missing\)"):
         Pairs.open(pairs.folder)
 
 
 def test_a_changed_list_is_refused(pairs):
     path = pairs.folder / "pairs.csv"
     path.write_text(path.read_text().replace("30-40", "20-30"))
-    with pytest.raises(UsageError, match=r"pairs.csv was changed"):
+    with pytest.raises(WSSLError, match=r"pairs.csv was changed"):
         Pairs.open(pairs.folder)
 
 
 def test_folders_that_are_none(pairs, tmp_path):
-    with pytest.raises(UsageError, match="not a finished pairs folder"):
+    with pytest.raises(WSSLError, match="not a finished pairs folder"):
         Pairs.open(tmp_path)
     (pairs.folder / "manifest.json").write_text("{")
-    with pytest.raises(UsageError, match=r"manifest.json cannot be read"):
+    with pytest.raises(WSSLError, match=r"manifest.json cannot be read"):
         Pairs.open(pairs.folder)
-    with pytest.raises(UsageError, match="holds something already"):
+    with pytest.raises(WSSLError, match="is not empty"):
         write_pairs(sample_data(), "test", pairs.folder)
-    with pytest.raises(UsageError, match="split=foo"):
+    with pytest.raises(WSSLError, match="split=foo"):
         write_pairs(sample_data(), "foo", tmp_path / "new")
 
 
@@ -132,3 +134,100 @@ def test_other_splits(split, tmp_path):
     made = write_pairs(sample_data(limit=3), split, tmp_path / "pairs")
     assert len(made) == 3
     assert json.loads((tmp_path / "pairs" / "manifest.json").read_text())["split"] == split
+
+
+def picture(path, size=(20, 12), colour=(200, 100, 50)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def hole_mask(path, size=(20, 12), hole=255):
+    mask = np.full(size[::-1], 255 - hole, np.uint8)
+    mask[:, :5] = hole
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Images, masks (black = hole) and results in three folders, as MI-GAN publishes its examples."""
+    folder = tmp_path / "published"
+    for number, name in enumerate(["1.jpg", "2.png", "10.png"]):
+        size = (20, 12) if number < 2 else (16, 16)
+        stem = name.split(".")[0]
+        picture(folder / "images" / name, size)
+        hole_mask(folder / "masks" / f"{stem}.png", size, hole=0)
+        picture(folder / "results" / "gan" / f"{stem}.png", size, (100, 100, 50))
+    return folder
+
+
+def files_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_pairs_by_name_keep_names_sizes_and_holes(published, tmp_path):
+    before = files_of(published)
+    made = write_named_pairs(published / "images", published / "masks", tmp_path / "pairs")
+    assert [pair.name for pair in made.pairs] == ["1", "2", "10"]
+    assert [pair.source for pair in made.pairs] == ["1.jpg", "2.png", "10.png"]
+    assert made.sizes == {"1": (20, 12), "2": (20, 12), "10": (16, 16)}
+    assert [pair.ratio for pair in made.pairs] == [0.25, 0.25, 0.3125]
+    image, mask = made.read(made.pairs[1:2])
+    assert image[0, :, 0, 0].tolist() == [200, 100, 50]
+    assert mask[0, 0, 0].tolist() == [1] * 5 + [0] * 15
+    assert "They differ in size" in (made.folder / "README.md").read_text()
+    other = write_named_pairs(published / "images", published / "masks", tmp_path / "other", hole="white")
+    assert other.pairs[1].ratio == 0.75
+    assert other.manifest["hash"] != made.manifest["hash"]
+    assert files_of(published) == before
+
+
+def test_results_beside_a_users_pairs_are_measured(published, tmp_path):
+    made = write_named_pairs(published / "images", published / "masks", tmp_path / "pairs")
+    names = [pair.name for pair in made.pairs]
+    table = evaluate(made, Predictions(published / "results" / "gan", names, names), Settings(batch_size=2)).table
+    assert list(table.images) == names
+    # Only red differs, by 100 of 255.
+    assert table.column("l1_hole")[1:] == pytest.approx([100 / 255 / 3] * 2, abs=1e-5)
+
+
+def test_images_masks_and_results_in_one_folder(tmp_path):
+    """As MADF publishes its examples: case1.png, case1_mask.png, case1_output.png."""
+    folder = tmp_path / "examples"
+    for name in ("case1", "case2"):
+        picture(folder / f"{name}.png")
+        hole_mask(folder / f"{name}_mask.png")
+        picture(folder / f"{name}_output.png", colour=(100, 100, 50))
+    picture(folder / "case3.png")
+    made = write_named_pairs(folder / "*.png", folder / "*_mask.png", tmp_path / "pairs", hole="white")
+    names = [pair.name for pair in made.pairs]
+    assert names == ["case1", "case2"]
+    table = evaluate(made, Predictions(folder / "*_output.png", names, names)).table
+    assert table.column("l1") == pytest.approx([100 / 255 / 3] * 2, abs=1e-5)
+
+
+def test_pairs_that_do_not_match_are_listed(published, tmp_path):
+    images, masks = published / "images", published / "masks"
+    cases = [
+        (lambda: (masks / "2.png").unlink(), "1 images have no mask: 2"),
+        (lambda: hole_mask(masks / "7.png"), "1 masks have no image: 7"),
+        (lambda: hole_mask(masks / "2.png", (12, 20)), "is 12 x 20 px, its image 20 x 12 px"),
+        (lambda: (images / "2.png").write_bytes(b"not an image"), "cannot be read"),
+        (lambda: picture(images / "1.png"), "names twice: 1"),
+    ]
+    for number, (spoil, message) in enumerate(cases):
+        spoil()
+        with pytest.raises(DataError, match=message):
+            write_named_pairs(images, masks, tmp_path / f"{number}")
+        hole_mask(masks / "2.png", hole=0)
+        (masks / "7.png").unlink(missing_ok=True)
+    with pytest.raises(DataError, match="no mask has the name of an image"):
+        write_named_pairs(published / "results" / "*.png", masks, tmp_path / "new")
+
+
+def test_an_unfinished_folder_with_images_and_masks_names_the_command_for_a_new_folder(published):
+    before = files_of(published)
+    with pytest.raises(DataError, match="is not a finished pairs folder") as caught:
+        Pairs.open(published)
+    assert f"wssl pairs images={published}/images masks={published}/masks by=name out=NEW_FOLDER" in str(caught.value)
+    assert files_of(published) == before

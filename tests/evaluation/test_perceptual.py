@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
 from wssl_pl.evaluation.perceptual import FID, LPIPS, read_weights
 from wssl_pl.evaluation.report import metric_rows
@@ -52,21 +52,21 @@ def test_weights_that_are_none(tmp_path, alexnet):
 
     torch.save({"features.0.weight": Hostile()}, tmp_path / "hostile.pth")
     for name, message in (("nowhere.pth", "does not exist"), ("hostile.pth", "load safely")):
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(WSSLError, match=message):
             LPIPS(tmp_path / name, CPU)
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(WSSLError, match=message):
             FID(tmp_path / name, CPU)
     assert not (tmp_path / "was_run").exists()
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UsageError, match="tensors by name"):
+    with pytest.raises(WSSLError, match="tensors by name"):
         read_weights(tmp_path / "list.pth", "lpips_weights")
     torch.save({"features.0.weight": torch.ones(2)}, tmp_path / "other.pth")
-    with pytest.raises(UsageError, match="AlexNet or VGG16"):
+    with pytest.raises(WSSLError, match="AlexNet or VGG16"):
         LPIPS(tmp_path / "other.pth", CPU)
     state = torch.load(alexnet, weights_only=True)
     del state["features.3.weight"]
     torch.save(state, tmp_path / "cut.pth")
-    with pytest.raises(UsageError, match=r"lacks features.3.weight"):
+    with pytest.raises(WSSLError, match=r"lacks features.3.weight"):
         LPIPS(tmp_path / "cut.pth", CPU)
 
 
@@ -92,7 +92,7 @@ def test_fid_from_a_file(pairs, noisy, tmp_path):
     one.update(image[:1], image[:1], image[:1])
     assert math.isnan(one.compute()["fid"])
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
-    with pytest.raises(UsageError, match="does not fit"):
+    with pytest.raises(WSSLError, match="does not fit"):
         FID(tmp_path / "other.pth", CPU)
     result = evaluate(pairs, noisy, Settings(inception_weights=str(tmp_path / "inception.pth")))
     assert result.fid["fid"] > 0.0

@@ -111,7 +111,7 @@ def make_method(config: Any, pairs: "Pairs", device: torch.device) -> "Method":
     if config.method is not None:
         return Classical(config.method)
     names = [pair.name for pair in pairs.pairs]
-    return Predictions(config.predictions, names[: config.limit], names, pairs.size, config.allow_missing)
+    return Predictions(config.predictions, names[: config.limit], names, config.allow_missing)
 
 
 def tell(result: "Result", out: Path) -> None:

@@ -19,7 +19,6 @@ from wssl_pl.evaluation.pairs import Pair, Pairs
 from wssl_pl.evaluation.perceptual import FID, FID_MISSING, LPIPS, LPIPS_MISSING
 from wssl_pl.evaluation.results import DECIMALS, Result, Table, finite
 from wssl_pl.metrics import composite
-from wssl_pl.metrics.ms_ssim import SMALLEST
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,6 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         notes.append(f"LPIPS {LPIPS_MISSING}")
     if fid is None:
         notes.append(f"FID {FID_MISSING}")
-    small = pairs.size < SMALLEST
-    if small:
-        notes.append(f"MS-SSIM {MS_SSIM_MISSING}")
     wanted = _present(pairs, method, settings.limit)
     seconds = 0.0
     columns: dict[str, list[Tensor]] = {name: [] for name in METRICS}
@@ -83,7 +79,10 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
             fid.update(prediction, filled, image)
         for name, value in values.items():
             columns[name].append(value)
-    measured = {n: torch.cat(v) for n, v in columns.items() if v and not (small and n.startswith("ms_ssim"))}
+    measured = {name: torch.cat(values) for name, values in columns.items() if values}
+    if measured["ms_ssim"].isnan().all():
+        notes.append(f"MS-SSIM {MS_SSIM_MISSING}")
+        del measured["ms_ssim"], measured["ms_ssim_composite"]
     table = Table(
         np.array([pair.name for pair in wanted]),
         np.array([pair.ratio for pair in wanted]),
@@ -146,7 +145,7 @@ def _read_ahead(
     pairs: Pairs, wanted: Sequence[Pair], settings: Settings
 ) -> Iterator[tuple[Sequence[Pair], Tensor, Tensor]]:
     """Yield batches `(pairs, image, mask)` as float32 on the device; the next one is decoded meanwhile."""
-    batches = [wanted[start : start + settings.batch_size] for start in range(0, len(wanted), settings.batch_size)]
+    batches = pairs.batches(wanted, settings.batch_size)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(pairs.read, batches[0])
         for number, batch in enumerate(batches):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule
 
 RADIUS = 3  # pixels around a point that Telea and Navier-Stokes look at, as in OpenCV's own example
@@ -54,18 +54,18 @@ class Classical:
         name: `mean`, `telea`, `navier_stokes` or `biharmonic`.
 
     Raises:
-        UsageError: no such method, or its package is not installed.
+        WSSLError: no such method, or its package is not installed.
     """
 
     def __init__(self, name: str) -> None:
         if name not in CLASSICAL:
-            raise UsageError(f"method={name} is not a method; there are {', '.join(CLASSICAL)}")
+            raise WSSLError("method", name, f"is not one of {', '.join(CLASSICAL)}")
         self.name = name
         self.notes: list[str] = []
         try:
             self.fill = CLASSICAL[name]()
         except ImportError as error:
-            raise UsageError(f"method={name} needs {error.name}: pip install 'wssl-pl[classical]'") from None
+            raise WSSLError("method", name, f"needs {error.name}", "pip install 'wssl-pl[classical]'") from None
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
         """See :class:`Method`."""
@@ -128,9 +128,9 @@ DTYPES = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed":
 
 
 def check_precision(precision: str) -> None:
-    """Raise `UsageError` unless a model can be measured in this precision."""
+    """Raise `WSSLError` unless a model can be measured in this precision."""
     if precision not in DTYPES:
-        raise UsageError(f"precision={precision} is not one of {', '.join(DTYPES)}")
+        raise WSSLError("precision", precision, f"is not one of {', '.join(DTYPES)}")
 
 
 class Model:
@@ -142,7 +142,7 @@ class Model:
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
 
     Raises:
-        UsageError: not a downstream checkpoint, or no such precision.
+        WSSLError: not a downstream checkpoint, or no such precision.
     """
 
     def __init__(self, path: str | Path, device: torch.device, precision: str = "32-true") -> None:

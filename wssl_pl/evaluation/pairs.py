@@ -3,45 +3,37 @@
 import csv
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.data.decode import binarised
 from wssl_pl.data.draws import permutation
 from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
 from wssl_pl.data.sources import tell, warn
-from wssl_pl.errors import DataError, UsageError, WSSLError
+from wssl_pl.errors import DataError, WSSLError
+from wssl_pl.evaluation.files import join, match_files, read_rgb
+from wssl_pl.evaluation.pages import render
 from wssl_pl.metrics.bins import bin_of
-
-README = """\
-# {count} pairs of images and hole masks
-
-`images/NAME.png` is the true picture, `masks/NAME.png` its mask: **white (255) is the hole**, black (0) is known. Both
-are {size} px on a side. Fill the hole of each image, save the whole picture as 8-bit RGB `NAME.png` of the same size in
-a folder, and measure it with `wssl evaluate pairs=THIS_FOLDER predictions=YOUR_FOLDER out=RESULTS`.
-
-`pairs.csv` lists the pairs with hole ratio, ratio bin in percent (upper bound included) and the SHA-256 of each file.
-`manifest.json` tells how they were made; its `hash` is that of all pixels, and results are compared only where it is
-the same.
-"""
-
 
 MAX_REPEATS = 4.0
 """How many times as often as the average mask those of one bin may be used."""
+STAGES = {"train": "fit", "val": "validate", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One line of `pairs.csv`; `ratio` is the share of the image that is hole."""
+    """One line of `pairs.csv`; `ratio` is the fraction of the image that is hole."""
 
     name: str
     image: str
@@ -55,9 +47,12 @@ class Pair:
 
 COLUMNS = [field.name for field in fields(Pair)]
 
+Entry = tuple[str, NDArray[np.uint8], NDArray[np.uint8], str]
+"""Name, image `(H, W, 3)`, mask `(H, W)` with 1 = hole, and the name of the image's file."""
+
 
 def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_size: int = 64) -> "Pairs":
-    """Pairs every image of a split (its centre crop) with one mask and writes them as PNG, in order and repeatably.
+    """Pair every image of a split (its centre crop) with one mask and write them as PNG, in order and repeatably.
 
     The images take the hole-ratio bins in turn, so that every bin that the data module's bounds allow gets as many as
     the others, also in any beginning of the list; a bin with too few masks for that gets fewer. Within a bin masks
@@ -71,65 +66,128 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
         batch_size: images held in memory at once.
 
     Raises:
-        UsageError: no such split, or the folder holds something.
-        DataError: the data cannot be used, see `WSSLDataModule.setup`.
+        WSSLError: There is no such split, or the folder is not empty.
+        DataError: The data cannot be used, see `WSSLDataModule.setup`.
     """
-    stages = {"train": "fit", "val": "validate", "test": "test"}
-    if split not in stages:
-        raise UsageError(f"split={split} is not a split; there are {', '.join(stages)}")
-    folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"out={folder} holds something already: name a new folder, or empty it")
-    datamodule.setup(stages[split])
+    if split not in STAGES:
+        raise WSSLError("split", split, f"is not one of {', '.join(STAGES)}")
+    folder = _new_folder(out)
+    datamodule.setup(STAGES[split])
     dataset = getattr(datamodule, f"{split}_dataloader")().dataset
     images, masks = dataset.images, dataset.masks
-    ratios = mask_ratios(masks)
-    chosen = assign_masks(ratios, len(images), datamodule.pair_seed)
+    chosen = assign_masks(mask_ratios(masks), len(images), datamodule.pair_seed)
     repeats = report_repeats(chosen, datamodule.masks)
+    margin = (datamodule.resize - datamodule.image_size) // 2
+    crop = slice(margin, margin + datamodule.image_size)
+    failed: list[str] = []
+
+    def entries() -> Iterator[Entry]:
+        for start in range(0, len(images), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(images)))
+            batch, failures = images.read(indices)
+            if failures and datamodule.on_error == "error":
+                raise DataError("images", None, failures[0][1], "restore it, or omit it with on_error='skip'")
+            failed.extend(message for _, message in failures)
+            indices = np.delete(indices, [position for position, _ in failures])
+            for index, image, hole in zip(indices, batch, masks.read(chosen[indices])[:, 0], strict=True):
+                source = Path(images.paths[index]).name if isinstance(images, FileImages) else ""
+                yield f"{index:05d}", np.ascontiguousarray(image[crop, crop]), hole, source
+
+    # `failed` is complete when the entries were written.
+    return _write(folder, entries(), split=split, left_out=failed, masks=repeats, data=datamodule.describe())
+
+
+def write_named_pairs(
+    images: str | Path, masks: str | Path, out: str | Path, hole: Literal["black", "white"] = "black"
+) -> "Pairs":
+    """Pair images and masks by the names of their files and write them as PNG, neither cropped nor resized.
+
+    Args:
+        images: a folder, whose files are pairs by their names without suffix; or a pattern such as `DIR/*_image.png`,
+            whose `*` is the name.
+        masks: the same for the masks.
+        out: a folder that is empty or does not exist.
+        hole: which of both colours is the hole.
+
+    Raises:
+        WSSLError: The folder is not empty.
+        DataError: Images or masks are missing, cannot be read, or are of different sizes.
+
+    Example:
+        >>> write_named_pairs("examples/images", "examples/masks", "pairs")  # doctest: +SKIP
+        >>> write_named_pairs("examples/*.png", "examples/*_mask.png", "pairs", hole="white")  # doctest: +SKIP
+    """
+    folder = _new_folder(out)
+    found, holes = match_files(images, "images"), match_files(masks, "masks")
+    names = [name for name in found if name in holes]
+    if not names:
+        raise DataError("masks", masks, f"no mask has the name of an image ({join(list(found), 2)})")
+    without = [name for name in found if name not in holes]
+    # In a folder that holds images, masks and results side by side, not every file is an image of a pair.
+    if without and next(iter(found.values())).parent != next(iter(holes.values())).parent:
+        raise DataError("masks", masks, f"{len(without)} images have no mask: {join(without)}")
+    if alone := [name for name in holes if name not in found]:
+        raise DataError("images", images, f"{len(alone)} masks have no image: {join(alone)}")
+
+    def entries() -> Iterator[Entry]:
+        for name in names:
+            image = read_rgb(found[name])
+            mask = _read_hole(holes[name], bright=hole == "white")
+            if mask.shape != image.shape[:2]:
+                sizes = [f"{width} x {height} px" for height, width in (mask.shape, image.shape[:2])]
+                raise DataError("masks", holes[name], f"is {sizes[0]}, its image {sizes[1]}")
+            yield name, image, mask, found[name].name
+
+    return _write(folder, entries(), data={"images": str(images), "masks": str(masks), "hole": hole, "by": "name"})
+
+
+def _read_hole(path: Path, *, bright: bool) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as opened:
+            mask = ImageOps.exif_transpose(opened)
+            return (np.asarray(binarised(mask, bright=bright)[0]) > 127).astype(np.uint8)
+    except Exception as error:
+        # Pillow's decoders raise whatever their format's parser does.
+        raise DataError("masks", path, "cannot be read") from error
+
+
+def _new_folder(out: str | Path) -> Path:
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WSSLError("out", folder, "is not empty", "name a new folder, or empty it")
+    return folder
+
+
+def _write(folder: Path, entries: Iterable[Entry], **facts: Any) -> "Pairs":
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    side = datamodule.image_size
-    margin = (datamodule.resize - side) // 2
     pixels = hashlib.sha256()
     pairs: list[Pair] = []
-    failed: list[str] = []
-    for start in range(0, len(images), batch_size):
-        indices = np.arange(start, min(start + batch_size, len(images)))
-        batch, failures = images.read(indices)
-        if failures and datamodule.on_error == "error":
-            raise DataError(f"data.images: {failures[0][1]}: restore it, or leave it out with data.on_error=skip")
-        failed += [message for _, message in failures]
-        indices = np.delete(indices, [position for position, _ in failures])
-        holes = masks.read(chosen[indices])[:, 0]
-        for index, image, hole in zip(indices, batch, holes, strict=True):
-            name = f"{index:05d}"
-            image = np.ascontiguousarray(image[margin : margin + side, margin : margin + side])
-            mask = hole * np.uint8(255)
-            pixels.update(name.encode() + image.tobytes() + mask.tobytes())
-            image_file, mask_file = f"images/{name}.png", f"masks/{name}.png"
-            hashes = _save(image, folder / image_file), _save(mask, folder / mask_file)
-            ratio = float(ratios[chosen[index]])
-            source = Path(images.paths[index]).name if isinstance(images, FileImages) else ""
-            pairs.append(
-                Pair(name, image_file, mask_file, round(ratio, 6), bin_of(ratio), hashes[0], hashes[1], source)
-            )
+    sizes = set()
+    for name, image, hole, source in entries:
+        mask = hole * np.uint8(255)
+        pixels.update(name.encode() + image.tobytes() + mask.tobytes())
+        files = f"images/{name}.png", f"masks/{name}.png"
+        hashes = [_save(array, folder / file) for array, file in zip((image, mask), files, strict=True)]
+        ratio = float(hole.mean())
+        pairs.append(Pair(name, *files, round(ratio, 6), bin_of(ratio), *hashes, source))
+        sizes.add((image.shape[1], image.shape[0]))
     with (folder / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(astuple(pair) for pair in pairs)
-    (folder / "README.md").write_text(README.format(count=len(pairs), size=side))
+    width, height = sizes.pop() if len(sizes) == 1 else (None, None)
+    size = f"All are {width} x {height} px" if width else "They differ in size"
+    (folder / "README.md").write_text(render("pairs.md.j2", count=len(pairs), size=size))
     manifest = {
         "hash": pixels.hexdigest(),
         "pairs_csv_sha256": _sha256(folder / "pairs.csv"),
         "count": len(pairs),
-        "size": side,
-        "split": split,
+        "size": width if width == height else None,
         "hole_in_masks": "white",
-        "left_out": failed,
-        "masks": repeats,
-        "data": datamodule.describe(),
+        **facts,
     }
-    # Written last: a folder without it was not finished.
+    # Written last: a folder without it is not finished.
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return Pairs.open(folder)
 
@@ -147,11 +205,11 @@ def assign_masks(ratios: NDArray[np.float64], count: int, seed: int) -> NDArray[
     masks of 30 to 50 %, one of exactly 30 % is alone in its bin, and would get a third of all images.
 
     Raises:
-        DataError: every mask is all hole or no hole.
+        DataError: Every mask is all hole or no hole.
     """
     usable = np.flatnonzero((ratios > 0) & (ratios < 1))
     if not len(usable):
-        raise DataError("data.masks: every mask within data.hole_ratio is all hole or no hole")
+        raise DataError("masks", None, "every mask within hole_ratio is all hole or no hole")
     groups: dict[str, list[int]] = {}
     for number in usable:
         groups.setdefault(bin_of(float(ratios[number])), []).append(int(number))
@@ -159,19 +217,19 @@ def assign_masks(ratios: NDArray[np.float64], count: int, seed: int) -> NDArray[
         np.array(groups[name])[permutation(seed, turn, len(groups[name]))] for turn, name in enumerate(sorted(groups))
     ]
     sizes = np.array([len(group) for group in ordered])
-    shares = _shares(MAX_REPEATS * max(1.0, count / sizes.sum()) * sizes / max(1, count))
+    fractions = _equal_fractions(MAX_REPEATS * max(1.0, count / sizes.sum()) * sizes / max(1, count))
     used = np.zeros(len(ordered), np.int64)
     chosen = np.empty(count, np.int64)
     for index in range(count):
-        # The bin that is furthest behind its share; with equal shares they simply take turns.
-        group = int(np.argmax(shares * (index + 1) - used))
+        # The bin that is furthest behind its fraction; with equal ones they simply take turns.
+        group = int(np.argmax(fractions * (index + 1) - used))
         chosen[index] = ordered[group][used[group] % sizes[group]]
         used[group] += 1
     return chosen
 
 
-def _shares(limits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return equal shares of 1, none above its limit; the limits add up to more than 1."""
+def _equal_fractions(limits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return equal fractions of 1, none above its limit; the limits add up to more than 1."""
     limited = np.zeros(len(limits), bool)
     while True:
         equal = (1.0 - limits[limited].sum()) / (~limited).sum()
@@ -193,9 +251,9 @@ def report_repeats(chosen: NDArray[np.int64], source: str) -> dict[str, int]:
     """
     uses = np.bincount(chosen)
     used, most = int((uses > 0).sum()), int(uses.max(initial=0))
-    line = f"data.masks={source}: {len(chosen)} images share {used} masks, one of them {most} times"
+    line = f"masks={source}: {len(chosen)} images share {used} masks, one of them {most} times"
     if most > MAX_REPEATS:
-        warn(f"{line}: add masks, or widen data.hole_ratio")
+        warn(f"{line}: add masks, or widen hole_ratio")
     elif most > 1:
         tell(line)
     return {"used": used, "most": most}
@@ -215,10 +273,10 @@ class Pairs:
     """A pairs folder that was checked against its hashes.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         pairs: its lines, in order.
-        manifest: what `manifest.json` says; `hash` identifies the pairs.
-        label: what a result says about where they came from; the folder unless it is a passing one.
+        manifest: what `manifest.json` holds; `hash` identifies the pairs.
+        label: where they come from, for a result; the folder unless it is a temporary one.
     """
 
     def __init__(self, folder: Path, pairs: list[Pair], manifest: dict[str, Any]) -> None:
@@ -227,35 +285,33 @@ class Pairs:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Pairs":
-        """Opens and checks a folder.
+        """Open and check a folder.
 
         Raises:
-            UsageError: it is none that `wssl pairs` finished, or a file in it was changed or is gone.
+            DataError: `wssl pairs` did not write it, or a file in it was changed or is missing.
         """
         folder = Path(folder)
         if not (folder / "manifest.json").is_file() or not (folder / "pairs.csv").is_file():
-            raise UsageError(f"pairs={folder} is not a finished pairs folder: make one with `wssl pairs out={folder}`")
-        again = "make the pairs again with `wssl pairs`"
+            remedy = "write one with `wssl pairs out=NEW_FOLDER`"
+            if (folder / "images").is_dir() and (folder / "masks").is_dir():
+                remedy = f"`wssl pairs images={folder}/images masks={folder}/masks by=name out=NEW_FOLDER` writes one"
+            raise DataError("pairs", folder, "is not a finished pairs folder", remedy)
+        again = "write the pairs again with `wssl pairs`"
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
             expected = manifest["hash"], manifest["size"], manifest["pairs_csv_sha256"]
         except (ValueError, KeyError, TypeError):
-            raise UsageError(f"pairs={folder}: manifest.json cannot be read: {again}") from None
+            raise DataError("pairs", folder, "its manifest.json cannot be read", again) from None
         if _sha256(folder / "pairs.csv") != expected[2]:
-            raise UsageError(f"pairs={folder}: pairs.csv was changed since it was written (hash): {again}")
+            raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
         with (folder / "pairs.csv").open(newline="") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))
         pairs = [Pair(**(row | {"ratio": float(row["ratio"])})) for row in rows]
-        changed = []
-        for pair in pairs:
-            for name, digest in ((pair.image, pair.image_sha256), (pair.mask, pair.mask_sha256)):
-                if not (folder / name).is_file():
-                    changed.append(f"{name} (gone)")
-                elif _sha256(folder / name) != digest:
-                    changed.append(name)
-        if changed:
-            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-            raise UsageError(f"pairs={folder} was changed (hash): {', '.join(changed[:4])}{more}: {again}")
+        files = [file for p in pairs for file in ((p.image, p.image_sha256), (p.mask, p.mask_sha256))]
+        gone = [f"{name} (missing)" for name, _ in files if not (folder / name).is_file()]
+        changed = [name for name, digest in files if (folder / name).is_file() and _sha256(folder / name) != digest]
+        if gone or changed:
+            raise DataError("pairs", folder, f"was changed (hash): {join(gone + changed, 4)}", again)
         return cls(folder, pairs, manifest)
 
     def __len__(self) -> int:
@@ -266,13 +322,30 @@ class Pairs:
         if folder.resolve() == self.folder.resolve():
             raise WSSLError("out", folder, "is the pairs folder", "name another one")
 
-    @property
-    def size(self) -> int:
-        """The side of the images in pixels."""
-        return int(self.manifest["size"])
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """The width and height of each pair in pixels, by name."""
+        if self.manifest["size"]:
+            return dict.fromkeys((pair.name for pair in self.pairs), (self.manifest["size"],) * 2)
+        found = {}
+        for pair in self.pairs:
+            with Image.open(self.folder / pair.image) as image:
+                found[pair.name] = image.size
+        return found
+
+    def batches(self, pairs: Sequence[Pair], batch_size: int) -> list[list[Pair]]:
+        """Return the pairs in batches of one size each, in order."""
+        found: list[list[Pair]] = []
+        for pair in pairs:
+            last = found[-1] if found else []
+            if last and len(last) < batch_size and self.sizes[last[0].name] == self.sizes[pair.name]:
+                last.append(pair)
+            else:
+                found.append([pair])
+        return found
 
     def read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """Images `(B, 3, H, W)` uint8 and masks `(B, 1, H, W)` uint8, 1 = hole."""
+        """Return images `(B, 3, H, W)` uint8 and masks `(B, 1, H, W)` uint8, 1 = hole, of pairs of one size."""
         images = [np.asarray(Image.open(self.folder / pair.image)) for pair in pairs]
         masks = [np.asarray(Image.open(self.folder / pair.mask)) > 127 for pair in pairs]
         return (
@@ -281,6 +354,6 @@ class Pairs:
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a result keeps of them, in plain types."""
+        """Return what a result keeps of them, in plain types."""
         data = self.manifest.get("data", {})
         return {"folder": self.label, "hash": self.manifest["hash"], "count": len(self), "data": data}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class LPIPS:
         device: where it computes.
 
     Raises:
-        UsageError: the file does not hold such weights.
+        WSSLError: the file does not hold such weights.
     """
 
     def __init__(self, path: str | Path, device: torch.device) -> None:
@@ -41,13 +41,13 @@ class LPIPS:
         first = state.get("features.0.weight")
         self.net = FIRST_CONVOLUTION.get(tuple(first.shape), "") if first is not None else ""
         if not self.net:
-            raise UsageError(f"lpips_weights={path} does not hold torchvision's AlexNet or VGG16")
+            raise WSSLError("lpips_weights", path, "does not hold torchvision's AlexNet or VGG16")
         # `pnet_rand` leaves the backbone to us; the small linear layers come with torchmetrics.
         network = _NoTrainLpips(net=self.net, pnet_rand=True)  # type: ignore[arg-type]
         own = network.net.state_dict()
         # Slices keep the numbers of torchvision's layers: `slice2.3.weight` is `features.3.weight`.
         theirs = {key: f"features.{key.split('.', 1)[1]}" for key in own}
-        _check(theirs, own, state, f"lpips_weights={path}")
+        _check(theirs, own, state, path)
         network.net.load_state_dict({key: state[source] for key, source in theirs.items()})
         self.network = network.to(device)
 
@@ -66,7 +66,7 @@ class FID:
         device: where it computes.
 
     Raises:
-        UsageError: the file does not hold such weights, or torch-fidelity is not installed.
+        WSSLError: the file does not hold such weights, or torch-fidelity is not installed.
     """
 
     def __init__(self, path: str | Path, device: torch.device, features: int = 2048) -> None:
@@ -80,10 +80,10 @@ class FID:
         try:
             inception: Any = NoTrainInceptionV3("inception-v3-compat", [str(features)], tensors)  # type: ignore[arg-type]
         except ModuleNotFoundError:
-            raise UsageError("inception_weights= needs torch-fidelity: pip install 'wssl-pl[fid]'") from None
+            raise WSSLError("inception_weights", path, "needs torch-fidelity", "pip install 'wssl-pl[fid]'") from None
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
-            raise UsageError(f"inception_weights={path} does not fit torch-fidelity's Inception: {reason}") from None
+            raise WSSLError("inception_weights", path, f"does not fit torch-fidelity's Inception: {reason}") from None
         inception.num_features = features
         self.raw = FrechetInceptionDistance(feature=inception).to(device)
         self.filled = FrechetInceptionDistance(feature=inception).to(device)
@@ -108,25 +108,25 @@ def read_weights(path: str | Path, name: str) -> dict[str, Tensor]:
     """A file of tensors by name, never unpickling code.
 
     Raises:
-        UsageError: there is none, or it holds something else.
+        WSSLError: there is none, or it holds something else.
     """
     if not Path(path).is_file():
-        raise UsageError(f"{name}={path} does not exist")
+        raise WSSLError(name, path, "does not exist")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises whatever unpickling does; each means that these are not plain weights.
         log.debug("%s", error)
-        raise UsageError(f"{name}={path} does not hold plain weights that load safely") from None
+        raise WSSLError(name, path, "does not hold plain weights that load safely") from None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"{name}={path} does not hold tensors by name")
+        raise WSSLError(name, path, "does not hold tensors by name")
     return state
 
 
-def _check(wanted: dict[str, str], own: dict[str, Tensor], state: dict[str, Tensor], source: str) -> None:
+def _check(wanted: dict[str, str], own: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
     for key, name in wanted.items():
         if name not in state or state[name].shape != own[key].shape:
-            raise UsageError(f"{source} lacks {name} of shape {tuple(own[key].shape)}")
+            raise WSSLError("lpips_weights", path, f"lacks {name} of shape {tuple(own[key].shape)}")
 
 
 def _bytes(pictures: Tensor) -> Tensor:

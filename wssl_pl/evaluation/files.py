@@ -1,0 +1,81 @@
+"""Image files that belong to pairs by their names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from wssl_pl.data.files import SUFFIXES, natural_key, reason
+from wssl_pl.errors import DataError
+
+
+def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
+    """Return image files by name, in natural order: those of a folder, or those that match a pattern.
+
+    Args:
+        source: a folder, where a name is a file's without its suffix; or a pattern such as `DIR/*_mask.png`, where it
+            is what the `*` stands for.
+        parameter: the parameter that named it, for messages.
+
+    Raises:
+        DataError: There is no such folder, no file, or a name twice.
+    """
+    source = Path(source)
+    folder, pattern = (source.parent, source.name) if "*" in source.name else (source, "*")
+    if pattern.count("*") > 1:
+        raise DataError(parameter, source, "has more than one *", "one * stands for the name of a pair")
+    if not folder.is_dir():
+        raise DataError(parameter, source, "is not a folder" if folder == source else f"{folder} is not a folder")
+    before, after = pattern.split("*")
+    found: dict[str, Path] = {}
+    twice = []
+    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        whole = (
+            path.name if after.lower().endswith(tuple(SUFFIXES)) else path.stem
+        )  # a pattern without a suffix means any
+        if not whole.startswith(before) or not whole.endswith(after) or len(whole) <= len(before + after):
+            continue
+        name = whole[len(before) : len(whole) - len(after)]
+        if name in found:
+            twice.append(name)
+        found[name] = path
+    if twice:
+        raise DataError(parameter, source, f"has these names twice: {join(twice)}")
+    if not found:
+        raise DataError(parameter, source, f"holds no file ({', '.join(sorted(SUFFIXES))})")
+    return found
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Return an 8-bit image as RGB `(H, W, 3)`, turned as its EXIF orientation says.
+
+    Raises:
+        DataError: It cannot be read, or has more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path) as image:
+            deep = is_deep(image, path)
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:
+        # Pillow's decoders raise whatever their format's parser does.
+        raise DataError("images", path, reason(error)) from error
+    if deep:
+        raise DataError("images", path, "has more than 8 bits per channel", "save it as 8-bit RGB")
+    return pixels
+
+
+def is_deep(image: Image.Image, path: Path) -> bool:
+    """Return whether a file has more than 8 bits per channel; Pillow reads 16-bit RGB as 8 bit, without a warning."""
+    if image.format != "PNG":
+        return image.mode.startswith(("I", "F"))
+    with path.open("rb") as file:
+        return file.read(25)[24] > 8  # the depth in the PNG header
+
+
+def join(names: Sequence[str], most: int = 6) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
