@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pyarrow import parquet
 
 from wssl_pl.cli import main
@@ -56,16 +57,16 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["evaluate", "method=mean"], "evaluate needs pairs="),
         (["evaluate", "method=mean", "pairs=pairs"], "evaluate needs out="),
         (["evaluate", "method=mean", "pairs=/no/where", "out=new"], "not a finished pairs folder"),
-        (["evaluate", "method=lama", "pairs=pairs", "out=new"], "method=lama is not a method"),
-        (["evaluate", "predictions=/no/where", "pairs=pairs", "out=new"], "predictions=/no/where is not a folder"),
+        (["evaluate", "method=lama", "pairs=pairs", "out=new"], "method=lama: is not one of"),
+        (["evaluate", "predictions=/no/where", "pairs=pairs", "out=new"], "predictions=/no/where: is not a folder"),
         (["evaluate", "ckpt=/no/where.ckpt", "pairs=pairs", "out=new"], "does not exist"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "limit=0"], "limit=0"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "batch_size=0"], "batch_size=0"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "accelerator=x"], "accelerator=x"),
-        (["evaluate", "method=mean", "pairs=pairs", "out=new", "lpips_weights=x.pth"], "lpips_weights=x.pth does not"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "lpips_weights=x.pth"], "lpips_weights=x.pth: does not"),
         (["evaluate", "method=mean", "pairs=pairs", "out=pairs"], "is the pairs folder"),
         (["evaluate", "--compare", "one"], "two or more"),
-        (["evaluate", "--compare", "one", "two"], "one is not a finished result"),
+        (["evaluate", "--compare", "one", "two"], "result=one: is not a finished result"),
         (["evaluate", "--compare", "one", "two", "limit=3"], "not limit="),
     ],
 )  # fmt: skip
@@ -75,4 +76,19 @@ def test_bad_input_is_one_line(pairs, refused, args, message):
 
 
 def test_pairs_are_not_overwritten(pairs, refused):
-    assert "holds something already" in refused(*PAIRS, small=[], epochs=None)
+    assert "is not empty" in refused(*PAIRS, small=[], epochs=None)
+
+
+def test_a_users_pairs_by_name(train, capsys):
+    for folder, colour in (("images", (9, 90, 200)), ("masks", 0), ("results", (9, 90, 180))):
+        Path("mine", folder).mkdir(parents=True)
+        for name in ("left.png", "right.png"):
+            image = Image.new("L" if folder == "masks" else "RGB", (20, 12), colour)
+            if folder == "masks":
+                image.paste(255, (6, 0, 20, 12))  # the rest is black: the hole
+            image.save(Path("mine", folder, name))
+    main(["pairs", "images=mine/images", "masks=mine/masks", "by=name", "out=named"])
+    main(["evaluate", "pairs=named", "predictions=mine/results", "out=measured", "--accelerator=cpu"])
+    assert "L1 hole" in capsys.readouterr().out
+    assert parquet.read_table("measured/per_image.parquet")["image"].unique().to_pylist() == ["left", "right"]
+    assert sorted(path.name for path in Path("mine").rglob("*.*")) == ["left.png"] * 3 + ["right.png"] * 3

@@ -64,3 +64,4 @@ def test_bootstrap_keeps_out_what_is_not_finite():
     assert mean[0] == 2.0
     assert 1.0 <= low[0] <= high[0] <= 3.0
     assert np.isnan([mean[1], low[1], high[1]]).all()
+    assert np.isnan(intervals(values[:, 1:])).all()

@@ -221,8 +221,9 @@ def test_pairs_that_do_not_match_are_listed(published, tmp_path):
             write_named_pairs(images, masks, tmp_path / f"{number}")
         hole_mask(masks / "2.png", hole=0)
         (masks / "7.png").unlink(missing_ok=True)
+    picture(tmp_path / "others" / "face.png")
     with pytest.raises(DataError, match="no mask has the name of an image"):
-        write_named_pairs(published / "results" / "*.png", masks, tmp_path / "new")
+        write_named_pairs(tmp_path / "others", masks, tmp_path / "new")
 
 
 def test_an_unfinished_folder_with_images_and_masks_names_the_command_for_a_new_folder(published):

@@ -84,7 +84,7 @@ def test_16_bit_rgb_is_refused_though_pillow_reads_it_as_8_bit(tmp_path):
 
 def test_a_damaged_image(tmp_path):
     (tmp_path / "a.png").write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"a.png cannot be read"):
+    with pytest.raises(DataError, match=r"a.png: cannot be read"):
         read_prediction(tmp_path / "a.png", (16, 16))
 
 

@@ -9,6 +9,7 @@ from wssl_pl.evaluation.statistics import (
     MAX_EXACT_SEEDS,
     compare,
     holm,
+    intervals,
     random_seeds_and_images,
     sign_flip_p,
     smallest_exact_p,
@@ -108,3 +109,21 @@ def test_comparisons_do_not_touch_each_other_and_the_seed_decides():
     together = compare(values, resamples=300)[1]
     assert alone == together
     assert compare(values, seed=1, resamples=300)[1].bootstrap_low != together.bootstrap_low
+
+
+def test_numbers_are_those_of_version_0_1():
+    """Computed by its own implementations of the t distribution, the sign flips and both bootstraps."""
+    (found,) = compare(np.random.default_rng(5).normal(0.1, 0.3, (1, 3, 20)), seed=1)
+    expected = [0.0355478270429784, -0.132865336529505, 0.203960990615461]
+    assert [found.mean, found.low, found.high] == pytest.approx(expected, abs=1e-12)
+    assert [found.bootstrap_low, found.bootstrap_high] == pytest.approx([-0.0643948445132895, 0.149499242405557])
+    assert (found.p, found.freedom, found.p_exact) == (pytest.approx(0.459644269777602, abs=1e-12), 2, 0.5)
+    bounds = intervals(np.random.default_rng(5).normal(20, 2, (30, 2)))
+    assert np.stack(bounds) == pytest.approx(
+        np.array([
+            [19.732275655432048, 19.408362038474326],
+            [19.047115668350923, 18.762089763515206],
+            [20.40600283600152, 20.043865250142755],
+        ]),
+        abs=1e-12,
+    )  # fmt: skip

@@ -132,7 +132,7 @@ def write_status(
 
 def write_evaluation(folder: Path, psnr: np.ndarray, pairs_hash: str = "a" * 64) -> None:
     """A result of the evaluator as far as a study reads it; SSIM follows PSNR."""
-    count = len(psnr)
+    psnr, count = np.asarray(psnr), len(psnr)
     values = {"psnr": psnr - 0.5, "psnr_composite": psnr}
     values |= {"ssim": 0.2 + psnr / DB_PER_SSIM, "ssim_composite": 0.25 + psnr / DB_PER_SSIM}
     names = np.array([f"{number:05d}" for number in range(count)])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from wssl_pl.errors import TrainingStopped, UsageError
+from wssl_pl.errors import TrainingStopped, WSSLError
 
 # Verb: the module that runs it, imported only then, and what the short help says of it.
 VERBS = {
@@ -78,7 +78,7 @@ def _run(words: list[str]) -> None:
     verb = words.pop(0) if words[0] in VERBS else "train"
     try:
         _load(verb).run(words)
-    except (UsageError, TrainingStopped) as error:
+    except (WSSLError, TrainingStopped) as error:
         # A worker process of the loader puts its whole traceback into the message; the cause is its last line.
         line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
         if line:

@@ -34,9 +34,8 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
     for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
-        whole = (
-            path.name if after.lower().endswith(tuple(SUFFIXES)) else path.stem
-        )  # a pattern without a suffix means any
+        # A pattern without a suffix means any.
+        whole = path.name if after.lower().endswith(tuple(SUFFIXES)) else path.stem
         if not whole.startswith(before) or not whole.endswith(after) or len(whole) <= len(before + after):
             continue
         name = whole[len(before) : len(whole) - len(after)]

@@ -167,10 +167,10 @@ def _write(folder: Path, entries: Iterable[Entry], **facts: Any) -> "Pairs":
     for name, image, hole, source in entries:
         mask = hole * np.uint8(255)
         pixels.update(name.encode() + image.tobytes() + mask.tobytes())
-        files = f"images/{name}.png", f"masks/{name}.png"
-        hashes = [_save(array, folder / file) for array, file in zip((image, mask), files, strict=True)]
+        image_file, mask_file = f"images/{name}.png", f"masks/{name}.png"
+        hashes = _save(image, folder / image_file), _save(mask, folder / mask_file)
         ratio = float(hole.mean())
-        pairs.append(Pair(name, *files, round(ratio, 6), bin_of(ratio), *hashes, source))
+        pairs.append(Pair(name, image_file, mask_file, round(ratio, 6), bin_of(ratio), hashes[0], hashes[1], source))
         sizes.add((image.shape[1], image.shape[0]))
     with (folder / "pairs.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

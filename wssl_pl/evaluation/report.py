@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def write_report(result: Result, folder: Path, pairs: Pairs, method: Method, dev
     (folder / "summary.json").unlink(missing_ok=True)  # incomplete until the new one is written
     boxes = box_plots(result.table)
     examples = _examples(result, pairs, method, device)
-    context = {
+    context: dict[str, Any] = {
         "title": f"{result.name} on {result.pairs['evaluated']} pairs",
         "facts": facts(result),
         "reading": READING,

@@ -72,7 +72,8 @@ def intervals(
         mean = kept.sum(axis=0) / weights.sum(axis=0)
     low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     some = finite.any(axis=0)
-    low[some], high[some] = np.nanquantile(means[:, some], _edges(level), axis=0)
+    if some.any():
+        low[some], high[some] = np.nanquantile(means[:, some], _edges(level), axis=0)
     return mean, low, high
 
 
