@@ -231,7 +231,7 @@ class Page:
             return word
         if name in ("images", "data.images"):
             return f"{key}=images"
-        if name == "data.masks":
+        if name in ("masks", "data.masks"):
             return f"{key}=masks_of_training"
         if name == "ckpts":
             return f"{key}=runs"
