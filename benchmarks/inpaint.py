@@ -33,10 +33,11 @@ from wssl_pl.evaluation.evaluate import machine
 from wssl_pl.evaluation.methods import Classical
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.export.onnx_file import write_onnx
+from wssl_pl.export.weights import write_safetensors
 from wssl_pl.inference import Inpainter
-from wssl_pl.inference.backends import ModelInfo
-from wssl_pl.inference.weights import read_module, write_safetensors
 from wssl_pl.metrics import psnr
+from wssl_pl.models import ModelInfo
+from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule
 
 SIDE = 128  # at which a model of random weights is said to have been trained
@@ -107,15 +108,15 @@ def small_photo(onnx: Inpainter, pytorch: Inpainter, rounds: int) -> dict[str, A
 
     def bfloat16() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            pytorch.backend(planes, holes)
+            pytorch.predictor(planes, holes)
 
     names = ("ONNX", "PyTorch", "network alone, ONNX", "network alone, PyTorch", "network alone, PyTorch bfloat16")
     taken = in_turn(
         rounds,
         lambda: onnx(image, mask),
         lambda: pytorch(image, mask),
-        lambda: onnx.backend(planes, holes),
-        lambda: pytorch.backend(planes, holes),
+        lambda: onnx.predictor(planes, holes),
+        lambda: pytorch.predictor(planes, holes),
         bfloat16,
     )
     seconds = {

@@ -7,11 +7,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "wssl_pl"
 # Circles that are left. A new one is a failure, and so is one of these that is gone: delete its line.
-KNOWN_CIRCLES = {
-    frozenset({"inference.backends", "inference.onnx_backend", "inference.torch_backend", "inference.weights"}),
-}
+KNOWN_CIRCLES: set = set()
 FOUNDATION = {"networks", "losses", "metrics", "tasks", "data", "synthetic"}
-ORDER = ["callbacks", "modules", "evaluation", "study", "inference", "export", "app", "cli"]
+ORDER = ["callbacks", "modules", "models", "evaluation", "study", "inference", "export", "app", "cli"]
 
 
 def imports(path):

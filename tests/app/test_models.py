@@ -9,15 +9,16 @@ import torch
 
 from wssl_pl.app import models
 from wssl_pl.app.models import Models, is_inpainting_model
-from wssl_pl.errors import UsageError
-from wssl_pl.inference.backends import ModelInfo
-from wssl_pl.inference.weights import write_safetensors
+from wssl_pl.app.work import describe
+from wssl_pl.errors import WSSLError
+from wssl_pl.export.weights import write_safetensors
+from wssl_pl.models import ModelInfo, info
 from wssl_pl.modules import InpaintModule
 
 
 @pytest.fixture(autouse=True)
 def _nothing_shipped(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "SHIPPED", tmp_path / "none.safetensors")
+    monkeypatch.setattr(info, "SHIPPED", tmp_path / "none.safetensors")
     monkeypatch.chdir(tmp_path)
 
 
@@ -35,8 +36,8 @@ def test_downstream_models_of_a_folder_are_offered_the_newest_first(runs, ckpt, 
     folder = tmp_path / "mine"
     shutil.copytree(runs, folder)
     module = InpaintModule(ckpt="none", width=4)
-    info = ModelInfo("", {"width": 4}, {"image_size": 64})
-    write_safetensors(module.state_dict(), info, folder / "export.safetensors")
+    facts = ModelInfo("", {"width": 4}, {"image_size": 64})
+    write_safetensors(module.state_dict(), facts, folder / "export.safetensors")
     os.utime(folder / "downstream" / "today" / "best.ckpt", (1, 1))
     offered = Models(folder=folder, device="cpu")
     assert offered.names() == ["export.safetensors", "downstream/today/best.ckpt"]
@@ -58,15 +59,16 @@ def test_two_models_of_one_name_are_told_apart(runs, ckpt, tmp_path):
 def test_an_error_of_a_chosen_model_does_not_tell_where_it_lies(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "mine")
     (tmp_path / "mine" / "broken.onnx").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match=r"ckpt=broken\.onnx is not an ONNX model") as caught:
-        Models(folder=tmp_path / "mine").get_for_visitor("broken.onnx")
-    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(WSSLError) as caught:
+        Models(folder=tmp_path / "mine").get("broken.onnx")
+    assert "The model broken.onnx is not an ONNX model" in describe(caught.value)
+    assert str(tmp_path) not in describe(caught.value)
 
 
 def test_the_shipped_model_is_offered_before_those_that_are_found(runs, tmp_path, monkeypatch):
     shipped = tmp_path / "shipped.safetensors"
     write_safetensors(InpaintModule(ckpt="none", width=4).state_dict(), ModelInfo("", {"width": 4}), shipped)
-    monkeypatch.setattr(models, "SHIPPED", shipped)
+    monkeypatch.setattr(info, "SHIPPED", shipped)
     assert Models(folder=runs).names() == ["shipped model", "downstream/today/best.ckpt"]
 
 
@@ -80,7 +82,7 @@ def test_a_model_that_comes_later_is_found(runs, ckpt, tmp_path):
     offered = Models(folder=tmp_path / "mine", device="cpu")
     (tmp_path / "mine" / "new").mkdir()
     shutil.copyfile(ckpt, tmp_path / "mine" / "new" / "best.ckpt")
-    with pytest.raises(UsageError, match="no model"):
+    with pytest.raises(WSSLError, match="no model"):
         offered.get("new/best.ckpt")
     assert set(offered.names()) == {"new/best.ckpt", "downstream/today/best.ckpt"}
     assert offered.get("new/best.ckpt").device == "cpu"
@@ -92,12 +94,12 @@ def test_a_model_that_comes_later_is_found(runs, ckpt, tmp_path):
 def test_what_is_not_in_the_table_is_not_opened(runs, name, monkeypatch):
     offered = Models(folder=runs, device="cpu")
     monkeypatch.setattr(models.Inpainter, "from_checkpoint", lambda *args: pytest.fail("opened"))
-    with pytest.raises(UsageError, match="there is no model"):
+    with pytest.raises(WSSLError, match="there is no model"):
         offered.get(name)
 
 
 def test_an_absolute_path_is_no_name_either(runs, ckpt):
-    with pytest.raises(UsageError, match="there is no model"):
+    with pytest.raises(WSSLError, match="there is no model"):
         Models(folder=runs).get(str(ckpt))
 
 
@@ -110,7 +112,7 @@ def test_code_in_a_checkpoint_is_not_run(runs, tmp_path):
     plain.parent.mkdir()
     plain.write_bytes(pickle.dumps(Harmful(tmp_path / "harm")))
     assert Models(folder=tmp_path / "mine").names() == ["downstream/today/best.ckpt"]
-    with pytest.raises(UsageError, match="could run code"):
+    with pytest.raises(WSSLError, match="could run code"):
         Models(ckpt=bad).get("")
     assert not (tmp_path / "harm").exists()
 
@@ -140,10 +142,10 @@ def test_few_models_are_kept_in_memory_and_a_new_file_is_loaded_anew(runs, ckpt,
 
 
 def test_without_any_model_the_remedy_is_told(tmp_path):
-    with pytest.raises(UsageError, match="ckpt=FILE or ckpts=DIR"):
+    with pytest.raises(WSSLError, match="ckpt=FILE or ckpts=DIR"):
         Models()
 
 
 def test_a_named_folder_without_a_model_is_an_error_even_beside_another_model(ckpt, tmp_path):
-    with pytest.raises(UsageError, match=r"ckpts=.* holds no inpainting model"):
+    with pytest.raises(WSSLError, match=r"ckpts=.* holds no inpainting model"):
         Models(ckpt=ckpt, folder=tmp_path)

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
@@ -16,8 +17,9 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from tests.processes import PATIENCE_S, unused_port
+from wssl_pl.app.models import Models
 from wssl_pl.app.server import AppOptions, running
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")]
 DOCS = Path(__file__).parents[2] / "docs" / "app.md"
@@ -72,10 +74,6 @@ def pair(tmp_path):
     return tmp_path / "photo.png", tmp_path / "mask.png", mask > 0
 
 
-def test_the_page_says_the_licence_of_the_shipped_weights(url):
-    assert "The shipped model's weights are for non-commercial research only." in httpx.get(f"{url}/config").text
-
-
 def test_the_documented_lines_fill_a_hole(url, client, pair, monkeypatch, tmp_path):
     """The three lines of docs/app.md, run as they stand there, against this page."""
     photo, _, hole = pair
@@ -102,11 +100,25 @@ def test_the_documented_curl_lines_fill_a_hole(url, pair, tmp_path):
     assert (before[hole] != after[hole]).any(axis=-1).mean() > 0.9
 
 
-def test_the_page_itself_shows_the_same_lines(url):
-    page = httpx.get(url).text
+def test_the_page_shows_the_same_lines_with_its_address_and_the_licence(runs, tmp_path):
+    from wssl_pl.app.page import Actions, Settings
+
+    settings = Settings(models=Models(folder=runs, device="cpu"), examples=[], folder=tmp_path, megapixels=1.0)
+    request = SimpleNamespace(url=SimpleNamespace(scheme="http"), headers={"host": "127.0.0.1:1234"})
+    _, footer = Actions(settings).loaded(request)
     (lines,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
-    for line in lines.replace("http://127.0.0.1:7860", url).splitlines():
-        assert line.replace('"', '\\"') in page
+    for line in filter(None, lines.replace("127.0.0.1:7860", "127.0.0.1:1234").splitlines()):
+        assert line in footer
+    assert "The shipped model's weights are for non-commercial research only." in footer
+
+
+def test_a_port_that_is_taken_is_refused_and_without_one_a_free_one_is_found(runs, url):
+    port = int(url.rpartition(":")[2])
+    with pytest.raises(WSSLError, match=f"port={port}: is not free"), running(AppOptions(ckpts=runs, port=port)):
+        pass
+    with running(AppOptions(ckpts=runs, device="cpu")) as other:
+        assert other != url
+        assert httpx.get(other).status_code == 200
 
 
 def test_only_the_documented_endpoint_is_open(url, client):
@@ -142,7 +154,7 @@ def write_large(path):
 
 @pytest.mark.parametrize(
     ("write", "message"),
-    [(write_text, "is not a JPEG, PNG or WebP picture"), (write_bomb, "bomb|400 million"), (write_large, "600 x 400")],
+    [(write_text, "is not a JPEG, PNG or WebP image"), (write_bomb, "bomb|400 million"), (write_large, "600 x 400")],
 )
 def test_bad_photos_are_one_line(client, pair, tmp_path, write, message):
     write(tmp_path / "bad.png")
@@ -208,7 +220,10 @@ def test_users_queue(url):
 def test_names_in_messages_are_text_not_html():
     from wssl_pl.app.page import on_page
 
-    assert on_page(UsageError("the photo <img src=x> is\nbad & old")) == "The photo &lt;img src=x&gt; is bad &amp; old"
+    assert (
+        on_page(WSSLError(None, None, "the photo <img src=x> is\nbad & old"))
+        == "The photo &lt;img src=x&gt; is bad &amp; old"
+    )
 
 
 def test_nothing_turned_to_another_machine(url, client, outside):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from wssl_pl.app.strokes import preview_size, read_strokes
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 
 def layer(path, alpha):
@@ -93,12 +93,12 @@ def huge(path):
 )
 def test_what_is_no_hole_is_refused_in_one_line(tmp_path, write, message):
     write(tmp_path / "a.png")
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(WSSLError, match=message) as caught:
         read_strokes([tmp_path / "a.png"], 40, 60)
     assert "\n" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_no_layer_at_all_is_no_stroke():
-    with pytest.raises(UsageError, match="nothing is painted yet"):
+    with pytest.raises(WSSLError, match="nothing is painted yet"):
         read_strokes([], 40, 60)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from wssl_pl.app.work import fill_photo, open_photo, read_white, save_preview
-from wssl_pl.errors import UsageError
+from wssl_pl.app.work import describe, fill_photo, open_photo, read_mask, save_preview
+from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import read_photo
 
 
@@ -58,7 +58,7 @@ def test_pixels_outside_the_hole_are_those_of_the_file(tmp_path, inpainter, writ
     assert (before.alpha is None) == (after.alpha is None)
     assert before.alpha is None or (after.alpha == before.alpha).all()
     assert filled.path.name == f"{source.stem}-filled.png"
-    assert f"{before.pixels.shape[1]} × {before.pixels.shape[0]} pixels" in filled.words
+    assert f"{before.pixels.shape[1]} × {before.pixels.shape[0]} pixels" in filled.summary
 
 
 def test_a_turned_photo_is_shown_and_painted_upright(tmp_path, inpainter):
@@ -118,33 +118,36 @@ def bomb(path):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.write_text("no picture"), "The photo a.png is not a JPEG, PNG or WebP picture"),
+        (lambda path: path.write_text("no picture"), "The photo a.png is not a JPEG, PNG or WebP image"),
         (lambda path: Image.new("RGB", (1100, 1000)).save(path), "1100 x 1000 pixels"),
         (bomb, "The photo a.png"),
-        (lambda path: None, "the photo a.png is gone"),
-        (lambda path: Image.new("RGB", (8, 8)).save(path, "GIF"), "The photo a.png is not a JPEG, PNG or WebP picture"),
+        (lambda path: None, "The photo a.png is gone"),
+        (lambda path: Image.new("RGB", (8, 8)).save(path, "GIF"), "The photo a.png is not a JPEG, PNG or WebP image"),
     ],
 )
 def test_a_photo_that_cannot_be_used_is_refused_in_one_line_without_our_folders(tmp_path, write, message):
     write(tmp_path / "a.png")
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(WSSLError) as caught:
         open_photo(tmp_path / "a.png", 1.0)
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path) not in str(caught.value)
+    assert message in describe(caught.value)
+    assert "\n" not in describe(caught.value)
+    assert str(tmp_path) not in describe(caught.value)
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.zeros((70, 90), np.uint8), "The mask m.png marks no hole: nothing to fill"),
+        (np.zeros((70, 90), np.uint8), "The mask m.png marks no hole, so that there is nothing to fill"),
         (np.full((70, 90), 255, np.uint8), "The mask m.png marks the whole photo as hole"),
-        (np.zeros((90, 70), np.uint8), "The mask m.png is not of the photo's size, 90 x 70 pixels"),
+        (np.zeros((90, 70), np.uint8), "The mask m.png is 70 x 90 pixels, the photo 90 x 70"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_refused_in_one_line(tmp_path, mask, message):
     photo = read_photo(transparent_png(tmp_path / "a.png"))
     Image.fromarray(mask).save(tmp_path / "m.png")
-    with pytest.raises(UsageError, match=message) as caught:
-        read_white(photo, tmp_path / "m.png", 1.0)
-    assert "hole=" not in str(caught.value)
-    assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(WSSLError) as caught:
+        read_mask(photo, tmp_path / "m.png", 1.0)
+    assert message in describe(caught.value)
+    assert "hole=" not in describe(caught.value)
+    assert "resize_mask" not in describe(caught.value)
+    assert str(tmp_path) not in describe(caught.value)

@@ -154,7 +154,7 @@ def test_one_line_and_exit_code_2(place, refused, words, message):
 
 def test_a_model_that_is_not_there_or_not_ours(place, refused):
     words = ("photo.png", "mask.png", "-o", "x.png")
-    assert "ckpt=no.ckpt does not exist" in refused(*words, model="ckpt=no.ckpt")
+    assert "ckpt=no.ckpt: does not exist" in refused(*words, model="ckpt=no.ckpt")
     assert "ckpt=photo.png" in refused(*words, model="ckpt=photo.png")
 
 
@@ -163,7 +163,7 @@ def test_masks_that_do_not_fit(place, refused):
     Image.fromarray(HOLE & False).save("empty.png")
     Image.fromarray(HOLE | True).save("full.png")
     Path("text.png").write_text("hello")
-    assert "short.png is 80 x 50 pixels, the photo 80 x 60" in refused("photo.png", "short.png", "-o", "x.png")
+    assert "short.png: is 80 x 50 pixels, the photo 80 x 60" in refused("photo.png", "short.png", "-o", "x.png")
     assert "marks no hole" in refused("photo.png", "empty.png", "-o", "x.png")
     assert "the whole photo" in refused("photo.png", "full.png", "-o", "x.png")
     assert "not a JPEG, PNG or WebP" in refused("photo.png", "text.png", "-o", "x.png")
@@ -235,7 +235,7 @@ def test_bad_files_do_not_keep_the_others_and_are_listed(folders, refused, capsy
     Image.fromarray(HOLE).save("masks/spare.png")
     error = refused("photos", "masks", "-o", "filled", code=1, lines=4)
     assert "3 photos were left out" in error
-    for name in ("alone.png: no mask", "bad.png is not a JPEG", "80 x 50"):
+    for name in ("alone.png: no mask", "bad.png: is not a JPEG", "80 x 50"):
         assert name in error
     assert sorted(path.name for path in Path("filled").rglob("*.*")) == ["a.png", "a.png", "c.jpg"]
 
@@ -258,7 +258,7 @@ def test_folders_that_cannot_be_done(folders, refused):
     Image.new("RGB", (9, 9)).save("filled/b.png")
     assert "holds no JPEG, PNG or WebP" in refused("empty", "masks", "-o", "x")
     assert "no photo has a mask of its name" in refused("photos", "empty", "-o", "x")
-    assert "a.png and 1 more outputs exist already" in refused("photos", "masks", "-o", "filled")
+    assert "a.png: and 1 more outputs exist already" in refused("photos", "masks", "-o", "filled")
     assert "is a file" in refused("photos", "masks", "-o", "photo.png")
     assert "is the photo or the mask itself" in refused("photos", "masks", "-o", "photos", "--overwrite")
     assert "is the photo or the mask itself" in refused("photos", "masks", "-o", "masks", "--overwrite")

@@ -12,7 +12,7 @@ from wssl_pl.cli import main
 from wssl_pl.evaluation.methods import Model
 from wssl_pl.export import HubModel
 from wssl_pl.inference import Inpainter
-from wssl_pl.inference.backends import open_backend
+from wssl_pl.models import open_model
 from wssl_pl.modules import InpaintModule
 
 
@@ -44,7 +44,7 @@ def model(request, tmp_path, fit, monkeypatch):
 def test_checkpoint_folder_hub_and_evaluation(model):
     fill, images, masks, expected = model
     for path in ("model.ckpt", "exported", "exported/model.safetensors"):
-        backend = open_backend(path, "cpu")
+        backend = open_model(path, "cpu")
         assert backend.info.hyper_parameters["fill"] == fill
         assert np.abs(backend(images, masks) - expected).max() < 1e-5
     assert json.loads(Path("exported/config.json").read_text())["fill"] == fill
@@ -61,7 +61,7 @@ def test_checkpoint_folder_hub_and_evaluation(model):
 def test_onnx(model):
     fill, images, masks, expected = model
     main(["export", "onnx", "ckpt=model.ckpt", "-o", "model.onnx"])
-    backend = open_backend("model.onnx", "cpu")
+    backend = open_model("model.onnx", "cpu")
     assert backend.info.hyper_parameters["fill"] == fill
     assert np.abs(backend(images, masks) - expected).max() < 1e-4
     picture, hole = plane(50, 70), np.zeros((50, 70), bool)

@@ -9,12 +9,12 @@ import torch
 
 from tests.inference.fakes import plane
 from wssl_pl.cli import main
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.export import onnx_file as module_under_test
 from wssl_pl.export.onnx_file import write_onnx
 from wssl_pl.inference import Inpainter
-from wssl_pl.inference.backends import ModelInfo
-from wssl_pl.inference.weights import read_module
+from wssl_pl.models import ModelInfo
+from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule
 
 slow = pytest.mark.slow
@@ -100,7 +100,7 @@ def test_a_file_that_computes_something_else_is_not_left_behind(model_files, tmp
 def test_a_missing_package_is_named(model_files, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     module, info = read_module(model_files["ckpt"])
-    with pytest.raises(UsageError, match=rf"needs {package}: pip install 'wssl-pl\[onnx\]'"):
+    with pytest.raises(WSSLError, match=rf"needs {package}: pip install 'wssl-pl\[onnx\]'"):
         write_onnx(module, info, tmp_path / "model.onnx")
 
 
@@ -114,7 +114,7 @@ def test_a_missing_package_is_named(model_files, tmp_path, monkeypatch, package)
         (["onnx", "out=there.onnx", "ckpt=model.ckpt"], "there.onnx exists already"),
         (["onnx", "out=no/where.onnx", "ckpt=model.ckpt"], "the folder no does not exist"),
         (["onnx", "out=new.onnx", "ckpt=there.onnx"], "is an ONNX file already"),
-        (["onnx", "out=new.onnx", "ckpt=no.ckpt"], "ckpt=no.ckpt does not exist"),
+        (["onnx", "out=new.onnx", "ckpt=no.ckpt"], "ckpt=no.ckpt: does not exist"),
         (["onnx", "out=new.onnx", "ckpt=text.ckpt"], "is not a checkpoint"),
         (["onnx", "out=new.onnx", "width=3"], "unknown option"),
         (["safetensors"], "needs out="),

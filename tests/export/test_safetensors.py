@@ -9,7 +9,7 @@ import torch
 
 from tests.inference.fakes import hostile_files, plane, square
 from wssl_pl.cli import main
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Result, Table
 from wssl_pl.export import HubModel
 from wssl_pl.inference import Inpainter
@@ -36,7 +36,7 @@ def test_the_folder_gives_the_model_back(exported, tiny_module):
     assert sorted(path.name for path in exported.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     inpainter = Inpainter.from_checkpoint(exported, "cpu")
     for key, value in tiny_module.state_dict().items():
-        assert torch.equal(inpainter.backend.module.state_dict()[key], value)
+        assert torch.equal(inpainter.predictor.module.state_dict()[key], value)
     assert inpainter.info.side == 64
 
 
@@ -59,9 +59,9 @@ def test_the_hub_s_class_runs_no_pickle(tmp_path, monkeypatch, no_network):
     monkeypatch.chdir(tmp_path)
     for folder in hostile_files(tmp_path / "hostile"):
         if folder.is_dir():
-            with pytest.raises(UsageError):
+            with pytest.raises(WSSLError):
                 HubModel.from_pretrained(folder)
-    with pytest.raises(UsageError, match="could run code"):
+    with pytest.raises(WSSLError, match="could run code"):
         HubModel._load_as_pickle(None, "pytorch_model.bin", "cpu", True)
     assert not Path("was_run").exists()
 
@@ -69,14 +69,14 @@ def test_the_hub_s_class_runs_no_pickle(tmp_path, monkeypatch, no_network):
 def test_settings_that_do_not_fit_the_weights(exported):
     config = json.loads((exported / "config.json").read_text())
     (exported / "config.json").write_text(json.dumps(config | {"width": 100_000}))
-    with pytest.raises(UsageError, match="other shapes"):
+    with pytest.raises(WSSLError, match="other shapes"):
         HubModel.from_pretrained(exported)
 
 
 def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.delitem(sys.modules, "wssl_pl.export.hub", raising=False)
-    with pytest.raises(UsageError, match="huggingface_hub"):
+    with pytest.raises(WSSLError, match="huggingface_hub"):
         from wssl_pl.export import HubModel as _  # noqa: F401
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from wssl_pl.inference.backends import ModelInfo
-from wssl_pl.inference.weights import write_folder, write_safetensors
+from wssl_pl.export.weights import write_folder, write_safetensors
+from wssl_pl.models import ModelInfo
 from wssl_pl.modules import InpaintModule
 
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from tests.inference.fakes import Fake, constant, draw_plane, plane, square
-from wssl_pl.inference.backends import ModelInfo
-from wssl_pl.inference.engine import Scheme, fill_all
+from wssl_pl.inference.engine import Tiling, fill_images
+from wssl_pl.models import ModelInfo
 
-SMALL = Scheme(whole=64, reach=6.4, tile=128, margin=32, soft=8)
+SMALL = Tiling(whole=64, radius=6.4, tile=128, margin=32, soft=8)
 
 
 def fill_one(picture, hole, backend, scheme=SMALL):
-    return fill_all([picture], [hole], backend, scheme)[0]
+    return fill_images([picture], [hole], backend, scheme)[0]
 
 
 @pytest.mark.parametrize("size", [(1, 2), (2, 1), (1, 90), (33, 70), (64, 64), (65, 64), (200, 31), (150, 333)])
@@ -22,7 +22,7 @@ def test_all_of_the_hole_is_filled_and_nothing_else_touched(size, share):
     hole = rng.random(size) < share
     hole.flat[0], hole.flat[-1] = True, False
     given = picture.copy()
-    filled = fill_one(picture, hole, constant(200 / 255), Scheme(64, 6.4, 128, 32, 8, seam=0))
+    filled = fill_one(picture, hole, constant(200 / 255), Tiling(64, 6.4, 128, 32, 8, seam=0))
     assert (filled[hole] == 200).all()
     assert (filled[~hole] == given[~hole]).all()
     assert (picture == given).all()
@@ -39,7 +39,7 @@ def test_a_plane_is_carried_on_across_tiles_and_scales(dtype, channels, side):
     wrong = picture.copy()
     wrong[hole] = 0
     backend = Fake(draw_plane)
-    filled = fill_one(wrong, hole, backend, Scheme(64, 12.8, 160, 32, 8))
+    filled = fill_one(wrong, hole, backend, Tiling(64, 12.8, 160, 32, 8))
     top = 1.0 if dtype == np.float32 else np.iinfo(dtype).max
     error = np.abs(filled.astype(np.float64) - picture) / top
     assert error.max() < 2 / 255
@@ -56,7 +56,7 @@ def test_a_deep_hole_gets_its_middle_from_a_coarser_scale():
         # Each coarser scale comes before the finer ones: tell them apart by the order of the calls.
         return np.full_like(images, 0.1 * len(scales))
 
-    filled = fill_one(picture, hole, Fake(draw), Scheme(64, 6.4, 512, 32, 8, seam=0))
+    filled = fill_one(picture, hole, Fake(draw), Tiling(64, 6.4, 512, 32, 8, seam=0))
     # 100 px to the middle: halved four times to come below 6.4.
     assert len(scales) == 1 + math.ceil(math.log2(100 / 6.4))
     assert filled[150, 150, 0] == pytest.approx(255 * 0.1, abs=1)
@@ -70,7 +70,7 @@ def test_neighbouring_tiles_fade_into_each_other():
     backend = Fake(lambda images, masks: np.full_like(images, 0.2 if next(numbers) % 2 else 0.8))
     hole = np.zeros((64, 400), bool)
     hole[30:34, 20:380] = True
-    one_by_one = Scheme(64, 6.4, 128, 32, 8, seam=0, batch=1)
+    one_by_one = Tiling(64, 6.4, 128, 32, 8, seam=0, batch=1)
     filled = fill_one(np.zeros((64, 400, 3), np.float32), hole, backend, one_by_one)
     assert len(backend.windows) > 3
     row = filled[31, 20:380, 0]
@@ -94,7 +94,7 @@ def test_a_hole_everywhere_is_not_looked_at_much_more_than_once():
     hole = rng.random((700, 700)) < 0.3
     backend = constant(0.5)
     fill_one(
-        np.zeros((700, 700, 3), np.uint8), hole, backend, Scheme.of(ModelInfo("", {"width": 16}, {"image_size": 128}))
+        np.zeros((700, 700, 3), np.uint8), hole, backend, Tiling.of(ModelInfo("", {"width": 16}, {"image_size": 128}))
     )
     assert backend.pixels < 1.6 * 700 * 700
 
@@ -104,7 +104,7 @@ def test_small_pictures_of_one_size_go_together_in_batches_of_a_limited_size():
     pictures = [rng.integers(0, 255, (40, 50, 3), np.uint8) for _ in range(10)]
     holes = [rng.random((40, 50)) < 0.2 for _ in range(10)]
     backend = Fake(draw_plane)
-    together = fill_all(pictures, holes, backend, Scheme(64, 6.4, 128, 32, batch=4 * 40 * 50))
+    together = fill_images(pictures, holes, backend, Tiling(64, 6.4, 128, 32, batch=4 * 40 * 50))
     assert [shape[0] for shape in backend.windows] == [4, 4, 2]
     for picture, hole, filled in zip(pictures, holes, together, strict=True):
         assert np.abs(fill_one(picture, hole, Fake(draw_plane)).astype(int) - filled).max() <= 1
@@ -116,7 +116,7 @@ def test_what_the_network_gets_wrong_everywhere_is_taken_back():
     hole = square(96, 96, 30, 30, 12)
     off = Fake(lambda images, masks: draw_plane(images, masks) + 0.1)
     assert np.abs(fill_one(picture, hole, off).astype(int) - picture).max() <= 1
-    kept = fill_one(picture, hole, off, Scheme(64, 6.4, 128, 32, 8, seam=0))
+    kept = fill_one(picture, hole, off, Tiling(64, 6.4, 128, 32, 8, seam=0))
     assert (kept[hole].astype(int) - picture[hole]).mean() > 20
 
 
@@ -131,7 +131,7 @@ def test_what_lies_in_the_hole_makes_no_difference_even_if_it_is_no_number():
 def test_progress_ends_with_all_pixels_and_what_it_raises_ends_the_work():
     picture, hole = plane(300, 300), square(300, 300, 20, 20, 200)
     told = []
-    fill_all([picture], [hole], constant(0.5), SMALL, lambda done, total: told.append((done, total)))
+    fill_images([picture], [hole], constant(0.5), SMALL, lambda done, total: told.append((done, total)))
     assert told[-1] == (40000, 40000)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert len(told) > 10
@@ -141,11 +141,11 @@ def test_progress_ends_with_all_pixels_and_what_it_raises_ends_the_work():
 
     backend = constant(0.5)
     with pytest.raises(KeyboardInterrupt):
-        fill_all([picture], [hole], backend, SMALL, stop)
+        fill_images([picture], [hole], backend, SMALL, stop)
     assert len(backend.windows) == 1
 
 
 def test_the_sizes_follow_the_training():
-    assert Scheme.of(ModelInfo("", {"width": 16}, {"image_size": 128})) == Scheme(128, 12.8, 512, 32)
-    paper = Scheme.of(ModelInfo(""))
+    assert Tiling.of(ModelInfo("", {"width": 16}, {"image_size": 128})) == Tiling(128, 12.8, 512, 32)
+    paper = Tiling.of(ModelInfo(""))
     assert (paper.whole, paper.margin, paper.tile) == (224, 64, 384)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from tests.inference.fakes import plane, square
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
 
 
@@ -24,7 +24,7 @@ def test_a_picture_of_the_training_size_gets_the_composite_of_the_module(inpaint
     torch.manual_seed(1)
     images, masks = torch.rand(3, 3, 60, 50), torch.zeros(3, 1, 60, 50)
     masks[:, :, 20:30, 10:40] = 1
-    raw = Inpainter(inpainter.backend, replace(inpainter.scheme, seam=0))(images, masks)
+    raw = Inpainter(inpainter.predictor, replace(inpainter.tiling, seam=0))(images, masks)
     with torch.no_grad():
         expected = torch.where(masks > 0, tiny_module(images, masks), images)
     assert torch.allclose(raw, expected, atol=1e-6)
@@ -146,29 +146,29 @@ def test_float_values_of_the_hole_are_not_looked_at(inpainter):
 @pytest.mark.parametrize(
     ("image", "mask", "message"),
     [
-        (PICTURE, HOLE[:99], "the mask is 130 x 99 pixels, the picture 130 x 100"),
+        (PICTURE, HOLE[:99], "mask=130 x 99 pixels: the image has 130 x 100"),
         (PICTURE, np.zeros_like(HOLE), "has no hole"),
         (PICTURE, np.ones_like(HOLE), "is all hole"),
         (PICTURE[:1, :1], HOLE[:1, :1] | True, "is all hole"),
-        (np.stack([PICTURE] * 2), np.stack([HOLE, HOLE & False]), "mask of picture 1 has no hole"),
-        (np.stack([PICTURE] * 2), np.stack([HOLE] * 3), "one for each of 2 pictures"),
+        (np.stack([PICTURE] * 2), np.stack([HOLE, HOLE & False]), "mask[1]: has no hole"),
+        (np.stack([PICTURE] * 2), np.stack([HOLE] * 3), "one for each of 2 images"),
         (PICTURE.astype(np.float32), HOLE, "floats must be in [0, 1]"),
-        (PICTURE.astype(np.int32), HOLE, "image of int32"),
-        (PICTURE[..., :2], HOLE, "image of shape (100, 130, 2)"),
-        (PICTURE[:0], HOLE, "image of shape (0, 130, 3)"),
-        (np.full(PICTURE.shape, np.nan, np.float32), HOLE, "holds nan"),
+        (PICTURE.astype(np.int32), HOLE, "image=int32"),
+        (PICTURE[..., :2], HOLE, "image=(100, 130, 2)"),
+        (PICTURE[:0], HOLE, "image=(0, 130, 3)"),
+        (np.full(PICTURE.shape, np.nan, np.float32), HOLE, "image=nan"),
         (PICTURE, HOLE * 2.0, "outside [0, 1]"),
-        (PICTURE, HOLE.astype(complex), "mask of complex128"),
+        (PICTURE, HOLE.astype(complex), "mask=complex128"),
         (PICTURE, "mask.png", "mask=str"),
         ("photo.png", HOLE, "image=str"),
         (torch.rand(100, 130, 3), HOLE, "tensors must be (3, H, W)"),
-        (torch.ones(3, 100, 130, dtype=torch.int32), HOLE, "image of torch.int32"),
+        (torch.ones(3, 100, 130, dtype=torch.int32), HOLE, "image=torch.int32"),
         ([PICTURE], HOLE, "a list of as many masks"),
         ([PICTURE], [HOLE, HOLE], "a list of as many masks"),
     ],
 )
 def test_what_cannot_be_used_is_refused(inpainter, image, mask, message):
-    with pytest.raises(UsageError) as refused:
+    with pytest.raises(WSSLError) as refused:
         inpainter(image, mask)
     assert message in str(refused.value)
 

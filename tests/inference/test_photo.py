@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from tests.inference.fakes import plane
-from wssl_pl.errors import UsageError
-from wssl_pl.inference import exif, png
-from wssl_pl.inference.photo import check_size, read_photo, write_photo
+from wssl_pl.errors import WSSLError
+from wssl_pl.inference import metadata
+from wssl_pl.inference.photo import open_image, read_photo, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -23,10 +23,10 @@ def exif_block(turn=None, thumbnail=None):
     second = 8 + len(body) + 4
     head = b"II*\0" + struct.pack("<I", 8) + body
     if thumbnail is None:
-        return exif.PREFIX + head + struct.pack("<I", 0)
+        return metadata.PREFIX + head + struct.pack("<I", 0)
     at = second + 2 + 2 * 12 + 4
     link = struct.pack("<HHHIIHHII", 2, 0x0201, 4, 1, at, 0x0202, 4, 1, len(thumbnail))
-    return exif.PREFIX + head + struct.pack("<I", second) + link + struct.pack("<I", 0) + thumbnail
+    return metadata.PREFIX + head + struct.pack("<I", second) + link + struct.pack("<I", 0) + thumbnail
 
 
 def modes():
@@ -88,11 +88,12 @@ def test_the_orientation_is_kept_and_the_picture_looks_the_same(tmp_path, turn, 
     with Image.open(source) as image:
         shown = np.asarray(ImageOps.exif_transpose(image))
     assert np.array_equal(photo.pixels, shown)
-    assert check_size(source, "photo", 1) == shown.shape[:2]
+    with open_image(source, "photo", 1) as (_, _, size):
+        assert size == shown.shape[:2]
     for path in (target, tmp_path / "again_too.png"):
         write_photo(photo, path)
         with Image.open(path) as image:
-            assert image.getexif()[exif.ORIENTATION] == turn
+            assert image.getexif()[metadata.ORIENTATION] == turn
             assert image.size == (36, 24), "stored as before"
             difference = np.abs(np.asarray(ImageOps.exif_transpose(image)).astype(int) - shown)
         assert difference.max() <= (8 if path.suffix == ".jpg" else 0)
@@ -101,7 +102,7 @@ def test_the_orientation_is_kept_and_the_picture_looks_the_same(tmp_path, turn, 
 def test_turning_and_turning_back():
     pixels = np.arange(24).reshape(2, 4, 3)
     for turn in range(1, 9):
-        assert np.array_equal(exif.as_stored(exif.upright(pixels, turn), turn), pixels)
+        assert np.array_equal(metadata.as_stored(metadata.upright(pixels, turn), turn), pixels)
 
 
 @pytest.mark.parametrize("source", ["photo.png", "photo.jpg", "photo.webp"])
@@ -117,10 +118,10 @@ def test_what_a_png_says_of_its_colours_is_kept_and_its_texts_are_not(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(plane(24, 36)).save(buffer, "PNG")
     said = [(b"gAMA", struct.pack(">I", 100000)), (b"cHRM", bytes(32)), (b"pHYs", struct.pack(">IIB", 5, 5, 1))]
-    content = png.with_chunks(buffer.getvalue(), [*said, (b"tEXt", b"Comment\0secret")])
+    content = metadata.with_chunks(buffer.getvalue(), [*said, (b"tEXt", b"Comment\0secret")])
     (tmp_path / "photo.png").write_bytes(content)
     write_photo(read_photo(tmp_path / "photo.png"), tmp_path / "again.png")
-    chunks = list(png.chunks((tmp_path / "again.png").read_bytes()))
+    chunks = list(metadata.read_chunks((tmp_path / "again.png").read_bytes()))
     assert [chunk for chunk in chunks if chunk[0] in (b"gAMA", b"cHRM", b"pHYs", b"tEXt")] == said
 
 
@@ -134,15 +135,15 @@ def test_the_thumbnail_that_still_shows_what_was_removed_goes(tmp_path, suffix):
     assert b"the old picture" not in content
     with Image.open(io.BytesIO(content)) as image:
         assert image.getexif()[0x010F] == "cam"
-        assert image.getexif()[exif.ORIENTATION] == 6
+        assert image.getexif()[metadata.ORIENTATION] == 6
 
 
 @pytest.mark.parametrize(
     "block", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"x" * 40]
 )
 def test_a_damaged_exif_block_says_nothing_and_harms_nothing(block):
-    assert exif.orientation(block) == 1
-    assert exif.without_thumbnail(block).startswith(exif.PREFIX)
+    assert metadata.orientation(block) == 1
+    assert metadata.without_thumbnail(block).startswith(metadata.PREFIX)
 
 
 def test_cmyk_becomes_rgb_and_loses_its_profile(tmp_path):
@@ -165,14 +166,14 @@ def test_webp_keeps_every_pixel(tmp_path):
 def test_what_a_format_cannot_hold(tmp_path):
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((9, 9, 3), np.uint16))
     for suffix in ("jpg", "webp"):
-        with pytest.raises(UsageError, match="the photo has 16"):
+        with pytest.raises(WSSLError, match="the photo has 16"):
             write_photo(read_photo(tmp_path / "wide.png"), tmp_path / f"again.{suffix}")
     Image.new("RGBA", (9, 9), (1, 2, 3, 100)).save(tmp_path / "glass.png")
-    with pytest.raises(UsageError, match="no transparency"):
+    with pytest.raises(WSSLError, match="no transparency"):
         write_photo(read_photo(tmp_path / "glass.png"), tmp_path / "again.jpg")
     Image.new("RGBA", (9, 9), (1, 2, 3, 255)).save(tmp_path / "solid.png")
     write_photo(read_photo(tmp_path / "solid.png"), tmp_path / "again.jpg")
-    with pytest.raises(UsageError, match="must end in"):
+    with pytest.raises(WSSLError, match="must end in"):
         write_photo(read_photo(tmp_path / "solid.png"), tmp_path / "again.tiff")
     assert sorted(path.name for path in tmp_path.glob("again*")) == ["again.jpg"]
 
@@ -180,7 +181,7 @@ def test_what_a_format_cannot_hold(tmp_path):
 def bomb(path, side=60000):
     """A PNG of a few kB that unpacks to gigabytes."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    parts = [png.SIGNATURE]
+    parts = [metadata.PNG_SIGNATURE]
     for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(10_000_000))), (b"IEND", b"")):
         parts += [struct.pack(">I4s", len(data), name), data, struct.pack(">I", zlib.crc32(name + data))]
     path.write_bytes(b"".join(parts))
@@ -190,14 +191,14 @@ def bomb(path, side=60000):
 @pytest.mark.parametrize("side", [11000, 60000])
 def test_a_bomb_is_refused_by_its_header(tmp_path, side):
     bomb(tmp_path / "bomb.png", side)
-    with pytest.raises(UsageError, match=r"too large|max_megapixels=100"):
+    with pytest.raises(WSSLError, match=r"too large|max_megapixels=100"):
         read_photo(tmp_path / "bomb.png")
 
 
 def test_the_largest_size_is_a_setting(tmp_path):
     Image.new("RGB", (200, 100)).save(tmp_path / "photo.png")
     read_photo(tmp_path / "photo.png", megapixels=0.02)
-    with pytest.raises(UsageError, match=r"200 x 100 pixels.* above max_megapixels=0\.019"):
+    with pytest.raises(WSSLError, match=r"200 x 100 pixels.* above max_megapixels=0\.019"):
         read_photo(tmp_path / "photo.png", megapixels=0.019)
 
 
@@ -211,7 +212,7 @@ def test_damaged_files(tmp_path, bits, damage):
     else:
         content[len(content) // 2] ^= 255
     (tmp_path / "photo.png").write_bytes(content)
-    with pytest.raises(UsageError, match=r"photo\.png"):
+    with pytest.raises(WSSLError, match=r"photo\.png"):
         read_photo(tmp_path / "photo.png")
 
 
@@ -219,7 +220,7 @@ def test_a_jpeg_that_is_cut_short(tmp_path):
     Image.fromarray(plane(100, 100)).save(tmp_path / "photo.jpg")
     content = (tmp_path / "photo.jpg").read_bytes()
     (tmp_path / "photo.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(WSSLError, match="cannot be read"):
         read_photo(tmp_path / "photo.jpg")
 
 
@@ -239,5 +240,5 @@ def test_what_is_no_photo(tmp_path):
         "nowhere.png": "does not exist",
         ".": "is a folder",
     }.items():
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(WSSLError, match=message):
             read_photo(tmp_path / name)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.inference.fakes import square
-from wssl_pl.inference.tiles import Box, clusters, merged, tight, tiles
+from wssl_pl.inference.tiles import Box, clusters, merged, tight_box, tiles
 
 
 def random_hole(height, width, seed, share=0.001):
@@ -17,7 +17,7 @@ def test_the_clusters_hold_every_hole(shape):
     found = np.zeros(shape, bool)
     for box in clusters(hole, 32):
         found[box.slices] = True
-        assert tight(hole, box) == box
+        assert tight_box(hole, box) == box
     assert (found | ~hole).all()
 
 
@@ -39,7 +39,7 @@ def test_every_pixel_of_the_hole_is_first_covered_whole_and_then_faded_over(seed
     cover = np.zeros(shape)
     for box in clusters(hole, 32):
         for tile in tiles(hole, box, side=160, margin=32, soft=16):
-            share = tile.share(16)
+            share = tile.weight(16)
             inside = hole[tile.support.slices]
             # A pixel that a tile fades over was filled before.
             assert (cover[tile.support.slices][inside & (share < 1)] == 1).all()

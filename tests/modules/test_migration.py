@@ -5,7 +5,7 @@ import torch
 
 from wssl_pl.callbacks import checkpoint_callbacks
 from wssl_pl.errors import UsageError
-from wssl_pl.inference.weights import read_module
+from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.migration import FORMAT, MIGRATIONS, SETTINGS_2
 

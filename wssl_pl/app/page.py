@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from wssl_pl.app.models import SHIPPED_NAME, Models
 from wssl_pl.app.strokes import read_strokes
-from wssl_pl.app.work import Filled, fill_photo, open_photo, read_white, save_preview, shown
-from wssl_pl.errors import UsageError
-from wssl_pl.inference.backends import SHIPPED_LICENSE
+from wssl_pl.app.work import Filled, describe, fill_photo, open_photo, read_mask, save_preview
+from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import FORMATS, Photo
+from wssl_pl.models import SHIPPED_LICENSE
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,6 @@ class Settings:
         megapixels: the largest photo, in millions of pixels.
         concurrency: how many photos are filled at once.
         waiting: how many users may wait for their turn.
-        url: the page's address, for its footer.
         where: where photos stay, in words.
     """
 
@@ -72,7 +71,6 @@ class Settings:
     megapixels: float
     concurrency: int = 1
     waiting: int = 32
-    url: str = "http://127.0.0.1:7860"
     where: str = "this machine"
 
 
@@ -93,7 +91,7 @@ def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except UsageError as error:
+        except WSSLError as error:
             raise gr.Error(on_page(error), title="Not yet", print_exception=False) from None
         except Exception:
             logger.exception("The page could not answer")
@@ -102,9 +100,9 @@ def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def on_page(error: UsageError) -> str:
+def on_page(error: WSSLError) -> str:
     """The message as text: the page takes one for HTML, and it may hold the name of a visitor's file."""
-    return html.escape(shown(error), quote=False)
+    return html.escape(describe(error), quote=False)
 
 
 class Actions:
@@ -127,7 +125,7 @@ class Actions:
             return [None, None, *no_result()]
         try:
             return [gr.skip(), *self._opened(Path(photo["path"]))]
-        except UsageError as error:
+        except WSSLError as error:
             gr.Warning(on_page(error), title="Not a photo for here")
             return [None, None, *no_result()]
 
@@ -136,7 +134,7 @@ class Actions:
         """An example was chosen: it appears as if it had been uploaded."""
         examples = self.settings.examples
         if not (isinstance(event.index, int) and 0 <= event.index < len(examples)):
-            raise UsageError("there is no such example")
+            raise WSSLError(None, None, "there is no such example")
         # A copy of its own, since files that are handed out go after an hour.
         photo = self._new_folder() / examples[event.index].name
         shutil.copyfile(examples[event.index], photo)
@@ -152,7 +150,7 @@ class Actions:
     ) -> list[Any]:
         """The button: the filled photo beside the original, to look at and to download."""
         if photo is None:
-            raise UsageError("load a photo first")
+            raise WSSLError(None, None, "load a photo first")
         paths = [layer["path"] for layer in layers or []]
 
         def strokes(opened: Photo) -> NDArray[np.bool_]:
@@ -162,7 +160,7 @@ class Actions:
         return [
             (str(filled.before), str(filled.after)),
             gr.update(value=str(filled.path), interactive=True),
-            filled.words,
+            filled.summary,
         ]
 
     @in_one_line
@@ -178,16 +176,16 @@ class Actions:
             a PNG of the photo's size, in which the pixels outside the hole are those of the photo.
         """
         if photo is None or mask is None:
-            raise UsageError("give a photo and a mask")
+            raise WSSLError(None, None, "give a photo and a mask")
         path = Path(mask["path"])
 
         def white(opened: Photo) -> NDArray[np.bool_]:
-            return read_white(opened, path, self.settings.megapixels)
+            return read_mask(opened, path, self.settings.megapixels)
 
         return str(self._fill(Path(photo["path"]), white, model).path)
 
     def _fill(self, photo: Path, find: Callable[..., Any], model: str | None, progress: Any = None) -> Filled:
-        inpainter = self.settings.models.get_for_visitor(model or "")
+        inpainter = self.settings.models.get(model or "")
 
         def tell(done: int, total: int) -> None:
             if progress is not None:
@@ -206,10 +204,15 @@ class Actions:
         folder.mkdir(parents=True)
         return folder
 
-    def names(self) -> Any:
-        """The page was loaded: its list of models is that of the moment."""
+    def loaded(self, request: gr.Request) -> list[Any]:
+        """The page was loaded: list the models of the moment, and show the address by which it was reached."""
         names = self.settings.models.names()
-        return gr.update(choices=names, value=names[0])
+        license = f" The {SHIPPED_NAME}'s weights are {SHIPPED_LICENSE}." if SHIPPED_NAME in names else ""
+        url = f"{request.url.scheme}://{request.headers['host']}"
+        return [
+            gr.update(choices=names, value=names[0]),
+            FOOTER.format(url=url, where=self.settings.where, license=license),
+        ]
 
 
 def no_result() -> list[Any]:
@@ -263,8 +266,7 @@ def build_page(settings: Settings) -> gr.Blocks:
                     buttons=[],
                     elem_id="examples",
                 )
-        license = f" The {SHIPPED_NAME}'s weights are {SHIPPED_LICENSE}." if SHIPPED_NAME in names else ""
-        gr.Markdown(FOOTER.format(url=settings.url, where=settings.where, license=license), elem_classes="small")
+        footer = gr.Markdown(elem_classes="small")
         with gr.Row(visible=False):
             layers = gr.File(file_count="multiple")
             api_photo, api_mask = gr.File(label="photo"), gr.File(label="mask")
@@ -282,7 +284,7 @@ def build_page(settings: Settings) -> gr.Blocks:
         gallery.select(actions.open_example, None, [photo, editor, *result], **opening)
         taken = button.click(None, [editor], [layers], js="editor => [editor?.layers ?? []]", api_visibility="private")
         taken.then(actions.fill, [photo, layers, model], result, show_progress_on=[slider], **private, **busy)
-        page.load(actions.names, None, [model], show_progress="hidden", **private)
+        page.load(actions.loaded, None, [model, footer], show_progress="hidden", **private)
         inputs = [api_photo, api_mask, api_model]
         api_button.click(actions.inpaint, inputs, [api_result], api_name="inpaint", preprocess=False, **busy)
     # Clients could fill the memory with pictures by this door, which the page does not use.

@@ -1,6 +1,5 @@
-"""Starts the page and ends it, without a trace on the disk or a word to anybody else."""
+"""Start and end of the page, which leaves nothing on the disk and reports to nobody."""
 
-import errno
 import importlib.util
 import ipaddress
 import os
@@ -17,64 +16,62 @@ from typing import Any
 from PIL import Image
 
 from wssl_pl.app.models import Models
-from wssl_pl.errors import UsageError
-
-PORTS = 100  # how many are tried
+from wssl_pl.errors import WSSLError
 
 
 @dataclass(frozen=True)
 class AppOptions:
-    """What `wssl app` can be told.
+    """Options of `wssl app`.
 
     Attributes:
-        ckpt: the model that is offered first; the shipped one if left out.
-        ckpts: a folder whose models are offered too.
-        host: address to listen on.
-        port: the first port to try.
-        max_mb: the largest upload, in millions of bytes.
-        max_megapixels: the largest photo, in millions of pixels.
-        concurrency: how many photos are filled at once.
-        device: as for `Inpainter.from_checkpoint`.
+        ckpt: the model that is offered first: .ckpt, .safetensors or .onnx; default: the shipped one.
+        ckpts: a folder whose best.ckpt, .safetensors and .onnx files are offered too; default: runs.
+        host: address to listen on; 0.0.0.0 opens the page to the network.
+        port: the port; default: the first free one from 7860 on.
+        max_mb: largest upload, in millions of bytes.
+        max_megapixels: largest photo, in millions of pixels.
+        concurrency: photos filled at once; further users wait in a queue.
+        device: auto, cpu, cuda, cuda:N or mps.
 
     Raises:
-        UsageError: a value that it cannot have.
+        WSSLError: a value that it cannot have.
     """
 
     ckpt: Path | None = None
     ckpts: Path | None = None
     host: str = "127.0.0.1"
-    port: int = 7860
+    port: int | None = None
     max_mb: float = 50.0
     max_megapixels: float = 50.0
     concurrency: int = 1
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65535:
-            raise UsageError(f"port={self.port}: it must be from 1 to 65535")
+        if self.port is not None and not 1 <= self.port <= 65535:
+            raise WSSLError("port", self.port, "must be from 1 to 65535")
         for name, value in (("max_mb", self.max_mb), ("max_megapixels", self.max_megapixels)):
             if not 0 < value < float("inf"):
-                raise UsageError(f"{name}={value}: it must be a positive number")
+                raise WSSLError(name, value, "must be a positive number")
         if self.concurrency < 1:
-            raise UsageError(f"concurrency={self.concurrency}: it must be at least 1")
+            raise WSSLError("concurrency", self.concurrency, "must be at least 1")
         if self.ckpts is not None and not self.ckpts.is_dir():
-            raise UsageError(
-                f"ckpts={self.ckpts} is not a folder: name one with best.ckpt, .safetensors or .onnx files"
+            raise WSSLError(
+                "ckpts", self.ckpts, "is not a folder", "name one with best.ckpt, .safetensors or .onnx files"
             )
 
 
 @contextmanager
 def running(options: AppOptions) -> Iterator[str]:
-    """The page, served while the block lasts; gives its address.
+    """Serve the page while the block lasts; yields its address.
 
     Raises:
-        UsageError: Gradio is missing, there is no model, the first one cannot be loaded, or no port is free.
+        WSSLError: Gradio is missing, there is no model, the first one cannot be loaded, or the port is not free.
     """
     with tempfile.TemporaryDirectory(prefix="wssl-app-") as temporary, _environment(Path(temporary)):
         folder = Path(temporary)
         if importlib.util.find_spec("gradio") is None:
-            raise UsageError("app needs gradio: pip install 'wssl-pl[app]'")
-        port = free_port(options.host, options.port)
+            raise WSSLError(None, None, "app needs gradio", "pip install 'wssl-pl[app]'")
+        check_host(options.host)
         models = Models(options.ckpt, options.ckpts, options.device)
         more = len(models.names()) - 1
         print(f"Model: {models.get('').info.name}" + (f", and {more} more to choose from" if more else ""), flush=True)
@@ -86,9 +83,6 @@ def running(options: AppOptions) -> Iterator[str]:
         from wssl_pl.app.guard import Guard, no_fetching
         from wssl_pl.app.page import CSS, Settings, build_page, theme
 
-        # The address of all networks is none to go to.
-        name = options.host if options.host not in ("0.0.0.0", "::") else socket.gethostname()
-        url = f"http://{bracketed(name)}:{port}"
         limit = int(options.max_mb * 1e6)
         settings = Settings(
             models=models,
@@ -96,15 +90,14 @@ def running(options: AppOptions) -> Iterator[str]:
             folder=folder / "served",
             megapixels=options.max_megapixels,
             concurrency=options.concurrency,
-            url=url,
             where="this machine" if is_loopback(options.host) else "the machine that runs this page",
         )
         with no_fetching(), _pillow_allows(options.max_megapixels):
             page = build_page(settings)
             try:
-                page.launch(
-                    server_name=bracketed(options.host),
-                    server_port=port,
+                _, url, _ = page.launch(
+                    server_name=f"[{options.host}]" if ":" in options.host else options.host,
+                    server_port=options.port,
                     share=False,
                     inline=False,
                     prevent_thread_lock=True,
@@ -122,19 +115,20 @@ def running(options: AppOptions) -> Iterator[str]:
                     theme=theme(),
                     css=CSS,
                 )
-            except OSError as error:
-                raise UsageError(f"port={port} was taken meanwhile ({error}): try again") from None
+            except (OSError, ValueError) as error:
+                page.close(verbose=False)
+                raise WSSLError("port", options.port, f"is not free ({error})", "choose another, or omit it") from None
             try:
-                yield url
+                yield str(url).rstrip("/")
             finally:
                 page.close(verbose=False)
 
 
 def serve(options: AppOptions) -> None:
-    """Serves the page until Ctrl-C, or until the process is asked to end.
+    """Serve the page until Ctrl-C, or until the process is asked to end.
 
     Raises:
-        UsageError: see :func:`running`.
+        WSSLError: see :func:`running`.
     """
     stop = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -154,49 +148,26 @@ def serve(options: AppOptions) -> None:
     print("The page is closed, and its files are deleted.", flush=True)
 
 
+def check_host(host: str) -> None:
+    """Raise `WSSLError` unless a host is an address of this machine; Gradio would wait five seconds at each port."""
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        remedy = "127.0.0.1 is this machine alone, 0.0.0.0 all networks"
+        raise WSSLError("host", host, f"is not an address of this machine ({error})", remedy) from None
+
+
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def bracketed(host: str) -> str:
-    """A host as it stands in an address."""
-    return f"[{host}]" if ":" in host else host
-
-
-def free_port(host: str, first: int) -> int:
-    """The first port from `first` on that is free.
-
-    Raises:
-        UsageError: the host is not an address of this machine, or no port is free.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, first, type=socket.SOCK_STREAM)[0]
-    except OSError:
-        raise UsageError(
-            f"host={host} is not an address: 127.0.0.1 is this machine alone, 0.0.0.0 all networks"
-        ) from None
-    last = min(65535, first + PORTS - 1)
-    for port in range(first, last + 1):
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((address[0], port))
-                return port
-            except PermissionError:
-                raise UsageError(f"port={port} is not for ordinary users: take one from 1024 on") from None
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL:
-                    raise UsageError(f"host={host} is not an address of this machine") from None
-    raise UsageError(f"port={first}: it and all up to {last} are taken")
-
-
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """What Gradio and its libraries read from the environment, for as long as the page runs."""
+    """Set what Gradio and its libraries read from the environment, as long as the page runs."""
     ours: dict[str, Any] = {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -209,8 +180,8 @@ def _environment(folder: Path) -> Iterator[None]:
         "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy"), "localhost", "127.0.0.1", "::1"])),
     }
     before = {name: os.environ.get(name) for name in ours}
-    _set(ours)
     try:
+        _set(ours)
         yield
     finally:
         _set(before)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 PREVIEW_SIDE = 1024  # of the picture that is painted on, which browsers send back three times
 LARGEST = (4 * PREVIEW_SIDE) ** 2  # pixels of a layer: a screen may have up to four in a row for one
@@ -31,7 +31,7 @@ def read_strokes(layers: Sequence[str | Path], height: int, width: int) -> NDArr
         width: the photo's width.
 
     Raises:
-        UsageError: a layer is no such picture or has another shape, nothing is painted, or all is.
+        WSSLError: a layer is no such picture or has another shape, nothing is painted, or all is.
     """
     hole = np.zeros((height, width), bool)
     for layer in layers:
@@ -45,9 +45,11 @@ def read_strokes(layers: Sequence[str | Path], height: int, width: int) -> NDArr
         else:
             hole |= painted > 0
     if not hole.any():
-        raise UsageError("nothing is painted yet: paint with the brush over what is to be filled")
+        raise WSSLError(None, None, "nothing is painted yet: paint with the brush over what is to be filled")
     if hole.all():
-        raise UsageError("the whole picture is painted: leave some of it, nothing else is known to start from")
+        raise WSSLError(
+            None, None, "the whole picture is painted: leave some of it, nothing else is known to start from"
+        )
     return hole
 
 
@@ -55,19 +57,19 @@ def _read_layer(path: Path) -> NDArray[np.bool_]:
     try:
         with Image.open(path, formats=("PNG", "WEBP")) as image:
             if image.width * image.height > LARGEST:
-                raise UsageError(f"the strokes come as {image.width} x {image.height} pixels: too many")
+                raise WSSLError(None, None, f"the strokes come as {image.width} x {image.height} pixels: too many")
             if not image.has_transparency_data:
-                raise UsageError("the strokes come without transparency: reload the page")
+                raise WSSLError(None, None, "the strokes come without transparency: reload the page")
             return np.asarray(image.convert("RGBA").getchannel("A")) > 0
-    except UsageError:
+    except WSSLError:
         raise
     except Exception:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
-        raise UsageError("the strokes cannot be read: paint again") from None
+        raise WSSLError(None, None, "the strokes cannot be read: paint again") from None
 
 
 def _check_shape(layer: tuple[int, ...], photo: tuple[int, int]) -> None:
-    """Raises `UsageError` unless two pictures have one shape, apart from their scale and rounding."""
+    """Raises `WSSLError` unless two pictures have one shape, apart from their scale and rounding."""
     scale = max(layer) / max(photo)
     if any(abs(ours - theirs * scale) > max(1.0, scale) for ours, theirs in zip(layer, photo, strict=True)):
-        raise UsageError("the strokes belong to another photo: wait for the photo to appear, then paint")
+        raise WSSLError(None, None, "the strokes belong to another photo: wait for the photo to appear, then paint")

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wssl_pl.app.strokes import preview_size
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
-from wssl_pl.inference.engine import Progress, fill_all
-from wssl_pl.inference.holes import HoleOptions, find_hole
-from wssl_pl.inference.photo import Photo, check_size, read_photo, write_photo
+from wssl_pl.inference.engine import Progress
+from wssl_pl.inference.masks import MaskOptions, find_mask
+from wssl_pl.inference.photo import Photo, read_photo, write_photo
 
-FindHole = Callable[[Photo], NDArray[np.bool_]]
+FindMask = Callable[[Photo], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -28,44 +28,43 @@ class Filled:
 
     Attributes:
         path: PNG of the photo's full size; all pixels outside the hole are those of the photo's file.
-        before: a picture of at most 1024 px of the photo, for the screen.
+        before: an image of at most 1024 px of the photo, for the screen.
         after: the same of the filled one.
-        words: a line about it.
+        summary: a line about it.
     """
 
     path: Path
     before: Path
     after: Path
-    words: str
+    summary: str
 
 
 def fill_photo(
     path: Path,
-    find_hole: FindHole,
+    find_mask_of: FindMask,
     inpainter: Inpainter,
     folder: Path,
     megapixels: float,
     progress: Progress | None = None,
 ) -> Filled:
-    """Fills the hole of a photo file.
+    """Fill the hole of a photo file.
 
     Args:
         path: the photo, as it was uploaded.
-        find_hole: the hole `(H, W)` of a photo.
+        find_mask_of: returns the mask `(H, W)` of a photo, True in the hole.
         inpainter: the model.
         folder: where a new folder is made for what comes out.
         megapixels: the largest photo, in millions of pixels.
-        progress: told how far it is.
+        progress: called with (pixels done, of how many).
 
     Raises:
-        UsageError: the photo or the hole cannot be used.
+        WSSLError: the photo or the mask cannot be used.
     """
     photo = open_photo(path, megapixels)
-    hole = find_hole(photo)
+    mask = find_mask_of(photo)
     started = time.perf_counter()
-    (pixels,) = fill_all([photo.pixels], [hole], inpainter.backend, inpainter.scheme, progress)
+    filled = inpainter.fill(photo, mask, progress)
     seconds = time.perf_counter() - started
-    filled = replace(photo, pixels=pixels)
     # No name that anybody could guess: the server gives out each file to who knows its name.
     target = folder / secrets.token_hex(16)
     target.mkdir(parents=True)
@@ -74,55 +73,47 @@ def fill_photo(
     before, after = target / "before.png", target / "after.png"
     save_preview(photo, before)
     save_preview(filled, after)
-    height, width = hole.shape
-    share = f"{100 * hole.mean():.1f} %"
-    words = (
-        f"{width} × {height} pixels, {share} of them filled in {seconds:.2f} s on {inpainter.device}; all others are "
-        "those of your file"
+    height, width = mask.shape
+    summary = (
+        f"{width} × {height} pixels, {mask.mean():.1%} of them filled in {seconds:.2f} s on {inpainter.device}; all "
+        "others are those of your file"
     )
-    return Filled(out, before, after, words)
+    return Filled(out, before, after, summary)
 
 
 def open_photo(path: Path, megapixels: float) -> Photo:
-    """Reads an uploaded photo; messages do not name the server's folders.
+    """Read an uploaded photo.
 
     Raises:
-        UsageError: it is not a JPEG, PNG or WebP picture, is damaged, or is too large.
+        WSSLError: it is not a JPEG, PNG or WebP image, is damaged, or is too large.
     """
     if not path.is_file():
-        raise UsageError(f"the photo {path.name} is gone, as all are an hour after they were loaded: load it again")
-    try:
-        return read_photo(path, megapixels)
-    except UsageError as error:
-        raise UsageError(shown(error, photo=path)) from None
+        raise WSSLError("photo", path, "is gone, as all are an hour after they were loaded: load it again")
+    return read_photo(path, megapixels)
 
 
-def read_white(photo: Photo, mask: Path, megapixels: float) -> NDArray[np.bool_]:
-    """The hole `(H, W)` of a photo that an uploaded mask marks in white; messages do not name the server's folders.
+def read_mask(photo: Photo, mask: Path, megapixels: float) -> NDArray[np.bool_]:
+    """Return the hole `(H, W)` of a photo that an uploaded mask marks in white.
 
     Raises:
-        UsageError: the mask cannot be read, is too large or not of the photo's size, or has no hole, or nothing else.
+        WSSLError: the mask cannot be read, is too large or not of the photo's size, or has no hole, or nothing else.
     """
-    height, width = photo.pixels.shape[:2]
-    try:
-        if check_size(mask, "mask", megapixels) != (height, width):
-            raise UsageError(f"the mask {mask.name} is not of the photo's size, {width} x {height} pixels")
-        return find_hole(photo, mask, HoleOptions(max_megapixels=megapixels))[0]
-    except UsageError as error:
-        # Without the remedy in brackets, which is an option of the command line.
-        raise UsageError(shown(error, mask=mask).partition(" (is ")[0]) from None
+    return find_mask(photo, mask, MaskOptions(max_megapixels=megapixels))[0]
 
 
-def shown(error: UsageError, **paths: Path) -> str:
-    """The message of an error with file names in place of paths, in one line."""
-    message = " ".join(str(error).split())
-    for name, path in paths.items():
-        message = message.replace(f"{name}={path}", f"the {name} {path.name}").replace(str(path), path.name)
-    return message[:1].upper() + message[1:]
+def describe(error: WSSLError) -> str:
+    """Return what went wrong in one line for a visitor: no folders of the server, no options of the command line."""
+    if isinstance(error.value, Path):
+        kind = "model" if error.parameter == "ckpt" else error.parameter
+        text = f"the {kind} {error.value.name} {error.reason}"
+    else:
+        text = ": ".join(filter(None, [error.reason, error.remedy]))
+    text = " ".join(text.split())
+    return text[:1].upper() + text[1:]
 
 
 def save_preview(photo: Photo, path: Path) -> None:
-    """Writes a PNG of a photo for the screen: at most 1024 px long, 8 bit, on white where it is transparent."""
+    """Write a PNG of a photo for the screen: at most 1024 px long, 8 bit, on white where it is transparent."""
     height, width = preview_size(photo.pixels.shape[0], photo.pixels.shape[1])
     pixels = _shrunk(photo.pixels, height, width)
     colours: NDArray[Any] = np.broadcast_to(pixels, (height, width, 3))

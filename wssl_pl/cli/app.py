@@ -9,7 +9,7 @@ OPTIONS: Options = {
     "ckpt": (Path, None, "the model offered first: .ckpt, .safetensors or .onnx; the shipped one if left out"),
     "ckpts": (Path, None, "folder whose best.ckpt, .safetensors and .onnx files are offered too; runs if left out"),
     "host": (str, "127.0.0.1", "address to listen on; 0.0.0.0 opens the page to the network"),
-    "port": (int, 7860, "the first port to try"),
+    "port": (int, None, "the port; the first free one from 7860 on if left out"),
     "max_mb": (float, 50.0, "largest upload, in millions of bytes"),
     "max_megapixels": (float, 50.0, "largest photo, in millions of pixels"),
     "concurrency": (int, 1, "photos filled at once; further users wait in a queue"),

@@ -51,7 +51,7 @@ def _onnx(args: Sequence[str]) -> None:
     path = _model_path(options["ckpt"], out)
 
     from wssl_pl.export.onnx_file import write_onnx
-    from wssl_pl.inference.weights import read_module
+    from wssl_pl.models.weights import read_module
 
     module, info = read_module(path)
     difference = write_onnx(module, info, out)
@@ -69,7 +69,8 @@ def _safetensors(args: Sequence[str]) -> None:
         raise UsageError("export safetensors needs out=: a folder, or a file that ends in .safetensors")
     path = _model_path(options["ckpt"], out)
 
-    from wssl_pl.inference.weights import CONFIG, WEIGHTS, read_module, write_folder, write_safetensors
+    from wssl_pl.export.weights import write_folder, write_safetensors
+    from wssl_pl.models.weights import CONFIG, WEIGHTS, read_module
 
     single = out.suffix.lower() == ".safetensors"
     if not single and out.is_file():
@@ -112,7 +113,7 @@ def _model_path(ckpt: Path | None, out: Path) -> Path:
     Raises:
         UsageError: there is none, or it is an ONNX file.
     """
-    from wssl_pl.inference.backends import find_model
+    from wssl_pl.models import find_model
 
     path = find_model(ckpt)
     if path.suffix.lower() == ".onnx":

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wssl_pl.cli.verb_words import Options, flag, read_options
-from wssl_pl.errors import SomeFailed, UsageError
+from wssl_pl.errors import SomeFailed, UsageError, WSSLError
 
 if TYPE_CHECKING:
     from wssl_pl.inference import Inpainter
-    from wssl_pl.inference.folder import Job
-    from wssl_pl.inference.holes import HoleOptions
+    from wssl_pl.inference.folder import PhotoPaths
+    from wssl_pl.inference.masks import MaskOptions
 
 OPTIONS: Options = {
     "photo": (Path, None, "JPEG, PNG or WebP, or a folder of them"),
@@ -52,11 +52,11 @@ def run(args: Sequence[str]) -> None:
         if options[name] is not None and not options[name].exists():
             raise UsageError(f"{name}={options[name]} does not exist")
 
-    from wssl_pl.inference.folder import Job, check_outputs, pair_folders
-    from wssl_pl.inference.holes import HoleOptions
+    from wssl_pl.inference.folder import PhotoPaths, check_outputs, pair_folders
+    from wssl_pl.inference.masks import MaskOptions
 
     names = ("hole", "hole_color", "dilate", "resize_mask", "max_megapixels")
-    hole_options = HoleOptions(**{name: options[name] for name in names})
+    hole_options = MaskOptions(**{name: options[name] for name in names})
     with _own_limit():
         if photo.is_dir():
             if out.exists() and not out.is_dir():
@@ -69,20 +69,20 @@ def run(args: Sequence[str]) -> None:
         else:
             if mask is not None and mask.is_dir():
                 raise UsageError(f"mask={mask} is a folder, photo={photo} a file: give two files or two folders")
-            job = Job(photo, mask, out / photo.name if out.is_dir() else out)
+            job = PhotoPaths(photo, mask, out / photo.name if out.is_dir() else out)
             check_outputs([job], options["overwrite"])
             if not job.out.parent.is_dir():
                 raise UsageError(f"out={job.out}: the folder {job.out.parent} does not exist")
             _fill_one(job, options, hole_options)
 
 
-def _fill_one(job: "Job", options: dict[str, Any], hole_options: "HoleOptions") -> None:
+def _fill_one(job: "PhotoPaths", options: dict[str, Any], hole_options: "MaskOptions") -> None:
     from tqdm import tqdm
 
-    from wssl_pl.inference.folder import finish_work, read_work
+    from wssl_pl.inference.folder import fill_file, load
 
     # What is wrong with the files shows before the model is loaded, which takes seconds.
-    work = read_work(job, hole_options)
+    loaded = load(job, hole_options)
     inpainter = _load(options, threads=None)
     with tqdm(unit="px", unit_scale=True, disable=None, leave=False) as bar:
 
@@ -90,19 +90,21 @@ def _fill_one(job: "Job", options: dict[str, Any], hole_options: "HoleOptions") 
             bar.total = total
             bar.update(done - bar.n)
 
-        finish_work(work, inpainter, progress)
-    for note in work.notes:
+        fill_file(loaded, inpainter, progress)
+    for note in loaded.notes:
         print(f"Note: {note}")
-    if work.lossy:
+    if job.lossy:
         print(f"Note: {job.out} is a JPEG, which is lossy: a .png or .webp file keeps known pixels bit by bit")
     print(f"Written {job.out}", flush=True)
 
 
-def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict[str, Any], hole_options: "HoleOptions") -> None:
+def _fill_folder(
+    jobs: "list[PhotoPaths]", alone: list[Path], options: dict[str, Any], hole_options: "MaskOptions"
+) -> None:
     from tqdm import tqdm
 
     from wssl_pl.devices import usable_cores
-    from wssl_pl.inference.folder import inpaint_files
+    from wssl_pl.inference.folder import fill_files
 
     if not jobs:
         raise UsageError(f"photo={options['photo']}: no photo has a mask of its name in mask={options['mask']}")
@@ -111,13 +113,13 @@ def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict[str, Any], 
     inpainter = _load(options, threads=max(1, usable_cores() // workers))
     failed = [f"{path}: no mask of this name in {options['mask']}" for path in alone]
     lossy = done = 0
-    for job, work, error in inpaint_files(jobs, inpainter, hole_options, workers):
-        if work is None:
-            failed.append(error if str(job.photo) in error else f"{job.photo}: {error}")
+    for job, notes, error in fill_files(jobs, inpainter, hole_options, workers):
+        if error is not None:
+            failed.append(_line(job, error))
             continue
         done += 1
-        lossy += work.lossy
-        for note in work.notes:
+        lossy += job.lossy
+        for note in notes:
             tqdm.write(f"Note: {note}")
     if lossy:
         print(f"Note: {lossy} results are JPEGs, which are lossy: PNG and WebP photos keep known pixels bit by bit")
@@ -127,17 +129,22 @@ def _fill_folder(jobs: "list[Job]", alone: list[Path], options: dict[str, Any], 
         raise SomeFailed("\n".join(lines))
 
 
+def _line(job: "PhotoPaths", error: Exception) -> str:
+    """Return why a photo failed, in one line that names it."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, WSSLError):
+        text = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return text if isinstance(error, WSSLError) and error.parameter == "photo" else f"{job.photo}: {text}"
+
+
 def _load(options: dict[str, Any], threads: int | None) -> "Inpainter":
     from wssl_pl.inference import Inpainter
-    from wssl_pl.inference.backends import SHIPPED_LICENSE
+    from wssl_pl.models import SHIPPED_LICENSE
 
     inpainter = Inpainter.from_checkpoint(options["ckpt"], options["device"], threads)
-    settings = inpainter.info.hyper_parameters
-    print(
-        f"Model: {inpainter.info.name} (width {settings.get('width')}, trained at {inpainter.info.side} px) "
-        f"on {inpainter.device}",
-        flush=True,
-    )
+    info = inpainter.info
+    network = f"at {info.side} px" if info.foreign else f"width {info.width}, trained at {info.side} px"
+    print(f"Model: {info.name} ({network}) on {inpainter.device}", flush=True)
     if options["ckpt"] is None:
         print(f"Weights of the shipped model: {SHIPPED_LICENSE}", flush=True)
     return inpainter

@@ -93,17 +93,17 @@ def binarised(image: Image.Image, *, bright: bool) -> tuple[Image.Image, bool]:
     return image.point([255 if (value >= half) == bright else 0 for value in range(256)]), binary
 
 
-def resize_area(pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
-    """Resize the centre square so that each pixel becomes the mean over exactly the area that it covers.
+def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArray[np.float32]:
+    """Resize so that each pixel becomes the mean over exactly the area that it covers.
 
     Pillow's BOX and PyTorch's adaptive pooling take whole pixels, whose centre or any part lies in that area.
 
     Args:
         pixels: ``(H, W)`` or ``(H, W, C)``.
-        size: Height and width of the result.
+        size: Side to which the centre square is resized, or (height, width) for all of the image.
 
     Returns:
-        ``(size, size)`` or ``(size, size, C)``.
+        ``(height, width)`` or ``(height, width, C)``.
 
     Example:
         >>> resize_area(np.array([[0, 200, 100]] * 3, np.uint8), 2)[0].round().tolist()
@@ -111,17 +111,18 @@ def resize_area(pixels: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     """
     import cv2
 
-    side = min(pixels.shape[:2])
-    for axis in (0, 1):
+    sides = (min(pixels.shape[:2]),) * 2 if isinstance(size, int) else pixels.shape
+    height, width = (size, size) if isinstance(size, int) else size
+    for axis, side, target in ((0, sides[0], height), (1, sides[1], width)):
         # OpenCV takes the exact area when it makes an image smaller, and only whole pixels can be cut off: each pixel
         # is repeated until both hold, which changes no mean over an area.
         spare = pixels.shape[axis] - side
         step = 1 + spare % 2
-        repeats = step * -(-size // (step * side))
+        repeats = step * -(-target // (step * side))
         cut = slice(spare * repeats // 2, spare * repeats // 2 + side * repeats)
         pixels = pixels.repeat(repeats, axis) if repeats > 1 else pixels
         pixels = pixels[cut] if axis == 0 else pixels[:, cut]
-    return np.asarray(cv2.resize(pixels.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(cv2.resize(pixels.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def dilate(holes: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

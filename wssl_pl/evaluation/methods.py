@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.modules import InpaintModule
+from wssl_pl.models import open_model
 
 RADIUS = 3  # pixels around a point that Telea and Navier-Stokes look at, as in OpenCV's own example
 GREY = 0.5  # for a picture that is all hole: nothing is known to start from
@@ -124,6 +124,7 @@ CLASSICAL: dict[str, Callable[[], Fill]] = {
 }
 
 
+SETTINGS = ("width", "norm", "loss", "freeze_layers")  # of a model, that a result keeps
 DTYPES = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -134,35 +135,39 @@ def check_precision(precision: str) -> None:
 
 
 class Model:
-    """A finished downstream model.
+    """A trained model of any kind of model file.
 
     Args:
-        path: its checkpoint.
+        ckpt: the file or exported folder; None for the shipped model.
         device: where it computes.
-        precision: `32-true`, `bf16-mixed` or `16-mixed`.
+        precision: `32-true`, or for a model that PyTorch runs `bf16-mixed` or `16-mixed`.
+        convention: `mask`, `range` and `size` of an ONNX file of another project, see `open_model`.
 
     Raises:
-        WSSLError: not a downstream checkpoint, or no such precision.
+        WSSLError: not an inpainting model, or no such precision.
     """
 
-    def __init__(self, path: str | Path, device: torch.device, precision: str = "32-true") -> None:
+    def __init__(
+        self, ckpt: str | Path | None, device: torch.device, precision: str = "32-true", **convention: Any
+    ) -> None:
         check_precision(precision)
-        self.module = InpaintModule.load_from_checkpoint(path)
-        self.module.to(device).eval()
-        self.path, self.device, self.precision, self.dtype = Path(path), device, precision, DTYPES[precision]
-        self.name = "/".join(self.path.parts[-2:])
+        self.predictor = open_model(ckpt, str(device), **convention)
+        self.device, self.precision, self.dtype = device, precision, DTYPES[precision]
+        if self.dtype is not None and not hasattr(self.predictor, "module"):
+            raise WSSLError("precision", precision, "an ONNX model computes in its own precision", "give 32-true")
+        self.name = self.predictor.info.name if ckpt is None else "/".join(Path(ckpt).parts[-2:])
         self.notes: list[str] = []
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
-        """See :class:`Method`; the raw output of the network."""
+        """See `Method`; the raw output of the network."""
         context: AbstractContextManager[Any] = nullcontext()
         if self.dtype is not None:
             context = torch.autocast(self.device.type, self.dtype)
-        with torch.inference_mode(), context:
-            output: Tensor = self.module(images, masks)
-            return output
+        with context:
+            return torch.from_numpy(self.predictor(images.cpu().numpy(), masks.cpu().numpy()))
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`Method`."""
-        hyperparameters = {key: self.module.hparams[key] for key in ("width", "norm", "loss", "freeze_layers")}
-        return {"ckpt": str(self.path), "precision": self.precision, "device": self.device.type} | hyperparameters
+        """See `Method`."""
+        info = self.predictor.info
+        settings = {key: value for key in SETTINGS if (value := info.hyper_parameters.get(key)) is not None}
+        return {"ckpt": info.name, "precision": self.precision, "device": self.predictor.device} | settings

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 if TYPE_CHECKING:
     from wssl_pl.export.hub import HubModel
@@ -18,6 +18,6 @@ def __getattr__(name: str) -> Any:
         except ImportError as error:
             if error.name != "huggingface_hub":
                 raise
-            raise UsageError("HubModel needs huggingface_hub: pip install 'wssl-pl[hub]'") from None
+            raise WSSLError(None, None, "HubModel needs huggingface_hub", "pip install 'wssl-pl[hub]'") from None
         return HubModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from wssl_pl.evaluation.pages import markdown
 from wssl_pl.evaluation.report import metric_rows
 from wssl_pl.evaluation.results import read_result
-from wssl_pl.inference.backends import ModelInfo
+from wssl_pl.models import ModelInfo
 
 CARD = """\
 ---

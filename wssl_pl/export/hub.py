@@ -5,9 +5,10 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 
-from wssl_pl.errors import UsageError
-from wssl_pl.inference.backends import ModelInfo
-from wssl_pl.inference.weights import CONFIG, WEIGHTS, load_state, read_safetensors, read_weights, write_folder
+from wssl_pl.errors import WSSLError
+from wssl_pl.export.weights import write_folder
+from wssl_pl.models import ModelInfo
+from wssl_pl.models.weights import CONFIG, WEIGHTS, load_state, read_safetensors, read_weights
 from wssl_pl.modules import InpaintModule
 
 
@@ -49,4 +50,4 @@ class HubModel(InpaintModule, PyTorchModelHubMixin):
 
     @classmethod
     def _load_as_pickle(cls, *args: Any, **kwargs: Any) -> Any:
-        raise UsageError(f"a pickled model could run code and is not read: export {WEIGHTS} and {CONFIG}")
+        raise WSSLError(None, None, "a pickled model could run code and is not read", f"export {WEIGHTS} and {CONFIG}")

@@ -10,14 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import wssl_pl
-from wssl_pl.errors import UsageError
-from wssl_pl.inference.backends import ModelInfo
-from wssl_pl.inference.onnx_backend import OnnxBackend
+from wssl_pl.errors import WSSLError
+from wssl_pl.export.weights import metadata
 from wssl_pl.inference.output import replacing
-from wssl_pl.inference.padding import MULTIPLE
-from wssl_pl.inference.weights import metadata
+from wssl_pl.models import ModelInfo, open_model
 from wssl_pl.modules import InpaintModule
 
+MULTIPLE = 32  # of both sides, from which the networks' five poolings need no padding
 OPSET = 20
 TOLERANCE = 1e-3
 # Sizes (batch, height, width) at which the file is compared with PyTorch: with padding, without, and the smallest.
@@ -57,7 +56,7 @@ def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
         path: the file; whole or not at all.
 
     Raises:
-        UsageError: a package is missing.
+        WSSLError: a package is missing.
         RuntimeError: the file computes something else than PyTorch.
     """
     try:
@@ -65,7 +64,7 @@ def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
         import onnxruntime  # noqa: F401  (for the comparison)
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
-        raise UsageError(f"export onnx needs {error.name}: pip install 'wssl-pl[onnx]'") from None
+        raise WSSLError(None, None, f"an export to ONNX needs {error.name}", "pip install 'wssl-pl[onnx]'") from None
     module = module.cpu().eval()
     proto = _exported(module)
     # The exporter notes file names and lines of this machine at each node.
@@ -119,7 +118,7 @@ def _exported(module: InpaintModule) -> Any:
 
 def compare(module: InpaintModule, path: Path) -> float:
     """The largest difference between an ONNX file and PyTorch at three sizes."""
-    backend = OnnxBackend(path, "cpu")
+    predictor = open_model(path, "cpu")
     random = np.random.default_rng(0)
     largest = 0.0
     for batch, height, width in COMPARED:
@@ -127,5 +126,5 @@ def compare(module: InpaintModule, path: Path) -> float:
         masks = (random.random((batch, 1, height, width)) < 0.4).astype(np.float32)
         with torch.inference_mode():
             expected = module(torch.from_numpy(images), torch.from_numpy(masks)).numpy()
-        largest = max(largest, float(np.abs(backend(images, masks) - expected).max()))
+        largest = max(largest, float(np.abs(predictor(images, masks) - expected).max()))
     return largest

@@ -1,4 +1,4 @@
-"""A trained model on any picture. Nothing here imports PyTorch unless a PyTorch model is loaded."""
+"""A trained model on images of any size. PyTorch is imported only for a model that it runs."""
 
 from wssl_pl.inference.inpainter import Inpainter
 

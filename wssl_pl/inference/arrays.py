@@ -1,4 +1,4 @@
-"""Pictures and masks as people have them, PIL, NumPy or tensors, to what the engine works on, and back."""
+"""PIL images, NumPy arrays and tensors to the arrays that the engine works on, and back."""
 
 import sys
 from collections.abc import Callable
@@ -10,199 +10,172 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
+
+STRIP = 256  # rows whose values are checked at once
+KINDS = "must be a PIL image, a NumPy array or a tensor"
 
 
 @dataclass
 class Batch:
-    """Pictures of one call.
+    """Images of one call.
 
     Attributes:
-        pictures: each `(H, W, C)`, `C` 1 or 3, uint8, uint16 or float32 in [0, 1].
-        holes: each `(H, W)`, True in the hole.
-        rebuild: makes what the caller gave out of the filled pictures.
+        images: each `(H, W, C)`, `C` 1 or 3, uint8, uint16 or float32 in [0, 1].
+        masks: each `(H, W)`, True in the hole.
+        rebuild: returns what the caller gave with the holes filled from images like these.
     """
 
-    pictures: list[NDArray[Any]]
-    holes: list[NDArray[np.bool_]]
+    images: list[NDArray[Any]]
+    masks: list[NDArray[np.bool_]]
     rebuild: Callable[[list[NDArray[Any]]], Any]
 
 
-def take_apart(image: Any, mask: Any) -> Batch:
-    """The pictures and holes of a call of `Inpainter`.
+def parse(image: Any, mask: Any) -> Batch:
+    """Return the images and masks of a call of `Inpainter`.
 
     Raises:
-        UsageError: a kind, shape, type or value that cannot be used; image and mask of different sizes; a mask that is
+        WSSLError: a kind, shape, type or value that cannot be used; image and mask of different sizes; a mask that is
             empty or full.
     """
     if isinstance(image, list | tuple):
-        batch = _of_list(image, mask)
-    elif isinstance(image, Image.Image):
-        batch = _of_pil(image, mask)
-    elif is_tensor(image):
-        batch = _of_tensor(image, mask)
+        return _parse_list(image, mask)
+    if isinstance(image, Image.Image):
+        batch = _parse_pil(image, mask)
+    elif _is_tensor(image):
+        batch = _parse_tensor(image, mask)
     elif isinstance(image, np.ndarray):
-        batch = _of_array(image, mask)
+        batch = _parse_array(image, mask)
     else:
-        raise UsageError(f"image={type(image).__name__}: it must be a PIL image, a NumPy array or a tensor")
-    for number, (picture, hole) in enumerate(zip(batch.pictures, batch.holes, strict=True)):
-        where = "" if len(batch.pictures) == 1 else f" of picture {number}"
-        check_hole(hole, picture.shape, where)
-        if picture.dtype == np.float32:
-            check_range(picture, hole, where)
+        raise WSSLError("image", type(image).__name__, KINDS)
+    for number, (each, hole) in enumerate(zip(batch.images, batch.masks, strict=True)):
+        index = "" if len(batch.images) == 1 else f"[{number}]"
+        _check_mask(hole, each.shape, f"mask{index}")
+        if each.dtype == np.float32:
+            _check_range(each, hole, f"image{index}")
     return batch
 
 
-def check_hole(hole: NDArray[np.bool_], shape: tuple[int, ...], where: str = "") -> None:
-    """Raises `UsageError` unless the mask has the picture's size, a hole, and a known pixel."""
-    if hole.shape != shape[:2]:
-        raise UsageError(
-            f"the mask{where} is {hole.shape[1]} x {hole.shape[0]} pixels, the picture {shape[1]} x {shape[0]}: "
-            "they must be of one size"
-        )
-    if not hole.any():
-        raise UsageError(f"the mask{where} has no hole (1 or white is hole): there is nothing to fill")
-    if hole.all():
-        raise UsageError(f"the mask{where} is all hole (1 or white is hole): nothing is known to start from")
+def _check_mask(mask: NDArray[np.bool_], shape: tuple[int, ...], name: str) -> None:
+    if mask.shape != shape[:2]:
+        size = f"{mask.shape[1]} x {mask.shape[0]} pixels"
+        raise WSSLError(name, size, f"the image has {shape[1]} x {shape[0]}", "both must be of one size")
+    if not mask.any():
+        raise WSSLError(name, None, "has no hole, so that there is nothing to fill", "1 or white is hole")
+    if mask.all():
+        raise WSSLError(name, None, "is all hole, so that no pixel is known", "1 or white is hole")
 
 
-def check_range(picture: NDArray[np.float32], hole: NDArray[np.bool_], where: str = "") -> None:
-    """Raises `UsageError` unless all known values are in [0, 1]."""
-    for top in range(0, len(picture), 256):
-        part = picture[top : top + 256]
-        bad = ~((part >= 0) & (part <= 1)) & ~hole[top : top + 256, :, None]
+def _check_range(image: NDArray[np.float32], mask: NDArray[np.bool_], name: str) -> None:
+    for top in range(0, len(image), STRIP):
+        part = image[top : top + STRIP]
+        bad = ~((part >= 0) & (part <= 1)) & ~mask[top : top + STRIP, :, None]
         if bad.any():
-            value = part[bad][0]
-            raise UsageError(
-                f"the picture{where} holds {value:.6g}: floats must be in [0, 1]; 0 to 255 belongs in uint8"
-            )
+            raise WSSLError(name, f"{part[bad][0]:.6g}", "floats must be in [0, 1]", "give 0 to 255 as uint8")
 
 
-def is_tensor(value: Any) -> bool:
-    """Whether it is a torch tensor, without importing torch: who has a tensor has imported it."""
+def _is_tensor(value: Any) -> bool:
+    # Without importing torch: who has a tensor has imported it.
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def read_hole(mask: Any) -> NDArray[np.bool_]:
-    """A mask of any kind as bool, True in the hole: the brighter half, or what is not 0 where 1 is the largest value.
+def _to_array(tensor: Any) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    array: NDArray[Any] = (tensor.float() if tensor.dtype.itemsize == 2 else tensor).numpy()  # NumPy has no bfloat16
+    return array
 
-    Args:
-        mask: PIL image, array or tensor, of any shape.
 
-    Raises:
-        UsageError: it is none of these, or of a type that tells no hole.
-    """
+def _read_mask(mask: Any, shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
+    """Return one `(H, W)` mask, True in the hole, for each of `(B, H, W)` images; a single one serves all."""
     if isinstance(mask, Image.Image):
         mask = np.asarray(mask if mask.mode in ("1", "L", "I;16") else mask.convert("L"))
-    elif is_tensor(mask):
-        mask = mask.detach().cpu()
-        mask = (mask.float() if mask.is_floating_point() else mask).numpy()
+    elif _is_tensor(mask):
+        mask = _to_array(mask)
     if not isinstance(mask, np.ndarray):
-        raise UsageError(f"mask={type(mask).__name__}: it must be a PIL image, a NumPy array or a tensor")
-    if mask.dtype == bool:
-        return mask
+        raise WSSLError("mask", type(mask).__name__, KINDS)
     if np.issubdtype(mask.dtype, np.floating):
         if not (np.isfinite(mask).all() and mask.min(initial=0) >= 0 and mask.max(initial=0) <= 1):
-            raise UsageError("the mask holds values outside [0, 1]: floats are 0 (known) to 1 (hole)")
-        return mask >= 0.5
-    if not np.issubdtype(mask.dtype, np.integer):
-        raise UsageError(f"mask of {mask.dtype}: it must be bool, whole numbers or floats in [0, 1]")
-    if mask.max(initial=0) <= 1:
-        result: NDArray[np.bool_] = mask == 1
-        return result
-    return mask > np.iinfo(mask.dtype if mask.dtype.itemsize <= 2 else np.uint8).max // 2
+            raise WSSLError("mask", None, "holds values outside [0, 1]: floats are 0 (known) to 1 (hole)")
+        mask = mask >= 0.5
+    elif np.issubdtype(mask.dtype, np.integer):
+        top = np.iinfo(mask.dtype if mask.dtype.itemsize <= 2 else np.uint8).max
+        mask = mask == 1 if mask.max(initial=0) <= 1 else mask > top // 2
+    elif mask.dtype != bool:
+        raise WSSLError("mask", mask.dtype, "must be bool, whole numbers or floats in [0, 1]")
+    count, *size = shape
+    if mask.ndim in (3, 4) and mask.shape[-1] == 1 and [*mask.shape[-3:-1]] == size:
+        mask = mask[..., 0]  # as NumPy has channels
+    elif mask.ndim == 4 and mask.shape[1] == 1:
+        mask = mask[:, 0]  # as tensors have them
+    if mask.ndim == 2:
+        return [mask] * count
+    if mask.ndim != 3 or len(mask) not in (1, count):
+        raise WSSLError("mask", str(mask.shape), f"must be (H, W), or one for each of {count} images")
+    return list(mask) if len(mask) == count else [mask[0]] * count
 
 
-def _of_list(images: Any, masks: Any) -> Batch:
+def _parse_list(images: Any, masks: Any) -> Batch:
     if not isinstance(masks, list | tuple) or len(masks) != len(images):
-        raise UsageError(f"a list of {len(images)} pictures needs a list of as many masks")
-    parts = [take_apart(image, mask) for image, mask in zip(images, masks, strict=True)]
-    counts = np.cumsum([0, *(len(part.pictures) for part in parts)])
+        raise WSSLError("mask", None, f"a list of {len(images)} images needs a list of as many masks")
+    parts = [parse(image, mask) for image, mask in zip(images, masks, strict=True)]
+    counts = np.cumsum([0, *(len(part.images) for part in parts)])
 
     def rebuild(filled: list[NDArray[Any]]) -> list[Any]:
         return [part.rebuild(filled[start:stop]) for part, (start, stop) in zip(parts, pairwise(counts), strict=True)]
 
-    return Batch([p for part in parts for p in part.pictures], [h for part in parts for h in part.holes], rebuild)
+    return Batch([i for part in parts for i in part.images], [m for part in parts for m in part.masks], rebuild)
 
 
-def _of_pil(image: Image.Image, mask: Any) -> Batch:
-    mode = image.mode
-    if mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+def _parse_pil(image: Image.Image, mask: Any) -> Batch:
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
         # A palette, CMYK or black and white cannot hold what is filled in.
-        image = image.convert("RGBA" if image.has_transparency_data else "L" if mode == "1" else "RGB")
-        mode = image.mode
-    info = dict(image.info)
-    pixels = np.asarray(image)
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    colours = 1 if pixels.shape[-1] <= 2 else 3
+        image = image.convert("RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB")
+    batch = _parse_pixels(np.asarray(image), mask)
 
     def rebuild(filled: list[NDArray[Any]]) -> Image.Image:
-        array = np.concatenate([filled[0], pixels[..., colours:]], axis=-1)
-        result = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-        result.info.update(info)
+        result = Image.fromarray(batch.rebuild(filled))
+        result.info.update(image.info)
         return result
 
-    return Batch([pixels[..., :colours]], _one_each(read_hole(mask), (1, *pixels.shape[:2])), rebuild)
+    return Batch(batch.images, batch.masks, rebuild)
 
 
-def _of_array(image: NDArray[Any], mask: Any) -> Batch:
-    dtype = image.dtype
-    if dtype not in (np.uint8, np.uint16) and not np.issubdtype(dtype, np.floating):
-        raise UsageError(f"image of {dtype}: it must be uint8, uint16 or floats in [0, 1]")
-    if image.ndim not in (2, 3, 4) or (image.ndim > 2 and image.shape[-1] not in (1, 3, 4)) or 0 in image.shape:
-        raise UsageError(f"image of shape {image.shape}: it must be (H, W, 3) or a batch (B, H, W, 3)")
-    work = image if dtype in (np.uint8, np.uint16) else image.astype(np.float32)
-    work = work[..., None] if image.ndim == 2 else work
-    work = work[None] if image.ndim < 4 else work
-    colours = min(3, work.shape[-1])
-    holes = _one_each(read_hole(mask), work.shape[:3])
-
-    def rebuild(filled: list[NDArray[Any]]) -> NDArray[Any]:
-        if len(filled) == 1 and filled[0].dtype == dtype and filled[0].size == image.size:
-            return filled[0].reshape(image.shape)
-        result = image.copy()
-        target = result.reshape(work.shape)
-        for number, picture in enumerate(filled):
-            np.copyto(target[number, ..., :colours], picture, where=holes[number][..., None], casting="same_kind")
-        return target.reshape(image.shape)
-
-    return Batch(list(work[..., :colours]), holes, rebuild)
-
-
-def _of_tensor(image: Any, mask: Any) -> Batch:
+def _parse_tensor(image: Any, mask: Any) -> Batch:
     import torch
 
     if image.ndim not in (3, 4) or image.shape[-3] not in (1, 3, 4) or 0 in image.shape:
-        raise UsageError(f"image of shape {tuple(image.shape)}: tensors must be (3, H, W) or (B, 3, H, W)")
+        raise WSSLError("image", str(tuple(image.shape)), "tensors must be (3, H, W) or (B, 3, H, W)")
     if not image.is_floating_point() and image.dtype != torch.uint8:
-        raise UsageError(f"image of {image.dtype}: it must be uint8 or floats in [0, 1]")
-    batch = image[None] if image.ndim == 3 else image
-    plain = batch.detach().cpu()
-    work = (plain.float() if image.is_floating_point() else plain).permute(0, 2, 3, 1).numpy()
-    colours = min(3, work.shape[-1])
-    holes = _one_each(read_hole(mask), work.shape[:3])
+        raise WSSLError("image", image.dtype, "must be uint8 or floats in [0, 1]")
+    batch = _parse_pixels(np.moveaxis(_to_array(image), -3, -1), mask)
 
     def rebuild(filled: list[NDArray[Any]]) -> Any:
-        result = plain.clone()
-        for number, picture in enumerate(filled):
-            values = torch.from_numpy(picture).permute(2, 0, 1).to(plain.dtype)
-            target = result[number, :colours]
-            target.copy_(torch.where(torch.from_numpy(holes[number]), values, target))
-        return result.reshape(image.shape).to(image.device)
+        return torch.from_numpy(batch.rebuild(filled)).movedim(-1, -3).contiguous().to(image.device, image.dtype)
 
-    return Batch(list(work[..., :colours]), holes, rebuild)
+    return Batch(batch.images, batch.masks, rebuild)
 
 
-def _one_each(hole: NDArray[np.bool_], shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
-    """One `(H, W)` mask for each of `(B, H, W)` pictures; a single one serves all."""
-    count, *size = shape
-    if hole.ndim in (3, 4) and hole.shape[-1] == 1 and [*hole.shape[-3:-1]] == size:
-        hole = hole[..., 0]  # as NumPy has channels
-    elif hole.ndim == 4 and hole.shape[1] == 1:
-        hole = hole[:, 0]  # as tensors have them
-    if hole.ndim == 2:
-        return [hole] * count
-    if hole.ndim != 3 or len(hole) not in (1, count):
-        raise UsageError(f"mask of shape {hole.shape}: it must be (H, W), or one for each of {count} pictures")
-    return list(hole) if len(hole) == count else [hole[0]] * count
+def _parse_array(image: NDArray[Any], mask: Any) -> Batch:
+    if image.dtype not in (np.uint8, np.uint16) and not np.issubdtype(image.dtype, np.floating):
+        raise WSSLError("image", image.dtype, "must be uint8, uint16 or floats in [0, 1]")
+    if image.ndim not in (2, 3, 4) or (image.ndim > 2 and image.shape[-1] not in (1, 3, 4)) or 0 in image.shape:
+        raise WSSLError("image", str(image.shape), "must be (H, W, 3) or a batch (B, H, W, 3)")
+    return _parse_pixels(image, mask)
+
+
+def _parse_pixels(image: NDArray[Any], mask: Any) -> Batch:
+    """Parse `(H, W)`, `(H, W, C)` or `(B, H, W, C)`; the last of 2 or 4 channels is alpha."""
+    work = image[..., None] if image.ndim == 2 else image
+    work = work if work.ndim == 4 else work[None]
+    colours = 1 if work.shape[-1] <= 2 else 3
+    masks = _read_mask(mask, work.shape[:3])
+
+    def rebuild(filled: list[NDArray[Any]]) -> NDArray[Any]:
+        result = work.copy()
+        for target, hole, colour in zip(result, masks, filled, strict=True):
+            np.copyto(target[..., :colours], colour, where=hole[..., None], casting="same_kind")
+        return result.reshape(image.shape)
+
+    kept = work.dtype if work.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
+    return Batch([np.asarray(each[..., :colours], kept) for each in work], masks, rebuild)

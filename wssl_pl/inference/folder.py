@@ -11,71 +11,70 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from wssl_pl.data.files import list_images
-from wssl_pl.errors import UsageError
-from wssl_pl.inference.engine import Progress, fill_all
-from wssl_pl.inference.holes import HoleOptions, find_hole
+from wssl_pl.errors import WSSLError
+from wssl_pl.inference.engine import Progress
 from wssl_pl.inference.inpainter import Inpainter
-from wssl_pl.inference.photo import Photo, check_holds, check_output, read_photo, write_photo
+from wssl_pl.inference.masks import MaskOptions, find_mask
+from wssl_pl.inference.photo import Photo, output_format, read_photo, write_photo
 
 
 @dataclass(frozen=True)
-class Job:
-    """One photo: where it is, its mask if it has one, and where the result goes."""
+class PhotoPaths:
+    """The files of one photo: the photo, its mask if it has one, and the result."""
 
     photo: Path
     mask: Path | None
     out: Path
 
+    @property
+    def lossy(self) -> bool:
+        """Whether the result's format changes known pixels."""
+        return output_format(self.out) == "JPEG"
+
 
 @dataclass
-class Work:
-    """A photo that was read and whose hole was found.
+class LoadedPhoto:
+    """A photo that was read and whose mask was found.
 
     Attributes:
-        job: the files.
+        paths: its files.
         photo: the photo, with the transparency that the result will have.
-        hole: `(H, W)`, True in the hole.
+        mask: `(H, W)`, True in the hole.
         notes: what the user should know.
-        lossy: whether the result's format changes known pixels.
     """
 
-    job: Job
+    paths: PhotoPaths
     photo: Photo
-    hole: NDArray[np.bool_]
+    mask: NDArray[np.bool_]
     notes: list[str]
-    lossy: bool
 
 
-def read_work(job: Job, options: HoleOptions) -> Work:
-    """Reads a photo, finds its hole, and checks that the result's format can hold it.
+def load(paths: PhotoPaths, options: MaskOptions) -> LoadedPhoto:
+    """Read a photo, find its mask, and check that the result's format can hold it.
 
     Raises:
-        UsageError: photo or mask cannot be used, or the format does not do.
+        WSSLError: photo or mask cannot be used, or the format cannot hold the result.
     """
-    form = check_output(job.out)
-    photo = read_photo(job.photo, options.max_megapixels)
-    hole, notes = find_hole(photo, job.mask, options)
-    if photo.alpha is not None and job.mask is None and options.hole_color is None:
-        # The hole was where it was transparent: what is filled in is there to be seen.
-        photo.alpha[hole] = np.iinfo(photo.alpha.dtype).max
-    transparent = photo.alpha is not None and bool((photo.alpha < np.iinfo(photo.alpha.dtype).max).any())
-    check_holds(job.out, form, photo.pixels.dtype, transparent)
-    return Work(job, photo, hole, notes, form == "JPEG")
+    photo = read_photo(paths.photo, options.max_megapixels)
+    mask, notes = find_mask(photo, paths.mask, options)
+    if photo.alpha is not None and paths.mask is None and options.hole_color is None:
+        # Transparency marked the hole: the filled pixels must be visible.
+        photo.alpha[mask] = np.iinfo(photo.alpha.dtype).max
+    output_format(paths.out, photo)
+    return LoadedPhoto(paths, photo, mask, notes)
 
 
-def finish_work(work: Work, inpainter: Inpainter, progress: Progress | None = None) -> None:
-    """Fills the hole and writes the result.
+def fill_file(loaded: LoadedPhoto, inpainter: Inpainter, progress: Progress | None = None) -> None:
+    """Fill the hole and write the result.
 
     Raises:
         OSError: it cannot be written.
     """
-    photo = work.photo
-    fill_all([photo.pixels], [work.hole], inpainter.backend, inpainter.scheme, progress, in_place=True)
-    write_photo(photo, work.job.out)
+    write_photo(inpainter.fill(loaded.photo, loaded.mask, progress, in_place=True), loaded.paths.out)
 
 
-def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Job], list[Path], int]:
-    """The photos of a folder tree with their masks, paired by path and name without suffix.
+def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[PhotoPaths], list[Path], int]:
+    """Pair the photos of a folder tree with their masks by path and name without suffix.
 
     Args:
         photos: the folder.
@@ -83,100 +82,90 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Job]
         out: the folder of the results, which get the photos' names.
 
     Returns:
-        the jobs, the photos without a mask, and how many masks are without a photo.
+        the pairs, the photos without a mask, and the number of masks without a photo.
 
     Raises:
-        UsageError: no photo is found, or two masks have one name.
+        WSSLError: no photo is found, or two masks have one name.
     """
     found = list_images(photos, "photo")
     if not found:
-        raise UsageError(f"photo={photos} holds no JPEG, PNG or WebP file")
+        raise WSSLError("photo", photos, "holds no JPEG, PNG or WebP file")
     if masks is None or masks.is_file():
-        return [Job(path, masks, out / path.relative_to(photos)) for path in found], [], 0
+        return [PhotoPaths(path, masks, out / path.relative_to(photos)) for path in found], [], 0
     by_name: dict[Path, Path] = {}
     for path in list_images(masks, "mask"):
-        name = path.relative_to(masks).with_suffix("")
-        if name in by_name:
-            raise UsageError(f"mask={masks}: {by_name[name].name} and {path.name} are masks of one name")
-        by_name[name] = path
-    jobs, alone = [], []
+        other = by_name.setdefault(path.relative_to(masks).with_suffix(""), path)
+        if other != path:
+            raise WSSLError("mask", masks, f"{other.name} and {path.name} are masks of one name")
+    pairs, alone = [], []
     for path in found:
         mask = by_name.pop(path.relative_to(photos).with_suffix(""), None)
         if mask is None:
             alone.append(path)
         else:
-            jobs.append(Job(path, mask, out / path.relative_to(photos)))
-    return jobs, alone, len(by_name)
+            pairs.append(PhotoPaths(path, mask, out / path.relative_to(photos)))
+    return pairs, alone, len(by_name)
 
 
-def check_outputs(jobs: Sequence[Job], overwrite: bool) -> None:
-    """Raises `UsageError` if an output exists, unless it may be overwritten, or is a photo or a mask itself."""
-    inputs = {path.resolve() for job in jobs for path in (job.photo, job.mask) if path is not None}
+def check_outputs(pairs: Sequence[PhotoPaths], overwrite: bool) -> None:
+    """Raise `WSSLError` if an output exists, unless it may be overwritten, or is a photo or a mask itself."""
+    inputs = {path.resolve() for each in pairs for path in (each.photo, each.mask) if path is not None}
     taken = []
-    for job in jobs:
-        check_output(job.out)
-        if job.out.resolve() in inputs or _same_file(job):
-            raise UsageError(f"out={job.out} is the photo or the mask itself: name another")
-        if job.out.is_dir():
-            raise UsageError(f"out={job.out} is a folder")
-        if job.out.exists():
-            taken.append(job.out)
+    for each in pairs:
+        output_format(each.out)
+        own = [path for path in (each.photo, each.mask) if path is not None and path.exists()]
+        # A hard link is the same file under another name.
+        linked = each.out.exists() and any(each.out.samefile(path) for path in own)
+        if linked or each.out.resolve() in inputs:
+            raise WSSLError("out", each.out, "is the photo or the mask itself", "name another file")
+        if each.out.is_dir():
+            raise WSSLError("out", each.out, "is a folder", "name a file")
+        if each.out.exists():
+            taken.append(each.out)
     if taken and not overwrite:
-        more = f" and {len(taken) - 1} more outputs exist" if len(taken) > 1 else " exists"
-        raise UsageError(f"out={taken[0]}{more} already: name another, or add --overwrite")
-
-
-def _same_file(job: Job) -> bool:
-    """Whether the output is the photo or the mask by another name, a hard link."""
-    inputs = [path for path in (job.photo, job.mask) if path is not None and path.exists()]
-    return job.out.exists() and any(job.out.samefile(path) for path in inputs)
+        what = f"and {len(taken) - 1} more outputs exist already" if len(taken) > 1 else "exists already"
+        raise WSSLError("out", taken[0], what, "name another, or add --overwrite")
 
 
 class _Stopped(Exception):
-    """Another thread asks this one to leave its photo."""
+    """Raised in the other threads when one ends the work."""
 
 
-def inpaint_files(
-    jobs: Sequence[Job], inpainter: Inpainter, options: HoleOptions, workers: int
-) -> Iterator[tuple[Job, Work | None, str]]:
-    """Fills the photos of many files, several at once; a bad one does not keep the others from being done.
+def fill_files(
+    pairs: Sequence[PhotoPaths], inpainter: Inpainter, options: MaskOptions, workers: int
+) -> Iterator[tuple[PhotoPaths, list[str], Exception | None]]:
+    """Fill the photos of many files, several at once; a bad one does not stop the others.
 
     Yields:
-        each job when it is done, with its work, or with None and why it failed.
+        the files of each photo when it is done, with its notes and what made it fail, if anything did.
     """
     stop = threading.Event()
 
-    def leave(done: int, total: int) -> None:
+    def check(done: int, total: int) -> None:
         if stop.is_set():
             raise _Stopped
 
-    def do(job: Job) -> Work:
-        leave(0, 0)
-        work = read_work(job, options)
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        finish_work(work, inpainter, leave)
-        work.photo.pixels = work.photo.pixels[:0]  # the result is on the disk; a list of them would fill the memory
-        return work
+    def work(paths: PhotoPaths) -> list[str]:
+        check(0, 0)
+        loaded = load(paths, options)
+        paths.out.parent.mkdir(parents=True, exist_ok=True)
+        fill_file(loaded, inpainter, check)
+        return loaded.notes
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = {pool.submit(do, job): job for job in jobs}
+        futures = {pool.submit(work, paths): paths for paths in pairs}
         try:
-            with tqdm(total=len(jobs), unit="photo", disable=None) as bar:
+            with tqdm(total=len(pairs), unit="photo", disable=None) as bar:
                 for future in as_completed(futures):
-                    job, error = futures.pop(future), future.exception()
+                    paths, error = futures.pop(future), future.exception()
                     bar.update()
                     if error is None:
-                        yield job, future.result(), ""
+                        yield paths, future.result(), None
                     elif isinstance(error, Exception):
                         # Whatever went wrong with one photo, the others are still to be done.
-                        yield job, None, _line(error)
+                        yield paths, [], error
                     else:
                         raise error
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}".removesuffix(": ")

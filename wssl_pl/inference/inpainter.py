@@ -1,77 +1,100 @@
-"""The Python interface: a trained model, called with pictures and masks."""
+"""The Python interface: a trained model, called with images and masks."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wssl_pl.inference.arrays import take_apart
-from wssl_pl.inference.backends import Backend, ModelInfo, open_backend
-from wssl_pl.inference.engine import Progress, Scheme, fill_all
+import numpy as np
+from numpy.typing import NDArray
+
+from wssl_pl.inference.arrays import parse
+from wssl_pl.inference.engine import Progress, Tiling, fill_images
+from wssl_pl.inference.photo import Photo
+from wssl_pl.models import ModelInfo, Predictor, open_model
 
 
 class Inpainter:
-    """Fills the holes of pictures of any size; the pixels outside the holes come back as they were, bit by bit.
+    """Fills the holes of images of any size; the pixels outside the holes stay as they are, bit by bit.
 
     May be called from several threads at once.
 
     Args:
-        backend: a loaded model.
-        scheme: sizes of tiles and margins; those that suit the model if left out.
+        predictor: a model of `wssl_pl.models.open_model`.
+        tiling: sizes of tiles and margins; default: those that suit the model.
 
     Example:
-        >>> from wssl_pl.inference import Inpainter
-        >>> inpainter = Inpainter.from_checkpoint("best.ckpt")    # doctest: +SKIP
-        >>> filled = inpainter(photo, mask)                       # doctest: +SKIP
+        >>> from wssl_pl import Inpainter
+        >>> inpainter = Inpainter.from_checkpoint(device="cpu")   # the shipped model
+        >>> image = np.full((40, 50, 3), 128, np.uint8)
+        >>> mask = np.zeros((40, 50), bool)
+        >>> mask[10:20, 10:20] = True
+        >>> inpainter(image, mask).shape
+        (40, 50, 3)
     """
 
-    def __init__(self, backend: Backend, scheme: Scheme | None = None) -> None:
-        self.backend = backend
-        self.scheme = scheme or Scheme.of(backend.info)
+    def __init__(self, predictor: Predictor, tiling: Tiling | None = None) -> None:
+        self.predictor = predictor
+        self.tiling = tiling or Tiling.of(predictor.info)
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | Path | None = None, device: str = "auto", threads: int | None = None
+        cls, ckpt: str | Path | None = None, device: str = "auto", threads: int | None = None, **convention: Any
     ) -> "Inpainter":
-        """Loads a model; a file that holds code is refused, not run.
+        """Open a model file, without running code that it may hold.
 
         Args:
-            path: the `.ckpt` of a downstream run, a `.safetensors` file, a folder of `wssl export safetensors`, or the
-                `.onnx` file of `wssl export onnx`, which needs no PyTorch; None for the shipped model.
+            ckpt: any model file; None for the shipped model.
             device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N` or `mps`.
-            threads: threads of one call on a CPU; left out, the library's choice. PyTorch has one such number for the
+            threads: threads of one call on a CPU; default: the library's choice. PyTorch has one such number for the
                 whole process.
+            convention: `mask`, `range` and `size` of an ONNX file of another project, see `open_model`.
 
         Raises:
-            UsageError: the file cannot be used, a package is missing, or there is no such device.
+            WSSLError: the file cannot be used, a package is missing, or there is no such device.
         """
-        return cls(open_backend(path, device, threads))
+        return cls(open_model(ckpt, device, threads, **convention))
 
     @property
     def info(self) -> ModelInfo:
-        """What the model's file tells about it: `info.name`, `info.hyper_parameters`, `info.training`."""
-        return self.backend.info
+        """What the model's file says about it: `info.name`, `info.hyper_parameters`, `info.training`."""
+        return self.predictor.info
 
     @property
     def device(self) -> str:
         """Where it computes: `cpu`, `cuda`, ..."""
-        return self.backend.device
+        return self.predictor.device
 
     def __call__(self, image: Any, mask: Any, progress: Progress | None = None) -> Any:
-        """The picture with its hole filled.
+        """Return the image with its hole filled.
 
         Args:
             image: a PIL image; an array `(H, W, 3)`, `(H, W)` or `(B, H, W, 3)`, uint8, uint16 or float in [0, 1]; a
                 tensor `(3, H, W)` or `(B, 3, H, W)`, uint8 or float in [0, 1]; or a list of these. Alpha, as a fourth
-                channel, comes back as it was.
-            mask: 1, True or white is hole; of the same kinds, `(H, W)`, one for all pictures or one each: bool, whole
+                channel, stays as it is.
+            mask: 1, True or white is hole; of the same kinds, `(H, W)`, one for all images or one each: bool, whole
                 numbers (0 and 1, or dark and bright) or float in [0, 1].
-            progress: called with (pixels of hole done, of how many); what it raises ends the work.
+            progress: called with (pixels of holes done, of how many); what it raises ends the work.
 
         Returns:
-            the same kind, shape, type and device as `image`. A PIL image with a palette comes back as RGB.
+            the same kind, shape, type and device as `image`. A PIL image with a palette becomes RGB.
 
         Raises:
-            UsageError: a kind, shape or value that cannot be used, image and mask of different sizes, or a mask that
+            WSSLError: a kind, shape or value that cannot be used, image and mask of different sizes, or a mask that
                 is empty or full.
         """
-        batch = take_apart(image, mask)
-        return batch.rebuild(fill_all(batch.pictures, batch.holes, self.backend, self.scheme, progress))
+        batch = parse(image, mask)
+        return batch.rebuild(fill_images(batch.images, batch.masks, self.predictor, self.tiling, progress))
+
+    def fill(
+        self, photo: Photo, mask: NDArray[np.bool_], progress: Progress | None = None, in_place: bool = False
+    ) -> Photo:
+        """Return a photo with its hole filled.
+
+        Args:
+            photo: of `wssl_pl.inference.photo.read_photo`.
+            mask: `(H, W)`, True in the hole.
+            progress: called with (pixels of the hole done, of how many).
+            in_place: write into the photo's own pixels, which takes half the memory.
+        """
+        (pixels,) = fill_images([photo.pixels], [mask], self.predictor, self.tiling, progress, in_place)
+        return replace(photo, pixels=pixels)

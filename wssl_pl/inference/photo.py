@@ -1,9 +1,11 @@
-"""Photos as files: every known pixel, the transparency, the orientation and the colour profile survive the trip."""
+"""Photos as files: known pixels, transparency, orientation and colour profile are the same after a round trip."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wssl_pl.data.files import reason
-from wssl_pl.errors import UsageError
-from wssl_pl.inference import exif, png
+from wssl_pl.errors import WSSLError
+from wssl_pl.inference import metadata
+from wssl_pl.inference.metadata import PREFIX, Chunk
 from wssl_pl.inference.output import replacing
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -31,7 +34,7 @@ class Photo:
         turn: the EXIF orientation that it is stored with.
         exif: its EXIF block, or None.
         profile: its ICC profile, or None.
-        chunks: what else a PNG file says of its colours.
+        chunks: what else a PNG file says about its colours.
     """
 
     path: Path
@@ -40,11 +43,19 @@ class Photo:
     turn: int
     exif: bytes | None
     profile: bytes | None
-    chunks: list[png.Chunk]
+    chunks: list[Chunk]
+
+    @property
+    def opaque(self) -> bool:
+        """Whether no pixel is transparent."""
+        return self.alpha is None or bool((self.alpha == np.iinfo(self.alpha.dtype).max).all())
 
 
-def check_size(path: Path, name: str, megapixels: float) -> tuple[int, int]:
-    """(height, width) of a picture file as a viewer shows it, from its header.
+@contextmanager
+def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image.Image, BinaryIO, tuple[int, int]]]:
+    """Open an image file, check its header, and yield it undecoded, with the file and its (height, width).
+
+    The size is that which a viewer shows, by its EXIF orientation.
 
     Args:
         path: the file.
@@ -52,57 +63,56 @@ def check_size(path: Path, name: str, megapixels: float) -> tuple[int, int]:
         megapixels: the largest size that is read, in millions of pixels.
 
     Raises:
-        UsageError: no such file, not a JPEG, PNG or WebP picture, an animation, or too large.
+        WSSLError: no such file, not a JPEG, PNG or WebP image, an animation, or too large; also for what decoding in
+            the block raises.
     """
     if not path.is_file():
-        raise UsageError(f"{name}={path} {'is a folder' if path.is_dir() else 'does not exist'}")
+        raise WSSLError(name, path, "is a folder" if path.is_dir() else "does not exist")
     try:
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+        with path.open("rb") as file, Image.open(file, formats=("JPEG", "PNG", "WEBP")) as image:
+            if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+                raise WSSLError(name, path, "is an animation", "give a single image")
             width, height = image.size
-            animated = image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1
-            turn = exif.orientation(image.info.get("exif"))
+            if width * height > megapixels * 1e6:
+                size = f"has {width} x {height} pixels, {width * height / 1e6:.0f} million"
+                raise WSSLError(name, path, f"{size}: above max_megapixels={megapixels:g}")
+            turned = metadata.orientation(image.info.get("exif")) >= 5
+            yield image, file, (width, height) if turned else (height, width)
+    except WSSLError:
+        raise
     except Image.DecompressionBombError as error:
-        raise UsageError(f"{name}={path} is too large: {' '.join(str(error).split())}") from None
+        raise WSSLError(name, path, f"is too large: {' '.join(str(error).split())}") from None
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
-        raise UsageError(f"{name}={path} is not a JPEG, PNG or WebP picture, or is damaged ({reason(error)})") from None
-    if animated:
-        raise UsageError(f"{name}={path} is an animation: give a single picture")
-    if width * height > megapixels * 1e6:
-        raise UsageError(
-            f"{name}={path} has {width} x {height} pixels, {width * height / 1e6:.0f} million: above "
-            f"max_megapixels={megapixels:g}"
-        )
-    return (width, height) if turn >= 5 else (height, width)
+        raise WSSLError(name, path, f"is not a JPEG, PNG or WebP image, or is damaged ({reason(error)})") from None
 
 
 def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") -> Photo:
-    """Reads a photo, 16-bit PNG with all of its bits.
+    """Read a photo, 16-bit PNG with all of its bits.
 
     Raises:
-        UsageError: see :func:`check_size`; or it is damaged.
+        WSSLError: see `open_image`; or it is damaged.
     """
-    check_size(path, name, megapixels)
-    try:
-        chunks: list[png.Chunk] = []
-        bits = 8
-        content = path.read_bytes()
-        if content.startswith(png.SIGNATURE):
-            bits, chunks = png.kept_chunks(content)
-        with Image.open(io.BytesIO(content)) as image:
-            block, profile = image.info.get("exif"), image.info.get("icc_profile")
-            grey = image.mode in ("1", "L", "LA", "I", "I;16")
-            pixels = _decode_16_bit(content, grey) if bits == 16 else _decode(image, grey)
-    except UsageError:
-        raise
-    except Exception as error:
-        # See check_size.
-        raise UsageError(f"{name}={path} {reason(error)}") from None
+    chunks: list[Chunk] = []
+    with open_image(path, name, megapixels) as (image, file, _):
+        block, profile = image.info.get("exif"), image.info.get("icc_profile")
+        grey = image.mode in ("1", "L", "LA", "I", "I;16")
+        if image.format == "PNG":
+            file.seek(0)
+            content = file.read()
+            chunks = metadata.read_chunks(content)
+            pixels = _decode_16_bit(content, grey) if chunks[0][1][8] == 16 else _decode(image, grey)
+        else:
+            pixels = _decode(image, grey)
     if block:
-        block = exif.without_thumbnail(block)
-    turn = exif.orientation(block)
-    chunks = [(key, block[len(exif.PREFIX) :] if key == b"eXIf" and block else data) for key, data in chunks]
-    pixels = exif.upright(pixels, turn)
+        block = metadata.without_thumbnail(block)
+    turn = metadata.orientation(block)
+    chunks = [
+        (key, block.removeprefix(PREFIX) if key == b"eXIf" and block else data)
+        for key, data in chunks
+        if key in metadata.KEPT_CHUNKS
+    ]
+    pixels = metadata.upright(pixels, turn)
     colours = 1 if pixels.shape[-1] <= 2 else 3
     alpha = np.ascontiguousarray(pixels[..., -1]) if pixels.shape[-1] in (2, 4) else None
     if profile and profile[16:20] != (b"GRAY" if colours == 1 else b"RGB "):
@@ -114,12 +124,10 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
 
 
 def _decode(image: Image.Image, grey: bool) -> NDArray[Any]:
-    """`(H, W, C)` with 1 to 4 channels: grey, grey and alpha, RGB, RGBA."""
+    """Return `(H, W, C)` with 1 to 4 channels: grey, grey and alpha, RGB, RGBA."""
     if image.mode not in ("L", "LA", "RGB", "RGBA") or "transparency" in image.info:
-        if image.has_transparency_data:
-            image = image.convert("LA" if grey else "RGBA")
-        else:
-            image = image.convert("L" if grey else "RGB")
+        mode = "L" if grey else "RGB"
+        image = image.convert(mode + "A" if image.has_transparency_data else mode)
     pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
@@ -130,74 +138,62 @@ def _decode_16_bit(content: bytes, grey: bool) -> NDArray[Any]:
     if pixels is None or pixels.dtype != np.uint16:
         raise ValueError("a 16-bit PNG file that cannot be decoded")
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if grey and pixels.shape[-1] == 4:
-        return pixels[..., [0, 3]]
     if pixels.shape[-1] == 1:
         return pixels
-    return pixels[..., ::-1] if pixels.shape[-1] == 3 else pixels[..., [2, 1, 0, 3]]
+    order = [0, 3] if grey and pixels.shape[-1] == 4 else [2, 1, 0, 3][: pixels.shape[-1]]
+    return pixels[..., order]
 
 
-def check_output(path: Path, name: str = "out") -> str:
-    """The format that a file name stands for: PNG, JPEG or WEBP.
+def output_format(path: Path, photo: Photo | None = None) -> str:
+    """Return the format that a file name stands for: PNG, JPEG or WEBP.
 
     Raises:
-        UsageError: none of these.
+        WSSLError: none of these, or it cannot hold the photo's 16 bits or its transparency.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{name}={path}: the name must end in {', '.join(FORMATS)}")
-    return FORMATS[path.suffix.lower()]
+    form = FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise WSSLError("out", path, f"the name must end in {', '.join(FORMATS)}")
+    if photo is not None and form != "PNG" and photo.pixels.dtype == np.uint16:
+        raise WSSLError("out", path, f"{form} holds 8 bits a channel, the photo has 16", "name a .png file")
+    if photo is not None and form == "JPEG" and not photo.opaque:
+        raise WSSLError("out", path, "JPEG holds no transparency, the photo has some", "name a .png or .webp file")
+    return form
 
 
 def write_photo(photo: Photo, path: Path) -> None:
-    """Writes a photo in the orientation that it was stored in, with what it said of itself; whole or not at all.
+    """Write a photo in the orientation in which it was stored, with its metadata; whole or not at all.
 
     PNG and WebP keep every pixel; JPEG does not.
 
     Raises:
-        UsageError: the format cannot hold 16 bits, or transparency.
+        WSSLError: the format cannot hold 16 bits, or transparency.
         OSError: it cannot be written.
     """
-    form = check_output(path)
-    pixels, alpha = photo.pixels, photo.alpha
-    if form == "JPEG" and alpha is not None and (alpha == np.iinfo(alpha.dtype).max).all():
-        alpha = None
-    check_holds(path, form, pixels.dtype, alpha is not None)
-    if alpha is not None:
-        pixels = np.concatenate([pixels, alpha[..., None]], axis=-1)
-    stored = np.ascontiguousarray(exif.as_stored(pixels, photo.turn))
+    form = output_format(path, photo)
+    pixels = photo.pixels
+    if photo.alpha is not None and form != "JPEG":
+        pixels = np.concatenate([pixels, photo.alpha[..., None]], axis=-1)
+    stored = np.ascontiguousarray(metadata.as_stored(pixels, photo.turn))
     extra = {key: value for key, value in (("exif", photo.exif), ("icc_profile", photo.profile)) if value}
     with replacing(path) as temporary:
-        if form == "PNG":
-            temporary.write_bytes(png.with_chunks(_encode_png(stored), _png_chunks(photo)))
-        elif form == "JPEG":
-            _image(stored).save(temporary, form, quality=QUALITY, subsampling=0, **extra)
+        if form == "JPEG":
+            _to_pil(stored).save(temporary, form, quality=QUALITY, subsampling=0, **extra)
+        elif form == "WEBP":
+            _to_pil(stored).save(temporary, form, lossless=True, exact=True, **extra)
+        elif stored.dtype == np.uint16 or photo.chunks:
+            temporary.write_bytes(metadata.with_chunks(_encode_png(stored), photo.chunks))
         else:
-            _image(stored).save(temporary, form, lossless=True, exact=True, **extra)
+            _to_pil(stored).save(temporary, form, **extra)
 
 
-def check_holds(path: Path, form: str, dtype: np.dtype, transparent: bool) -> None:
-    """Raises `UsageError` if a format cannot hold 16 bits or transparency."""
-    if form != "PNG" and dtype == np.uint16:
-        raise UsageError(f"out={path}: {form} holds 8 bits a channel, the photo has 16: name a .png file")
-    if form == "JPEG" and transparent:
-        raise UsageError(f"out={path}: JPEG holds no transparency, the photo has some: name a .png or .webp file")
-
-
-def _png_chunks(photo: Photo) -> list[png.Chunk]:
-    if photo.chunks:
-        return photo.chunks
-    made = [png.profile_chunk(photo.profile)] if photo.profile else []
-    return made + ([(b"eXIf", photo.exif[len(exif.PREFIX) :])] if photo.exif else [])
-
-
-def _image(pixels: NDArray[np.uint8]) -> Image.Image:
+def _to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def _encode_png(pixels: NDArray[Any]) -> bytes:
     if pixels.dtype == np.uint8:
         buffer = io.BytesIO()
-        _image(pixels).save(buffer, "PNG")
+        _to_pil(pixels).save(buffer, "PNG")
         return buffer.getvalue()
     if pixels.shape[-1] == 2:
         # OpenCV has no grey with alpha.

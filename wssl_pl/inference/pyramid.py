@@ -1,4 +1,4 @@
-"""Half the size and back, a strip of rows at a time, so that memory does not grow with the picture."""
+"""Half the size and back, a strip of rows at a time, so that memory does not grow with the image."""
 
 from typing import Any
 
@@ -6,32 +6,45 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-STRIP = 256  # rows of the larger picture
+STRIP = 256  # rows of the larger image
 
 
-def halve(pixels: NDArray[Any], hole: NDArray[np.bool_], scale: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A picture of half the size from its known pixels alone.
+def value_range(dtype: np.dtype) -> float:
+    """Return the value that counts as 1: 255, 65535, or 1 of floats."""
+    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+
+
+def to_dtype(values: NDArray[np.float32], dtype: np.dtype) -> NDArray[Any]:
+    """Return values in [0, 1] as `dtype`, scaled and rounded if it is an integer type."""
+    if np.issubdtype(dtype, np.integer):
+        scale = value_range(dtype)
+        result: NDArray[Any] = np.rint(values * np.float32(scale)).clip(0, scale).astype(dtype)
+        return result
+    return values.astype(dtype)
+
+
+def halve(image: NDArray[Any], mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return an image of half the size, from its known pixels alone.
 
     Args:
-        pixels: `(H, W, C)`.
-        hole: `(H, W)`.
-        scale: the value that counts as 1.
+        image: `(H, W, C)`.
+        mask: `(H, W)`.
 
     Returns:
         the mean of the known ones among each 2 x 2 pixels, `(ceil(H / 2), ceil(W / 2), C)` in [0, 1], 0 in the hole,
-        and the hole: where none of the four is known.
+        and the mask: where none of the four is known.
     """
-    height, width, channels = pixels.shape
+    height, width, channels = image.shape
     rows, columns = -(-height // 2), -(-width // 2)
     small = np.zeros((rows, columns, channels), np.float32)
     holes = np.zeros((rows, columns), bool)
+    scale = np.float32(value_range(image.dtype))
     for top in range(0, height, STRIP):
         part = slice(top, min(top + STRIP, height))
-        known = (~hole[part]).astype(np.float32)[..., None]
-        values = pixels[part].astype(np.float32) * known
-        counts, sums = _sum_of_four(known), _sum_of_four(values)
+        known = (~mask[part]).astype(np.float32)[..., None]
+        counts, sums = _sum_of_four(known), _sum_of_four(image[part].astype(np.float32) * known)
         out = slice(top // 2, top // 2 + len(counts))
-        np.divide(sums, counts * np.float32(scale), out=small[out], where=counts > 0)
+        np.divide(sums, counts * scale, out=small[out], where=counts > 0)
         holes[out] = counts[..., 0] == 0
     return small, holes
 
@@ -42,17 +55,16 @@ def _sum_of_four(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return (values[0::2, 0::2] + values[0::2, 1::2]) + (values[1::2, 0::2] + values[1::2, 1::2])
 
 
-def lay(small: NDArray[np.float32], pixels: NDArray[Any], hole: NDArray[np.bool_], scale: float) -> None:
-    """Fills the hole of `pixels`, in place, from a picture of half its size, bilinearly.
+def paste(small: NDArray[np.float32], image: NDArray[Any], mask: NDArray[np.bool_]) -> None:
+    """Fill the hole of an image, in place, from one of half its size, bilinearly.
 
     Args:
         small: `(ceil(H / 2), ceil(W / 2), C)` in [0, 1].
-        pixels: `(H, W, C)`.
-        hole: `(H, W)`.
-        scale: the value of `pixels` that counts as 1.
+        image: `(H, W, C)`.
+        mask: `(H, W)`.
     """
-    for top in range(0, len(pixels), STRIP):
-        inside = hole[top : top + STRIP]
+    for top in range(0, len(image), STRIP):
+        inside = mask[top : top + STRIP]
         columns = np.flatnonzero(inside.any(axis=0))
         if not len(columns):
             continue
@@ -65,13 +77,4 @@ def lay(small: NDArray[np.float32], pixels: NDArray[Any], hole: NDArray[np.bool_
         # OpenCV drops a single channel's axis.
         large: NDArray[Any] = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR).reshape(size[1], size[0], -1)
         large = large[top - 2 * first :][: len(inside), left - 2 * start :][:, : right - left]
-        target = pixels[top : top + STRIP, left:right]
-        np.copyto(target, to_dtype(large, pixels.dtype, scale), where=inside[:, left:right, None])
-
-
-def to_dtype(values: NDArray[np.float32], dtype: np.dtype, scale: float) -> NDArray[Any]:
-    """Values in [0, 1] as `dtype`, rounded where it counts in whole steps up to `scale`."""
-    if np.issubdtype(dtype, np.integer):
-        result: NDArray[Any] = np.rint(values * np.float32(scale)).clip(0, scale).astype(dtype)
-        return result
-    return values.astype(dtype)
+        np.copyto(image[top : top + STRIP, left:right], to_dtype(large, image.dtype), where=inside[:, left:right, None])

@@ -7,8 +7,8 @@ from PIL import Image
 
 from tests.inference.fakes import plane, square
 from tests.inference.test_photo import exif_block
-from wssl_pl.errors import UsageError
-from wssl_pl.inference.holes import HoleOptions, find_hole
+from wssl_pl.errors import WSSLError
+from wssl_pl.inference.masks import MaskOptions, find_mask
 from wssl_pl.inference.photo import read_photo
 
 HOLE = square(50, 60, 10, 20, 12)
@@ -26,7 +26,7 @@ def saved(folder, array, name="mask.png", **how):
 
 
 def find(photo, mask=None, **options):
-    return find_hole(photo, mask, HoleOptions(**options))[0]
+    return find_mask(photo, mask, MaskOptions(**options))[0]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_white_is_the_hole_unless_black_is(photo, tmp_path, mask):
 
 def test_a_mask_that_is_not_black_and_white_alone_is_told_of(photo, tmp_path):
     path = saved(tmp_path, np.where(HOLE, 200, 30).astype(np.uint8))
-    hole, notes = find_hole(photo, path, HoleOptions())
+    hole, notes = find_mask(photo, path, MaskOptions())
     assert np.array_equal(hole, HOLE)
     assert "not black and white alone" in notes[0]
 
@@ -56,7 +56,7 @@ def test_holes_are_widened(photo, tmp_path):
 def test_another_size_is_refused_or_resized(photo, tmp_path):
     large = np.kron(HOLE, np.ones((3, 2), bool))
     path = saved(tmp_path, large)
-    with pytest.raises(UsageError, match=r"120 x 150 pixels, the photo 60 x 50.*resize_mask=true"):
+    with pytest.raises(WSSLError, match=r"120 x 150 pixels, the photo 60 x 50.*resize_mask=true"):
         find(photo, path)
     assert np.array_equal(find(photo, path, resize_mask=True), HOLE)
 
@@ -96,42 +96,42 @@ def test_a_grey_marks_the_hole_of_a_grey_photo(tmp_path):
     pixels[HOLE] = 255
     path = saved(tmp_path, pixels, "photo.png")
     assert np.array_equal(find(read_photo(path), hole_color="#ffffff"), HOLE)
-    with pytest.raises(UsageError, match="marks no hole"):
+    with pytest.raises(WSSLError, match="marks no hole"):
         find(read_photo(path), hole_color="#ff00ff")
 
 
 def test_empty_and_full_masks(photo, tmp_path):
     empty, full = saved(tmp_path, HOLE & False, "empty.png"), saved(tmp_path, HOLE | True, "full.png")
-    with pytest.raises(UsageError, match=r"empty\.png marks no hole.*hole=black"):
+    with pytest.raises(WSSLError, match=r"empty\.png: marks no hole.*hole=black"):
         find(photo, empty)
-    with pytest.raises(UsageError, match=r"full\.png marks the whole photo.*hole=black"):
+    with pytest.raises(WSSLError, match=r"full\.png: marks the whole photo.*hole=black"):
         find(photo, full)
-    with pytest.raises(UsageError, match="hole=white"):
+    with pytest.raises(WSSLError, match="hole=white"):
         find(photo, full, hole="black")
-    with pytest.raises(UsageError, match="marks the whole photo"):
+    with pytest.raises(WSSLError, match="marks the whole photo"):
         find(photo, saved(tmp_path, HOLE), dilate=60)
 
 
 def test_nothing_that_marks_a_hole(photo, tmp_path):
-    with pytest.raises(UsageError, match="give a mask, or hole_color"):
+    with pytest.raises(WSSLError, match="give a mask, or hole_color"):
         find(photo)
-    with pytest.raises(UsageError, match=r"hole_color=#123456 marks no hole.*save as PNG"):
+    with pytest.raises(WSSLError, match=r"hole_color=#123456: marks no hole.*save as PNG"):
         find(photo, hole_color="#123456")
     Image.new("RGBA", (9, 9)).save(tmp_path / "glass.png")
-    with pytest.raises(UsageError, match="marks the whole photo"):
+    with pytest.raises(WSSLError, match="marks the whole photo"):
         find(read_photo(tmp_path / "glass.png"))
 
 
 def test_masks_that_cannot_be_read(photo, tmp_path):
     (tmp_path / "text.png").write_text("hello")
     for name, message in {"text.png": "not a JPEG", "nowhere.png": "does not exist"}.items():
-        with pytest.raises(UsageError, match=f"mask=.*{message}"):
+        with pytest.raises(WSSLError, match=f"mask=.*{message}"):
             find(photo, tmp_path / name)
     whole = saved(tmp_path, np.random.default_rng(0).random((50, 60)) < 0.5).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UsageError, match=r"mask=.*cut\.png"):
+    with pytest.raises(WSSLError, match=r"mask=.*cut\.png"):
         find(photo, tmp_path / "cut.png")
-    with pytest.raises(UsageError, match="above max_megapixels"):
+    with pytest.raises(WSSLError, match="above max_megapixels"):
         find(photo, saved(tmp_path, HOLE), max_megapixels=0.001)
 
 
@@ -146,10 +146,10 @@ def test_masks_that_cannot_be_read(photo, tmp_path):
     ],
 )
 def test_options_out_of_range(options, message):
-    with pytest.raises(UsageError, match=message):
-        HoleOptions(**options)
+    with pytest.raises(WSSLError, match=message):
+        MaskOptions(**options)
 
 
 def test_the_photo_is_named_as_it_was_typed(photo):
-    with pytest.raises(UsageError, match=str(Path(photo.path))):
+    with pytest.raises(WSSLError, match=str(Path(photo.path))):
         find(photo)

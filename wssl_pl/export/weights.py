@@ -1,0 +1,51 @@
+"""Writing weights as safetensors: one file, or a folder that huggingface_hub loads."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from wssl_pl.inference.output import replacing
+from wssl_pl.models import ModelInfo
+from wssl_pl.models.weights import CONFIG, WEIGHTS
+
+
+def write_safetensors(state: Mapping[str, Tensor], info: ModelInfo, path: Path, half: bool = False) -> None:
+    """Write weights with their settings in the metadata; a whole file or none.
+
+    Args:
+        state: the state dict.
+        info: settings of network and data.
+        path: the file.
+        half: halve the size: float16 is exact to three digits, which does not show in 8-bit images.
+    """
+    dtype = torch.float16 if half else torch.float32
+    # On disk the plain layout, whatever the memory format was.
+    plain = {
+        key: (value.to(dtype) if value.is_floating_point() else value).contiguous(memory_format=torch.contiguous_format)
+        for key, value in state.items()
+    }
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(plain, metadata(info)))
+
+
+def write_folder(state: Mapping[str, Tensor], info: ModelInfo, folder: Path, half: bool = False) -> None:
+    """Write `model.safetensors` and `config.json`, which `open_model` and huggingface_hub read."""
+    write_safetensors(state, info, folder / WEIGHTS, half)
+    config = info.hyper_parameters | {"library": "wssl-pl", "stage": "downstream", "training": info.training}
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def metadata(info: ModelInfo) -> dict[str, str]:
+    """Return what a model file says about itself, as strings."""
+    return {
+        "format": "pt",
+        "library": "wssl-pl",
+        "stage": "downstream",
+        "hyper_parameters": json.dumps(info.hyper_parameters),
+        "training": json.dumps(info.training),
+    }

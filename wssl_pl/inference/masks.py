@@ -1,0 +1,102 @@
+"""The mask of a photo: from a mask file, from transparency, or from a colour painted into the photo."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageOps
+
+from wssl_pl.data.decode import binarised, resize_area
+from wssl_pl.errors import WSSLError
+from wssl_pl.inference.photo import MEGAPIXELS, Photo, open_image
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How holes are found.
+
+    Attributes:
+        hole: which brightness of a mask file is the hole, `white` or `black`.
+        hole_color: without a mask file, the colour, as `#rrggbb`, that marks the hole; else transparency does.
+        dilate: pixels by which holes are widened on every side.
+        resize_mask: resize a mask of another size to the photo's.
+        max_megapixels: the largest image that is read, in millions of pixels.
+
+    Raises:
+        WSSLError: a value that it cannot have.
+    """
+
+    hole: str = "white"
+    hole_color: str | None = None
+    dilate: int = 0
+    resize_mask: bool = False
+    max_megapixels: float = MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        if self.hole not in ("white", "black"):
+            raise WSSLError("hole", self.hole, "must be white or black")
+        if self.hole_color is not None and not re.fullmatch(r"#?[0-9a-fA-F]{6}", self.hole_color):
+            raise WSSLError("hole_color", self.hole_color, "must be like #ff00ff")
+        if self.dilate < 0:
+            raise WSSLError("dilate", self.dilate, "must not be negative")
+        if not 0 < self.max_megapixels < float("inf"):
+            raise WSSLError("max_megapixels", self.max_megapixels, "must be a positive number")
+
+
+def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return the mask of a photo as it is shown, `(H, W)`, True in the hole, and notes for the user.
+
+    Raises:
+        WSSLError: the mask cannot be read or has another size, there is no hole, or nothing else.
+    """
+    notes: list[str] = []
+    name: str
+    value: object
+    if mask is not None:
+        hole, binary = _read_mask(mask, photo.pixels.shape[:2], options)
+        if not binary:
+            notes.append(f"mask={mask} is not black and white alone: the nearer of both counts")
+        other = "black" if options.hole == "white" else "white"
+        name, value, remedy = "mask", mask, f"if {other} is the hole, give hole={other}"
+    elif options.hole_color is not None:
+        hole = _of_colour(photo.pixels, options.hole_color)
+        name, value, remedy = "hole_color", options.hole_color, "JPEG files change colours: paint, and save as PNG"
+    elif photo.alpha is not None:
+        hole = photo.alpha < np.iinfo(photo.alpha.dtype).max
+        name, value, remedy = "photo", photo.path, "without a mask, its transparency marks the hole"
+    else:
+        raise WSSLError(
+            "photo", photo.path, "has no transparency that marks a hole", "give a mask, or hole_color=#rrggbb"
+        )
+    if not hole.any():
+        raise WSSLError(name, value, "marks no hole, so that there is nothing to fill", remedy)
+    if options.dilate:
+        side = 2 * options.dilate + 1
+        hole = cv2.dilate(hole.view(np.uint8), np.ones((side, side), np.uint8)).view(bool)
+    if hole.all():
+        raise WSSLError(name, value, "marks the whole photo as hole, so that no pixel is known", remedy)
+    return hole, notes
+
+
+def _read_mask(path: Path, shape: tuple[int, ...], options: MaskOptions) -> tuple[NDArray[np.bool_], bool]:
+    """Return the mask of a file, and whether it is black and white alone."""
+    with open_image(path, "mask", options.max_megapixels) as (image, _, size):
+        if size != shape and not options.resize_mask:
+            sizes = f"is {size[1]} x {size[0]} pixels, the photo {shape[1]} x {shape[0]}"
+            raise WSSLError("mask", path, sizes, "give one of the same size, or resize_mask=true")
+        holes, binary = binarised(ImageOps.exif_transpose(image), bright=options.hole == "white")
+        pixels = np.asarray(holes)
+        # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
+        return pixels >= 128 if size == shape else resize_area(pixels, shape) >= 127.5 - 1e-3, binary
+
+
+def _of_colour(pixels: NDArray[Any], colour: str) -> NDArray[np.bool_]:
+    wanted = np.array([*bytes.fromhex(colour.removeprefix("#"))]) * (np.iinfo(pixels.dtype).max // 255)
+    hole: NDArray[np.bool_] = np.logical_and.reduce(
+        [pixels[..., min(c, pixels.shape[-1] - 1)] == wanted[c] for c in range(3)]
+    )
+    return hole

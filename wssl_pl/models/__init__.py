@@ -1,0 +1,53 @@
+"""The opener of model files: `.ckpt`, `.safetensors`, `.onnx`, an exported folder, or the shipped model.
+
+PyTorch is imported only for a model that it runs: an ONNX file needs onnxruntime alone.
+"""
+
+from pathlib import Path
+
+from wssl_pl.errors import WSSLError
+from wssl_pl.models.info import SHIPPED_LICENSE, Convention, ModelInfo, Polarity, Predictor, Range, find_model
+
+__all__ = ["SHIPPED_LICENSE", "ModelInfo", "Predictor", "find_model", "open_model"]
+
+
+def open_model(
+    ckpt: str | Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    mask: Polarity | None = None,
+    range: Range | None = None,
+    size: int | None = None,
+) -> Predictor:
+    """Open a model file, without running code that it may hold.
+
+    Args:
+        ckpt: `.ckpt` of a downstream run, `.safetensors`, a folder with `model.safetensors` and `config.json`, or an
+            `.onnx` file, of this project or of another one; None for the shipped model.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N`, `gpu` or `mps`.
+        threads: threads of one call on a CPU; default: all cores. PyTorch has one such number for the whole process.
+        mask: of an ONNX file of another project: whether its mask is 1 in the `hole` or where the image is `known`;
+            default: `known` for uint8 masks and one input of 4 channels (MI-GAN), else `hole` (LaMa).
+        range: of such a file: the range of its float images; default: `-1-1` for one input of 4 channels, else `0-1`.
+            That float outputs are in [0, 255] is recognised.
+        size: of such a file that accepts any size: the side, in pixels, at which it is used; default: 512 or less.
+
+    Raises:
+        WSSLError: no such file, not a model, a package is missing, or there is no such device.
+
+    Example:
+        >>> open_model().info.side
+        128
+    """
+    if threads is not None and threads < 1:
+        raise WSSLError("threads", threads, "must be at least 1")
+    path, convention = find_model(ckpt), Convention(mask, range, size)
+    if path.suffix.lower() == ".onnx":
+        from wssl_pl.models.onnx import open_onnx
+
+        return open_onnx(path, device, threads, convention)
+    convention.refuse()
+    from wssl_pl.models.weights import TorchPredictor
+
+    return TorchPredictor(path, device, threads)

@@ -1,0 +1,205 @@
+"""ONNX files, of this project and of others, run by onnxruntime without PyTorch."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wssl_pl.devices import usable_cores
+from wssl_pl.errors import WSSLError
+from wssl_pl.models.info import RANGES, Array, Convention, ModelInfo, Predictor, parse_device, positive, read_settings
+
+FOREIGN_SIZE = 512  # of a network that takes any size
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(bool)": np.bool_,
+}
+
+
+def open_onnx(path: Path, device: str, threads: int | None, convention: Convention) -> Predictor:
+    """Return the predictor of an ONNX file, of `wssl export onnx` or of another project; see `open_model`.
+
+    Raises:
+        WSSLError: onnxruntime is missing, it is no inpainting network, or there is no such device.
+    """
+    session, place = _open_session(path, device, threads)
+    stored = session.get_modelmeta().custom_metadata_map
+    if not {"hyper_parameters", "training"} <= stored.keys():
+        return ForeignPredictor(session, path, place, convention)
+    convention.refuse()
+    try:
+        info = ModelInfo(str(path), *read_settings(stored))
+    except ValueError as error:
+        raise WSSLError("ckpt", path, f"its metadata cannot be read: {error}") from None
+    return OnnxPredictor(session, info, place)
+
+
+def _open_session(path: Path, device: str, threads: int | None) -> tuple[Any, str]:
+    """Return onnxruntime's session of a file, and where it computes."""
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise WSSLError("ckpt", path, "needs onnxruntime", "pip install 'wssl-pl[onnx]'") from None
+    kind, number = parse_device(device)
+    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+    if kind == "mps":
+        raise WSSLError("device", device, "ONNX models run on cpu and cuda")
+    if kind == "cuda" and not has_cuda:
+        raise WSSLError("device", device, "this onnxruntime has no CUDA provider", "device=cpu works everywhere")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if kind != "cpu" and has_cuda:
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": number or "0"}))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # errors come as exceptions
+    options.intra_op_num_threads = threads or usable_cores()
+    try:
+        # By its path, so that onnxruntime refuses weights in files outside of the folder.
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:
+        # onnxruntime has an exception of its own for each status; all of them mean a bad file.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        line = lines[0].replace(str(path), path.name)[:200]
+        raise WSSLError("ckpt", path, f"is not an ONNX model that onnxruntime loads: {line}") from None
+    if len(session.get_providers()) < len(providers):
+        raise WSSLError("device", device, "onnxruntime could not start on CUDA", "device=cpu works everywhere")
+    return session, "cuda" if len(providers) > 1 else "cpu"
+
+
+class OnnxPredictor:
+    """A file of `wssl export onnx`, run by onnxruntime; see `Predictor`."""
+
+    def __init__(self, session: Any, info: ModelInfo, device: str) -> None:
+        self._session, self.info, self.device = session, info, device
+
+    def __call__(self, images: Array, masks: Array) -> Array:
+        """See `Predictor`."""
+        height, width = images.shape[-2:]
+        # The graph pads by reflection, for which shorter sides have too few pixels.
+        images, masks, inside = _padded(images, masks, (max(height, 12), max(width, 12)), "edge")
+        output: Array = self._session.run(None, {"image": images, "mask": masks})[0][inside]
+        return output
+
+
+class ForeignPredictor:
+    """An ONNX file of another project; see `Predictor` and `open_model`.
+
+    It takes an image of 3 channels and a mask of 1, or both in one input of 4 channels, and its first output is the
+    image. Images larger than a fixed size are reduced to it, smaller ones are padded.
+    """
+
+    def __init__(self, session: Any, path: Path, device: str, convention: Convention) -> None:
+        self._session, self._path, self.device = session, path, device
+        self._image, self._mask = self._inputs()
+        self._image_type = DTYPES[self._image.type]
+        self._mask_type = DTYPES[self._mask.type] if self._mask else None
+        joined = self._mask is None
+        default = "known" if joined or self._mask_type == np.uint8 else "hole"
+        self._known = (convention.mask or default) == "known"
+        self._range = convention.range or ("-1-1" if joined else "0-1")
+        self._output_range: str = self._range
+        self._batch, _, height, width = (positive(side) for side in self._image.shape)
+        for side in (height, width):
+            if convention.size and side and side != convention.size:
+                raise WSSLError("size", convention.size, f"the file takes {height} x {width} pixels alone", "omit it")
+        self._size = (height or convention.size, width or convention.size)
+        side = min((known for known in self._size if known), default=FOREIGN_SIZE)
+        self.info = ModelInfo(str(path), {}, {"image_size": side}, foreign=True)
+        self._probe(self._size[0] or side, self._size[1] or side)
+
+    def _inputs(self) -> tuple[Any, Any]:
+        """Return the inputs of the image and of the mask; None for the mask if one input takes both."""
+        inputs = self._session.get_inputs()
+        channels = {node.name: node.shape[1] if len(node.shape) == 4 else None for node in inputs}
+        masks = [node for node in inputs if channels[node.name] == 1 or "mask" in node.name.lower()]
+        images = [node for node in inputs if node not in masks]
+        known = all(node.type in DTYPES for node in inputs)
+        if known and len(inputs) == 1 and list(channels.values()) == [4]:
+            return inputs[0], None
+        if known and (len(images), len(masks)) == (1, 1) and channels[images[0].name] not in (None, 1, 2, 4):
+            return images[0], masks[0]
+        found = ", ".join(f"{node.name} {node.shape} {node.type}" for node in inputs) or "none"
+        raise WSSLError(
+            "ckpt", self._path, f"is not an inpainting network that is known here: its inputs are {found}",
+            "it must take an image (N, 3, H, W) and a mask (N, 1, H, W), or one input (N, 4, H, W)",
+        )  # fmt: skip
+
+    def _probe(self, height: int, width: int) -> None:
+        """Run the network once on a bright image: it must give an image, whose values say their range."""
+        images, masks = np.full((1, 3, height, width), 0.75, np.float32), np.zeros((1, 1, height, width), np.float32)
+        masks[..., height // 2 - 4 : height // 2 + 4, width // 2 - 4 : width // 2 + 4] = 1
+        try:
+            output = self._run(images * (1 - masks), masks)
+        except Exception as error:
+            # Whatever onnxruntime raises: the network does not take what its inputs announce.
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise WSSLError(
+                "ckpt", self._path, f"fails on {height} x {width} pixels: {lines[0][:200]}", "give size="
+            ) from None
+        if output.shape != images.shape:
+            raise WSSLError("ckpt", self._path, f"gives shape {output.shape} for {images.shape}: not an image")
+        if output.dtype == np.uint8 or np.median(output) > 2:
+            self._output_range = "0-255"
+        elif self._output_range == "0-255":
+            self._output_range = "0-1"
+
+    def _run(self, images: Array, masks: Array) -> NDArray[Any]:
+        """Return the network's first output as it is."""
+        known = 1 - masks
+        low, high = RANGES["0-255" if self._image_type == np.uint8 else self._range]
+        values = images * np.float32(high - low) + np.float32(low)
+        if self._mask is None:
+            parts = [known - 0.5, values * known] if self._known else [values * known, masks]
+            feeds: dict[str, Any] = {self._image.name: np.concatenate(parts, axis=1).astype(self._image_type)}
+        else:
+            marked = (known if self._known else masks) * (255 if self._mask_type == np.uint8 else 1)
+            values = np.rint(values) if self._image_type == np.uint8 else values
+            feeds = {self._image.name: values.astype(self._image_type), self._mask.name: marked.astype(self._mask_type)}
+        result: NDArray[Any] = self._session.run(None, feeds)[0]
+        return result
+
+    def __call__(self, images: Array, masks: Array) -> Array:
+        """See `Predictor`."""
+        height, width = images.shape[-2:]
+        size = self._size[0] or -(-height // 32) * 32, self._size[1] or -(-width // 32) * 32
+        scale = min(1.0, size[0] / height, size[1] / width)
+        images, masks = _reduced(images, masks, scale)
+        inner = images.shape[-2:]
+        images, masks, inside = _padded(images, masks, size, "reflect")
+        step = self._batch or len(images)
+        outputs = [self._run(images[i : i + step], masks[i : i + step]) for i in np.arange(0, len(images), step)]
+        low, high = RANGES[self._output_range]
+        output: Array = ((np.concatenate(outputs).astype(np.float32) - low) / np.float32(high - low)).clip(0, 1)[inside]
+        return output if inner == (height, width) else _resized(output, height, width, enlarge=True)
+
+
+def _padded(
+    images: Array, masks: Array, size: tuple[int, int], mode: Literal["edge", "reflect"]
+) -> tuple[Array, Array, Any]:
+    """Return images and masks padded on all sides to a size, and the index that takes the padding off again."""
+    totals = [side - own for side, own in zip(size, images.shape[-2:], strict=True)]
+    inside = (..., *(slice(t // 2, t // 2 + own) for t, own in zip(totals, images.shape[-2:], strict=True)))
+    if any(totals):
+        padding = [(0, 0), (0, 0), *((total // 2, total - total // 2) for total in totals)]
+        images, masks = np.pad(images, padding, mode=mode), np.pad(masks, padding, mode=mode)
+    return images, masks, inside
+
+
+def _reduced(images: Array, masks: Array, scale: float) -> tuple[Array, Array]:
+    """Return images and masks of a smaller size, from known pixels alone."""
+    if scale == 1.0:
+        return images, masks
+    height, width = (max(1, int(side * scale)) for side in images.shape[-2:])
+    known = _resized(1 - masks, height, width)
+    means = _resized(images * (1 - masks), height, width) / np.maximum(known, np.float32(1e-6))
+    holes = known < 0.5
+    return np.where(holes, np.float32(0), means), holes.astype(np.float32)
+
+
+def _resized(values: Array, height: int, width: int, enlarge: bool = False) -> Array:
+    way = cv2.INTER_CUBIC if enlarge else cv2.INTER_AREA
+    planes = [cv2.resize(plane, (width, height), interpolation=way) for plane in values.reshape(-1, *values.shape[-2:])]
+    return np.stack(planes).reshape(*values.shape[:2], height, width).clip(0, 1)

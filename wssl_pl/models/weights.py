@@ -1,0 +1,171 @@
+"""Models of this project, run by PyTorch: `.ckpt`, `.safetensors` and exported folders."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from wssl_pl.errors import WSSLError
+from wssl_pl.models import info as facts
+from wssl_pl.models.info import Array, ModelInfo, parse_device, read_settings
+from wssl_pl.modules import InpaintModule, read_checkpoint
+from wssl_pl.modules.checkpoint import check_state
+
+Module = TypeVar("Module", bound=InpaintModule)
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder
+# Settings of the data that tell a user of the model what it was trained on.
+TRAINING = ("image_size", "resize", "hole_ratio", "dilate")
+
+
+class TorchPredictor:
+    """A model of this project, run by PyTorch; see `Predictor`.
+
+    Attributes:
+        module: the `InpaintModule`, in evaluation mode.
+    """
+
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        self._device = find_device(device)
+        self.module, self.info = read_module(path)
+        self.module.to(self._device).eval().requires_grad_(False)
+        self.device = str(self._device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    def __call__(self, images: Array, masks: Array) -> Array:
+        """See `Predictor`."""
+        with torch.inference_mode():
+            output = self.module(torch.from_numpy(images).to(self._device), torch.from_numpy(masks).to(self._device))
+            result: Array = output.float().cpu().numpy()
+            return result
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name: `auto`, `cpu`, `gpu`, `cuda`, `cuda:N` or `mps`.
+
+    Raises:
+        WSSLError: no such name, or no such device here.
+    """
+    kind, number = parse_device(name)
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise WSSLError("device", name, "there is no CUDA device here", "device=cpu works everywhere")
+        if number and int(number) >= count:
+            raise WSSLError("device", name, f"there are {count} CUDA devices here, counted from 0")
+        return torch.device("cuda", int(number)) if number else torch.device("cuda")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise WSSLError("device", name, "there is no MPS device here", "device=cpu works everywhere")
+    return torch.device(kind)
+
+
+def read_module(path: Path) -> tuple[InpaintModule, ModelInfo]:
+    """Return the module of a `.ckpt`, a `.safetensors` file or an exported folder, on the CPU in float32.
+
+    Raises:
+        WSSLError: it is none of these, is damaged, holds code, or does not fit the network of its settings.
+    """
+    state, info = read_weights(path)
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise WSSLError("ckpt", path, "holds other things than tensors among its weights")
+
+    def build() -> InpaintModule:
+        try:
+            return InpaintModule(**info.hyper_parameters | {"compile": False})
+        except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+            line = str(error).splitlines()[0]
+            raise WSSLError(
+                "ckpt", path, f"its settings {info.hyper_parameters} make no network here: {line}"
+            ) from None
+
+    return load_state(build, state, f"ckpt={path}"), info
+
+
+def load_state(build: Callable[[], Module], state: Mapping[str, Tensor], source: str) -> Module:
+    """Return a module in float32 with the weights of a file, which messages call `source`.
+
+    Raises:
+        WSSLError: they do not fit the module.
+    """
+    # First without memory: settings that were made up for harm could ask for any amount of it.
+    with torch.device("meta"):
+        check_state(build(), dict(state), source)
+    module = build()
+    module.load_state_dict(dict(state))
+    return module.float()
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Return what a file that PyTorch reads says about its model, without reading the weights.
+
+    Raises:
+        WSSLError: see `read_module`.
+    """
+    return read_weights(path, info_only=True)[1]
+
+
+def read_weights(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor], ModelInfo]:
+    """Return the state dict of a model file, or nothing in place of it, and what the file says about its model.
+
+    Raises:
+        WSSLError: see `read_module`.
+    """
+    if path.is_dir():
+        return _read_folder(path, info_only)
+    if path.suffix.lower() == ".safetensors":
+        state, metadata = read_safetensors(path, info_only)
+        try:
+            settings, training = read_settings(metadata)
+            if metadata.get("stage") != "downstream":
+                raise ValueError("it is of another stage")
+        except ValueError:
+            raise WSSLError(
+                "ckpt", path, "does not say its network", "`wssl export safetensors` writes it into the metadata"
+            ) from None
+        return state, ModelInfo(
+            f"the shipped model {path.name}" if path == facts.SHIPPED else str(path), settings, training
+        )
+    checkpoint = read_checkpoint(path, stage="downstream", mmap=info_only)
+    data = checkpoint.get("datamodule_hyper_parameters") or {}
+    training = {key: data[key] for key in TRAINING if key in data}
+    training |= {"epochs": checkpoint.get("epoch", -1) + 1, "steps": checkpoint.get("global_step", 0)}
+    # The command line leaves keys of its own that begin with an underscore.
+    found = checkpoint.get("hyper_parameters") or {}
+    settings = {key: value for key, value in found.items() if not key.startswith("_")}
+    return {} if info_only else checkpoint["state_dict"], ModelInfo(str(path), settings, training)
+
+
+def read_safetensors(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, or none, and the metadata of a safetensors file, a format that cannot hold code.
+
+    Raises:
+        WSSLError: it is none.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            state = {} if info_only else {key: file.get_tensor(key) for key in file.keys()}
+            return state, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WSSLError("ckpt", path, f"is not a safetensors file, or was cut short: {error}") from None
+
+
+def _read_folder(folder: Path, info_only: bool) -> tuple[dict[str, Tensor], ModelInfo]:
+    for name in (WEIGHTS, CONFIG):
+        if not (folder / name).is_file():
+            raise WSSLError("ckpt", folder, f"is a folder without {name}", "`wssl export safetensors` writes one")
+    state, _ = read_safetensors(folder / WEIGHTS, info_only)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        training, stage = config.pop("training", {}), config.pop("stage", None)
+        config.pop("library", None)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise WSSLError("ckpt", folder, f"{CONFIG} cannot be read: {error}") from None
+    if stage != "downstream" or not isinstance(training, dict):
+        raise WSSLError("ckpt", folder, f"{CONFIG} is not that of an inpainting model of this project")
+    return state, ModelInfo(str(folder), config, training)
