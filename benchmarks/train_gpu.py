@@ -153,7 +153,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
         draw(ckpt, args.out / f"pictures_{name}.png", args.size, args.resize)
     last = read_checkpoint(args.out / "pretext" / "last.ckpt")
     curve = [json.loads(line) for line in (args.out / "pretext" / "curve.jsonl").read_text().splitlines()]
-    accuracy = {key: value for key, value in curve[-1].items() if key.startswith("val/accuracy")}
+    accuracy = {key: value for key, value in curve[-1].items() if key.startswith(("val/accuracy/", "val/score"))}
     pretext = {**accuracy, "steps": last["global_step"], "epochs": last["epoch"] + 1, **time_of(args.out / "pretext")}
     settings = {name: getattr(args, name) for name in ("width", "size", "resize", "batch", "epochs_scale", "limit")}
     return {"machine": machine(), "settings": settings, "pretext": pretext, "runs": runs}

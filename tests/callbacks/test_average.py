@@ -118,7 +118,7 @@ def test_a_run_saved_after_its_end_and_resumed_for_longer_continues_exactly(fit,
 def test_best_last_and_weights_alone_hold_the_average(fit, tmp_path):
     module, watch = MODULES["pretext"](ema=DECAY), Watch()
     saves = [
-        ModelCheckpoint(dirpath=tmp_path, filename="best", monitor="val/accuracy", mode="max"),
+        ModelCheckpoint(dirpath=tmp_path, filename="best", monitor="val/score", mode="max"),
         ModelCheckpoint(dirpath=tmp_path, filename="last", save_on_train_epoch_end=True),
         ModelCheckpoint(dirpath=tmp_path, filename="light", save_weights_only=True, every_n_train_steps=3),
     ]

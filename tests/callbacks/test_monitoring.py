@@ -98,7 +98,7 @@ def test_tensorboard_has_the_settings_and_the_final_metrics(tmp_path):
     }
     experiment = content["_hparams_/experiment"].experiment
     metrics = [info.name.tag for info in experiment.metric_infos]
-    assert (metrics[0], metrics[-1]) == ("val/accuracy", "val/accuracy/rotation")
+    assert (metrics[0], metrics[-1]) == ("val/score", "val/accuracy/rotation")
     # The columns of all runs are taken from one run: those of the other stage are there too, the telling ones first.
     assert {"val/ssim", "val/psnr", "val/loss"} < set(metrics)
     first = {info.name for info in experiment.hparam_infos if info.differs}
@@ -107,7 +107,7 @@ def test_tensorboard_has_the_settings_and_the_final_metrics(tmp_path):
     assert set(started) == {"tasks", "weights", "batch_size", "image_size", "seed"}
     assert started["batch_size"].number_value == 4
     # TensorBoard shows the last value of each: two validations, and no made-up point before them.
-    for name in ("val/accuracy", "val/accuracy/rotation", "val/loss"):
+    for name in ("val/score", "val/accuracy/rotation", "val/loss"):
         assert [event.step for event in events.Scalars(name)] == [3, 7]
         assert events.Scalars(name)[-1].value == pytest.approx(float(trainer.callback_metrics[name]), rel=1e-5)
 

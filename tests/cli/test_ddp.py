@@ -34,10 +34,10 @@ def figures(output):
 
 STAGES = {
     "downstream": (["ckpt=none"], {"val/psnr", "val/ssim_composite"}),
-    # What is logged of both tasks goes into `val/accuracy`.
+    # What is logged of both tasks goes into `val/score`.
     "pretext": (
         ["tasks=rotation,masked", "weighting=uncertainty", "--model.probe_steps=3"],
-        {"val/accuracy", "val/loss", "val/probe_psnr", "val/rankme"},
+        {"val/score", "val/loss", "val/probe_psnr", "val/rankme"},
     ),
 }
 

@@ -95,7 +95,7 @@ def test_images_go_to_every_logger_that_takes_them(train, monkeypatch, stage, ke
 def test_metrics_csv_is_appended_to_by_a_resumed_run(train):
     train("stage=pretext", "tasks=rotation", "--run.dir=run")
     first = read_rows("run/metrics.csv")
-    assert {"step", "train/loss", "val/accuracy", "val/loss/rotation"} <= set(first[0])
+    assert {"step", "train/loss", "val/score", "val/loss/rotation"} <= set(first[0])
     # A process killed within a row leaves half of it.
     with Path("run/metrics.csv").open("a") as file:
         file.write("1,4,0.2")

@@ -174,7 +174,7 @@ def test_of_equal_accuracies_the_lower_loss_is_the_best(train, monkeypatch):
     losses = iter([1.0, 0.5, 0.8])
 
     def tied(self):
-        self.log_dict({"val/accuracy": torch.tensor(0.25), "val/loss": torch.tensor(next(losses))})
+        self.log_dict({"val/score": torch.tensor(0.25), "val/loss": torch.tensor(next(losses))})
         self.guessing = []
         self.confusion = {}
 

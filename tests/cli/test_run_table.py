@@ -70,7 +70,7 @@ def test_a_table_of_runs(train, monkeypatch, capsys, listed):
     assert {name: (row["state"], row["steps"]) for name, row in rows.items()} == {
         "done": ("finished", 2), "stopped": ("interrupted", 3), "broken": ("failed", 3)
     }  # fmt: skip
-    assert rows["done"]["metric"] == "val/accuracy"
+    assert rows["done"]["metric"] == "val/score"
     assert rows["broken"]["metric"] == "val/ssim"
     assert 0 <= rows["done"]["best"] <= 1
     capsys.readouterr()

@@ -13,8 +13,13 @@ MODULES = {"pretext": lambda: PretextModule(["rotation"], width=2), "downstream"
 
 
 def to_version_1(checkpoint):
-    """What version 1 would have written: neither a format nor the settings that version 2 added."""
+    """What version 1 would have written: no format, not the settings that version 2 added, and its mean score."""
     del checkpoint["format"]
+    for key, state in list(checkpoint["callbacks"].items()):
+        if state.get("monitor") == "val/score":
+            del checkpoint["callbacks"][key]
+            old = key.replace("'val/score'", "'val/accuracy'")
+            checkpoint["callbacks"][old] = state | {"monitor": "val/accuracy"}
     for name in SETTINGS_2[checkpoint["stage"]]:
         del checkpoint["hyper_parameters"][name]
     return checkpoint
@@ -49,6 +54,8 @@ def test_todays_checkpoints_say_their_format(fit, tmp_path, stage):
 def test_an_old_checkpoint_is_read_with_the_settings_of_its_time(run, stage):
     checkpoint = read_checkpoint(run / "last.ckpt")
     assert checkpoint["format"] == FORMAT
+    monitors = {state["monitor"] for state in checkpoint["callbacks"].values() if state.get("monitor")}
+    assert monitors == {"val/score" if stage == "pretext" else "val/ssim"}
     assert checkpoint["hyper_parameters"].items() >= SETTINGS_2[stage].items()
     module = type(MODULES[stage]()).load_from_checkpoint(run / "last.ckpt")
     assert module.hparams.items() >= SETTINGS_2[stage].items()

@@ -135,7 +135,7 @@ def test_the_best_checkpoint_is_by_the_mean_of_accuracy_and_r2(quiet):
         module.validation_step(batch(), number)
     module.on_validation_epoch_end()
     both = [quiet["val/accuracy/rotation"].item(), quiet["val/r2/masked"].item()]
-    assert quiet["val/accuracy"].item() == pytest.approx(sum(both) / 2, abs=1e-6)
+    assert quiet["val/score"].item() == pytest.approx(sum(both) / 2, abs=1e-6)
     assert set(module.confusion) == {"rotation"}
 
 

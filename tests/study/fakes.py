@@ -83,7 +83,7 @@ def write_study(
                 add_run(runs, pretext, "pretext", number, [], name)
                 write_status(folder, pretext, STEPS["pretext"], 600.0)
                 tasks = [f"val/accuracy/{task}" for task in arm.pretext["model.tasks"]]
-                curve = {tag: [[1249, 0.9], [2499, 0.7]] for tag in [*tasks, "val/accuracy"]}
+                curve = {tag: [[1249, 0.9], [2499, 0.7]] for tag in [*tasks, "val/score"]}
                 write(folder / "runs" / pretext / "curve.json", curve)
                 needs.append(pretext)
             run = f"downstream-s{number}-{name}"

@@ -114,7 +114,7 @@ def test_spread_over_seeds(tmp_path):
 def test_accuracy_is_that_of_the_kept_checkpoint():
     """best.ckpt is kept by the mean over tasks, here at step 2, where neither task alone need be best."""
     curve = {
-        "val/accuracy": [[1, 0.5], [2, 0.7]],
+        "val/score": [[1, 0.5], [2, 0.7]],
         "val/accuracy/rotation": [[1, 0.9], [2, 0.8]],
         "val/accuracy/sharpness": [[1, 0.1], [2, 0.6]],
     }

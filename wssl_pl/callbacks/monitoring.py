@@ -16,7 +16,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summary
 # TensorBoard takes the columns of its table from one of the runs, of either stage. At first it shows five settings:
 # those that are marked as different between runs, sorted by name.
 FIRST_SETTINGS: dict[str, str | float] = {"freeze_layers": 0, "loss": "", "seed": 0, "tasks": "", "weights": ""}
-METRICS = ("val/accuracy", "val/ssim", "val/psnr", "val/ssim_composite", "val/psnr_composite", "val/loss")
+METRICS = ("val/score", "val/ssim", "val/psnr", "val/ssim_composite", "val/psnr_composite", "val/loss")
 
 
 class TrainingMonitor(Callback):
@@ -140,10 +140,12 @@ def shown_metrics(names: Iterable[str], monitor: str) -> list[str]:
     """Return the metrics of the table: the monitored one, those of both stages, and the parts of the monitored one.
 
     Example:
-        >>> shown_metrics(["val/loss/rotation", "val/accuracy/rotation", "train/loss"], "val/accuracy")[::6]
-        ['val/accuracy', 'val/accuracy/rotation']
+        >>> shown_metrics(["val/loss/rotation", "val/accuracy/rotation", "train/loss"], "val/score")[::6]
+        ['val/score', 'val/accuracy/rotation']
     """
-    parts = sorted(name for name in names if name.startswith(f"{monitor}/"))
+    # The score is the mean of the tasks' own scores.
+    prefixes = ("val/accuracy/", "val/r2/") if monitor == "val/score" else (f"{monitor}/",)
+    parts = sorted(name for name in names if name.startswith(prefixes))
     return list(dict.fromkeys([monitor, *METRICS, *parts]))
 
 

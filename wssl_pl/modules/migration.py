@@ -9,7 +9,7 @@ from typing import Any
 
 from wssl_pl.errors import UsageError
 
-FORMAT = 2
+FORMAT = 3
 
 BOTH_2 = {
     "warmup_steps": 0,
@@ -33,7 +33,18 @@ def from_1_to_2(checkpoint: dict[str, Any]) -> None:
     checkpoint["hyper_parameters"] = SETTINGS_2[checkpoint["stage"]] | checkpoint.get("hyper_parameters", {})
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: from_1_to_2}
+def from_2_to_3(checkpoint: dict[str, Any]) -> None:
+    """Rename the pretext stage's mean score, so that a resumed run keeps its best value: it was `val/accuracy`."""
+    old, new = "val/accuracy", "val/score"
+    callbacks = checkpoint.get("callbacks", {})
+    for key in [key for key in callbacks if repr(old) in key]:
+        state = callbacks.pop(key)
+        if isinstance(state, dict) and state.get("monitor") == old:
+            state["monitor"] = new
+        callbacks[key.replace(repr(old), repr(new))] = state
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: from_1_to_2, 2: from_2_to_3}
 """By version, the change to the next one, in place."""
 
 

@@ -43,7 +43,7 @@ class PretextModule(WSSLModule):
     """Learns to answer what was done to images: a weighted sum of one loss per task.
 
     Every active task changes the same image, each with random numbers of its own for each sample. The best checkpoint
-    is that of the highest mean of the tasks' scores, `val/accuracy`: accuracies, and R² for `masked` and `autoencoder`.
+    is that of the highest mean of the tasks' scores, `val/score`: accuracies, and R² for `masked` and `autoencoder`.
 
     Args:
         tasks: one or more of rotation, saturation, sharpness, masked, autoencoder, and class paths of your own tasks
@@ -76,7 +76,7 @@ class PretextModule(WSSLModule):
     """
 
     stage = "pretext"
-    monitor = "val/accuracy"
+    monitor = "val/score"
     smallest_image = 32  # the encoder halves the sides five times
 
     def __init__(
@@ -287,7 +287,7 @@ class PretextModule(WSSLModule):
         # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
         self.log_dict(figures, sync_dist=True)
         self.log(f"{split}/loss", self.weighting(losses), prog_bar=True, sync_dist=True)
-        self.log(f"{split}/accuracy", torch.stack(list(scores.values())).mean(), prog_bar=True, sync_dist=True)
+        self.log(f"{split}/score", torch.stack(list(scores.values())).mean(), prog_bar=True, sync_dist=True)
         self.guessing = [name for name, task in self.tasks.items() if bool(task.guesses(tallies[name]))]
         for metric in (*self.val_losses.values(), *self.val_tallies.values()):
             metric.reset()
