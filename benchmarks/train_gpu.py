@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from steps import ImagesInMemory, machine
 from torchvision.utils import save_image
 
-from wssl_pl.callbacks import can_stop, is_last_epoch, picture_grid
+from wssl_pl.callbacks import can_stop, is_last_epoch, image_grid
 from wssl_pl.cli import test as test_verb
 from wssl_pl.cli import train as train_verb
 from wssl_pl.data import WSSLDataModule
@@ -173,7 +173,7 @@ def draw(ckpt: Path, path: Path, size: int, resize: int) -> None:
     module = InpaintModule.load_from_checkpoint(str(ckpt), map_location="cpu", weights_only=True).eval()
     with torch.no_grad():
         output = module(batch["image"], batch["mask"])
-    save_image(picture_grid(batch["image"], batch["mask"], output), path)
+    save_image(image_grid(batch["image"], batch["mask"], output), path)
 
 
 def as_markdown(results: dict[str, Any]) -> str:

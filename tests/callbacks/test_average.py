@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 
 from wssl_pl.callbacks import EMAWeights
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule
 
 DECAY = 0.75
@@ -156,10 +156,10 @@ def test_ema_typed_on_resume_starts_and_ends_the_average(fit, tmp_path):
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5, 999.0])
 def test_a_decay_that_cannot_be_used_is_one_line(decay):
-    with pytest.raises(UsageError, match=rf"model\.ema={decay}: it must be between 0 and 1"):
+    with pytest.raises(WSSLError, match=rf"ema={decay}: must be between 0 and 1"):
         InpaintModule(width=2, ema=decay)
 
 
 def test_bfloat16_weights_are_refused(fit):
-    with pytest.raises(UsageError, match=r"model\.ema=0\.999: trainer\.precision=bf16-true"):
+    with pytest.raises(WSSLError, match=r"ema=0\.999: precision=bf16-true"):
         fit(MODULES["pretext"](ema=0.999), precision="bf16-true")

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from wssl_pl.callbacks import OnlineProbe
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.methods import Classical
 from wssl_pl.metrics import psnr_hole
 from wssl_pl.modules import PretextModule
@@ -136,17 +136,17 @@ def test_it_is_off_by_default_and_its_metrics_are_in_the_log_when_on(tmp_path, m
 
 
 def test_what_the_probe_cannot_do_is_refused(monkeypatch):
-    with pytest.raises(UsageError, match=r"model\.probe_steps=-1"):
+    with pytest.raises(WSSLError, match="probe_steps=-1"):
         PretextModule(width=2, probe_steps=-1)
     module = PretextModule(["saturation"], width=2, probe_steps=2)
     loaders = data()
     loaders.setup("fit")
-    with pytest.raises(UsageError, match="datamodule=WSSLDataModule"):
+    with pytest.raises(WSSLError, match="datamodule=WSSLDataModule"):
         trainer(max_epochs=1).fit(module, loaders.train_dataloader(), loaders.val_dataloader())
-    with pytest.raises(UsageError, match="no masks"):
+    with pytest.raises(WSSLError, match="no masks"):
         trainer(max_epochs=1, callbacks=[OnlineProbe(2)]).fit(PretextModule(["saturation"], width=2), datamodule=data())
     sharded = trainer(max_epochs=1)
     sharded.datamodule = loaders
     monkeypatch.setattr(type(sharded), "strategy", object())
-    with pytest.raises(UsageError, match="strategy=ddp"):
+    with pytest.raises(WSSLError, match="strategy=ddp"):
         OnlineProbe(2).setup(sharded, module, "fit")

@@ -81,8 +81,8 @@ def test_the_files_of_a_run_are_in_its_directory_whatever_the_loggers(train, log
 
 
 @pytest.mark.parametrize(("stage", "keys"), [
-    (["stage=pretext", "tasks=rotation,masked"], {"val/confusion/rotation", "val/pictures/masked"}),
-    (["stage=downstream", "ckpt=none"], {"val/pictures"}),
+    (["stage=pretext", "tasks=rotation,masked"], {"val/confusion/rotation", "val/images/masked"}),
+    (["stage=downstream", "ckpt=none"], {"val/images"}),
 ])  # fmt: skip
 def test_images_go_to_every_logger_that_takes_them(train, monkeypatch, stage, keys):
     monkeypatch.setattr(StubWandbLogger, "images", [])

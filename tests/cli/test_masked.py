@@ -42,7 +42,7 @@ def test_a_run_of_both_kinds_of_task_resumed_and_taken_over(train):
     tags = events("whole").Tags()
     assert {"val/loss/masked", "val/r2/masked", "train/r2/masked", "val/accuracy/rotation"} <= set(tags["scalars"])
     assert "val/accuracy/masked" not in tags["scalars"]
-    assert {"val/pictures/masked", "val/confusion/rotation"} == set(tags["images"])
+    assert {"val/images/masked", "val/confusion/rotation"} == set(tags["images"])
     assert yaml.safe_load(Path("whole/config.yaml").read_text())["model"]["levels"] == {"masked": [0.5, 0.7]}
     again = PretextModule.load_from_checkpoint("whole/best.ckpt", weights_only=True)
     assert again.tasks["masked"].levels == (0.5, 0.7)

@@ -25,7 +25,7 @@ def tags(folder):
 
 def test_a_pretext_run_leaves_what_scripts_rely_on(train, caplog, capsys):
     train("stage=pretext", "tasks=[rotation,sharpness]", "weights=[0.3,0.7]", "--run.dir=run")
-    assert "No better than guessing: rotation, sharpness" in capsys.readouterr().out  # after four steps
+    assert "Still at chance: rotation, sharpness" in capsys.readouterr().out  # after four steps
     folder = Path("run")
     assert {"config.yaml", "best.ckpt", "last.ckpt", "data.json"} <= {path.name for path in folder.iterdir()}
     found = tags(folder)
@@ -47,7 +47,7 @@ def test_a_downstream_run_leaves_what_scripts_rely_on(train, pretext_ckpt):
         "train/loss", "train/log_cosh", "train/ssim_loss", "val/loss", "val/log_cosh", "val/ssim_loss",
         "val/psnr", "val/ssim", "val/psnr_composite", "val/ssim_composite",
     } <= set(found["scalars"])  # fmt: skip
-    assert "val/pictures" in found["images"]
+    assert "val/images" in found["images"]
 
 
 def test_the_encoder_is_the_pretext_encoder_and_stays_it(train, pretext_ckpt):
@@ -220,13 +220,13 @@ def test_test_measures_a_pretext_model_on_the_test_split(train, capsys, refused)
     module = PretextModule.load_from_checkpoint("run/best.ckpt", weights_only=True).eval()
     data = WSSLDataModule(**torch.load("run/best.ckpt", weights_only=True)["datamodule_hyper_parameters"])
     data.setup("test")
-    tally = {name: torch.zeros(task.tally_shape) for name, task in module.tasks.items()}
+    tally = {name: torch.zeros(task.state_shape) for name, task in module.tasks.items()}
     for raw in data.test_dataloader():
         with torch.no_grad():
-            images, targets = module.see(data.on_after_batch_transfer(raw, 0))
+            images, targets = module.prepare_inputs(data.on_after_batch_transfer(raw, 0))
             outputs = module(images)
         for name, task in module.tasks.items():
-            tally[name] += task.tally(outputs[name], targets[name])
+            tally[name] += task.state(outputs[name], targets[name])
     for name, task in module.tasks.items():
         assert figures[f"test/{task.score_name}/{name}"] == pytest.approx(task.score(tally[name]).item(), abs=1e-5)
     assert "lpips_weights" in refused("test", "ckpt=run/best.ckpt", "lpips_weights=x", small=[], epochs=None)

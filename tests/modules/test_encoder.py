@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.encoder import FIRST_WEIGHT
 
@@ -169,23 +169,23 @@ def test_a_frozen_encoder_is_not_asked_for_the_whole_image(logged):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"unfreeze_epoch": 0}, "unfreeze_epoch=0 must be at least 1"),
+        ({"unfreeze_epoch": 0}, "unfreeze_epoch=0: must be at least 1"),
         ({"unfreeze_epoch": 3, "freeze_layers": 0}, "freezes nothing"),
         ({"encoder_lr": 1e-3}, "encoder_lr=0.001: freeze_layers=16 freezes the whole encoder"),
         ({"encoder_lr": 1e-3, "freeze_layers": 15}, "freeze_layers=15 freezes the whole encoder"),
-        ({"encoder_lr": 0.0, "freeze_layers": 0}, "encoder_lr=0.0 is not a positive number"),
+        ({"encoder_lr": 0.0, "freeze_layers": 0}, "encoder_lr=0.0: must be a positive number"),
         ({"consistency": 1.0}, "consistency=1.0: freeze_layers=16 freezes the whole encoder"),
-        ({"consistency": -1.0, "freeze_layers": 0}, "consistency=-1.0 must be a number"),
-        ({"consistency": float("nan"), "unfreeze_epoch": 1}, "consistency=nan must be a number"),
+        ({"consistency": -1.0, "freeze_layers": 0}, "consistency=-1.0: must be a number"),
+        ({"consistency": float("nan"), "unfreeze_epoch": 1}, "consistency=nan: must be a number"),
     ],
 )
 def test_bad_settings(settings, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(WSSLError, match=message):
         InpaintModule(**{"width": 4, **settings})
 
 
 def test_a_mask_channel_that_stays_blind_is_refused(pretext):
-    with pytest.raises(UsageError, match="freeze_layers=4 freezes the weights of 0"):
+    with pytest.raises(WSSLError, match="freeze_layers=4 freezes the weights of 0"):
         InpaintModule(pretext, freeze_layers=4, mask_channel=True)
     InpaintModule(pretext, freeze_layers=16, mask_channel=True, unfreeze_epoch=1)
     InpaintModule(freeze_layers=16, mask_channel=True, width=4)

@@ -4,12 +4,15 @@ import pytest
 import torch
 
 from wssl_pl.callbacks import checkpoint_callbacks
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.migration import FORMAT, MIGRATIONS, SETTINGS_2
 
-MODULES = {"pretext": lambda: PretextModule(["rotation"], width=2), "downstream": lambda: InpaintModule(width=2)}
+MODULES = {
+    "pretext": lambda **settings: PretextModule(["rotation"], width=2, **settings),
+    "downstream": lambda **settings: InpaintModule(width=2, **settings),
+}
 
 
 def to_version_1(checkpoint):
@@ -63,8 +66,7 @@ def test_an_old_checkpoint_is_read_with_the_settings_of_its_time(run, stage):
 
 def test_an_old_run_resumes_and_keeps_its_best_checkpoint(fit, run, stage):
     best = (run / "best.ckpt").read_bytes()
-    module = MODULES[stage]()
-    module.hparams["weight_decay"] = 0.1
+    module = MODULES[stage](weight_decay=0.1)
     callbacks = checkpoint_callbacks(str(run), module.monitor)
     log = module.log
     # No epoch is as good as the best one before.
@@ -111,5 +113,5 @@ def test_a_newer_format_is_refused_by_every_reader(fit, tmp_path, stage, version
     ]
     readers.append((lambda: InpaintModule(str(path))) if stage == "pretext" else lambda: read_module(path))
     for read in readers:
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(WSSLError, match=message):
             read()

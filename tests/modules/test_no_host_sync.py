@@ -112,10 +112,11 @@ def test_a_step_without_a_margin_around_the_crop_does_neither():
 
 
 def test_measuring_a_batch_with_the_online_probe_does_neither():
-    module, decoder = PretextModule(width=2, probe_steps=1), LightDecoder(2).eval()
+    module = PretextModule(width=2, probe_steps=1)
+    decoder = LightDecoder(module.encoder.out_channels).eval()
     probe, trainer = OnlineProbe(1), SimpleNamespace(precision_plugin=Precision())
     probe._decoder, probe._psnr, probe._mean_fill = decoder, HolePSNR(), HolePSNR()
-    probe._rankme = RankMe(module.encoder.out_channels)
+    probe._rankme = RankMe(module.encoder.out_channels[-1])
     batch = {"image": (BATCH, 3, SIZE, SIZE), "mask": (BATCH, 1, SIZE, SIZE)}
     parts = torch.nn.ModuleList([module, decoder, probe._psnr, probe._mean_fill, probe._rankme])
     with fake_device(parts), NoCopies():

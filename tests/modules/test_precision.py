@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.tasks import Saturation
 
@@ -57,12 +57,12 @@ def test_validation_is_that_of_float32(stage, precision):
 
 @pytest.mark.parametrize("stage", MODULES)
 def test_float16_is_refused_with_an_eps_that_makes_nan(stage):
-    with pytest.raises(UsageError, match=r"trainer\.precision=16-true with model\.eps=1e-08: .*model\.eps=1e-4"):
+    with pytest.raises(WSSLError, match="precision=16-true: with eps=1e-08 .*give eps=1e-4"):
         trainer("16-true").fit(MODULES[stage](), data())
 
 
 def test_upgrad_refuses_bfloat16():
-    with pytest.raises(UsageError, match=r"trainer\.precision=bf16-true does not go with weighting=upgrad"):
+    with pytest.raises(WSSLError, match="precision=bf16-true: conflicts with weighting=upgrad"):
         trainer("bf16-true").fit(PretextModule(width=2, weighting="upgrad"), data())
 
 
@@ -90,8 +90,8 @@ def test_levels_are_not_rounded_with_the_weights():
 def test_counts_above_256_are_exact_in_bfloat16():
     module = PretextModule(["saturation"], width=2).to(torch.bfloat16)
     for _ in range(300):
-        module.val_tallies["saturation"].update(torch.eye(4, dtype=torch.int64))
-    assert module.val_tallies["saturation"].compute().diag().tolist() == [300.0] * 4
+        module.val_states["saturation"].update(torch.eye(4, dtype=torch.int64))
+    assert module.val_states["saturation"].compute().diag().tolist() == [300.0] * 4
     bins = InpaintModule("none", width=2).to(torch.bfloat16).val_bins
     masks = torch.zeros(1, 1, 10, 10)
     masks[..., :4, :] = 1.0

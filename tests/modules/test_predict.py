@@ -76,7 +76,7 @@ def test_pretext_predictions_equal_forward(holes):
     batch = split_batch()
     module.eval()
     with torch.no_grad():
-        images, targets = module.see(batch)
+        images, targets = module.prepare_inputs(batch)
         logits = module(images)
     assert joined(outputs, "index").tolist() == list(range(IMAGES))
     for name in ("rotation", "saturation"):
@@ -95,7 +95,7 @@ def test_pretext_test_equals_a_loop_by_hand():
     whole.setup("test")
     (batch,) = [whole.on_after_batch_transfer(batch, 0) for batch in whole.test_dataloader()]
     with torch.no_grad():
-        images, labels = module.see(batch)
+        images, labels = module.prepare_inputs(batch)
         logits = module(images)
     losses = {name: torch.nn.functional.cross_entropy(logits[name], labels[name]).item() for name in labels}
     right = {name: (logits[name].argmax(dim=1) == labels[name]).float().mean().item() for name in labels}

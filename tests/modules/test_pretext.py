@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import PretextModule
 from wssl_pl.tasks import TASKS
 
@@ -49,14 +49,14 @@ def test_an_untrained_head_is_at_chance(quiet):
         assert 1.2 < quiet[f"train/loss/{task}"].item() < 2.5
 
 
-def test_a_head_that_guesses_is_named_at_the_end(quiet):
+def test_a_head_at_chance_is_named_at_the_end(quiet):
     module = PretextModule(["saturation", "masked"], width=4)
     module.validation_step(batch(32), 0)
     module.on_validation_epoch_end()
-    assert module.remarks() == ["No better than guessing: saturation, masked; train longer, or take --model.norm=batch"]
+    assert module.remarks() == ["Still at chance: saturation, masked; train longer, or use --model.norm=batch"]
     known = {"saturation": torch.eye(4) * 8, "masked": torch.tensor([1.0, 2.0])}
-    for name, tally in known.items():
-        module.val_tallies[name].update(tally)
+    for name, state in known.items():
+        module.val_states[name].update(state)
         module.val_losses[name].update(torch.tensor(1.0), count=1)
     module.on_validation_epoch_end()
     assert module.remarks() == []
@@ -65,26 +65,26 @@ def test_a_head_that_guesses_is_named_at_the_end(quiet):
 def test_labels_belong_to_their_samples():
     module = PretextModule(["rotation"], width=4)
     images = torch.rand(16, 3, 32, 32)
-    changed, labels = module.transform(images, torch.rand(16, 16))
-    assert len(labels["rotation"].unique()) > 1
-    for before, after, label in zip(images, changed, labels["rotation"], strict=True):
+    changed, record = module.transform(images, torch.rand(16, 16))
+    assert len(record.targets["rotation"].unique()) > 1
+    for before, after, label in zip(images, changed, record.targets["rotation"], strict=True):
         assert torch.equal(torch.rot90(after, -int(label), dims=(1, 2)), before)
 
 
 def test_the_loss_compares_with_the_labels_of_the_same_samples(quiet, monkeypatch):
     module = PretextModule(["rotation", "saturation"], width=4)
     data = batch(32)
-    _, labels = module.transform(data["image"], data["random"])
+    _, record = module.transform(data["image"], data["random"])
     # A network that knows the answers: any shuffling of the labels would cost it.
-    knows = {name: 50.0 * torch.nn.functional.one_hot(label, 4).float() for name, label in labels.items()}
-    monkeypatch.setattr(PretextModule, "forward", lambda self, images: knows)
+    knows = {name: 50.0 * torch.nn.functional.one_hot(label, 4).float() for name, label in record.targets.items()}
+    monkeypatch.setattr(PretextModule, "apply_heads", lambda self, features: knows)
     assert module.training_step(data, 0).item() < 1e-6
     assert quiet["train/accuracy/rotation"] == quiet["train/accuracy/saturation"] == 1.0
 
 
 def test_each_task_draws_its_own_label():
-    _, labels = PretextModule(width=4).transform(torch.rand(64, 3, 32, 32), torch.rand(64, 16))
-    for one, other in itertools.combinations(labels.values(), 2):
+    _, record = PretextModule(width=4).transform(torch.rand(64, 3, 32, 32), torch.rand(64, 16))
+    for one, other in itertools.combinations(record.targets.values(), 2):
         assert not torch.equal(one, other)
 
 
@@ -100,7 +100,7 @@ def test_validation_figures_are_exact_over_uneven_batches(quiet, monkeypatch):
     module.on_validation_epoch_end()
     for name, value in quiet.items():
         assert value.item() == pytest.approx(separate[name].item(), abs=1e-5)
-    assert module.confusion["saturation"].sum() == 8
+    assert module.states["saturation"].sum() == 8
 
 
 @pytest.mark.parametrize("name", ["masked", "autoencoder"])
@@ -119,14 +119,16 @@ def test_what_is_reconstructed_is_the_image_that_the_other_tasks_have_made():
     module = PretextModule(["masked", "rotation", "saturation"], width=4)
     others = PretextModule(["rotation", "saturation"], width=4)
     data = batch(size=48)
-    images, targets = module.transform(data["image"], data["random"])
-    changed, labels = others.transform(data["image"], data["random"])
+    images, record = module.transform(data["image"], data["random"])
+    changed, before = others.transform(data["image"], data["random"])
     # The labels of a sample are the same with and without a task that comes later.
-    assert all(torch.equal(labels[name], targets[name]) for name in labels)
-    assert torch.equal(targets["masked"], changed)
-    hidden = (images == 0).all(dim=1, keepdim=True)
-    assert torch.equal(images, changed * ~hidden)
-    assert hidden.float().mean(dim=(1, 2, 3)).sub(0.4).abs().max() < 0.11
+    assert all(torch.equal(before.targets[name], record.targets[name]) for name in before.targets)
+    assert torch.equal(record.targets["masked"], changed)
+    masked = (images == 0).all(dim=1, keepdim=True)
+    assert torch.equal(record.mask, masked)
+    assert before.mask is None
+    assert torch.equal(images, changed * ~masked)
+    assert masked.float().mean(dim=(1, 2, 3)).sub(0.4).abs().max() < 0.11
 
 
 def test_the_best_checkpoint_is_by_the_mean_of_accuracy_and_r2(quiet):
@@ -136,52 +138,52 @@ def test_the_best_checkpoint_is_by_the_mean_of_accuracy_and_r2(quiet):
     module.on_validation_epoch_end()
     both = [quiet["val/accuracy/rotation"].item(), quiet["val/r2/masked"].item()]
     assert quiet["val/score"].item() == pytest.approx(sum(both) / 2, abs=1e-6)
-    assert set(module.confusion) == {"rotation"}
+    assert set(module.validation_figures("epoch 0")) == {"val/confusion/rotation"}
 
 
 def test_holes_of_the_data_are_set_to_zero_after_the_tasks():
     module = PretextModule(["saturation"], width=4, pretext_holes=True)
     data = batch() | {"mask": (torch.rand(8, 1, 32, 32) < 0.4).float()}
-    seen, targets = module.see(data)
-    changed, labels = module.transform(data["image"], data["random"])
-    assert torch.equal(seen, changed * (1 - data["mask"]))
-    assert torch.equal(targets["saturation"], labels["saturation"])
+    inputs, targets = module.prepare_inputs(data)
+    changed, record = module.transform(data["image"], data["random"])
+    assert torch.equal(inputs, changed * (1 - data["mask"]))
+    assert torch.equal(targets["saturation"], record.targets["saturation"])
     assert module.needs_masks
     assert not PretextModule(["saturation"], width=4).needs_masks
 
 
 @pytest.mark.parametrize(("tasks", "holes"), [(["rotation"], True), (["masked"], False), (["masked"], True)])
-def test_the_fourth_channel_is_what_is_hidden_by_whatever(tasks, holes):
+def test_the_fourth_channel_is_the_mask_of_whatever(tasks, holes):
     module = PretextModule(tasks, width=4, pretext_holes=holes, mask_channel=True)
     data = batch(size=48) | {"mask": torch.zeros(8, 1, 48, 48)}
     data["mask"][..., 5:20, 7:30] = 1
-    seen, _ = module.see(data)
-    hidden = (seen[:, :3] == 0).all(dim=1, keepdim=True)
-    assert torch.equal(seen[:, 3:], hidden.float())
-    assert bool(hidden[..., 5:20, 7:30].all()) == holes
-    assert set(module(seen)) == set(tasks)
+    inputs, _ = module.prepare_inputs(data)
+    masked = (inputs[:, :3] == 0).all(dim=1, keepdim=True)
+    assert torch.equal(inputs[:, 3:], masked.float())
+    assert bool(masked[..., 5:20, 7:30].all()) == holes
+    assert set(module(inputs)) == set(tasks)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"width": 0}, "model.width=0"),
-        ({"lr": 0.0}, "model.lr=0.0"),
+        ({"width": 0}, "width=0: must be at least 1"),
+        ({"lr": 0.0}, "lr=0.0: must be a positive number"),
         ({"tasks": ["saturation"], "weights": [1.0, 2.0]}, "2 given for 1"),
         ({"weighting": "upgrad", "weights": [1.0, 2.0, 3.0]}, "finds its own"),
-        ({"weighting": "upgrad", "compile": True}, "model.compile=true"),
-        ({"mask_channel": True}, "nothing is hidden"),
+        ({"weighting": "upgrad", "compile": True}, "compile=true"),
+        ({"mask_channel": True}, "mask_channel=true: nothing is masked"),
         ({"tasks": ["masked"], "levels": {"masked": [0.5]}}, "smallest and the largest"),
     ],
 )
 def test_bad_settings(settings, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(WSSLError, match=message):
         PretextModule(**{"width": 4, **settings})
 
 
 def test_tasks_that_want_more_random_numbers_than_there_are(monkeypatch):
     monkeypatch.setattr(TASKS["masked"], "numbers", 16)
-    with pytest.raises(UsageError, match="take 17 random numbers"):
+    with pytest.raises(WSSLError, match="take 17 random numbers"):
         PretextModule(["rotation", "masked"], width=4)
 
 
@@ -205,7 +207,7 @@ def test_it_learns():
         optimizer.step()
     with torch.no_grad():
         data = draw(128)
-        images, labels = module.transform(data["image"], data["random"])
+        images, record = module.transform(data["image"], data["random"])
         logits = module(images)
-    for name, label in labels.items():
+    for name, label in record.targets.items():
         assert (logits[name].argmax(dim=1) == label).float().mean() > 0.6

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.losses import WSSLLoss, log_cosh, ssim_loss
 from wssl_pl.modules import InpaintModule, PretextModule
 
@@ -57,7 +57,7 @@ def test_the_pretext_stage_sees_it_too(fill, settings):
     data, seen = batch(), []
     for value in (0.0, fill):
         module = PretextModule(width=2, fill=value, **settings)
-        seen.append(module.see(data)[0])
+        seen.append(module.prepare_inputs(data)[0])
     changed = (seen[0] != seen[1]).any(dim=1, keepdim=True)
     assert changed.any()
     assert (seen[0][changed.expand_as(seen[0])] == 0).all()
@@ -123,17 +123,17 @@ def test_the_validation_loss_is_the_loss_and_the_metric_stays_the_same(settings,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fill": 1.5}, r"model\.fill=1\.5: it must be a value between 0 and 1, or mean"),
-        ({"fill": float("nan")}, r"model\.fill=nan"),
-        ({"log_cosh_a": 0.0}, r"model\.log_cosh_a=0\.0: it must be a positive number"),
-        ({"log_cosh_a": 2.0, "loss": "ssim"}, r"model\.log_cosh_a=2\.0: loss=ssim has no log-cosh"),
-        ({"ssim_window": 10}, r"model\.ssim_window=10: it must be odd and at least 3"),
-        ({"ssim_sigma": -1.0}, r"model\.ssim_sigma=-1\.0: it must be a positive number"),
-        ({"ssim_window": 7, "loss": "log_cosh"}, "loss=log_cosh has no SSIM"),
+        ({"fill": 1.5}, r"fill=1\.5: must be a value between 0 and 1, or mean"),
+        ({"fill": float("nan")}, r"fill=nan"),
+        ({"log_cosh_a": 0.0}, r"log_cosh_a=0\.0: must be a positive number"),
+        ({"log_cosh_a": 2.0, "loss": "ssim"}, r"log_cosh_a=2\.0: loss=ssim has no log-cosh"),
+        ({"ssim_window": 10}, r"ssim_window=10: must be odd and at least 3"),
+        ({"ssim_sigma": -1.0}, r"ssim_sigma=-1\.0: must be a positive number"),
+        ({"ssim_window": 7, "loss": "log_cosh"}, "ssim_window=7: loss=log_cosh has no SSIM"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_one_line(settings, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(WSSLError, match=message):
         InpaintModule(width=2, **settings)
 
 
@@ -141,7 +141,7 @@ def test_images_smaller_than_the_window_are_refused():
     class Data:
         image_size = 16
 
-    with pytest.raises(UsageError, match="needs at least 17 pixels"):
+    with pytest.raises(WSSLError, match="needs at least 17 pixels"):
         InpaintModule(width=2, ssim_window=33).check_data(Data())
 
 

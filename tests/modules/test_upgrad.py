@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import PretextModule
 from wssl_pl.modules.upgrad import UPGrad
 
@@ -38,8 +38,8 @@ def step(pair, gradient):
 def test_no_loss_rises_where_gradients_conflict():
     pair = Pair()
     upgrad = UPGrad()
-    losses, upgrad.features = pair.losses()
-    weights = upgrad.backward(losses, [pair.shared], [[head] for head in pair.heads])
+    losses, features = pair.losses()
+    weights = upgrad.backward(losses, features, [pair.shared], [[head] for head in pair.heads])
     # The sum of the gradients, (-1, 1), would raise the first task's loss.
     assert step(Pair(), torch.tensor([-1.0, 1.0]))["one"] > 0
     # By hand: the projection of (1, 0) is (0.2, 0.4), that of (-2, 1) is (0, 1); halved and added.
@@ -52,8 +52,8 @@ def test_a_head_gets_the_gradient_of_its_own_task():
     pair = Pair()
     pair.shared.data = torch.tensor([2.0, 5.0])
     upgrad = UPGrad()
-    losses, upgrad.features = pair.losses()
-    upgrad.backward(losses, [pair.shared], [[head] for head in pair.heads])
+    losses, features = pair.losses()
+    upgrad.backward(losses, features, [pair.shared], [[head] for head in pair.heads])
     assert [head.grad.item() for head in pair.heads] == [2.0, 1.0]
 
 
@@ -103,5 +103,5 @@ def test_a_package_that_is_not_there(missing, monkeypatch):
 
         find = _mixins.find_spec
         monkeypatch.setattr(_mixins, "find_spec", lambda name: None if name == missing else find(name))
-    with pytest.raises(UsageError, match=r"pip install 'torchjd\[quadprog-projector\]"):
+    with pytest.raises(WSSLError, match=r"pip install 'torchjd\[quadprog-projector\]"):
         PretextModule(["rotation"], width=4, weighting="upgrad")

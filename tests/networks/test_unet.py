@@ -12,14 +12,16 @@ def parameters(module):
 
 
 def test_size_of_the_paper():
-    encoder, decoder = UNetEncoder(64), UNetDecoder(64)
+    encoder = UNetEncoder(64)
+    decoder = UNetDecoder(encoder.out_channels)
     assert round(parameters(encoder) / 1e6, 1) == 18.8
     assert round(parameters(decoder) / 1e6, 1) == 44.7
 
 
 def test_cost_of_the_paper():
     with torch.device("meta"):
-        encoder, decoder, image = UNetEncoder(64), UNetDecoder(64), torch.rand(1, 3, 224, 224)
+        encoder, image = UNetEncoder(64), torch.rand(1, 3, 224, 224)
+        decoder = UNetDecoder(encoder.out_channels)
         with FlopCounterMode(display=False) as counter:
             encoded = encoder(image)
         assert round(counter.get_total_flops() / 1e9) == 26
@@ -29,7 +31,8 @@ def test_cost_of_the_paper():
 
 
 def test_shapes():
-    encoder, decoder = UNetEncoder(8), UNetDecoder(8)
+    encoder = UNetEncoder(8)
+    decoder = UNetDecoder(encoder.out_channels)
     features, skips = encoder(torch.rand(2, 3, 64, 96))
     assert features.shape == (2, 128, 2, 3)
     assert [tuple(skip.shape[1:]) for skip in skips] == [
@@ -46,7 +49,7 @@ def test_signal_keeps_its_size_through_the_plain_convolutions():
 
 
 def test_initialisation_is_he_normal_with_zero_bias():
-    for layer in [*UNetEncoder(16).modules(), *UNetDecoder(16).modules()]:
+    for layer in [*UNetEncoder(16).modules(), *UNetDecoder(UNetEncoder(16).out_channels).modules()]:
         if isinstance(layer, nn.Conv2d) and layer.weight.numel() > 2000:
             fan_in = layer.weight[0].numel()
             assert layer.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
@@ -56,7 +59,8 @@ def test_initialisation_is_he_normal_with_zero_bias():
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group", "instance"])
 def test_norms(norm):
-    encoder, decoder = UNetEncoder(8, norm), UNetDecoder(8, norm)
+    encoder = UNetEncoder(8, norm)
+    decoder = UNetDecoder(encoder.out_channels, norm)
     assert decoder(*encoder(torch.rand(2, 3, 64, 64))).shape == (2, 3, 64, 64)
 
 
@@ -138,4 +142,6 @@ def test_group_normalisation_has_8_groups_or_as_many_as_divide_the_channels(chan
 
 @pytest.mark.parametrize("width", [1, 3, 6, 12, 20])
 def test_group_normalisation_works_with_any_width(width):
-    assert UNetDecoder(width, "group")(*UNetEncoder(width, "group")(torch.rand(1, 3, 64, 64))).isfinite().all()
+    encoder = UNetEncoder(width, "group")
+    decoder = UNetDecoder(encoder.out_channels, "group")
+    assert decoder(*encoder(torch.rand(1, 3, 64, 64))).isfinite().all()

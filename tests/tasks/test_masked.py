@@ -14,7 +14,7 @@ def numbers(count, epoch=0, seed=0):
     return torch.from_numpy(drawn).float()[:, : Masked.numbers]
 
 
-def test_the_hidden_share_is_drawn_between_its_bounds():
+def test_the_masked_share_is_drawn_between_its_bounds():
     share = Masked().draw(numbers(2000)).float().mean(dim=(1, 2, 3))
     assert share.min() >= 0.3 - 0.5 / PATCHES**2
     assert share.max() <= 0.5 + 0.5 / PATCHES**2
@@ -22,12 +22,12 @@ def test_the_hidden_share_is_drawn_between_its_bounds():
     assert share.std().item() == pytest.approx(0.2 / 12**0.5, rel=0.05)
 
 
-def test_every_patch_is_hidden_equally_often_and_independently_of_its_neighbour():
-    hidden = Masked([0.4, 0.4]).draw(numbers(4000)).float()
-    often = hidden.mean(dim=(0, 1))
+def test_every_patch_is_masked_equally_often_and_independently_of_its_neighbour():
+    masked = Masked([0.4, 0.4]).draw(numbers(4000)).float()
+    often = masked.mean(dim=(0, 1))
     # Four standard deviations of a mean over 4000 samples.
     assert (often - 58 / 144).abs().max() < 4 * (0.24 / 4000) ** 0.5
-    beside = (hidden[..., 1:] * hidden[..., :-1]).mean()
+    beside = (masked[..., 1:] * masked[..., :-1]).mean()
     assert beside.item() == pytest.approx(58 / 144 * 57 / 143, abs=0.003)
 
 
@@ -57,19 +57,20 @@ def mix(x):
 
 
 @pytest.mark.parametrize("size", [96, 50, 7])
-def test_hidden_patches_are_zero_and_the_rest_is_untouched(size):
+def test_masked_patches_are_zero_and_the_rest_is_untouched(size):
     task = Masked()
     images = 0.1 + 0.9 * torch.rand(4, 3, size, size)
     drawn = task.draw(numbers(4))
     changed = task(images, drawn)
-    hidden = task.hidden(images, drawn)
-    assert torch.equal(changed == 0, hidden.expand_as(images))
-    assert torch.equal(changed[~hidden.expand_as(images)], images[~hidden.expand_as(images)])
+    masked = task.mask(images, drawn)
+    assert torch.equal(task(images, masked), changed)
+    assert torch.equal(changed == 0, masked.expand_as(images))
+    assert torch.equal(changed[~masked.expand_as(images)], images[~masked.expand_as(images)])
     if size == 96:
-        assert torch.equal(hidden[:, :, ::8, ::8], drawn)
+        assert torch.equal(masked[:, :, ::8, ::8], drawn)
 
 
-def test_the_autoencoder_hides_nothing():
+def test_the_autoencoder_masks_nothing():
     images = torch.rand(4, 3, 32, 32)
     assert torch.equal(Autoencoder()(images, Autoencoder().draw(numbers(4))), images)
 
@@ -90,26 +91,26 @@ def test_loss_and_r2_by_hand():
     grey = torch.zeros_like(small)
     assert task.loss(perfect, target).item() == pytest.approx(0.0, abs=1e-6)
     assert task.loss(grey, target).item() == pytest.approx(SCALE * 0.3)
-    score = [task.score(task.tally(output, target)).item() for output in (perfect, grey, torch.logit(1 - small))]
+    score = [task.score(task.state(output, target)).item() for output in (perfect, grey, torch.logit(1 - small))]
     # The mean colour is 0.5, so that grey fills with it; the negative is four times as far from the truth.
     assert score == pytest.approx([1.0, 0.0, -3.0], abs=1e-5)
 
 
-def test_tallies_add_up():
+def test_states_add_up():
     task = Masked()
     output, target = torch.randn(6, 3, 8, 8), torch.rand(6, 3, 32, 32)
-    parts = task.tally(output[:4], target[:4]) + task.tally(output[4:], target[4:])
-    assert torch.allclose(parts, task.tally(output, target), rtol=1e-5)
+    parts = task.state(output[:4], target[:4]) + task.state(output[4:], target[4:])
+    assert torch.allclose(parts, task.state(output, target), rtol=1e-5)
 
 
 def test_an_image_of_one_colour_has_nothing_to_explain():
     task = Masked()
-    assert task.score(task.tally(torch.randn(1, 3, 8, 8), torch.full((1, 3, 32, 32), 0.5))).item() == 0.0
+    assert task.score(task.state(torch.randn(1, 3, 8, 8), torch.full((1, 3, 32, 32), 0.5))).item() == 0.0
 
 
 def test_figures_are_float32_under_autocast():
     task = Masked()
     output, target = torch.randn(2, 3, 8, 8).bfloat16(), torch.rand(2, 3, 32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, tally = task.loss(output, target), task.tally(output, target)
-    assert loss.dtype == tally.dtype == torch.float32
+        loss, state = task.loss(output, target), task.state(output, target)
+    assert loss.dtype == state.dtype == torch.float32

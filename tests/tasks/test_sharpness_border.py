@@ -63,7 +63,7 @@ class Recorder(PretextModule):
     def training_step(self, batch, batch_idx):
         for level in range(LEVELS):
             chosen = batch | {"random": torch.full_like(batch["random"], (level + 0.5) / LEVELS)}
-            self.found[level].append(border_steps(self.see(chosen)[0]))
+            self.found[level].append(border_steps(self.prepare_inputs(chosen)[0]))
         return sum(parameter.sum() * 0.0 for parameter in self.parameters())
 
 
@@ -121,22 +121,23 @@ def test_a_crop_of_a_filtered_image_is_the_filtered_crop_with_its_margin():
     images, uniform = torch.rand(4, 3, 40, 40), torch.rand(4, 16)
     module = PretextModule(["rotation", "saturation", "sharpness"], width=2)
     assert module.crop_margin == 1
-    crops, targets = module.transform(images[..., 3:-3, 3:-3], uniform, margin=1)
-    drawn = module.draw(uniform)
+    crops, record = module.transform(images[..., 3:-3, 3:-3], uniform, margin=1)
+    drawn = record.drawn
     whole = images
     for name, task in module.tasks.items():
         whole = sharpness(whole, task.factor(drawn[name])) if name == "sharpness" else task(whole, drawn[name])
     torch.testing.assert_close(crops, whole[..., 4:-4, 4:-4])
-    assert all(torch.equal(targets[name], drawn[name]) for name in drawn)
+    assert all(torch.equal(record.targets[name], drawn[name]) for name in drawn)
 
 
 def test_a_task_that_masks_sees_the_crop_alone():
     module = PretextModule(["sharpness", "masked"], width=2)
     images, uniform = torch.rand(4, 3, 50, 50), torch.rand(4, 16)
-    seen, targets = module.transform(images, uniform, margin=1)
-    assert seen.shape == targets["masked"].shape == (4, 3, 48, 48)
-    expected = module.tasks["masked"](targets["masked"], module.draw(uniform)["masked"])
-    assert torch.equal(seen, expected)
+    changed, record = module.transform(images, uniform, margin=1)
+    assert changed.shape == record.targets["masked"].shape == (4, 3, 48, 48)
+    expected = module.tasks["masked"](record.targets["masked"], record.drawn["masked"])
+    assert torch.equal(changed, expected)
+    assert torch.equal(changed == 0, record.mask.expand_as(changed) | (record.targets["masked"] == 0))
 
 
 def test_without_a_margin_a_linear_image_stays_linear():

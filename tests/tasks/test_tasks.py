@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.tasks import TASKS, Classification, Rotation, Saturation, Sharpness, make_tasks
 
 CLASSIFICATIONS = [name for name, task in TASKS.items() if issubclass(task, Classification)]
@@ -83,15 +83,15 @@ def test_labels_at_the_ends_of_the_range():
     assert Saturation().labels(torch.tensor([0.0, 0.2499, 0.25, 0.99999994])).tolist() == [0, 0, 1, 3]
 
 
-def test_the_tally_is_the_confusion_matrix_and_the_score_its_diagonal():
+def test_the_state_is_the_confusion_matrix_and_the_score_its_diagonal():
     task = Saturation([0, 0.5, 1])
     output = torch.eye(3)[[0, 1, 1, 2, 0]]
-    tally = task.tally(output, torch.tensor([0, 1, 2, 2, 1]))
-    assert tally.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
-    assert task.score(tally).item() == pytest.approx(3 / 5)
+    state = task.state(output, torch.tensor([0, 1, 2, 2, 1]))
+    assert state.tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    assert task.score(state).item() == pytest.approx(3 / 5)
 
 
-def test_tasks_that_hide_come_last_even_before_one_that_is_registered_later(monkeypatch):
+def test_tasks_that_mask_come_last_even_before_one_that_is_registered_later(monkeypatch):
     class Later(Saturation):
         name = "later"
 
@@ -121,7 +121,7 @@ def test_tasks_that_hide_come_last_even_before_one_that_is_registered_later(monk
     ],
 )
 def test_bad_tasks_and_levels(names, levels, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(WSSLError, match=message):
         make_tasks(names, levels)
 
 
@@ -130,7 +130,7 @@ def test_tasks_act_in_one_order_whatever_the_user_types():
 
 
 @pytest.mark.parametrize(("levels", "samples"), [(4, 200), (4, 16), (2, 1000)])
-def test_guessing_is_told_from_knowing_something(levels, samples):
+def test_chance_is_distinguished_from_learning(levels, samples):
     task = Saturation([number / (levels - 1) for number in range(levels)])
     generator = torch.Generator().manual_seed(0)
     chance = 1 / levels
@@ -138,7 +138,7 @@ def test_guessing_is_told_from_knowing_something(levels, samples):
     for accuracy in (chance, chance + 5 * (chance * (1 - chance) / samples) ** 0.5):
         right = torch.binomial(torch.full((500,), float(samples)), torch.tensor(accuracy), generator=generator)
         tallies = [torch.tensor([[count, samples - count], [0, 0]]) for count in right]
-        named[accuracy] = sum(bool(task.guesses(tally)) for tally in tallies) / 500
+        named[accuracy] = sum(bool(task.at_chance(tally)) for tally in tallies) / 500
     by_chance, knowing = named.values()
     assert by_chance > 0.985  # 0.9987 were the binomial distribution a normal one
     assert knowing < 0.1

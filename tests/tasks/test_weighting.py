@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.tasks import FixedWeights, UncertaintyWeights, normalise_weights
 
 
-def test_equal_when_left_out():
+def test_equal_when_omitted():
     assert normalise_weights(["rotation", "sharpness"], None) == {"rotation": 0.5, "sharpness": 0.5}
 
 
@@ -25,7 +25,7 @@ def test_scaled_to_sum_one_in_the_order_given():
     ],
 )
 def test_bad_weights(weights, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(WSSLError, match=message):
         normalise_weights(["rotation", "sharpness"], weights)
 
 

@@ -1,24 +1,26 @@
 """`best.ckpt` and `last.ckpt`, written so that a full disk or a crash never costs the one before."""
 
 import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 
-from wssl_pl.errors import TrainingStopped, UsageError
+from wssl_pl.errors import TrainingStopped, WSSLError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target under a temporary name, then renames; reads without unpickling code."""
+    """Writes to a temporary name in the same folder, then renames; reads without unpickling code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Saves the checkpoint, or leaves the file that was there as it was.
+        """Save the checkpoint, or leave the file that was there as it was.
 
         Raises:
             TrainingStopped: the disk is full or the folder cannot be written.
@@ -42,15 +44,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise TrainingStopped(f"could not write the checkpoint {path} ({reason}); {then}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Loads with `weights_only=True`, whatever is asked for."""
+        """Load with `weights_only=True`, whatever the argument."""
         return super().load_checkpoint(path, map_location=map_location, weights_only=True)
 
 
 def with_atomic_checkpoints(plugins: Sequence[Any]) -> list[Any]:
-    """Return the plugins with `AtomicCheckpointIO`, unless they bring a way of their own to write checkpoints.
-
-    `AsyncCheckpointIO`, which wraps another one, wraps ours.
-    """
+    """Return the plugins with `AtomicCheckpointIO`, alone or in an `AsyncCheckpointIO`, unless they bring another."""
     configured = [plugin for plugin in plugins if isinstance(plugin, CheckpointIO)]
     for plugin in configured:
         if isinstance(plugin, AsyncCheckpointIO) and plugin.checkpoint_io is None:
@@ -63,11 +62,10 @@ class BestCheckpoint(ModelCheckpoint):
 
     Two things differ from Lightning's `ModelCheckpoint`:
 
-    - Ties. An accuracy over a few hundred images takes few values, and at chance it does not move: the first epoch
-      would stay the best one for ever.
-    - A run directory that was moved, mounted elsewhere, or is another one (`resume=X --run.dir=Y`). Lightning forgets
-      the best score when the absolute path differs, so that a worse epoch overwrites `best.ckpt`. Here the score is
-      kept as long as `best.ckpt` is in the directory.
+    - Ties. An accuracy over a few hundred images takes few values, and at chance it does not move.
+    - A run directory that was moved, or is another one (`resume=X --run.dir=Y`). Lightning forgets the best score when
+      the absolute path differs, so that a worse epoch overwrites `best.ckpt`. Here the score is kept as long as
+      `best.ckpt` is in the directory.
 
     Args:
         directory: the run directory.
@@ -94,11 +92,11 @@ class BestCheckpoint(ModelCheckpoint):
         """Save if the validation was the best one.
 
         Raises:
-            UsageError: the monitored metric is not logged; also after a sanity check, before the training.
+            WSSLError: the monitored metric is not logged; also after a sanity check, before the training.
         """
         if self.monitor not in trainer.callback_metrics:
             logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
-            raise UsageError(f"run.monitor={self.monitor}: it is not logged; choose one of {', '.join(logged)}")
+            raise WSSLError("monitor", self.monitor, "is not logged", f"choose one of {', '.join(logged)}")
         super().on_validation_end(trainer, pl_module)
 
     @property
@@ -122,7 +120,7 @@ class BestCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "best_loss": self._best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best score over if the run directory holds its checkpoint, wherever the directory was before."""
+        """Restore the best score if the run directory holds its checkpoint, wherever the directory was before."""
         assert self.dirpath is not None
         path = str(Path(self.dirpath) / "best.ckpt")
         score = state_dict["best_model_score"]
@@ -150,3 +148,30 @@ def checkpoint_callbacks(directory: str, monitor: str, mode: str = "max") -> lis
         save_on_train_epoch_end=True,
     )
     return [BestCheckpoint(directory, monitor, mode), last]
+
+
+class RandomState(Callback):
+    """Saves and restores the states of Python's, NumPy's and PyTorch's global generators.
+
+    Our own data path does not draw from them; a user's task or callback may.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states in types that `weights_only=True` loads."""
+        _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+        return {
+            "python": random.getstate(),
+            "numpy": (torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set the generators to the saved states."""
+        version, internal, gauss = state_dict["python"]
+        random.setstate((version, tuple(internal), gauss))
+        keys, *rest = state_dict["numpy"]
+        np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+        torch.set_rng_state(state_dict["torch"])
+        if torch.cuda.is_available() and len(state_dict["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state_dict["cuda"])

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 # The packages of Lightning's loggers, which are imported under the same name.
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "LitLogger": "litlogger"}
@@ -88,16 +88,14 @@ def check_installed(class_paths: Iterable[str]) -> None:
         class_paths: of the configured loggers, e.g. `lightning.pytorch.loggers.WandbLogger`.
 
     Raises:
-        UsageError: a package is missing; the message holds the command that installs it.
+        WSSLError: a package is missing; the message has the command that installs it.
     """
     for path in class_paths:
         name = path.rpartition(".")[2]
         package = PACKAGES.get(name)
         if package is not None and importlib.util.find_spec(package) is None:
-            raise UsageError(
-                f"trainer.logger={name}: the package {package} is not installed: "
-                f"run `pip install {package}`, or omit trainer.logger for TensorBoard and metrics.csv"
-            )
+            remedy = f"run `pip install {package}`, or omit logger for TensorBoard and metrics.csv"
+            raise WSSLError("logger", name, f"the package {package} is not installed", remedy)
 
 
 def takes_images(logger: Logger) -> bool:
@@ -112,7 +110,7 @@ def log_image(loggers: Iterable[Logger], tag: str, image: Tensor, step: int) -> 
 
     Args:
         loggers: the trainer's loggers.
-        tag: the name of the image, e.g. `val/pictures`.
+        tag: the name of the image, e.g. `val/images`.
         image: `(3, H, W)` in [0, 1], on the CPU.
         step: the training step.
     """
@@ -120,11 +118,11 @@ def log_image(loggers: Iterable[Logger], tag: str, image: Tensor, step: int) -> 
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(tag, image, step)
             continue
-        picture = to_pil_image(image)
+        drawn = to_pil_image(image)
         if isinstance(logger, MLFlowLogger):
-            logger.experiment.log_image(logger.run_id, picture, key=tag, step=step)
+            logger.experiment.log_image(logger.run_id, drawn, key=tag, step=step)
         elif isinstance(logger, CometLogger):
-            logger.experiment.log_image(picture, name=tag, step=step)
+            logger.experiment.log_image(drawn, name=tag, step=step)
         else:
             # WandbLogger, and any other logger with its interface.
-            logger.log_image(key=tag, images=[picture], step=step)  # type: ignore[attr-defined]
+            logger.log_image(key=tag, images=[drawn], step=step)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What TensorBoard and the other loggers show of a training: speed, gradient norm, learning rate, hyperparameters."""
+"""Values of a training for the loggers (speed, gradient norm, learning rate, hyperparameters), and its progress bar."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor
@@ -151,3 +151,19 @@ def shown_metrics(names: Iterable[str], monitor: str) -> list[str]:
 
 def _logs_now(trainer: Trainer) -> bool:
     return bool(trainer.loggers) and trainer._logger_connector.should_update_logs
+
+
+def progress_bars(accelerator: str, configured: Sequence[Callback]) -> list[Callback]:
+    """Return a bar that is drawn every 20 steps for a GPU; none for a CPU, or beside one that was configured.
+
+    Lightning's own bar is drawn after every step and shows the loss, for which the host waits until the GPU has
+    computed it, so that the next step's kernels are not yet there when the GPU could start them.
+
+    Args:
+        accelerator: Lightning's name of it: `auto`, `cpu`, `gpu`, `cuda`, `mps`.
+        configured: the callbacks of the user.
+    """
+    on_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    if not on_gpu or any(isinstance(callback, ProgressBar) for callback in configured):
+        return []
+    return [TQDMProgressBar(refresh_rate=20)]

@@ -1,6 +1,6 @@
-"""The online probe: what the downstream stage can expect of the features, measured during the pretext stage."""
+"""The online probe: how well the encoder's features inpaint, measured during the pretext stage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.metrics import HolePSNR, RankMe
 from wssl_pl.networks import LightDecoder, crop_to, mean_colour, pad_to_multiple
 
@@ -18,9 +18,9 @@ from wssl_pl.networks import LightDecoder, crop_to, mean_colour, pad_to_multiple
 class OnlineProbe(Callback):
     """Trains a small inpainting decoder on the frozen features at every validation, and logs how well it fills holes.
 
-    The encoder sees what it will see downstream: the masked image, in evaluation mode, without a gradient. The decoder
-    predicts the difference from the image's mean colour outside the hole. Each time it begins with the same weights and
-    takes `steps` steps on the same training images with the same masks, in the same order. Logged are
+    The encoder's input is that of the downstream stage: the masked image, in evaluation mode, without a gradient. The
+    decoder predicts the difference from the image's mean colour outside the hole. It always starts with the same
+    weights and takes `steps` steps on the same training images with the same masks, in the same order. Logged are
 
     - `val/probe_psnr`: PSNR over the pixels of the hole, the mean over the validation images;
     - `val/probe_psnr_mean_fill`: the same for filling with the mean colour, which needs no features;
@@ -58,18 +58,20 @@ class OnlineProbe(Callback):
         """Check that the probe can run here.
 
         Raises:
-            UsageError: no masks, another data module, or a strategy that divides the encoder over processes.
+            WSSLError: no masks, another data module, or a strategy that divides the encoder over processes.
         """
         if stage not in ("fit", "validate"):
             return
-        option = f"model.probe_steps={self.steps}"
         if not hasattr(getattr(trainer, "datamodule", None), "fixed_batches"):
-            raise UsageError(f"{option}: the probe reads training images itself: give datamodule=WSSLDataModule(...)")
+            reason, remedy = "the probe reads training images itself", "give datamodule=WSSLDataModule(...)"
+            raise WSSLError("probe_steps", self.steps, reason, remedy)
         if not pl_module.needs_masks:
-            raise UsageError("OnlineProbe: the batches have no masks: give PretextModule(probe_steps=...) instead")
+            raise WSSLError(
+                "callbacks", "OnlineProbe", "the batches have no masks", "give PretextModule(probe_steps=...)"
+            )
         if not isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
-            strategy = type(trainer.strategy).__name__
-            raise UsageError(f"{option}: the probe needs the whole encoder, {strategy} divides it: give strategy=ddp")
+            reason = f"the probe needs the whole encoder, {type(trainer.strategy).__name__} divides it"
+            raise WSSLError("probe_steps", self.steps, reason, "give strategy=ddp")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Train a new decoder; of a sanity check and of `fast_dev_run` one step only."""
@@ -78,7 +80,7 @@ class OnlineProbe(Callback):
         self._decoder = self._train(trainer, pl_module, 1 if trial else self.steps)
         # Not in the module: the state dict of a run is the same with and without the probe.
         self._psnr, self._mean_fill = HolePSNR().to(device), HolePSNR().to(device)
-        self._rankme = RankMe(_encoder(pl_module).out_channels)
+        self._rankme = RankMe(_encoder(pl_module).out_channels[-1])
         if device.type != "mps":
             self._rankme.to(device)
 
@@ -115,7 +117,7 @@ class OnlineProbe(Callback):
         device = pl_module.device
         # Lightning validates in inference mode, whose tensors take no gradient.
         with torch.inference_mode(False), torch.enable_grad():
-            decoder = self._new_decoder(_encoder(pl_module).width).to(device)
+            decoder = self._new_decoder(_encoder(pl_module).out_channels).to(device)
             optimizer = torch.optim.Adam(decoder.parameters(), lr=self.lr)
             schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
             for step in range(steps):
@@ -134,12 +136,12 @@ class OnlineProbe(Callback):
                 schedule.step()
         return decoder.eval()
 
-    def _new_decoder(self, width: int) -> LightDecoder:
-        """Return a decoder with the weights of the seed; the random generators stay where they are."""
+    def _new_decoder(self, encoder_channels: Sequence[int]) -> LightDecoder:
+        """Return a decoder with the weights of the seed; the global random generators do not change."""
         # `torch.manual_seed` would set the generators of all devices; the weights are drawn on the CPU.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            return LightDecoder(width, self.channels)
+            return LightDecoder(encoder_channels, self.channels)
 
 
 def _encoder(pl_module: LightningModule) -> Any:
@@ -159,7 +161,7 @@ def _encode(trainer: Trainer, pl_module: Any, image: Tensor, mask: Tensor) -> tu
 
 @contextmanager
 def _in_evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for every part of a network, and afterwards the mode that each one had."""
+    """Set every part of a network to evaluation mode, and afterwards to the mode that it had."""
     modes = [(part, part.training) for part in network.modules()]
     network.eval()
     try:

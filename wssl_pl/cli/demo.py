@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torchvision.utils import save_image
 
-from wssl_pl.callbacks import picture_grid
+from wssl_pl.callbacks import image_grid
 from wssl_pl.cli import train
 from wssl_pl.cli.run_directory import new_directory
 from wssl_pl.modules import InpaintModule
@@ -42,4 +42,4 @@ def draw(ckpt: str, cli: train.WSSLCLI, path: Path) -> None:
     image, mask = batch["image"][:PICTURES], batch["mask"][:PICTURES]
     with torch.no_grad():
         output = module(image, mask)
-    save_image(picture_grid(image, mask, output), path)
+    save_image(image_grid(image, mask, output), path)

@@ -176,9 +176,9 @@ class WSSLCLI(LightningCLI):
         trained = read_checkpoint(str(self.resumed), stage=self.stage, name="resume")["hyper_parameters"]
         self.pretext_ckpt = self.config.model.ckpt
         self.config.model.ckpt = "none"
-        for name in ("width", "norm", "mask_channel", "fill"):
+        for name in ("encoder", "width", "norm", "mask_channel", "fill"):
             if self.config.model[name] is None:
-                self.config.model[name] = trained[name]
+                self.config.model[name] = trained.get(name)
 
     def instantiate_classes(self) -> None:
         """Builds everything; where that fails, no empty folder is left."""
@@ -190,16 +190,12 @@ class WSSLCLI(LightningCLI):
         directory = str(self.directory)
         if self.pretext_ckpt is not None:
             self.config.model.ckpt = self.pretext_ckpt  # for the record in config.yaml
-        drawing: dict[str, list[Callback]] = {
-            "pretext": [callbacks.ConfusionMatrices(), callbacks.ReconstructionPictures()],
-            "downstream": [callbacks.InpaintingPictures()],
-        }
         mine = [
             *self.extra_callbacks,
             callbacks.StopOnNaN(directory),
             callbacks.StopOnSignal(directory, requeue=self.config.run.resume == AUTO),
             callbacks.RandomState(),
-            *drawing[self.stage],
+            callbacks.ValidationImages(),
         ]
         config = self.config_init.trainer
         if config.enable_checkpointing is not False:

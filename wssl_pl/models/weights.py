@@ -95,7 +95,7 @@ def load_state(build: Callable[[], Module], state: Mapping[str, Tensor], source:
     """
     # First without memory: settings that were made up for harm could ask for any amount of it.
     with torch.device("meta"):
-        check_state(build(), dict(state), source)
+        check_state(build(), state, "ckpt", source.removeprefix("ckpt="))
     module = build()
     module.load_state_dict(dict(state))
     return module.float()

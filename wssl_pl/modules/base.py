@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.callbacks import EMAWeights
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.migration import FORMAT, migrate
-from wssl_pl.modules.optimizer import check_settings, lr_factor, make_optimizer
-from wssl_pl.networks import fill_holes
+from wssl_pl.modules.optimizer import OptimizerSettings
+from wssl_pl.networks import Encoder, Fill, fill_holes
 
 OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
 """Hyperparameters whose change on resume has to reach the restored optimiser."""
@@ -31,18 +31,32 @@ FLOAT16_EPS = 1e-5
 class WSSLModule(LightningModule):
     """Base of the two stages: Adam over what is not frozen, convolutions in channels_last.
 
-    Subclasses hold their networks as submodules, name their `stage`, and say whether they need masks.
+    A subclass holds its networks as submodules, and sets the attributes below.
+
+    Args:
+        optimizer: the settings of the optimiser and its schedule.
+        ema: decay of the moving average of the weights; None for no average.
+        compiles: whether the networks are compiled.
     """
 
     stage: ClassVar[str]
     needs_masks: bool
     smallest_image: int  # side in pixels
     monitor: str  # the logged metric by which the best checkpoint is kept; the higher the better
-    _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
-    _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
-    # The tasks, losses and metrics compute in float32 in any precision; the networks round what they are given.
+    encoder: Encoder
+    fill: Fill  # what the network gets in a hole
+    mask_channel: bool  # whether the network gets the mask as a fourth channel
+    # The tasks, losses and metrics compute in float32 in any precision; the networks round their input.
     takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
+    _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
+    _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
+
+    def __init__(self, optimizer: OptimizerSettings, ema: float | None, compiles: bool) -> None:
+        super().__init__()
+        if ema is not None and not 0.0 < ema < 1.0:
+            raise WSSLError("ema", ema, "must be between 0 and 1, such as 0.999", "omit it for no average")
+        self.optimizer_settings, self.ema, self.compiles = optimizer, ema, compiles
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -52,13 +66,13 @@ class WSSLModule(LightningModule):
 
         Args:
             checkpoint_path: the file.
-            map_location: the device; the CPU if omitted.
+            map_location: the device; default: the CPU.
             strict: whether the weights must be exactly those of the module.
             settings: hyperparameters that replace those of the checkpoint. What Lightning's own method takes beside
                 these (`hparams_file`, `weights_only`) is accepted and has no effect.
 
         Raises:
-            UsageError: see `read_checkpoint`.
+            WSSLError: see `read_checkpoint`.
         """
         for name in ("hparams_file", "weights_only"):
             settings.pop(name, None)
@@ -69,114 +83,112 @@ class WSSLModule(LightningModule):
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
         return module if map_location is None else module.to(map_location)
 
-    def check_settings(self) -> None:
-        """Raise `UsageError` for a hyperparameter of the optimiser that cannot be used."""
-        self.check_lr(self.hparams["lr"])
-        check_settings(self.hparams)
-        self.hparams["betas"] = list(self.hparams["betas"])  # as it comes back from JSON
-        fill = self.hparams["fill"]
-        if fill not in (None, "mean") and not 0.0 <= fill <= 1.0:
-            raise UsageError(f"model.fill={fill}: it must be a value between 0 and 1, or mean")
-        ema = self.hparams["ema"]
-        if ema is not None and not 0.0 < ema < 1.0:
-            raise UsageError(f"model.ema={ema}: it must be between 0 and 1, such as 0.999, or omitted")
+    def set_inputs(self, fill: Fill, mask_channel: bool) -> None:
+        """Set what the network gets in a hole, and whether it gets the mask.
 
-    def check_lr(self, lr: float, name: str = "lr") -> None:
-        """Raises `UsageError` unless the learning rate is a positive number."""
-        if not 0.0 < lr < float("inf"):
-            raise UsageError(f"model.{name}={lr} is not a positive number")
+        Raises:
+            WSSLError: `fill` is neither a value in [0, 1] nor `mean`.
+        """
+        if fill != "mean" and not 0.0 <= fill <= 1.0:
+            raise WSSLError("fill", fill, "must be a value between 0 and 1, or mean")
+        self.fill, self.mask_channel = fill, mask_channel
 
     def check_trainer(self, trainer: Trainer) -> None:
-        """Raises `UsageError` for a setting of the trainer that does not go with the model's; before data are read."""
-        if trainer.precision == "16-true" and self.hparams["eps"] < FLOAT16_EPS:
-            raise UsageError(
-                f"trainer.precision=16-true with model.eps={self.hparams['eps']:g}: averages of squared gradients "
-                "vanish in float16, and the weights become NaN: give model.eps=1e-4, or trainer.precision=16-mixed"
-            )
-        if self.hparams["ema"] is not None and trainer.precision in ("bf16-true", "16-true"):
-            raise UsageError(
-                f"model.ema={self.hparams['ema']}: trainer.precision={trainer.precision} rounds the changes of the "
-                "average away: give bf16-mixed or 32-true"
-            )
+        """Raise `WSSLError` for a setting of the trainer that conflicts with the module's, before data are read."""
+        precision, eps = trainer.precision, self.optimizer_settings.eps
+        if precision == "16-true" and eps < FLOAT16_EPS:
+            reason = f"with eps={eps:g} averages of squared gradients vanish in float16, and the weights become NaN"
+            raise WSSLError("precision", precision, reason, "give eps=1e-4, or precision=16-mixed")
+        if self.ema is not None and precision in ("bf16-true", "16-true"):
+            reason = f"precision={precision} rounds the changes of the average to 0"
+            raise WSSLError("ema", self.ema, reason, "give precision=bf16-mixed or 32-true")
 
     def check_data(self, data: Any) -> None:
-        """Raise `UsageError` for images too small for the model, before data are read.
+        """Raise `WSSLError` for images too small for the module, before data are read.
 
         Args:
             data: the datamodule; one that does not know its `image_size` is not checked.
         """
         size = getattr(data, "image_size", None)
         if isinstance(size, int) and size < self.smallest_image:
-            raise UsageError(
-                f"data.image_size={size}: stage={self.stage} needs at least {self.smallest_image} pixels: "
-                f"give --data.image_size={self.smallest_image} or more"
-            )
+            raise WSSLError("image_size", size, f"stage={self.stage} needs at least {self.smallest_image} pixels")
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callback of `model.ema`, for a training."""
-        decay = self.hparams["ema"]
-        return [EMAWeights(decay)] if decay is not None and self.trainer.state.fn == TrainerFn.FITTING else []
+        """Return the callback of `ema`, for a training."""
+        if self.ema is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return []
+        return [EMAWeights(self.ema)]
 
     def remarks(self) -> list[str]:
-        """What a user should know when the training has ended, a line each."""
+        """Return what a user should know when the training has ended, a line each."""
         return []
 
-    def finish_networks(self) -> None:
-        """To be called when all networks stand: lays the convolutions' weights out in channels_last."""
-        self.to(memory_format=torch.channels_last)
-
     def networks(self) -> list[nn.Module]:
-        """The networks that `model.compile` compiles."""
+        """Return the networks that `compile` compiles, the encoder first."""
         raise NotImplementedError
 
     def setup(self, stage: str) -> None:
-        """Compiles the networks in place, so that the names in the state dict stay, when `compile` is set."""
+        """Check trainer and data, and compile the networks in place, so that the names in the state dict stay."""
         if stage == "fit":
             self.check_trainer(self.trainer)
             self.check_data(getattr(self.trainer, "datamodule", None))
-            if self.hparams.get("compile"):
+            if self.compiles:
                 for network in self.networks():
                     network.compile()
 
-    def with_holes(self, images: Tensor, hidden: Tensor) -> Tensor:
-        """Return what the encoder gets to see of images `(B, 3, H, W)`.
+    def with_holes(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Return the network's input for images `(B, 3, H, W)` in [0, 1].
 
         Args:
             images: in [0, 1].
-            hidden: `(B, 1, H, W)`, above 0.5 where the image is replaced by `model.fill`.
+            masks: `(B, 1, H, W)`, above 0.5 where the image is replaced by `fill`.
 
         Returns:
-            `(B, 3, H, W)`, or with `mask_channel` `(B, 4, H, W)`, the last channel being 1 where it is hidden.
+            `(B, 3, H, W)`, or with `mask_channel` `(B, 4, H, W)`, the last channel being 1 where it is masked.
         """
-        seen = fill_holes(images, hidden, self.hparams["fill"])
-        if not self.hparams["mask_channel"]:
-            return seen
-        return torch.cat([seen, (hidden > 0.5).to(seen.dtype)], dim=1)
+        masked = fill_holes(images, masks, self.fill)
+        return torch.cat([masked, (masks > 0.5).to(masked.dtype)], dim=1) if self.mask_channel else masked
 
     def as_input(self, images: Tensor) -> Tensor:
         """Return images as the networks take them: in channels_last, and in the dtype of their weights."""
         weights = next(self.networks()[0].parameters())
         return images.to(weights.dtype).contiguous(memory_format=torch.channels_last)
 
+    def log_metrics(self, split: str) -> None:
+        """Log the metrics of the batches since the last call under `<split>/`, and reset them."""
+        raise NotImplementedError
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics."""
+        self.log_metrics("val")
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Add one batch to the metrics."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the same metrics as validation does."""
+        self.log_metrics("test")
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimiser changes, sooner or later; a group sets what is not as in the hyperparameters."""
-        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, and where the learning rate changes its schedule, which is stepped after every step."""
-        optimizer = make_optimizer(self.parameter_groups(), self.hparams, self._fuses())
-        warmup, decays = self.hparams["warmup_steps"], self.hparams["lr_schedule"] == "cosine"
+        settings = self.optimizer_settings
+        optimizer = settings.make(self.parameter_groups(), self._fuses())
+        warmup, decays = settings.warmup_steps, settings.lr_schedule == "cosine"
         if not (warmup or decays):
             self._keep_group_options(optimizer)
             return optimizer
         steps = self.trainer.estimated_stepping_batches
         if decays and not math.isfinite(steps):
-            raise UsageError("model.lr_schedule=cosine needs an end: give trainer.max_epochs or trainer.max_steps")
+            raise WSSLError("lr_schedule", "cosine", "needs an end", "give max_epochs or max_steps of the trainer")
         if warmup >= steps:
-            raise UsageError(f"model.warmup_steps={warmup}: the run has {steps} steps: give fewer, or train longer")
-        end = steps if decays else None
+            raise WSSLError("warmup_steps", warmup, f"the run has {steps} steps", "give fewer, or train longer")
         # The schedule of a resumed run that had none before is younger than the run.
-        schedule = LambdaLR(optimizer, lambda step: lr_factor(max(step, self.trainer.global_step), warmup, end))
+        schedule = LambdaLR(optimizer, lambda step: settings.lr_factor(max(step, self.trainer.global_step), steps))
         self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -198,12 +210,12 @@ class WSSLModule(LightningModule):
         """Bring the checkpoint up to date, keep its settings, and fit its optimiser's state to the present groups.
 
         Raises:
-            UsageError: it is of another stage or newer than this program, or see `check_resumed`.
+            WSSLError: it is of another stage or newer than this program, or see `check_resumed`.
         """
         if checkpoint.get("stage") != self.stage:
-            raise UsageError(f"the resumed checkpoint is of stage {checkpoint.get('stage')}, not {self.stage}")
-        migrate(checkpoint, "the resumed checkpoint")
-        if self.hparams["ema"] is None and self.trainer.state.fn == TrainerFn.FITTING:
+            raise WSSLError("stage", self.stage, f"the resumed checkpoint is of stage {checkpoint.get('stage')}")
+        migrate(checkpoint, "ckpt_path", self.trainer.ckpt_path)
+        if self.ema is None and self.trainer.state.fn == TrainerFn.FITTING:
             # The average ends here: the training continues with the weights that were trained.
             checkpoint["state_dict"] = checkpoint.pop("current_model_state", checkpoint["state_dict"])
         self.check_resumed(checkpoint)
@@ -217,9 +229,9 @@ class WSSLModule(LightningModule):
         """Check that a checkpoint of an earlier run can be resumed with the present settings.
 
         Raises:
-            UsageError: other weights than those of the module, or an optimiser that trained other parameters.
+            WSSLError: other weights than those of the module, or an optimiser that trained other parameters.
         """
-        check_state(self, checkpoint["state_dict"], "the resumed checkpoint")
+        check_state(self, checkpoint["state_dict"], "resume", None)
         for state in checkpoint.get("optimizer_states", []):
             self._regrouped(state["param_groups"])
 
@@ -230,12 +242,10 @@ class WSSLModule(LightningModule):
             return saved
         numbers = [number for group in saved for number in group["params"]]
         if sum(sizes) != len(numbers):
-            typed = {name: self.hparams[name] for name in ("freeze_layers", "weighting") if name in self.hparams}
-            now = ", ".join(f"model.{name}={value}" for name, value in typed.items())
-            raise UsageError(
-                f"{now}: {sum(sizes)} parameters are trained, in the resumed run {len(numbers)} were: resume with its "
-                "settings, or start a new run from its checkpoint"
-            )
+            name = "freeze_layers" if "freeze_layers" in self.hparams else "weighting"
+            reason = f"{sum(sizes)} parameters are trained, in the resumed run {len(numbers)} were"
+            remedy = "resume with its settings, or start a new run from its checkpoint"
+            raise WSSLError(name, self.hparams[name], reason, remedy)
         groups, first = [], 0
         for size in sizes:
             groups.append({**saved[0], "params": numbers[first : first + size]})

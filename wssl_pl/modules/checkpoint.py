@@ -3,13 +3,14 @@
 import pickle
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules.migration import migrate
 
 
@@ -20,17 +21,17 @@ def read_checkpoint(
 
     Args:
         path: the file.
-        stage: `pretext` or `downstream`, when only that one will do.
-        name: what the user called the parameter, for the error message.
+        stage: `pretext` or `downstream`, where only that one can be used.
+        name: the parameter that gave the path, for the error message.
         mmap: map the tensors into memory instead of reading them, for a look at the other values.
 
     Raises:
-        UsageError: no such file, not a checkpoint, not ours, newer than this program, or of the other stage.
+        WSSLError: no such file, not a checkpoint, not ours, newer than this program, or of the other stage.
     """
     path = Path(path)
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"{name}={path} {what}: give the .ckpt file that a run left (runs/<stage>/<run>/best.ckpt)")
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise WSSLError(name, path, reason, "give the .ckpt file of a run (runs/<stage>/<run>/best.ckpt)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles by other programs; the line below says more
@@ -40,19 +41,29 @@ def read_checkpoint(
             reason = "holds more than tensors and plain values, or is damaged: not loaded, since it could run code"
         else:
             reason = "is not a checkpoint, or was cut short"
-        raise UsageError(f"{name}={path} {reason}") from None
+        raise WSSLError(name, path, reason) from None
     found = checkpoint.get("stage") if isinstance(checkpoint, dict) else None
     if found is None or "state_dict" not in checkpoint:
-        raise UsageError(f"{name}={path} is not a checkpoint of this project: it does not say its stage")
+        raise WSSLError(name, path, "is not a checkpoint of this project: it has no stage")
     if stage is not None and found != stage:
-        made_by = f"python train.py stage={stage} ..."
-        raise UsageError(f"{name}={path} is a {found} checkpoint; a {stage} one belongs here (made by `{made_by}`)")
-    migrate(checkpoint, f"{name}={path}")
+        reason = f"is a {found} checkpoint; a {stage} one is needed"
+        raise WSSLError(name, path, reason, f"`wssl train stage={stage} ...` makes one")
+    migrate(checkpoint, name, path)
     return checkpoint
 
 
-def check_state(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Raises `UsageError`, naming keys, unless `state` has exactly the keys and shapes of `module`'s state dict."""
+def check_state(module: nn.Module, state: Mapping[str, Tensor], name: str, path: object) -> None:
+    """Check that `state` has exactly the keys and shapes of the state dict of `module`.
+
+    Args:
+        module: the network.
+        state: the tensors by key.
+        name: the parameter that gave the file, for the error message.
+        path: the value of the parameter.
+
+    Raises:
+        WSSLError: they differ; the message names keys.
+    """
     own = module.state_dict()
     problems = []
     for label, keys in (("missing", own.keys() - state.keys()), ("unexpected", state.keys() - own.keys())):
@@ -66,23 +77,23 @@ def check_state(module: nn.Module, state: dict[str, Tensor], source: str) -> Non
     if shapes:
         problems.append(f"other shapes {_some(shapes)}")
     if problems:
-        raise UsageError(f"{source} does not fit the network: {'; '.join(problems)}")
+        raise WSSLError(name, path, f"does not fit the network: {'; '.join(problems)}")
 
 
-def encoder_state(checkpoint: dict[str, Any], source: str) -> dict[str, Tensor]:
-    """The encoder's part of a pretext checkpoint's state dict; every other key must belong to a head.
+def encoder_state(checkpoint: dict[str, Any], path: object) -> dict[str, Tensor]:
+    """Return the encoder's part of a pretext checkpoint's state dict; every other key must belong to a head.
 
     Raises:
-        UsageError: a key that belongs to neither.
+        WSSLError: a key that belongs to neither.
     """
-    encoder, strangers = {}, []
+    encoder, unexpected = {}, []
     for key, value in checkpoint["state_dict"].items():
         if key.startswith("encoder."):
             encoder[key.removeprefix("encoder.")] = value
         elif not key.startswith(("heads.", "weighting.")):
-            strangers.append(key)
-    if strangers:
-        raise UsageError(f"{source} holds keys that are neither the encoder's nor a head's: {_some(strangers)}")
+            unexpected.append(key)
+    if unexpected:
+        raise WSSLError("ckpt", path, f"holds keys that are neither the encoder's nor a head's: {_some(unexpected)}")
     return encoder
 
 

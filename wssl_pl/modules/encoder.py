@@ -1,98 +1,145 @@
-"""The encoder that the downstream stage begins with: a pretext run's, or a new one."""
+"""The encoder of a module: the package's own, one by class path, or that of a pretext checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, encoder_state, read_checkpoint
-from wssl_pl.networks import Fill, UNetEncoder, initialise
+from wssl_pl.networks import WIDTH, Encoder, UNetEncoder, initialise
+from wssl_pl.networks.encoder import LEVELS
+from wssl_pl.plugins import find_class, import_class
 
-DEFAULTS = {"width": 64, "norm": "none", "mask_channel": False, "fill": 0.0}
-RGB = 3
+DEFAULTS = {"encoder": None, "width": WIDTH, "norm": "none", "mask_channel": False, "fill": 0.0}
+"""The settings that a downstream module takes from the pretext checkpoint."""
+IMAGE_CHANNELS = 3
 FIRST_WEIGHT = "stages.0.first.conv.weight"
+PROBE_SIZE = 64
+"""Side in pixels of the image with which the shapes of an encoder's outputs are checked."""
 
 
-def take_encoder(
-    ckpt: str | None,
-    width: int | None,
-    norm: str | None,
-    mask_channel: bool | None,
-    fill: Fill | None = None,
-    init: str = "he",
-) -> tuple[UNetEncoder, Fill]:
-    """Return the encoder of the pretext checkpoint `ckpt`, or a new one for `none`, and what it sees in holes.
-
-    What is None is as the checkpoint has it, or the default of a new encoder. An encoder that took RGB is given a
-    mask channel by a fourth column of zeros in its first convolution: at first it does what it did without.
+def import_encoder(path: str) -> type[Encoder]:
+    """Return the encoder of a class path that the user typed; its module is imported.
 
     Raises:
-        UsageError: the checkpoint cannot be read, does not fit, or has another width or norm, or a mask channel that
-            is not wanted.
+        WSSLError: the module cannot be imported, or has no such class.
     """
-    pretext = None if ckpt in (None, "none") else read_checkpoint(str(ckpt), stage="pretext")
-    taken = DEFAULTS | (pretext["hyper_parameters"] if pretext else {})
-    width = _agreed("width", width, taken, pretext, ckpt)
-    norm = _agreed("norm", norm, taken, pretext, ckpt)
-    if not (mask_channel and not taken["mask_channel"]):
-        mask_channel = _agreed("mask_channel", mask_channel, taken, pretext, ckpt)
-    if width < 1:
-        raise UsageError(f"model.width={width} must be at least 1")
-    encoder = UNetEncoder(width, norm, in_channels=RGB + bool(mask_channel))
-    if pretext is None and init != "he":
-        initialise(encoder, init)
-    if pretext:
-        state = encoder_state(pretext, f"ckpt={ckpt}")
-        if mask_channel and not taken["mask_channel"]:
-            _add_mask_channel(state)
-        check_state(encoder, state, f"ckpt={ckpt}")
-        encoder.load_state_dict(state)
-    return encoder, taken["fill"] if fill is None else fill
+    return import_class("encoder", path, Encoder)
 
 
-def check_training(encoder: UNetEncoder, settings: Mapping[str, Any], ckpt: str | None) -> None:
-    """Raises `UsageError` for settings of the encoder's training that are wrong or could have no effect.
+def encoder_path(encoder: str | type[Encoder] | None) -> str | None:
+    """Return the class path of an encoder that is given by it or, in Python, as a class."""
+    return f"{encoder.__module__}.{encoder.__qualname__}" if isinstance(encoder, type) else encoder
+
+
+def make_encoder(encoder: str | type[Encoder] | None, width: int, norm: str, mask_channel: bool) -> Encoder:
+    """Return a new encoder.
 
     Args:
-        encoder: frozen as far as `freeze_layers` says.
-        settings: `freeze_layers`, `unfreeze_epoch`, `encoder_lr` and `consistency`.
-        ckpt: the pretext checkpoint that it was taken from, if any.
+        encoder: an encoder of the user's own, as a class or by the class path of one that is imported already; None for
+            `UNetEncoder`.
+        width: of a `UNetEncoder`; another encoder has its own.
+        norm: of a `UNetEncoder`; another encoder has its own.
+        mask_channel: whether it takes the mask as a fourth channel.
+
+    Raises:
+        WSSLError: there is no such encoder, or it does not keep to the interface (`docs/add_an_encoder.md`).
     """
-    unfreeze_epoch, consistency = settings["unfreeze_epoch"], settings["consistency"]
-    frozen = f"freeze_layers={settings['freeze_layers']}"
+    in_channels = IMAGE_CHANNELS + bool(mask_channel)
+    path = encoder_path(encoder)
+    if path is None:
+        return UNetEncoder(width, norm, in_channels)
+    kind = encoder if isinstance(encoder, type) else find_class("encoder", path, Encoder)
+    if width != WIDTH:
+        raise WSSLError("width", width, f"encoder={path} has its own width", "omit width")
+    try:
+        made = kind(in_channels=in_channels)
+    except TypeError as error:
+        raise WSSLError("encoder", path, f"cannot be built with in_channels={in_channels}: {error}") from None
+    _check_interface(made, path, in_channels)
+    return made
+
+
+def _check_interface(encoder: Encoder, path: str, in_channels: int) -> None:
+    parts = {id(parameter) for layer in encoder.layers() for parameter in layer.parameters()}
+    if any(id(parameter) not in parts for parameter in encoder.parameters()):
+        raise WSSLError("encoder", path, "has parameters that are in none of its layers()")
+    encoder.eval()
+    with torch.no_grad():
+        features, skips = encoder(torch.zeros(1, in_channels, PROBE_SIZE, PROBE_SIZE))
+    encoder.train()
+    found = [tuple(output.shape[1:]) for output in (*skips, features)]
+    sides = [PROBE_SIZE >> level for level in range(LEVELS + 1)]
+    expected = [(channels, side, side) for channels, side in zip(encoder.out_channels, sides, strict=False)]
+    if len(encoder.out_channels) != len(sides) or found != expected:
+        reason = f"an image of {PROBE_SIZE} px gives skips and features of the shapes {found}, not {expected}"
+        raise WSSLError("encoder", path, reason, "see docs/add_an_encoder.md")
+
+
+def load_encoder(ckpt: str | None, typed: Mapping[str, Any], init: str) -> tuple[Encoder, dict[str, Any], bool]:
+    """Return the encoder of the pretext checkpoint `ckpt`, or a new one for `none`, and its settings.
+
+    An encoder that took RGB is given a mask channel by a fourth column of zeros in its first convolution: its outputs
+    do not change at first.
+
+    Args:
+        ckpt: the pretext checkpoint.
+        typed: values of the settings in `DEFAULTS`; those that are None are taken from the checkpoint.
+        init: the initialisation of a new `UNetEncoder`.
+
+    Returns:
+        the encoder, the values of all settings in `DEFAULTS`, and whether a mask channel was added.
+
+    Raises:
+        WSSLError: the checkpoint cannot be read, does not fit, or contradicts a typed setting.
+    """
+    pretext = None if ckpt in (None, "none") else read_checkpoint(str(ckpt), stage="pretext")
+    saved = DEFAULTS | (pretext["hyper_parameters"] if pretext else {})
+    kind = typed["encoder"] or saved["encoder"]
+    settings = {name: saved[name] if typed[name] is None else typed[name] for name in DEFAULTS}
+    settings["encoder"] = encoder_path(kind)
+    adds_mask_channel = pretext is not None and settings["mask_channel"] and not saved["mask_channel"]
+    if pretext:
+        # The norm beside an encoder by class path is that of the decoder alone.
+        names = {"encoder", "width", "norm", "mask_channel"} if kind is None else {"encoder", "mask_channel"}
+        for name in sorted(names - {"mask_channel"} if kind is None and adds_mask_channel else names):
+            if settings[name] != saved[name]:
+                raise WSSLError(name, settings[name], f"the encoder of ckpt={ckpt} has {name}={saved[name]}", "omit it")
+    encoder = make_encoder(kind, settings["width"], settings["norm"], settings["mask_channel"])
+    if pretext is None and init != "he" and kind is None:
+        initialise(encoder, init)
+    if pretext:
+        state = encoder_state(pretext, ckpt)
+        if adds_mask_channel and (weight := state.get(FIRST_WEIGHT)) is not None:
+            state[FIRST_WEIGHT] = torch.cat([weight, torch.zeros_like(weight[:, :1])], dim=1)
+        check_state(encoder, state, "ckpt", ckpt)
+        encoder.load_state_dict(state)
+    return encoder, settings, adds_mask_channel
+
+
+def check_training(
+    encoder: Encoder,
+    freeze_layers: int,
+    unfreeze_epoch: int | None,
+    encoder_lr: float | None,
+    consistency: float,
+    adds_mask_channel: bool,
+) -> None:
+    """Raise `WSSLError` for settings of the training of a frozen encoder that are wrong or could have no effect."""
+    frozen = f"freeze_layers={freeze_layers}"
     trained = [parameter.requires_grad for parameter in encoder.parameters()]
     if not 0.0 <= consistency < float("inf"):
-        raise UsageError(f"model.consistency={consistency} must be a number, 0 or more")
+        raise WSSLError("consistency", consistency, "must be a number, 0 or more")
     if unfreeze_epoch is not None:
         if unfreeze_epoch < 1:
-            raise UsageError(f"model.unfreeze_epoch={unfreeze_epoch} must be at least 1; or give freeze_layers=0")
+            raise WSSLError("unfreeze_epoch", unfreeze_epoch, "must be at least 1", "or give freeze_layers=0")
         if all(trained):
-            raise UsageError(f"model.unfreeze_epoch={unfreeze_epoch}: {frozen} freezes nothing; leave it out")
+            raise WSSLError("unfreeze_epoch", unfreeze_epoch, f"{frozen} freezes nothing", "omit it")
         return
-    for name, default in (("encoder_lr", None), ("consistency", 0.0)):
-        if settings[name] != default and not any(trained):
-            raise UsageError(f"model.{name}={settings[name]}: {frozen} freezes the whole encoder; give fewer layers")
-    first = encoder.get_parameter(FIRST_WEIGHT)
-    taken = ckpt not in (None, "none")
-    if taken and encoder.in_channels > RGB and not first.requires_grad and not first[:, RGB:].any():
-        raise UsageError(
-            f"model.mask_channel=true: ckpt= has an encoder without, and {frozen} freezes the weights of 0 for it; "
-            "give freeze_layers=0, or a pretext checkpoint that has one"
-        )
-
-
-def _add_mask_channel(state: dict[str, Tensor]) -> None:
-    weight = state.get(FIRST_WEIGHT)
-    if weight is not None and weight.shape[1] == RGB:
-        state[FIRST_WEIGHT] = torch.cat([weight, torch.zeros_like(weight[:, :1])], dim=1)
-
-
-def _agreed(name: str, typed: Any, taken: dict[str, Any], pretext: dict[str, Any] | None, ckpt: str | None) -> Any:
-    """The setting of the checkpoint's encoder, unless what was typed contradicts it."""
-    if typed is None or typed == taken[name]:
-        return taken[name]
-    if pretext is None:
-        return typed
-    raise UsageError(f"model.{name}={typed}, but the encoder of ckpt={ckpt} has {name} {taken[name]}: leave it out")
+    for name, value in (("encoder_lr", encoder_lr), ("consistency", consistency)):
+        if value and not any(trained):
+            raise WSSLError(name, value, f"{frozen} freezes the whole encoder", "freeze fewer layers")
+    if adds_mask_channel and not encoder.get_parameter(FIRST_WEIGHT).requires_grad:
+        reason = f"the encoder of ckpt= has none, and {frozen} freezes the weights of 0 for it"
+        raise WSSLError("mask_channel", True, reason, "give freeze_layers=0, or a pretext checkpoint that has one")

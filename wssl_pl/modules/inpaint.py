@@ -7,36 +7,44 @@ import torch.nn.functional as F
 from lightning import Trainer
 from torch import Tensor, nn
 
-from wssl_pl.errors import UsageError
+from wssl_pl.callbacks import image_grid
+from wssl_pl.errors import WSSLError
 from wssl_pl.losses import LOSSES, WSSLLoss
 from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, Mean, composite, image_metrics
 from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.base import WSSLModule
-from wssl_pl.modules.encoder import RGB, check_training, take_encoder
+from wssl_pl.modules.encoder import check_training, load_encoder
+from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
 from wssl_pl.networks import UNetDecoder, crop_to, initialise, pad_to_multiple
+
+MIN_DECODER_WIDTH = 16
+"""Feature maps of a decoder's stage, at least, beside an encoder whose skips may have as few as an image has."""
 
 
 class InpaintModule(WSSLModule):
     """Fills the holes of masked images: RGB with the hole set to `fill` in, the whole image out.
 
     Args:
-        ckpt: the pretext checkpoint whose encoder is taken over, or `none` for a new encoder: the controls.
+        ckpt: the pretext checkpoint whose encoder is used, or `none` for a new encoder: the controls.
         freeze_layers: how many of the encoder's 16 layers are frozen, in Keras's count: 1 is the input, then
-            (conv, conv, pool) five times; 0 trains everything, 16 freezes the whole encoder.
+            (conv, conv, pool) five times; 0 trains everything, 16 freezes the whole encoder. An encoder of your own
+            has its own number of layers.
         loss: `wssl` is 0.84 log-cosh + 0.16 (1 - SSIM); `log_cosh` and `ssim` are its parts alone.
-        alpha: share of log-cosh in `loss=wssl`; the paper's 0.84 if left out.
-        width: feature maps of the first stage; the checkpoint's if left out, else 64.
-        norm: normalisation after each convolution; the checkpoint's if left out, else none.
-        mask_channel: the encoder sees the mask as a fourth channel, 1 = hole; as the checkpoint's if left out, else
-            not. To an encoder that had none it is added with weights of 0.
-        fill: what the network sees in the hole: a value in [0, 1], or `mean`, the image's mean colour outside the hole;
-            the checkpoint's if omitted, else 0.
+        alpha: weight of log-cosh in `loss=wssl`; default: the paper's 0.84.
+        encoder: class path of an encoder of your own (`mypackage.MyEncoder`); default: the checkpoint's, else the
+            paper's U-Net encoder.
+        width: feature maps of the first stage; default: the checkpoint's, else 64.
+        norm: normalisation after each convolution; default: the checkpoint's, else none.
+        mask_channel: the encoder gets the mask as a fourth channel, 1 = hole; default: as the checkpoint's, else
+            false. To an encoder that had none it is added with weights of 0.
+        fill: the network's input in the hole: a value in [0, 1], or `mean`, the image's mean colour outside the hole;
+            default: the checkpoint's, else 0.
         init: initialisation of what is new: `he` (He-normal, zero biases; Ronneberger et al. 2015), `xavier` (uniform,
             Keras's default), or `pytorch` (PyTorch's default; a network without normalisation does not train with it).
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
-        encoder_lr: learning rate of the encoder, where it is trained; `lr` if left out.
-        consistency: factor of the mean squared distance between the encoder's last features of the holed and of the
-            whole image, added to the training loss; only the former are drawn to the latter.
+        encoder_lr: learning rate of the encoder, where it is trained; default: `lr`.
+        consistency: factor of the mean squared distance between the encoder's last features of the masked and of the
+            whole image, added to the training loss; the latter take no gradient.
         lr: learning rate.
         lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
         warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
@@ -64,6 +72,7 @@ class InpaintModule(WSSLModule):
         freeze_layers: int = 16,
         loss: Literal["wssl", "log_cosh", "ssim"] = "wssl",
         alpha: float | None = None,
+        encoder: str | None = None,
         width: int | None = None,
         norm: Literal["none", "batch", "group", "instance"] | None = None,
         mask_channel: bool | None = None,
@@ -86,24 +95,22 @@ class InpaintModule(WSSLModule):
         ssim_sigma: float = 1.5,
         compile: bool = False,
     ) -> None:
-        super().__init__()
+        settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
+        super().__init__(settings, ema, compile)
         # The checkpoint that this module will be saved to holds the encoder itself.
         self.save_hyperparameters(ignore=["ckpt"])
-        self.check_settings()
-        self._check_loss()
+        self._check_loss(loss, alpha, log_cosh_a, ssim_window, ssim_sigma)
         if encoder_lr is not None:
-            self.check_lr(encoder_lr, "encoder_lr")
-        if alpha is not None and not (loss == "wssl" and 0.0 <= alpha <= 1.0):
-            raise UsageError(f"model.alpha={alpha}: it takes loss=wssl and a number between 0 and 1")
-        self.encoder, self.hparams["fill"] = take_encoder(ckpt, width, norm, mask_channel, fill, init)
-        self.hparams["width"], self.hparams["norm"] = self.encoder.width, self.encoder.norm
-        self.hparams["mask_channel"] = self.encoder.in_channels > RGB
-        try:
-            self.encoder.freeze(freeze_layers)
-        except ValueError as error:
-            raise UsageError(str(error)) from None
-        check_training(self.encoder, self.hparams, ckpt)
-        self.decoder = UNetDecoder(self.encoder.width, self.encoder.norm)
+            check_positive("encoder_lr", encoder_lr)
+        typed = {"encoder": encoder, "width": width, "norm": norm, "mask_channel": mask_channel, "fill": fill}
+        self.encoder, agreed, adds_mask_channel = load_encoder(ckpt, typed, init)
+        self.hparams.update(agreed, betas=list(betas))  # as they come back from JSON
+        self.set_inputs(agreed["fill"], agreed["mask_channel"])
+        self.encoder.freeze(freeze_layers)
+        check_training(self.encoder, freeze_layers, unfreeze_epoch, encoder_lr, consistency, adds_mask_channel)
+        self.unfreeze_epoch, self.encoder_lr, self.consistency = unfreeze_epoch, encoder_lr, consistency
+        min_width = 1 if agreed["encoder"] is None else MIN_DECODER_WIDTH
+        self.decoder = UNetDecoder(self.encoder.out_channels, agreed["norm"], min_width=min_width)
         if init != "he":
             initialise(self.decoder, init)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim, log_cosh_a, ssim_window, ssim_sigma)
@@ -113,43 +120,39 @@ class InpaintModule(WSSLModule):
         self.val_log_cosh = Mean()
         # The metric is the same for all models; the loss's own SSIM is needed beside it only where it is another.
         self.val_ssim_loss = Mean() if (ssim_window, ssim_sigma) != (WINDOW, SIGMA) else None
-        self.finish_networks()
+        self.to(memory_format=torch.channels_last)
 
-    def _check_loss(self) -> None:
-        """Raise `UsageError` for a setting of the loss that cannot be used, or has no effect."""
-        settings = self.hparams
-        a, window, sigma, loss = (settings[name] for name in ("log_cosh_a", "ssim_window", "ssim_sigma", "loss"))
-        if not 0.0 < a < float("inf"):
-            raise UsageError(f"model.log_cosh_a={a}: it must be a positive number")
+    @staticmethod
+    def _check_loss(loss: str, alpha: float | None, log_cosh_a: float, window: int, sigma: float) -> None:
+        """Raise `WSSLError` for a setting of the loss that cannot be used, or has no effect."""
+        if alpha is not None and not (loss == "wssl" and 0.0 <= alpha <= 1.0):
+            raise WSSLError("alpha", alpha, "needs loss=wssl and a number between 0 and 1")
+        check_positive("log_cosh_a", log_cosh_a)
         if window < 3 or window % 2 == 0:
-            raise UsageError(f"model.ssim_window={window}: it must be odd and at least 3")
-        if not 0.0 < sigma < float("inf"):
-            raise UsageError(f"model.ssim_sigma={sigma}: it must be a positive number")
-        if loss == "ssim" and a != 1.0:
-            raise UsageError(f"model.log_cosh_a={a}: loss=ssim has no log-cosh: omit it, or give loss=wssl")
-        if loss == "log_cosh" and (window, sigma) != (WINDOW, SIGMA):
-            raise UsageError(
-                f"model.ssim_window={window}, model.ssim_sigma={sigma}: loss=log_cosh has no SSIM: omit them, or give "
-                "loss=wssl"
-            )
+            raise WSSLError("ssim_window", window, "must be odd and at least 3")
+        check_positive("ssim_sigma", sigma)
+        remedy = "omit it, or give loss=wssl"
+        if loss == "ssim" and log_cosh_a != 1.0:
+            raise WSSLError("log_cosh_a", log_cosh_a, "loss=ssim has no log-cosh", remedy)
+        for name, value, default in (("ssim_window", window, WINDOW), ("ssim_sigma", sigma, SIGMA)):
+            if loss == "log_cosh" and value != default:
+                raise WSSLError(name, value, "loss=log_cosh has no SSIM", remedy)
 
     def check_trainer(self, trainer: Trainer) -> None:
-        """Raises `UsageError` for unfreezing on several devices: they would not exchange the gradients."""
+        """Raise `WSSLError` for unfreezing on several devices: they would not exchange the gradients."""
         super().check_trainer(trainer)
-        # DDP sees to the parameters that are to be trained when it begins, and to no others.
-        if self.hparams["unfreeze_epoch"] is not None and trainer.num_devices * trainer.num_nodes > 1:
-            raise UsageError(
-                f"model.unfreeze_epoch={self.hparams['unfreeze_epoch']} works on one device: give trainer.devices=1"
-            )
+        # DDP registers the parameters that require a gradient when it starts, and no others.
+        if self.unfreeze_epoch is not None and trainer.num_devices * trainer.num_nodes > 1:
+            raise WSSLError("unfreeze_epoch", self.unfreeze_epoch, "works on one device", "give devices=1")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The encoder, with its own learning rate if it has one, and the decoder."""
-        later = self.hparams["unfreeze_epoch"] is not None
+        """Return the encoder, with its own learning rate if it has one, and the decoder."""
+        later = self.unfreeze_epoch is not None
         encoder = [parameter for parameter in self.encoder.parameters() if later or parameter.requires_grad]
         decoder = list(self.decoder.parameters())
-        if self.hparams["encoder_lr"] is None:
+        if self.encoder_lr is None:
             return [{"params": [*encoder, *decoder]}]
-        return [{"params": encoder, "lr": self.hparams["encoder_lr"]}, {"params": decoder}]
+        return [{"params": encoder, "lr": self.encoder_lr}, {"params": decoder}]
 
     def on_train_start(self) -> None:
         """Unfreeze the encoder also in a run resumed within an epoch, where `on_train_epoch_start` is not called."""
@@ -157,20 +160,19 @@ class InpaintModule(WSSLModule):
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Unfreezes the encoder when its time has come."""
-        unfreeze_epoch = self.hparams["unfreeze_epoch"]
-        if unfreeze_epoch is not None and self.current_epoch >= unfreeze_epoch:
+        """Unfreeze the encoder from its epoch on."""
+        if self.unfreeze_epoch is not None and self.current_epoch >= self.unfreeze_epoch:
             self.encoder.freeze(0)
 
     def networks(self) -> list[nn.Module]:
-        """The encoder and the decoder."""
+        """Return the encoder and the decoder."""
         return [self.encoder, self.decoder]
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """The whole picture as the network sees it, the raw output.
+        """Return the prediction, the raw output.
 
         Args:
-            images: `(B, 3, H, W)` in [0, 1], of any size; what lies in the hole is not looked at.
+            images: `(B, 3, H, W)` in [0, 1], of any size; pixels in the hole have no influence.
             masks: `(B, 1, H, W)`, 1 = hole.
 
         Returns:
@@ -194,20 +196,20 @@ class InpaintModule(WSSLModule):
         return torch.sigmoid(self.decoder(features, skips).float())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch over the whole raw output, with the features' inconsistency where that counts."""
+        """Return the loss of one batch over the whole raw output, with the features' inconsistency where it counts."""
         image, mask = batch["image"], batch["mask"]
         features, skips = self._encode(image, mask)
         parts = self.loss.parts(self._decode(features, skips, image), image)
         # As long as the encoder is frozen, the distance could change nothing.
-        if self.hparams["consistency"] and features.requires_grad:
+        if self.consistency and features.requires_grad:
             parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(image))
-            parts["loss"] = parts["loss"] + self.hparams["consistency"] * parts["consistency"]
+            parts["loss"] = parts["loss"] + self.consistency * parts["consistency"]
         for name, part in parts.items():
             self.log(f"train/{name}", part, prog_bar=name == "loss")
         return parts["loss"]
 
     def _features_of_whole(self, images: Tensor) -> Tensor:
-        """The encoder's last features of images without a hole, float32; they take no gradient."""
+        """Return the encoder's last features of images without a hole, float32; they take no gradient."""
         # In evaluation mode, so that normalisation's statistics stay those of images with holes. Always after the pass
         # with gradient: autocast keeps the weights that it has rounded, and these must be part of the graph.
         self.encoder.eval()
@@ -217,7 +219,7 @@ class InpaintModule(WSSLModule):
         return features.float()
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Adds one batch to the figures."""
+        """Add one batch to the metrics."""
         image, mask = batch["image"], batch["mask"]
         prediction = self(image, mask)
         values = image_metrics(prediction, image, mask)
@@ -227,17 +229,28 @@ class InpaintModule(WSSLModule):
         if self.val_ssim_loss is not None:
             self.val_ssim_loss.update(self.loss.ssim_loss(prediction, image), count=len(image))
 
-    def on_validation_epoch_end(self) -> None:
+    def log_metrics(self, split: str) -> None:
         """Log the loss, its parts, and PSNR and SSIM of the raw output and of the composite, also by hole ratio."""
-        self._log_figures("val")
+        metrics = self.val_metrics.compute()
+        metrics["log_cosh"] = self.val_log_cosh.compute()
+        own_ssim = self.val_ssim_loss
+        metrics["ssim_loss"] = 1.0 - metrics["ssim"] if own_ssim is None else own_ssim.compute()
+        metrics["loss"] = self.loss.alpha * metrics["log_cosh"] + (1.0 - self.loss.alpha) * metrics["ssim_loss"]
+        metrics |= self.val_bins.compute()
+        for name, value in metrics.items():
+            # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
+            self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "psnr", "ssim"), sync_dist=True)
+        for metric in (self.val_metrics, self.val_bins, self.val_log_cosh, own_ssim):
+            if metric is not None:
+                metric.reset()
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Adds one batch to the figures."""
-        self.validation_step(batch, batch_idx)
+    def validation_figures(self, title: str) -> dict[str, Any]:
+        """Return no figures."""
+        return {}
 
-    def on_test_epoch_end(self) -> None:
-        """Logs the same figures as validation does, under `test/`."""
-        self._log_figures("test")
+    def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return masked image, prediction, composite and truth side by side, by tag."""
+        return {"val/images": image_grid(batch["image"], batch["mask"], self(batch["image"], batch["mask"]))}
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the predictions of one batch.
@@ -249,22 +262,3 @@ class InpaintModule(WSSLModule):
         prediction = self(batch["image"], batch["mask"])
         filled = composite(prediction, batch["image"], batch["mask"])
         return {"index": batch["index"], "prediction": prediction, "composite": filled}
-
-    def _log_figures(self, split: str) -> None:
-        figures = self.val_metrics.compute()
-        reconstruction = self.val_log_cosh.compute()
-        alpha = self.loss.alpha
-        figures["log_cosh"] = reconstruction
-        own_ssim = self.val_ssim_loss
-        figures["ssim_loss"] = 1.0 - figures["ssim"] if own_ssim is None else own_ssim.compute()
-        figures["loss"] = alpha * reconstruction + (1.0 - alpha) * figures["ssim_loss"]
-        figures |= self.val_bins.compute()
-        shown = {"loss", "psnr", "ssim"}
-        for name, figure in figures.items():
-            # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
-            self.log(f"{split}/{name}", figure, prog_bar=name in shown, sync_dist=True)
-        self.val_metrics.reset()
-        self.val_bins.reset()
-        self.val_log_cosh.reset()
-        if own_ssim is not None:
-            own_ssim.reset()

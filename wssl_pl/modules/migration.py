@@ -1,13 +1,13 @@
 """Checkpoints of earlier versions, brought up to date when they are read.
 
-A checkpoint says its version under `format`. Whoever changes what a checkpoint must hold raises `FORMAT` and adds a
+A checkpoint holds its version under `format`. Whoever changes what a checkpoint must hold raises `FORMAT` and adds a
 function to `MIGRATIONS` that makes a checkpoint of the version before into one of the new version.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 FORMAT = 3
 
@@ -29,7 +29,7 @@ SETTINGS_2: dict[str, dict[str, Any]] = {
 
 
 def from_1_to_2(checkpoint: dict[str, Any]) -> None:
-    """Add the new hyperparameters, so that a resumed run can tell which of them were typed."""
+    """Add the new hyperparameters, so that a resumed run knows which of them were typed."""
     checkpoint["hyper_parameters"] = SETTINGS_2[checkpoint["stage"]] | checkpoint.get("hyper_parameters", {})
 
 
@@ -48,23 +48,23 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: from_1_to_2, 2: fr
 """By version, the change to the next one, in place."""
 
 
-def migrate(checkpoint: dict[str, Any], source: str) -> None:
+def migrate(checkpoint: dict[str, Any], name: str, path: object) -> None:
     """Bring a checkpoint of one of our stages to the present format, in place.
 
     Args:
         checkpoint: as it was loaded; one without a version is of version 1.
-        source: what the user called it, `parameter=value`, for the error message.
+        name: the parameter that gave it, for the error message.
+        path: the value of the parameter.
 
     Raises:
-        UsageError: it is newer than this program, or its version is not a number.
+        WSSLError: it is newer than this program, or its version is not a number.
     """
     version = checkpoint.get("format", 1)
     if type(version) is not int or version < 1:
-        raise UsageError(f"{source}: it is not a checkpoint of this project: its format is {version!r}")
+        raise WSSLError(name, path, f"is not a checkpoint of this project: its format is {version!r}")
     if version > FORMAT:
-        raise UsageError(
-            f"{source}: its format is {version}, this version of wssl-pl reads up to {FORMAT}: update wssl-pl"
-        )
+        reason = f"its format is {version}, this version of wssl-pl reads up to {FORMAT}"
+        raise WSSLError(name, path, reason, "update wssl-pl")
     for number in range(version, FORMAT):
         MIGRATIONS[number](checkpoint)
     checkpoint["format"] = FORMAT

@@ -1,53 +1,71 @@
-"""The optimiser and the learning rate's schedule, from the settings of a module."""
+"""The optimiser and the learning rate's schedule."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 from torch.optim import Adam, AdamW
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise `UsageError` for a setting of the optimiser or of the warm-up that cannot be used.
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The settings of an optimiser and its schedule, as both modules take them.
 
-    Args:
-        settings: `optimizer`, `weight_decay`, `betas`, `eps` and `warmup_steps`.
+    Raises:
+        WSSLError: a setting that cannot be used.
     """
-    if settings["optimizer"] not in OPTIMIZERS:
-        raise UsageError(f"model.optimizer={settings['optimizer']}: it must be one of {', '.join(OPTIMIZERS)}")
-    if not 0.0 <= settings["weight_decay"] < math.inf:
-        raise UsageError(f"model.weight_decay={settings['weight_decay']}: it must be a number, 0 or more")
-    betas = settings["betas"]
-    if len(betas) != 2 or not all(0.0 <= beta < 1.0 for beta in betas):
-        raise UsageError(f"model.betas={list(betas)}: give two numbers, each at least 0 and below 1")
-    if not 0.0 < settings["eps"] < math.inf:
-        raise UsageError(f"model.eps={settings['eps']}: it must be a positive number")
-    if settings["warmup_steps"] < 0:
-        raise UsageError(f"model.warmup_steps={settings['warmup_steps']}: it must be 0 or more")
+
+    lr: float
+    lr_schedule: str
+    warmup_steps: int
+    optimizer: str
+    weight_decay: float
+    betas: Sequence[float]
+    eps: float
+
+    def __post_init__(self) -> None:
+        check_positive("lr", self.lr)
+        check_positive("eps", self.eps)
+        if self.optimizer not in OPTIMIZERS:
+            raise WSSLError("optimizer", self.optimizer, f"must be one of {', '.join(OPTIMIZERS)}")
+        if not 0.0 <= self.weight_decay < math.inf:
+            raise WSSLError("weight_decay", self.weight_decay, "must be a number, 0 or more")
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise WSSLError("betas", list(self.betas), "must be two numbers, each at least 0 and below 1")
+        if self.warmup_steps < 0:
+            raise WSSLError("warmup_steps", self.warmup_steps, "must be 0 or more")
+
+    def make(self, groups: list[dict[str, Any]], fused: bool | None) -> Adam:
+        """Return the optimiser.
+
+        Args:
+            groups: parameter groups; what a group sets itself wins over the settings.
+            fused: whether a step is one fused kernel; None leaves the choice to PyTorch.
+        """
+        betas = cast(tuple[float, float], tuple(self.betas))
+        options: Any = {"lr": self.lr, "weight_decay": self.weight_decay, "eps": self.eps, "fused": fused}
+        return OPTIMIZERS[self.optimizer](groups, betas=betas, **options)
+
+    def lr_factor(self, step: int, steps: float) -> float:
+        """Return the factor of the learning rate at a step of a run of `steps` steps; see the function."""
+        return lr_factor(step, self.warmup_steps, steps if self.lr_schedule == "cosine" else None)
 
 
-def make_optimizer(groups: list[dict[str, Any]], settings: Mapping[str, Any], fused: bool | None) -> Adam:
-    """Return the optimiser of `settings`.
-
-    Args:
-        groups: parameter groups; what a group sets itself wins over the settings.
-        settings: `optimizer`, `lr`, `weight_decay`, `betas` and `eps`.
-        fused: whether a step is one fused kernel; None leaves the choice to PyTorch.
-    """
-    kind = OPTIMIZERS[settings["optimizer"]]
-    betas: Any = tuple(settings["betas"])
-    options = {name: settings[name] for name in ("lr", "weight_decay", "eps")}
-    return kind(groups, betas=betas, fused=fused, **options)
+def check_positive(name: str, value: float) -> None:
+    """Raise `WSSLError` unless a value is a positive number."""
+    if not 0.0 < value < math.inf:
+        raise WSSLError(name, value, "must be a positive number")
 
 
 def lr_factor(step: int, warmup_steps: int, steps: float | None) -> float:
     """Return the factor of the learning rate at a step.
 
-    It rises linearly over the warm-up, from `1 / (warmup_steps + 1)` at the first step to 1 at step `warmup_steps`.
+    It increases linearly over the warm-up, from `1 / (warmup_steps + 1)` at the first step to 1 at step `warmup_steps`.
     Then it stays at 1 or, where `steps` is given, falls along half a cosine to 0 after `steps` steps. It depends on the
     step alone, and not on the factor before it, so that a run that is resumed for longer follows the longer curve.
 

@@ -1,4 +1,4 @@
-"""Gradients that harm no task: UPGrad of Quinton and Rey 2024, by their library TorchJD."""
+"""Gradients that increase no task's loss: UPGrad of Quinton and Rey 2024, by their library TorchJD."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from lightning import Trainer
 from torch import Tensor
 from torch.nn import Parameter
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 
 class UPGrad:
@@ -19,15 +19,9 @@ class UPGrad:
     averaged. A head's parameters get their own task's gradient. The projection is a small quadratic program that is
     solved on the CPU: the host waits for the device once in every step.
 
-    Attributes:
-        features: what the shared network gave to every head in its last pass; to be set before `backward`, which
-            differentiates the heads and the shared network apart.
-
     Raises:
-        UsageError: TorchJD or its solver is not installed.
+        WSSLError: TorchJD or its solver is not installed.
     """
-
-    features: Tensor
 
     def __init__(self) -> None:
         try:
@@ -35,28 +29,30 @@ class UPGrad:
 
             self.aggregator = aggregation.UPGrad()
         except ImportError:
-            raise UsageError(
-                "weighting=upgrad needs TorchJD: pip install 'torchjd[quadprog-projector]>=0.18'"
-            ) from None
+            remedy = "pip install 'torchjd[quadprog-projector]>=0.18'"
+            raise WSSLError("weighting", "upgrad", "needs TorchJD", remedy) from None
         # Functions, since a module of Python cannot be copied with the module (`model.ema`).
         self.mtl_backward, self.jac_to_grad = autojac.mtl_backward, autojac.jac_to_grad
 
     def backward(
-        self, losses: Mapping[str, Tensor], shared: Iterable[Parameter], own: Sequence[Iterable[Parameter]]
+        self,
+        losses: Mapping[str, Tensor],
+        features: Tensor,
+        shared: Iterable[Parameter],
+        own: Sequence[Iterable[Parameter]],
     ) -> dict[str, Tensor]:
-        """Adds to the parameters' gradients.
+        """Add to the parameters' gradients; the heads and the shared network are differentiated apart.
 
         Args:
             losses: scalars by task.
+            features: the shared network's output, which every head was given.
             shared: the shared network's parameters.
             own: the parameters of each task's head, in the order of the losses.
 
         Returns:
-            by task, the weight that its gradient came to have among the shared parameters' ones.
+            by task, the weight of its gradient in that of the shared parameters.
         """
         shared, own = list(shared), [list(parameters) for parameters in own]
-        features = self.features
-        del self.features  # its graph is used once, and could not be copied
         # Autocast would have the Jacobians multiplied in bfloat16.
         with torch.autocast(features.device.type, enabled=False):
             # One task after the other: batched differentiation does not know every layer.
@@ -72,15 +68,14 @@ class UPGrad:
 
     @staticmethod
     def check_trainer(trainer: Trainer) -> None:
-        """Raises `UsageError` for what Lightning does not do where a module steps itself."""
+        """Raise `WSSLError` for what Lightning does not do where a module steps itself."""
+        conflict = "conflicts with weighting=upgrad"
         if trainer.num_devices * trainer.num_nodes > 1:
-            raise UsageError("weighting=upgrad works on one device: give trainer.devices=1")
+            raise WSSLError("devices", trainer.num_devices, conflict, "give devices=1")
         if trainer.gradient_clip_val:
-            raise UsageError(f"trainer.gradient_clip_val={trainer.gradient_clip_val} does not go with weighting=upgrad")
+            raise WSSLError("gradient_clip_val", trainer.gradient_clip_val, conflict, "omit it")
         if trainer.accumulate_grad_batches != 1:
-            accumulated = f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}"
-            raise UsageError(f"{accumulated} does not go with weighting=upgrad: give a larger data.batch_size")
+            steps = trainer.accumulate_grad_batches
+            raise WSSLError("accumulate_grad_batches", steps, conflict, "give a larger batch_size")
         if trainer.precision in ("16-mixed", "bf16-true"):
-            raise UsageError(
-                f"trainer.precision={trainer.precision} does not go with weighting=upgrad: give bf16-mixed or 32-true"
-            )
+            raise WSSLError("precision", trainer.precision, conflict, "give bf16-mixed or 32-true")

@@ -1,13 +1,14 @@
 """The networks: plain `nn.Module`s without losses, optimisers or logging."""
 
 from wssl_pl.networks.blocks import he_initialise, initialise
-from wssl_pl.networks.heads import TaskHead
-from wssl_pl.networks.holes import Fill, fill_holes, mean_colour
-from wssl_pl.networks.light_decoder import LightDecoder
-from wssl_pl.networks.padding import crop_to, pad_to_multiple
-from wssl_pl.networks.unet import UNetDecoder, UNetEncoder, stage_widths
+from wssl_pl.networks.encoder import Encoder
+from wssl_pl.networks.heads import LightDecoder, TaskHead
+from wssl_pl.networks.inputs import Fill, crop_to, fill_holes, mean_colour, pad_to_multiple
+from wssl_pl.networks.unet import WIDTH, UNetDecoder, UNetEncoder
 
 __all__ = [
+    "WIDTH",
+    "Encoder",
     "Fill",
     "LightDecoder",
     "TaskHead",
@@ -19,5 +20,4 @@ __all__ = [
     "initialise",
     "mean_colour",
     "pad_to_multiple",
-    "stage_widths",
 ]

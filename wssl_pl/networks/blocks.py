@@ -4,6 +4,8 @@ import math
 
 from torch import Tensor, nn
 
+from wssl_pl.errors import WSSLError
+
 NORMS = ("none", "batch", "group", "instance")
 GROUPS = 8
 INITIALISATIONS = ("he", "xavier", "pytorch")
@@ -15,7 +17,7 @@ def normalisation(name: str, channels: int) -> nn.Module:
     `group` has 8 groups, or as many as divide both 8 and the channels.
 
     Raises:
-        ValueError: the name is unknown.
+        WSSLError: the name is unknown.
     """
     if name == "none":
         return nn.Identity()
@@ -25,7 +27,7 @@ def normalisation(name: str, channels: int) -> nn.Module:
         return nn.GroupNorm(math.gcd(GROUPS, channels), channels)
     if name == "instance":
         return nn.InstanceNorm2d(channels, affine=True)
-    raise ValueError(f"norm={name!r} is not one of {', '.join(NORMS)}")
+    raise WSSLError("norm", name, f"is not one of {', '.join(NORMS)}")
 
 
 class ConvUnit(nn.Module):
@@ -38,13 +40,13 @@ class ConvUnit(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Feature maps `(B, out, H, W)`."""
+        """Return feature maps `(B, out, H, W)`."""
         output: Tensor = self.activation(self.norm(self.conv(features)))
         return output
 
 
 def he_initialise(module: nn.Module) -> None:
-    """He-normal weights and zero biases for every convolution and linear layer below `module`, in place.
+    """Set He-normal weights and zero biases in every convolution and linear layer below `module`, in place.
 
     Ronneberger et al. 2015, section 3, after He et al. 2015. With PyTorch's default initialisation the ten plain
     convolutions of the encoder do not train: every head stays at chance.
@@ -70,10 +72,10 @@ def initialise(module: nn.Module, name: str) -> None:
             PyTorch's default.
 
     Raises:
-        ValueError: the name is unknown.
+        WSSLError: the name is unknown.
     """
     if name not in INITIALISATIONS:
-        raise ValueError(f"init={name!r} is not one of {', '.join(INITIALISATIONS)}")
+        raise WSSLError("init", name, f"is not one of {', '.join(INITIALISATIONS)}")
     if name == "he":
         he_initialise(module)
         return

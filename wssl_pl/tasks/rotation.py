@@ -1,9 +1,9 @@
-"""Which way up: Gidaris et al. 2018."""
+"""Rotation prediction: Gidaris et al. 2018."""
 
 import torch
 from torch import Tensor
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.tasks.classification import Classification
 
 
@@ -22,18 +22,17 @@ class Rotation(Classification):
     default_levels = (0.0, 90.0, 180.0, 270.0)
 
     def check_levels(self) -> None:
-        """Raises `UsageError` for an angle that is no quarter turn."""
-        for level in self.levels:
-            if level not in self.default_levels:
-                raise UsageError(f"level {level} of rotation is not one of 0, 90, 180, 270 degrees")
+        """Raise `WSSLError` for an angle that is no quarter turn."""
+        if not set(self.levels) <= set(self.default_levels):
+            raise WSSLError("levels", self.levels, "a level of rotation is not one of 0, 90, 180, 270 degrees")
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The images `(B, 3, S, S)`, each turned by its level."""
+        """Return the images `(B, 3, S, S)`, each turned by its level."""
         count, channels, height, width = images.shape
         if height != width:
-            raise UsageError(f"rotation needs square images, got {(height, width)}")
+            raise WSSLError("images", tuple(images.shape), "rotation needs square images")
         turns = (self.factor(labels) / 90.0).long()
-        # One gather of whole pixels, which lie together in channels_last images: on a CPU an eighth of the time of
+        # One gather of whole pixels, which are adjacent in channels_last images: on a CPU an eighth of the time of
         # choosing between turned copies, whose columns are read across the memory.
         pixels = torch.arange(height * width, device=images.device, dtype=torch.int32).view(height, width)
         turned = torch.stack([torch.rot90(pixels, number).flatten() for number in range(4)])

@@ -1,4 +1,4 @@
-"""How colourful."""
+"""Saturation prediction."""
 
 from kornia.enhance import adjust_saturation
 from torch import Tensor
@@ -16,5 +16,5 @@ class Saturation(Classification):
     default_levels = (0.0, 0.25, 0.75, 1.0)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The images `(B, 3, H, W)`, each with its saturation scaled by its level."""
+        """Return the images `(B, 3, H, W)`, each with its saturation scaled by its level."""
         return adjust_saturation(images, self.factor(labels))

@@ -1,4 +1,4 @@
-"""How sharp."""
+"""Sharpness prediction."""
 
 from kornia.enhance import sharpness
 from torch import Tensor
@@ -9,7 +9,7 @@ from wssl_pl.tasks.classification import Classification
 class Sharpness(Classification):
     """Blends the image with its 3x3 smoothed copy: 0 is the smoothed copy, 1 the image, as PIL's `Sharpness`.
 
-    A border that is not filtered like the rest shows the class to a network that looks at nothing else. PIL, TensorFlow
+    A border that is not filtered like the rest shows the class to a network that sees nothing else. PIL, TensorFlow
     Addons and Kornia leave one pixel unfiltered; a reflected image is smoother at its border than inside. The
     task therefore takes a `margin` of real pixels. Without one, the pixels beyond the border are extrapolated linearly,
     which comes closest to real ones (`docs/add_a_task.md`).

@@ -1,4 +1,4 @@
-"""How much each pretext task counts."""
+"""The weights of the pretext tasks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from wssl_pl.errors import UsageError
-
-WEIGHTINGS = ("fixed", "uncertainty", "upgrad")
+from wssl_pl.errors import WSSLError
 
 
 def normalise_weights(tasks: Sequence[str], weights: Sequence[float] | None) -> dict[str, float]:
-    """The weight of each task, scaled to sum 1; equal ones when `weights` is left out.
+    """Return the weight of each task, scaled to sum 1; equal ones if `weights` is None.
 
     Raises:
-        UsageError: not as many weights as tasks, or a weight that is not a positive number.
+        WSSLError: not as many weights as tasks, or a weight that is not a positive number.
 
     Example:
         >>> normalise_weights(["rotation", "sharpness"], [3, 7])
@@ -24,10 +22,10 @@ def normalise_weights(tasks: Sequence[str], weights: Sequence[float] | None) -> 
     if weights is None:
         weights = [1.0] * len(tasks)
     if len(weights) != len(tasks):
-        raise UsageError(f"weights: {len(weights)} given for {len(tasks)} tasks ({', '.join(tasks)}); give one each")
-    for weight in weights:
-        if not (math.isfinite(weight) and weight > 0):
-            raise UsageError(f"weights: {weight} is not a positive number; leave a task out of tasks= instead")
+        reason = f"{len(weights)} given for {len(tasks)} tasks ({', '.join(tasks)})"
+        raise WSSLError("weights", list(weights), reason, "give one each")
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
+        raise WSSLError("weights", list(weights), "one is not a positive number", "omit the task instead")
     total = math.fsum(weights)
     return {task: weight / total for task, weight in zip(tasks, weights, strict=True)}
 
@@ -44,20 +42,20 @@ class FixedWeights(nn.Module):
         self.weights = dict(weights)
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum, a scalar, of the losses by task, scalars."""
+        """Return the weighted sum, a scalar, of the losses by task, scalars."""
         return torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
 
     def learned(self) -> dict[str, Tensor]:
-        """None that would be worth a curve."""
+        """Return nothing: the weights do not change."""
         return {}
 
 
 class UncertaintyWeights(nn.Module):
-    """`sum_k exp(-s_k) L_k + s_k / 2` with learned log-variances `s_k = log sigma_k^2`, which begin at 0.
+    """`sum_k exp(-s_k) L_k + s_k / 2` with learned log-variances `s_k = log sigma_k^2`, which start at 0.
 
     Kendall, Gal and Cipolla 2018, "Multi-task learning using uncertainty to weigh losses", equation 10 in its form for
     a classification, `L / sigma^2 + log sigma`. A task with a loss that stays large loses weight; for a loss that
-    stands still, `s = log(2 L)` is best.
+    does not change, `s = log(2 L)` is best.
 
     Args:
         names: the tasks.
@@ -73,10 +71,10 @@ class UncertaintyWeights(nn.Module):
         self.log_variances = nn.Parameter(torch.zeros(len(self.names)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The objective, a scalar, of the losses by task, scalars; it can be negative."""
+        """Return the objective, a scalar, of the losses by task, scalars; it can be negative."""
         stacked = torch.stack([losses[name] for name in self.names])
         return (torch.exp(-self.log_variances) * stacked + 0.5 * self.log_variances).sum()
 
     def learned(self) -> dict[str, Tensor]:
-        """`exp(-s)` by task: the factors that the losses have."""
+        """Return `exp(-s)` by task: the factors of the losses."""
         return dict(zip(self.names, torch.exp(-self.log_variances.detach()), strict=True))

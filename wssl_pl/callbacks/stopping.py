@@ -1,4 +1,4 @@
-"""End a training with a checkpoint when it is interrupted: Ctrl-C, SIGTERM, and SLURM's requeue signal."""
+"""The end of a training before its time: a value that is not finite, Ctrl-C, SIGTERM, and SLURM's requeue signal."""
 
 import os
 import signal
@@ -8,13 +8,84 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from wssl_pl.callbacks.finite import weights_are_finite
 from wssl_pl.errors import Interrupted, Terminated, TrainingStopped
+
+
+def weights_are_finite(module: torch.nn.Module) -> bool:
+    """Return whether no parameter and no floating-point buffer of `module` holds a NaN or an infinity."""
+    tensors = [tensor.detach() for tensor in module.state_dict().values() if torch.is_floating_point(tensor)]
+    return not tensors or bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
+
+
+class StopOnNaN(Callback):
+    """Stop when the loss is not finite, before a checkpoint with such weights replaces a good one.
+
+    Reading a value from a GPU makes the host wait. On a GPU the first bad step is therefore kept there, and read only
+    every `every` steps and before checkpoints.
+
+    Args:
+        directory: the run directory, for the message.
+        every: steps between two reads on a GPU.
+    """
+
+    def __init__(self, directory: str, every: int = 50) -> None:
+        self.directory = directory
+        self.every = every
+        self._first_bad: torch.Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Record the first step whose loss is not finite."""
+        loss = outputs["loss"].detach()
+        step = trainer.global_step
+        if self._first_bad is None:
+            self._first_bad = torch.full((), -1, dtype=torch.int64, device=loss.device)
+        first = (self._first_bad < 0) & ~torch.isfinite(loss)
+        self._first_bad.masked_fill_(first, step)
+        if loss.device.type == "cpu" or step % self.every == 0:
+            self._check_losses(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the losses before a validation, whose checkpoint could replace a good one."""
+        self._check_losses(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Stop when the last step made weights that are not finite.
+
+        The monitored metric alone does not show it: an accuracy is an argmax, which is finite for NaN logits.
+        """
+        if trainer.sanity_checking:
+            return
+        for name in (pl_module.monitor, "val/loss"):
+            value = trainer.callback_metrics.get(name)
+            if value is not None and not torch.isfinite(value):
+                self._stop(pl_module, f"{name} is {value.item()} after step {trainer.global_step}")
+        self._check_weights(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check the losses and the weights before the checkpoint of the epoch is written."""
+        self._check_losses(pl_module)
+        self._check_weights(trainer, pl_module)
+
+    def _check_losses(self, pl_module: LightningModule) -> None:
+        if self._first_bad is not None and (step := int(self._first_bad)) >= 0:
+            self._stop(pl_module, f"the loss is not finite at step {step}")
+
+    def _check_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not weights_are_finite(pl_module):
+            self._stop(pl_module, f"a weight is not finite after step {trainer.global_step}")
+
+    def _stop(self, pl_module: LightningModule, what: str) -> None:
+        last = Path(self.directory) / "last.ckpt"
+        kept = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written yet"
+        raise TrainingStopped(f"{what}; {kept}; try a lower learning rate than model.lr={pl_module.hparams['lr']}")
 
 
 def can_stop(trainer: Trainer) -> bool:
@@ -73,16 +144,13 @@ class StopOnSignal(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the handlers."""
-        self._restore()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Restore the handlers."""
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Restore the handlers."""
+        self.on_train_end(trainer, pl_module)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first = self._received is None
@@ -122,7 +190,7 @@ class StopOnSignal(Callback):
         assert self._received is not None
         if not weights_are_finite(pl_module):
             raise TrainingStopped(f"a weight is not finite after step {trainer.global_step}: no checkpoint was written")
-        trainer.save_checkpoint(self._last())
+        trainer.save_checkpoint(Path(self.directory) / "last.ckpt")
         if self._received not in (signal.SIGINT, signal.SIGTERM):
             self._requeue()
         raise self._error(self._received)
@@ -133,17 +201,14 @@ class StopOnSignal(Callback):
         elif getattr(rank_zero_only, "rank", 0) == 0:
             requeue_slurm_job()
 
-    def _last(self) -> Path:
-        return Path(self.directory) / "last.ckpt"
-
     def _error(self, number: signal.Signals) -> TrainingStopped:
         kind: type[TrainingStopped] = Interrupted if number == signal.SIGINT else Terminated
         what = "interrupted" if number == signal.SIGINT else f"{number.name} received"
         if getattr(rank_zero_only, "rank", 0) != 0:
             return kind("")  # one process reports it
-        last = self._last()
+        last = Path(self.directory) / "last.ckpt"
         if last.exists():
-            return kind(f"{what}; resume with: python train.py resume={last}")
+            return kind(f"{what}; resume with: wssl train resume={last}")
         return kind(f"{what} before the first checkpoint: nothing was written to {last.parent} yet")
 
 

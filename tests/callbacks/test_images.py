@@ -1,6 +1,5 @@
 import torch
 
-from wssl_pl.callbacks import InpaintingPictures, ReconstructionPictures
 from wssl_pl.modules import InpaintModule, PretextModule
 
 
@@ -13,20 +12,20 @@ def batch(count=2, size=32):
 
 
 def cells(grid, size=32):
-    """The pictures of a grid by row and column, without the gaps of 2 px."""
+    """The images of a grid by row and column, without the gaps of 2 px."""
     rows = grid[:, 2:].split(size + 2, dim=1)
     return [[cell[:, :size, :size] for cell in row[:, :, 2:].split(size + 2, dim=2)] for row in rows]
 
 
-def test_what_the_encoder_saw_its_reconstruction_and_the_truth_side_by_side():
+def test_the_encoders_input_its_reconstruction_and_the_truth_side_by_side():
     module = PretextModule(["saturation", "masked"], width=4, pretext_holes=True, mask_channel=True)
     data = batch()
-    drawn = ReconstructionPictures().draw(module, data)
-    assert set(drawn) == {"val/pictures/masked"}
-    seen, targets = module.see(data)
-    rows = cells(drawn["val/pictures/masked"])
+    drawn = module.validation_images(data)
+    assert set(drawn) == {"val/images/masked"}
+    inputs, targets = module.prepare_inputs(data)
+    rows = cells(drawn["val/images/masked"])
     assert len(rows) == 2
-    for row, image, target in zip(rows, seen, targets["masked"], strict=True):
+    for row, image, target in zip(rows, inputs, targets["masked"], strict=True):
         assert torch.equal(row[0], image[:3])
         assert torch.equal(row[2], target)
         # A pixel of the reconstruction is 4 px of the image.
@@ -34,11 +33,11 @@ def test_what_the_encoder_saw_its_reconstruction_and_the_truth_side_by_side():
 
 
 def test_nothing_is_drawn_of_a_classification():
-    assert ReconstructionPictures().draw(PretextModule(["rotation"], width=4), batch()) == {}
+    assert PretextModule(["rotation"], width=4).validation_images(batch()) == {}
 
 
-def test_of_inpainting_the_truth_stands_last():
+def test_of_inpainting_the_truth_is_last():
     data = batch()
-    drawn = InpaintingPictures().draw(InpaintModule(width=4), data)
-    rows = cells(drawn["val/pictures"].detach())
+    drawn = InpaintModule(width=4).validation_images(data)
+    rows = cells(drawn["val/images"].detach())
     assert all(torch.equal(row[3], image) for row, image in zip(rows, data["image"], strict=True))
