@@ -25,7 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from steps import ImagesInMemory, machine
 from torchvision.utils import save_image
 
-from wssl_pl.callbacks import can_stop, is_last_epoch, image_grid
+from wssl_pl.callbacks import can_stop, image_grid, is_last_epoch
 from wssl_pl.cli import test as test_verb
 from wssl_pl.cli import train as train_verb
 from wssl_pl.data import WSSLDataModule

@@ -15,11 +15,11 @@ import torch
         (["stage=pretext", "tasks=rotation,sharpness", "weights=1,-1"], "not a positive number"),
         (["stage=pretext", "--model.levels.sharpness=[0,2]", "tasks=sharpness"], "outside [0, 1]"),
         (["stage=pretext", "--trainer.max_epoch=3"], "did you mean trainer.max_epochs"),
-        (["stage=pretext", "--data.image_size=31"], "data.image_size=31: stage=pretext needs at least 32 pixels"),
+        (["stage=pretext", "--data.image_size=31"], "image_size=31: stage=pretext needs at least 32 pixels"),
         (["stage=pretext", "--model.widht=3"], "did you mean model.width"),
         (["stage=pretext", "width=3"], "did you mean model.width"),
         (["stage=pretext", "--model.width=abc"], "model.width"),
-        (["stage=pretext", "--model.lr=-1"], "model.lr=-1.0 is not a positive"),
+        (["stage=pretext", "--model.lr=-1"], "lr=-1.0: must be a positive number"),
         (["stage=pretext", "--data.images=/no/where"], "data.images=/no/where does not exist"),
         (["stage=downstream", "ckpt=none", "--data.masks=/no/where"], "data.masks=/no/where does not exist"),
         (["stage=downstream"], "ckpt=none"),
@@ -45,7 +45,7 @@ def test_a_file_that_is_no_checkpoint(refused):
     Path("empty.ckpt").touch()
     assert "is not a checkpoint" in refused("stage=downstream", "ckpt=text.ckpt")
     assert "is not a checkpoint" in refused("stage=downstream", "ckpt=empty.ckpt")
-    assert "does not say its stage" in refused("stage=downstream", "ckpt=other.ckpt")
+    assert "it has no stage" in refused("stage=downstream", "ckpt=other.ckpt")
     Path("cut.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:300])
     assert "is not a checkpoint" in refused("stage=downstream", "ckpt=cut.ckpt")
 
@@ -83,7 +83,7 @@ def test_an_encoder_that_does_not_fit_names_the_keys(refused, pretext_ckpt):
 
 
 def test_another_width_than_the_checkpoints(refused, pretext_ckpt):
-    assert "has width 8" in refused("stage=downstream", f"ckpt={pretext_ckpt}", "--model.width=16")
+    assert "has width=8" in refused("stage=downstream", f"ckpt={pretext_ckpt}", "--model.width=16")
     assert "does not fit" in refused("resume=pretext/last.ckpt", "--model.width=16", small=[])
 
 

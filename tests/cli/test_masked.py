@@ -62,9 +62,9 @@ def test_an_autoencoder_that_fills_the_holes_of_the_datas_masks_with_upgrad(trai
     ("args", "message"),
     [
         (["tasks=maskd"], "did you mean masked"),
-        (["tasks=masked", "--model.levels.masked=[0.5,0.2]"], "smallest and the largest hidden share"),
-        (["tasks=autoencoder", "--model.levels.autoencoder=[0,0.5]"], "take the task masked"),
-        (["tasks=autoencoder", "--model.mask_channel"], "nothing is hidden"),
+        (["tasks=masked", "--model.levels.masked=[0.5,0.2]"], "smallest and the largest fraction"),
+        (["tasks=autoencoder", "--model.levels.autoencoder=[0,0.5]"], "use the task masked"),
+        (["tasks=autoencoder", "--model.mask_channel"], "nothing is masked"),
     ],
 )
 def test_one_line(args, message, refused):

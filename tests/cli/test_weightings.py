@@ -70,17 +70,20 @@ def test_an_encoder_that_has_seen_holes_and_masks_is_taken_over_as_it_is(train):
 def test_a_mask_channel_that_is_not_wanted(train, refused):
     train("stage=pretext", "tasks=rotation", "--model.pretext_holes", "--model.mask_channel", "--run.dir=pretext")
     message = refused("stage=downstream", "ckpt=pretext/best.ckpt", "--model.mask_channel=false")
-    assert "has mask_channel True: leave it out" in message
+    assert "has mask_channel=True: omit it" in message
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["weighting=upgrad", "--trainer.devices=2", "--trainer.strategy=ddp"], "works on one device"),
-        (["weighting=upgrad", "--trainer.gradient_clip_val=1"], "gradient_clip_val=1 does not go with"),
-        (["weighting=upgrad", "--trainer.accumulate_grad_batches=2"], "larger data.batch_size"),
+        (
+            ["weighting=upgrad", "--trainer.devices=2", "--trainer.strategy=ddp"],
+            "devices=2: conflicts with",
+        ),
+        (["weighting=upgrad", "--trainer.gradient_clip_val=1"], "gradient_clip_val=1: conflicts with"),
+        (["weighting=upgrad", "--trainer.accumulate_grad_batches=2"], "larger batch_size"),
         (["weighting=upgrad", "--model.compile"], "compile"),
-        (["weighting=uncertainty", "weights=1,1,1"], "finds its own; leave one of the two out"),
+        (["weighting=uncertainty", "weights=1,1,1"], "finds its own: omit one of the two"),
         (["weighting=equal"], "weighting"),
         (["--model.mask_channel"], "pretext_holes"),
         (["--model.pretext_holes", "--data.masks=/no/where"], "data.masks=/no/where does not exist"),

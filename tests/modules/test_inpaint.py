@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.losses import WSSLLoss
 from wssl_pl.metrics import composite, psnr, ssim
 from wssl_pl.modules import InpaintModule
@@ -122,11 +122,11 @@ def test_loss_and_figures_are_float32_under_autocast(precision, logged):
         ({"freeze_layers": 17}, "between 0 and 16"),
         ({"alpha": 2.0}, "between 0 and 1"),
         ({"alpha": 0.5, "loss": "ssim"}, "loss=wssl"),
-        ({"width": 0}, "model.width"),
+        ({"width": 0}, "width=0: must be at least 1"),
     ],
 )
 def test_bad_settings(settings, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(WSSLError, match=message):
         InpaintModule(**{"width": 4, **settings})
 
 

@@ -57,7 +57,7 @@ def test_validation_is_that_of_float32(stage, precision):
 
 @pytest.mark.parametrize("stage", MODULES)
 def test_float16_is_refused_with_an_eps_that_makes_nan(stage):
-    with pytest.raises(WSSLError, match="precision=16-true: with eps=1e-08 .*give eps=1e-4"):
+    with pytest.raises(WSSLError, match=r"precision=16-true: with eps=1e-08 .*give eps=1e-4"):
         trainer("16-true").fit(MODULES[stage](), data())
 
 

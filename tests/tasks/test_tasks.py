@@ -116,7 +116,7 @@ def test_tasks_that_mask_come_last_even_before_one_that_is_registered_later(monk
         (["masked"], {"masked": [0.5, 1.0]}, "below 1"),
         (["masked"], {"masked": [0.1, 0.2, 0.3]}, "smallest and the largest"),
         (["masked"], {"masked": [float("nan"), 0.5]}, "smallest and the largest"),
-        (["autoencoder"], {"autoencoder": [0.3, 0.5]}, "take the task masked"),
+        (["autoencoder"], {"autoencoder": [0.3, 0.5]}, "use the task masked"),
         (["mask"], None, "did you mean masked"),
     ],
 )

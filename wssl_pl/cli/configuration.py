@@ -11,20 +11,26 @@ from wssl_pl.cli.grammar import Words
 from wssl_pl.cli.run_directory import RUN_DIR_VARIABLE, find_resumed
 from wssl_pl.errors import UsageError
 from wssl_pl.modules import read_checkpoint
+from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.tasks import import_task
 
 
 def import_tasks(words: Words) -> None:
-    """Import the tasks that are named by class path on the command line, in a typed `config=` or in the environment.
+    """Import the tasks and the encoder of class paths on the command line, in a typed `config=` or in the environment.
 
     Not those in the configuration of a resumed run: it may be somebody else's, and an import runs code.
     """
     typed: list[Any] = [words.get("model.tasks"), os.environ.get("WSSL_MODEL__TASKS")]
+    encoders: list[Any] = [words.get("model.encoder"), os.environ.get("WSSL_MODEL__ENCODER")]
     for key, value in words.options:
         if key == "config" and value and Path(value).is_file():
             loaded = _load_yaml(value)
             model = loaded.get("model") if isinstance(loaded, dict) else None
             typed.append(model.get("tasks") if isinstance(model, dict) else None)
+            encoders.append(model.get("encoder") if isinstance(model, dict) else None)
+    for encoder in encoders:
+        if encoder not in (None, "null"):
+            import_encoder(str(encoder))
     for names in typed:
         if isinstance(names, str):
             names = names.strip("[] ").split(",")

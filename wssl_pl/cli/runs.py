@@ -10,7 +10,7 @@ from typing import Any
 
 from wssl_pl.cli.run_record import LOCK, read_record
 from wssl_pl.cli.verb_words import Options, flag, read_options
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import UsageError, WSSLError
 
 OPTIONS: Options = {
     "dir": (str, "runs", "the directory"),
@@ -79,7 +79,7 @@ def describe(path: Path) -> dict[str, Any]:
     error, checkpoint = None, None
     try:
         checkpoint = _read(path / "last.ckpt")
-    except UsageError:
+    except WSSLError:
         error = "damaged"
     about = record or _about(path, checkpoint)
     state = _state(path, record, checkpoint)
@@ -119,7 +119,7 @@ def _about(path: Path, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
     model = dict(config.get("model") or {}) | (checkpoint["hyper_parameters"] if checkpoint else {})
     try:
         return describe_run(stage, model)
-    except (UsageError, KeyError, TypeError):  # the pretext checkpoint is gone, or there is no configuration
+    except (WSSLError, KeyError, TypeError):  # the pretext checkpoint is gone, or there is no configuration
         return {"stage": stage if stage in STAGES else None, "freeze_layers": model.get("freeze_layers")}
 
 

@@ -14,7 +14,8 @@ import yaml
 from wssl_pl.cli.grammar import Words, as_list, read_words
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.train import ALIASES, WSSLCLI
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import UsageError, WSSLError
+from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, describe, make_plan, split_options
@@ -220,13 +221,15 @@ def check_runs(study: Study, plan: Plan) -> None:
         try:
             for task in run.options.get("model.tasks") or []:
                 import_task(task)  # declared by the user; the run's own process imports it from its command line
+            if encoder := run.options.get("model.encoder"):
+                import_encoder(encoder)
             words = read_words(run.words(study.validations), ALIASES)
             if run.stage in parsers:
                 parsers[run.stage].check(words)
             else:
                 parsers[run.stage] = _ParseOnly(run.stage, words)
             build_module(plan, run, widest=1)
-        except UsageError as error:
+        except WSSLError as error:
             raise UsageError(f"{where}: {error}") from None
 
 

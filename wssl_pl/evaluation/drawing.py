@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from wssl_pl.callbacks import picture_grid
+from wssl_pl.callbacks import image_grid
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.pairs import Pairs
@@ -74,4 +74,4 @@ def strip(pairs: Pairs, name: str, method: Method, device: torch.device) -> byte
     pair = next(pair for pair in pairs.pairs if pair.name == name)
     image, mask = pairs.read([pair])
     image, mask = image.to(device).float().div_(255), mask.to(device).float()
-    return image_png(picture_grid(image, mask, predict(method, [pair], image, mask)))
+    return image_png(image_grid(image, mask, predict(method, [pair], image, mask)))

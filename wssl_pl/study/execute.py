@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from wssl_pl.errors import TrainingStopped, UsageError
+from wssl_pl.errors import TrainingStopped, UsageError, WSSLError
 from wssl_pl.study.folder import Status, StudyFolder, write_json
 from wssl_pl.study.plan import Plan, Run
 
@@ -65,7 +65,7 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
             if pairs is not None and run.stage == "downstream" and not run.trial:
                 _evaluate(path, cwd, pairs, lock)
             status.state = "done"
-        except (UsageError, TrainingStopped) as error:
+        except (WSSLError, TrainingStopped) as error:
             if any(sign in str(error) for sign in FULL_DISK):
                 raise DiskFull(str(error)) from None
             status.state, status.reason = "failed", str(error)
