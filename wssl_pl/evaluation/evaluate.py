@@ -65,7 +65,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         notes.append(f"FID {FID_MISSING}")
     wanted = _present(pairs, method, settings.limit)
     seconds = 0.0
-    columns: dict[str, list[Tensor]] = {name: [] for name in METRICS}
+    columns: dict[str, list[float]] = {name: [] for name in METRICS}
     for batch, image, mask in _read_ahead(pairs, wanted, settings):
         start = time.perf_counter()
         output = _run(method, batch, image, mask)
@@ -78,9 +78,10 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         if fid is not None:
             fid.update(prediction, filled, image)
         for name, value in values.items():
-            columns[name].append(value)
-    measured = {name: torch.cat(values) for name, values in columns.items() if values}
-    if measured["ms_ssim"].isnan().all():
+            # Small tensors among the large ones of a batch would keep its memory from being freed.
+            columns[name] += value.tolist()
+    measured = {name: np.array(values).round(DECIMALS) for name, values in columns.items() if values}
+    if np.isnan(measured["ms_ssim"]).all():
         notes.append(f"MS-SSIM {MS_SSIM_MISSING}")
         del measured["ms_ssim"], measured["ms_ssim_composite"]
     table = Table(
@@ -88,7 +89,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         np.array([pair.ratio for pair in wanted]),
         np.array([pair.bin for pair in wanted]),
         tuple(measured),
-        torch.stack(list(measured.values()), dim=1).double().cpu().numpy().round(DECIMALS),
+        np.stack(list(measured.values()), axis=1),
     )
     return Result(
         table=table,
