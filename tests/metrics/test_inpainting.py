@@ -18,7 +18,7 @@ def test_composite_takes_known_pixels_from_the_image_bit_by_bit(batch):
     assert torch.equal(filled[hole], prediction[hole])
 
 
-def test_raw_and_composited_figures_are_means_over_images_in_uneven_batches(batch):
+def test_raw_and_composited_metrics_are_means_over_images_in_uneven_batches(batch):
     prediction, image, mask = batch
     metrics = InpaintingMetrics()
     for part in (slice(0, 4), slice(4, 6)):

@@ -1,1 +1,1 @@
-"""One evaluator for every method: pairs of images and masks, figures with intervals, reports, comparisons."""
+"""One evaluator for every method: pairs of images and masks, metrics with intervals, reports, comparisons."""

@@ -1,10 +1,13 @@
-"""What fills holes: the classical methods and trained models, all called alike."""
+"""Methods that fill holes: the classical ones and trained models, all called alike."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,7 +17,9 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.models import open_model
 
 RADIUS = 3  # pixels around a point that Telea and Navier-Stokes look at, as in OpenCV's own example
-GREY = 0.5  # for a picture that is all hole: nothing is known to start from
+GREY = 0.5  # for an image that is all hole
+
+Pixels = NDArray[np.float32]  # (H, W, 3) in [0, 1]
 
 
 class Method(Protocol):
@@ -22,18 +27,18 @@ class Method(Protocol):
 
     Attributes:
         name: what reports call it.
-        notes: what a reader of its figures has to know.
+        notes: what a reader of its metrics has to know.
     """
 
     name: str
     notes: list[str]
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
-        """The whole pictures.
+        """Return the whole images.
 
         Args:
             names: of the pairs.
-            images: `(B, 3, H, W)` float32 in [0, 1], 0 in the hole, so that no method can look.
+            images: `(B, 3, H, W)` float32 in [0, 1], 0 in the hole, so that no method sees it.
             masks: `(B, 1, H, W)` float32, 1 = hole.
 
         Returns:
@@ -41,10 +46,7 @@ class Method(Protocol):
         """
 
     def describe(self) -> dict[str, Any]:
-        """What a result keeps of it, in plain types."""
-
-
-Fill = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
+        """Return what a result keeps of it, in plain types."""
 
 
 class Classical:
@@ -60,15 +62,13 @@ class Classical:
     def __init__(self, name: str) -> None:
         if name not in CLASSICAL:
             raise WSSLError("method", name, f"is not one of {', '.join(CLASSICAL)}")
-        self.name = name
+        if name == "biharmonic" and find_spec("skimage") is None:
+            raise WSSLError("method", name, "needs scikit-image", "pip install 'wssl-pl[classical]'")
+        self.name, self.fill = name, CLASSICAL[name]
         self.notes: list[str] = []
-        try:
-            self.fill = CLASSICAL[name]()
-        except ImportError as error:
-            raise WSSLError("method", name, f"needs {error.name}", "pip install 'wssl-pl[classical]'") from None
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
-        """See :class:`Method`."""
+        """See `Method`."""
         filled = []
         for image, mask in zip(images.permute(0, 2, 3, 1).cpu().numpy(), masks[:, 0].cpu().numpy() > 0.5, strict=True):
             if mask.all():
@@ -78,49 +78,35 @@ class Classical:
         return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2)
 
     def describe(self) -> dict[str, Any]:
-        """See :class:`Method`."""
+        """See `Method`."""
         return {"method": self.name}
 
 
-def mean_fill() -> Fill:
-    """Each channel's mean over the image's known pixels."""
-
-    def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        filled = image.copy()
-        filled[mask] = image[~mask].mean(axis=0)
-        return filled
-
-    return fill
+def fill_mean(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """Fill with each channel's mean over the image's known pixels."""
+    filled = image.copy()
+    filled[mask] = image[~mask].mean(axis=0)
+    return filled
 
 
-def opencv_fill(flag: str) -> Fill:
-    """OpenCV's `inpaint` on 8 bits; `flag` is `INPAINT_TELEA` or `INPAINT_NS`."""
-    import cv2
-
-    def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        pixels = np.round(image * 255).astype(np.uint8)
-        filled = cv2.inpaint(pixels, mask.astype(np.uint8), RADIUS, getattr(cv2, flag))
-        return filled.astype(np.float32) / np.float32(255)
-
-    return fill
+def fill_opencv(flag: int, image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """Fill by OpenCV's `inpaint` on 8 bits."""
+    pixels = np.round(image * 255).astype(np.uint8)
+    return cv2.inpaint(pixels, mask.astype(np.uint8), RADIUS, flag).astype(np.float32) / np.float32(255)
 
 
-def biharmonic_fill() -> Fill:
-    """scikit-image's solution of the biharmonic equation in the hole (Damelin and Hoang 2018)."""
+def fill_biharmonic(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """Fill by scikit-image's solution of the biharmonic equation (Damelin and Hoang 2018)."""
     from skimage.restoration import inpaint_biharmonic
 
-    def fill(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = inpaint_biharmonic(image, mask, channel_axis=-1).astype(np.float32)
-        return result
-
-    return fill
+    return np.asarray(inpaint_biharmonic(image, mask, channel_axis=-1), np.float32)
 
 
-CLASSICAL: dict[str, Callable[[], Fill]] = {
-    "mean": mean_fill,
-    "telea": lambda: opencv_fill("INPAINT_TELEA"),
-    "navier_stokes": lambda: opencv_fill("INPAINT_NS"),
-    "biharmonic": biharmonic_fill,
+CLASSICAL: dict[str, Callable[[Pixels, NDArray[np.bool_]], Pixels]] = {
+    "mean": fill_mean,
+    "telea": partial(fill_opencv, cv2.INPAINT_TELEA),
+    "navier_stokes": partial(fill_opencv, cv2.INPAINT_NS),
+    "biharmonic": fill_biharmonic,
 }
 
 

@@ -53,13 +53,13 @@ class LPIPS:
 
     @torch.inference_mode()
     def __call__(self, prediction: Tensor, image: Tensor) -> Tensor:
-        """The distance of each pair `(B,)`, lower is better; both `(B, 3, H, W)` in [0, 1]."""
+        """Return the distance of each pair `(B,)`, lower is better; both `(B, 3, H, W)` in [0, 1]."""
         output: Tensor = self.network(prediction, image, normalize=True).flatten()
         return output
 
 
 class FID:
-    """Fréchet inception distance (Heusel et al. 2017) of the raw pictures and of the composites from the truth.
+    """Fréchet inception distance (Heusel et al. 2017) of the predictions and of the composites from the truth.
 
     Args:
         path: torch-fidelity's Inception weights.
@@ -90,13 +90,13 @@ class FID:
 
     @torch.inference_mode()
     def update(self, prediction: Tensor, filled: Tensor, image: Tensor) -> None:
-        """Adds a batch, each `(B, 3, H, W)` in [0, 1]."""
+        """Add a batch, each `(B, 3, H, W)` in [0, 1]."""
         self.raw.update(_bytes(image), real=True)
         self.raw.update(_bytes(prediction), real=False)
         self.filled.update(_bytes(filled), real=False)
 
     def compute(self) -> dict[str, float]:
-        """`fid` and `fid_composite`; NaN for fewer than two images."""
+        """Return `fid` and `fid_composite`; NaN for fewer than two images."""
         for name in ("sum", "cov_sum", "num_samples"):
             setattr(self.filled, f"real_features_{name}", getattr(self.raw, f"real_features_{name}"))
         if self.raw.real_features_num_samples < 2:
@@ -105,7 +105,7 @@ class FID:
 
 
 def read_weights(path: str | Path, name: str) -> dict[str, Tensor]:
-    """A file of tensors by name, never unpickling code.
+    """Read a file of tensors by name, never unpickling code.
 
     Raises:
         WSSLError: there is none, or it holds something else.
@@ -129,5 +129,5 @@ def _check(wanted: dict[str, str], own: dict[str, Tensor], state: dict[str, Tens
             raise WSSLError("lpips_weights", path, f"lacks {name} of shape {tuple(own[key].shape)}")
 
 
-def _bytes(pictures: Tensor) -> Tensor:
-    return pictures.mul(255.0).round().to(torch.uint8)
+def _bytes(images: Tensor) -> Tensor:
+    return images.mul(255.0).round().to(torch.uint8)

@@ -6,7 +6,7 @@ from wssl_pl.losses.log_cosh import log_cosh
 from wssl_pl.losses.ssim import ssim_loss
 from wssl_pl.metrics.ssim import SIGMA, WINDOW, check_settings
 
-# The names that `loss=` takes, with the share of log-cosh in each: the paper's Table 4.
+# The names that `loss=` takes, with the weight of log-cosh in each: the paper's Table 4.
 LOSSES = {"wssl": 0.84, "log_cosh": 1.0, "ssim": 0.0}
 
 
@@ -14,7 +14,7 @@ class WSSLLoss(nn.Module):
     """`alpha * log_cosh + (1 - alpha) * (1 - SSIM)` over the whole image (the paper, section 3.3.3).
 
     Args:
-        alpha: share of log-cosh, in [0, 1]. 1 is log-cosh alone, 0 is SSIM alone.
+        alpha: weight of log-cosh, in [0, 1]. 1 is log-cosh alone, 0 is SSIM alone.
         ssim: `fast`, or `kornia` for the reference implementation of SSIM.
         a: sharpness of log-cosh's bend, positive.
         window: side of SSIM's Gaussian window in pixels, odd.
@@ -40,14 +40,14 @@ class WSSLLoss(nn.Module):
         return self.parts(prediction, target)["loss"]
 
     def parts(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the total under `loss`, with those of `log_cosh` and `ssim_loss` that have a share in it."""
+        """Return the total under `loss`, with those of `log_cosh` and `ssim_loss` whose weight is not 0."""
         parts = {}
         if self.alpha > 0.0:
             parts["log_cosh"] = self.log_cosh(prediction, target)
         if self.alpha < 1.0:
             parts["ssim_loss"] = self.ssim_loss(prediction, target)
-        shares = {"log_cosh": self.alpha, "ssim_loss": 1.0 - self.alpha}
-        parts["loss"] = sum((shares[name] * part for name, part in parts.items()), start=prediction.new_zeros(()))
+        weights = {"log_cosh": self.alpha, "ssim_loss": 1.0 - self.alpha}
+        parts["loss"] = sum((weights[name] * part for name, part in parts.items()), start=prediction.new_zeros(()))
         return parts
 
     def log_cosh(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""The picture that a user sees: known pixels from the input, the hole from the network."""
+"""The image that a user sees: known pixels from the input, the hole from the network."""
 
 import torch
 from torch import Tensor
 
 
 def composite(prediction: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """`prediction` inside the hole and `image` outside it.
+    """Return `prediction` inside the hole and `image` outside it.
 
     Args:
         prediction: the network's output `(B, 3, H, W)` in [0, 1].

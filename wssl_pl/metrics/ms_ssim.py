@@ -13,7 +13,7 @@ SMALLEST = WINDOW * 2 ** (len(BETAS) - 1)  # the window has to fit into the coar
 
 
 def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """Multi-scale SSIM of each image, as torchmetrics defines it.
+    """Return the multi-scale SSIM of each image, as torchmetrics defines it.
 
     Five scales by 2x2 averaging; contrast and structure of the first four over the interior of the map, SSIM of the
     last over the whole reflect-padded map; negative factors count as 0.
@@ -34,7 +34,7 @@ def ms_ssim(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def similarities(predictions: Sequence[Tensor], target: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """SSIM and MS-SSIM of each image for several predictions of the same target, whose moments are computed once.
+    """Return SSIM and MS-SSIM of each image for several predictions of one target.
 
     Filtering is two matrix products with a banded matrix that holds the Gaussian and the reflected border: a third of
     the time of a separable convolution on a CPU.
@@ -66,7 +66,7 @@ def similarities(predictions: Sequence[Tensor], target: Tensor) -> list[tuple[Te
 
 
 def _one_scale(predictions: Sequence[Tensor], target: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For each prediction the mean SSIM over the whole map and the mean contrast-structure term over its interior."""
+    """Return for each prediction mean SSIM over the whole map and mean contrast-structure over its interior."""
     maps = [target, target.square()]
     for prediction in predictions:
         maps += [prediction, prediction.square(), prediction * target]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
-    """`-10 log10(MSE)` of each image over all its pixels and channels, for a data range of 1.
+    """Return `-10 log10(MSE)` of each image over all its pixels and channels, for a data range of 1.
 
     Args:
         prediction: `(B, C, H, W)` in [0, 1].

@@ -63,5 +63,5 @@ class RankMe(Metric):
 def _effective_rank(singular_values: Tensor) -> Tensor:
     total = singular_values.sum()
     # Embeddings that are all 0 use no direction; the limit of ever smaller ones along one vector is 1.
-    shares = torch.where(total > 0, singular_values / total, 0.0) + EPSILON
-    return torch.where(total > 0, torch.exp(-(shares * shares.log()).sum()), 1.0)
+    fractions = torch.where(total > 0, singular_values / total, 0.0) + EPSILON
+    return torch.where(total > 0, torch.exp(-(fractions * fractions.log()).sum()), 1.0)
