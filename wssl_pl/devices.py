@@ -4,8 +4,21 @@ PyTorch is imported where it is asked, since what runs by onnxruntime needs the 
 """
 
 import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
+
+WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+"""How threads wait for each other at the end of a parallel operation, for GNU's OpenMP and for Intel's and LLVM's.
+
+They spin for some 20 µs (KMP: 1 ms) and sleep then. The default of 300,000 rounds (200 ms) keeps a core busy on which
+the awaited thread could work, where another program needs a core: a training step took 25 times as long. Sleeping at
+once (`OMP_WAIT_POLICY=passive`) is no better there, and costs 10 % on a quiet machine. `benchmarks/neighbour.py`.
+"""
+MIN_WATCHED_S = 1.0  # seconds over which the load of other programs is meaningful
+
+_start: tuple[float, float, float] | None = None  # time, busy seconds of all cores, and those of this process
 
 
 def cpu_has_bf16() -> bool:
@@ -21,12 +34,56 @@ def _capabilities() -> dict[str, Any]:
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
+def share_cores() -> None:
+    """Prepare this process for other programs on its cores; to be called before PyTorch is imported.
+
+    Sets how OpenMP's threads wait, which is read once when PyTorch loads it, unless the user has set it. From here on
+    the load of other programs is watched, for `choose_threads`.
+    """
+    global _start
+    if "torch" in sys.modules:
+        return
+    if not any(name in os.environ for name in (*WAITING, "OMP_WAIT_POLICY")):
+        os.environ.update(WAITING)
+    _start = _load_now()
+
+
+def busy_cores() -> float:
+    """Return how many of this process's cores other programs have used, on average, since `share_cores`.
+
+    0 where this is not known: outside Linux, and within the first second.
+    """
+    now = _load_now()
+    if _start is None or now is None or now[0] - _start[0] < MIN_WATCHED_S:
+        return 0.0
+    seconds, busy, own = (after - before for after, before in zip(now, _start, strict=True))
+    return max(0.0, (busy - own) / seconds)
+
+
+def _load_now(path: Path = Path("/proc/stat")) -> tuple[float, float, float] | None:
+    """Return the time, the seconds that the usable cores were busy, and those that this process has used."""
+    try:
+        lines = path.read_text().splitlines()
+        cores = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        tick = os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError):
+        return None  # not Linux
+    busy = 0.0
+    for name, *counts in map(str.split, lines):
+        if name in cores:
+            user, nice, system, _idle, _iowait, *interrupts = map(int, counts)
+            # Interrupts and time stolen by the host; what guests use is part of the user's.
+            busy += (user + nice + system + sum(interrupts[:3])) / tick
+    return time.monotonic(), busy, sum(os.times()[:4])
+
+
 def choose_threads(processes: int = 1) -> int:
     """Threads for each of `processes` that train on this CPU: its cores, as far as this process may use them.
 
     The scheduler's affinity and the quota of a container count, which PyTorch does not look at; a second thread on a
-    core's other half does not help a convolution, so physical cores are counted where the machine tells them.
-    `OMP_NUM_THREADS` is taken as it is.
+    core's other half does not help a convolution, so physical cores are counted where the machine tells them. Cores
+    that other programs keep busy are left to them: a thread there makes all others wait for its turn at every
+    operation. `OMP_NUM_THREADS` is taken as it is.
     """
     import torch
 
@@ -34,13 +91,21 @@ def choose_threads(processes: int = 1) -> int:
         return torch.get_num_threads()
     usable = usable_cores()
     physical = _capabilities().get("num_physical_cores") or usable
-    return max(1, min(usable, physical) // max(1, processes))
+    if processes > 1:
+        return max(1, min(usable, physical) // processes)  # they see each other's load
+    free = _affinity() - round(busy_cores())
+    return max(1, min(usable, physical, free))
 
 
 def usable_cores() -> int:
     """Cores that this process may use, by the scheduler's affinity and the quota of a container."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = _affinity()
     return max(1, min(usable, _quota(usable)))
+
+
+def _affinity() -> int:
+    """Return the number of cores that the scheduler gives this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quota(default: int, path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -71,7 +136,10 @@ def choose_precision(accelerator: str = "auto") -> tuple[str, str]:
         return "16-mixed", f"{name} has no native bfloat16"
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         return "32-true", "MPS device"
-    threads = f"CPU with {torch.get_num_threads()} threads"
+    count = torch.get_num_threads()
+    threads = f"CPU with {count} thread{'' if count == 1 else 's'}"
+    if busy := round(busy_cores()):
+        threads += f" ({busy} of {_affinity()} cores busy with other programs; OMP_NUM_THREADS sets the number)"
     if cpu_has_bf16():
         return "bf16-mixed", f"{threads} and native bfloat16"
     return "32-true", f"{threads}, without native bfloat16"

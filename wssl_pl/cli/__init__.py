@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from wssl_pl.devices import share_cores
 from wssl_pl.errors import TrainingStopped, WSSLError
 
 # Verb: the module that runs it, imported only then, and what the short help says of it.
@@ -76,6 +77,7 @@ def _run(words: list[str]) -> None:
         print(HELP.format(verbs="\n".join(f"  {name:<10} {what}" for name, (_, what) in VERBS.items())))
         return
     verb = words.pop(0) if words[0] in VERBS else "train"
+    share_cores()
     try:
         _load(verb).run(words)
     except (WSSLError, TrainingStopped) as error:
