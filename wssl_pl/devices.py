@@ -13,8 +13,9 @@ WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """How threads wait for each other at the end of a parallel operation, for GNU's OpenMP and for Intel's and LLVM's.
 
 They spin for some 20 µs (KMP: 1 ms) and sleep then. The default of 300,000 rounds (200 ms) keeps a core busy on which
-the awaited thread could work, where another program needs a core: a training step took 25 times as long. Sleeping at
-once (`OMP_WAIT_POLICY=passive`) is no better there, and costs 10 % on a quiet machine. `benchmarks/neighbour.py`.
+the awaited thread could work, where another program needs a core: a training step of width 16 took 31 times as long.
+Sleeping at once (`OMP_WAIT_POLICY=passive`) is no better there, and costs 14 % of that step on a quiet machine.
+Measured by `benchmarks/neighbour.py`.
 """
 MIN_WATCHED_S = 1.0  # seconds over which the load of other programs is meaningful
 
