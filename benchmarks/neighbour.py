@@ -44,8 +44,8 @@ def workloads(names: list[str]) -> dict[str, Callable[[], Any]]:
     from steps import full_step, make_module, optimiser_step
 
     from wssl_pl.devices import choose_threads
-    from wssl_pl.inpaint import Inpainter
-    from wssl_pl.inpaint.backends import SHIPPED
+    from wssl_pl.inference import Inpainter
+    from wssl_pl.inference.backends import SHIPPED
 
     torch.set_num_threads(choose_threads())
 
