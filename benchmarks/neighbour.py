@@ -45,7 +45,7 @@ def workloads(names: list[str]) -> dict[str, Callable[[], Any]]:
 
     from wssl_pl.devices import choose_threads
     from wssl_pl.inference import Inpainter
-    from wssl_pl.inference.backends import SHIPPED
+    from wssl_pl.models.info import SHIPPED
 
     torch.set_num_threads(choose_threads())
 
