@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning import Trainer
 
+from tests.study.conftest import TINY as STUDY
 from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
+from wssl_pl.models import open_model
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.networks import Encoder
@@ -123,6 +126,7 @@ def test_a_class_path_in_a_checkpoint_is_found_but_never_imported(folder):
     model = saved("model.ckpt", trained, "downstream")
     opened = InpaintModule.load_from_checkpoint(model)
     assert all(torch.equal(value, opened.state_dict()[key]) for key, value in trained.state_dict().items())
+    assert open_model(model, "cpu").info.hyper_parameters["encoder"] == "tiny.Tiny"
     forget()
     Path("imported").unlink()
     for open_file in (
@@ -132,6 +136,8 @@ def test_a_class_path_in_a_checkpoint_is_found_but_never_imported(folder):
     ):
         with pytest.raises(WSSLError, match=r"encoder=tiny\.Tiny: its module tiny is not imported: type encoder="):
             open_file()
+    with pytest.raises(WSSLError, match=r"encoder=tiny\.Tiny: its module tiny is not imported"):
+        open_model(model, "cpu")
     assert not Path("imported").exists()
     kind = import_encoder("tiny.Tiny")
     assert isinstance(InpaintModule.load_from_checkpoint(model, encoder=kind).encoder, kind)
@@ -219,3 +225,13 @@ def test_the_pretext_trains_on_a_plain_data_set():
     loader = torch.utils.data.DataLoader(data, batch_size=4)
     trainer.fit(PretextModule(["rotation", "masked"], width=2), loader, loader)
     assert trainer.callback_metrics["val/score"].isfinite()
+
+
+@pytest.mark.slow
+def test_a_study_trains_with_the_encoder_in_its_workers(folder, capsys):
+    common = {key: value for key, value in STUDY["common"].items() if key != "model.width"}
+    arms = {"own": {"pretext": {"tasks": ["rotation"]}, "downstream": {"freeze_layers": 5}}}
+    study = STUDY | {"seeds": [0], "arms": arms, "claims": [], "common": common | {"model.encoder": "tiny.Tiny"}}
+    Path("own.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    main(["study", "own.yaml", "out=study", "--evaluate=false"])
+    assert "2 of 2 runs done" in capsys.readouterr().out

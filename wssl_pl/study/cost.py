@@ -22,8 +22,8 @@ LARGEST_START_S = 15.0  # a second batch that may take longer than this is measu
 NARROW = 4  # width at which floating-point operations are counted
 DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
-    "tasks", "weighting", "pretext_holes", "width", "norm", "mask_channel", "freeze_layers", "unfreeze_epoch",
-    "consistency", "loss", "ssim",
+    "tasks", "weighting", "pretext_holes", "encoder", "width", "norm", "mask_channel", "freeze_layers",
+    "unfreeze_epoch", "consistency", "loss", "ssim",
 )  # fmt: skip
 """Options of the model that decide how long a step takes."""
 MODULES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
@@ -57,7 +57,7 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
         encoder = plan.runs[run.pretext].options if run.pretext else {}
         options |= {key: encoder[f"model.{key}"] for key in ("width", "norm") if f"model.{key}" in encoder}
     width = options.get("width")
-    if widest is not None and (width is None or width > widest):
+    if widest is not None and not options.get("encoder") and (width is None or width > widest):
         options["width"] = widest
     try:
         return MODULES[run.stage](**options)
