@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wssl_pl.callbacks.images import HOLE_GREY
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Model
 from wssl_pl.evaluation.pairs import Pair, Pairs
@@ -36,7 +36,7 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
         return None, ["no arm is measured yet"]
     try:
         pairs = Pairs.open(results.folder / "pairs")
-    except UsageError as error:
+    except WSSLError as error:
         return None, [str(error)]
     chosen = [pairs.pairs[int(number)] for number in np.linspace(0, len(pairs) - 1, min(ROWS, len(pairs)))]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +52,7 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
         seed, run = next(iter(runs.items()))
         try:
             filled = _fill(Model(run.folder / "best.ckpt", device), chosen, image, mask)
-        except UsageError as error:
+        except WSSLError as error:
             notes.append(f"{label}: {error}")
             continue
         columns.append((f"{label}, seed {seed}", filled))
