@@ -24,10 +24,9 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from wssl_pl.data.cache import Cache, CachedImages, Entry, digest, header, sync_write, write_csv
-from wssl_pl.data.mask_index import MaskIndex
+from wssl_pl.data.cache import FORMAT, VERSION, Cache, CachedImages, Entry, digest, write_index
 from wssl_pl.data.mask_maker import RandomStrokes, make_masks
-from wssl_pl.data.masks import scan_masks
+from wssl_pl.data.masks import MaskIndex, scan_masks
 from wssl_pl.data.prepare import prepare
 
 SIDE, SIZE, CROP, BATCH = 1024, 256, 224, 64
@@ -222,17 +221,15 @@ def resident_memory(folder: Path, masks: Path, rows: int = 30000) -> float:
     The cache is an empty (sparse) file: what it holds makes no difference to that.
     """
     folder.mkdir()
-    entries = [Entry(n, "train", f"{n}.jpg", 1, 1, SIDE, SIDE, "0" * 64, "0" * 64) for n in range(rows)]
-    index = write_csv(entries, Entry)
-    manifest: dict[str, Any] = {"format": "wssl image cache", "version": 1, "size": SIZE, "rows": rows, "count": rows}
-    manifest |= {"splits": {"train": rows}, "split": "hash", "layout": "none", "images": {"file": "images-0.npy"}}
-    manifest["index"] = {"file": "index-0.csv", "sha256": hashlib.sha256(index).hexdigest()}
-    manifest["skipped"] = {"file": "skipped.csv", "count": 0, "sha256": ""}
+    index = write_index([Entry(n, f"{n}.jpg", "train", 1, 1, SIDE, SIDE, "0" * 64, f"{n:064x}") for n in range(rows)])
+    manifest: dict[str, Any] = {"format": FORMAT, "version": VERSION, "size": SIZE, "resize_filter": "lanczos"}
+    manifest |= {"count": rows, "splits": {"train": rows}, "split_rule": "hash", "layout": "none"}
+    manifest |= {"images": {"file": "images-0.npy"}}
+    manifest["index"] = {"file": "index-0.parquet", "sha256": hashlib.sha256(index).hexdigest()}
     manifest["sha256"] = digest(manifest)
-    (folder / "images-0.npy").write_bytes(header(rows, SIZE))
-    os.truncate(folder / "images-0.npy", 128 + rows * SIZE * SIZE * 3)
-    sync_write(folder / "index-0.csv", index)
-    sync_write(folder / "manifest.json", json.dumps(manifest).encode())
+    np.lib.format.open_memmap(folder / "images-0.npy", "w+", np.uint8, (rows, SIZE, SIZE, 3))
+    (folder / "index-0.parquet").write_bytes(index)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     command = [sys.executable, "-c", RESIDENT, str(folder), str(masks)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]) / 1e6
 

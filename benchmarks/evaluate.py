@@ -36,7 +36,7 @@ def repeated_pairs(folder: Path, count: int, size: int) -> Pairs:
     source = datamodule.test_dataloader().dataset.images  # type: ignore[attr-defined]
     index = torch.arange(count).numpy() % len(source)
     # Not public, and only here: the data module has no more than 32 of them.
-    datamodule._images._open["test"] = ArrayImages(source.array[index])  # type: ignore[union-attr]
+    datamodule._images._opened["test"] = ArrayImages(source.array[index])  # type: ignore[union-attr]
     return write_pairs(datamodule, "test", folder)
 
 

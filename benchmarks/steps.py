@@ -26,7 +26,7 @@ from wssl_pl.cli import train as train_verb
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.data.dataset import RANDOM_NUMBERS, RANDOM_SCALE, PairedDataset
 from wssl_pl.data.images import ArrayImages, Failure
-from wssl_pl.data.sources import Images
+from wssl_pl.data.sources import open_images
 from wssl_pl.devices import choose_precision
 from wssl_pl.errors import DataError
 from wssl_pl.modules import InpaintModule, PretextModule
@@ -186,7 +186,7 @@ def load_images(folder: Path | None, resize: int, most: int) -> NDArray[np.uint8
     """Up to `most` training images of a folder `(N, resize, resize, 3)` uint8; random ones where there is none."""
     if folder is None:
         return np.random.default_rng(0).integers(0, 256, (most, resize, resize, 3), dtype=np.uint8)
-    return decode(Images(str(folder), resize, "skip", most).open("train"), most)
+    return decode(open_images(str(folder), resize, most, "auto", "lanczos", "skip").open("train"), most)
 
 
 class Stopwatch(Callback):

@@ -1,7 +1,6 @@
 """`wssl runs`, and what a run records about itself."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main, runs
-from wssl_pl.data.lock import hold, is_held
+from wssl_pl.files import is_held
 from wssl_pl.modules import InpaintModule, PretextModule
 
 TINY = [
@@ -117,7 +116,7 @@ def test_a_run_of_which_only_a_record_is_left_is_running_only_while_its_process_
     (folder / "run.json").write_text('{"stage": "pretext", "state": "running", "steps": 0}')
     (folder / "metrics.csv").write_text("epoch,step,lr\n0,9,1\n0,19,1\n")
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        [sys.executable, "-c", "import fcntl, sys; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
          "print('held', flush=True); sys.stdin.read()", str(folder / ".lock")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -134,7 +133,7 @@ def test_a_run_of_which_only_a_record_is_left_is_running_only_while_its_process_
 def test_a_run_that_another_process_trains_is_not_resumed(train, refused):
     train(*PRETEXT, "--run.dir=run", small=TINY)
     before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
-    command = "import fcntl, sys; f = open('run/.lock', 'a+'); fcntl.lockf(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
+    command = "import fcntl, sys; f = open('run/.lock', 'a+'); fcntl.flock(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         holder.stdout.readline()
@@ -145,14 +144,20 @@ def test_a_run_that_another_process_trains_is_not_resumed(train, refused):
     assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
-def test_a_forked_process_does_not_inherit_the_lock(tmp_path):
-    file = hold(tmp_path / "lock")
-    if (child := os.fork()) == 0:
-        file.close()
-        os._exit(0 if is_held(tmp_path / "lock") else 1)
-    assert os.waitpid(child, 0)[1] == 0
-    file.close()
-    assert not is_held(tmp_path / "lock")
+def test_a_lock_ends_with_its_process_even_if_a_forked_one_survives(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from wssl_pl.files import hold, is_held; path = Path(sys.argv[1]);"
+        "lock = hold(path); os.fork() or print(is_held(path), flush=True); sys.stdin.read()"
+    )
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", code, str(path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"True\n"  # says the forked process
+    assert is_held(path)
+    holder.kill()
+    holder.wait()
+    assert not is_held(path)
+    holder.stdin.close()  # which ends the forked process
 
 
 def test_a_long_table_is_read_without_pytorch(tmp_path):

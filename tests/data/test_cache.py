@@ -1,5 +1,4 @@
 import hashlib
-import json
 import pickle
 import shutil
 from pathlib import Path
@@ -8,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 
-from tests.data.fakes import face, image_tree
+from tests.data.fakes import image_tree
 from tests.data.test_datamodule import epoch, same
 from wssl_pl.cli import prepare as prepare_verb
-from wssl_pl.data import splits
-from wssl_pl.data.cache import Cache, CachedImages, Entry, digest, header, read_csv, write_csv
+from wssl_pl.data.cache import Cache, CachedImages, Entry, read_index, write_index
 from wssl_pl.data.prepare import prepare
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.errors import DataError, WSSLError
 
 
 @pytest.fixture
@@ -44,10 +43,10 @@ def test_limit_takes_the_first_as_it_does_of_a_folder(make, cache: Path) -> None
 
 
 def test_another_size_or_split_is_one_line_with_the_remedy(make, cache: Path) -> None:
-    with pytest.raises(UsageError, match=r"is a cache of 40 px and data\.resize=48: set data\.resize=40") as caught:
+    with pytest.raises(WSSLError, match=r"resize=48: the cache .* has 40 px: set resize=40, or") as caught:
         make(images=str(cache), resize=48).setup("fit")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match="is split by folders; divide it anew"):
+    with pytest.raises(WSSLError, match=r"split_rule=hash: the cache .* is split by folders: omit it, or"):
         make(images=str(cache), split="hash").setup("fit")
 
 
@@ -57,25 +56,22 @@ def test_a_cache_is_of_one_resizing_filter(make, folders: tuple[Path, Path], tmp
     cached = epoch(make(images=str(tmp_path / "c"), resize_filter=name))
     assert same(cached, epoch(make(resize_filter=name)))
     assert not same(cached, epoch(make()), ("image",))
-    with pytest.raises(UsageError, match=rf"data\.resize_filter=lanczos: the cache .* was made with {name}: give"):
+    with pytest.raises(WSSLError, match=rf"^resize_filter=lanczos: the cache .* was made with {name}: set"):
         make(images=str(tmp_path / "c")).setup("fit")
-    with pytest.raises(UsageError, match=rf"made with resize_filter={name}: give that, or a new folder"):
+    with pytest.raises(WSSLError, match=rf"made with {name}: set resize_filter={name}, or a new folder"):
         prepare(folders[0], tmp_path / "c", size=40, workers=0)
 
 
-def test_a_cache_from_before_the_filter_was_a_choice_is_of_lanczos(make, cache: Path) -> None:
-    manifest = json.loads((cache / "manifest.json").read_text())
-    del manifest["resize_filter"]
-    manifest["sha256"] = digest(manifest)
-    (cache / "manifest.json").write_text(json.dumps(manifest))
-    assert same(epoch(make(images=str(cache))), epoch(make()))
-    with pytest.raises(UsageError, match=r"was made with lanczos: give data\.resize_filter=lanczos"):
-        make(images=str(cache), resize_filter="area").setup("fit")
+def test_a_cache_of_an_earlier_version_is_refused_with_its_remedy(make, folders, cache: Path) -> None:
+    (cache / "manifest.json").write_text('{"format": "wssl image cache", "version": 1, "size": 40}')
+    for use in (lambda: make(images=str(cache)).setup("fit"), lambda: prepare(folders[0], cache, size=40, workers=0)):
+        with pytest.raises(DataError, match=r"has version 1 of the format, this program reads 2: .* a new folder"):
+            use()
 
 
 def test_an_unfinished_cache_is_not_taken_for_an_empty_folder(make, cache: Path) -> None:
     (cache / "manifest.json").unlink()
-    with pytest.raises(DataError, match=r"data\.images=.* is not finished: run the same `wssl prepare` again"):
+    with pytest.raises(DataError, match=r"images=.*: is not finished: run the same `wssl prepare` again"):
         make(images=str(cache)).setup("fit")
 
 
@@ -106,31 +102,6 @@ def test_a_part_of_train_for_val_is_the_folders_rule(make, tmp_path: Path) -> No
     assert module.describe()["images"]["val"] == 1
 
 
-def test_an_update_keeps_the_splits_of_the_hash_with_suffixes(tmp_path: Path, monkeypatch) -> None:
-    root = image_tree(tmp_path / "i", {"": 60})
-
-    def with_suffix(path: Path) -> float:
-        return int.from_bytes(hashlib.sha256(path.name.encode()).digest()[:6]) / 2.0**48
-
-    with monkeypatch.context() as patched:
-        patched.setattr(splits, "hashed_fraction", with_suffix)
-        before = {entry.source: entry.split for entry in prepare(root, tmp_path / "c", 40, 0).cache.entries}
-    assert str(prepare(root, tmp_path / "c", 40, 0).differences) == "nothing new"
-    for number in range(100, 130):
-        face(number).save(root / f"{number}.png")
-    report = prepare(root, tmp_path / "c", 40, 0)
-    after = {entry.source: entry.split for entry in report.cache.entries}
-    assert str(report.differences) == "30 new"
-    assert {name: after[name] for name in before} == before
-    fresh = {entry.source: entry.split for entry in prepare(root, tmp_path / "new", 40, 0).cache.entries}
-    assert {name: fresh[name] for name in fresh.keys() - before.keys()} == {
-        name: after[name] for name in after.keys() - before.keys()
-    }
-    assert fresh != after
-    rows = [(splits.SPLITS.index(entry.split), int(Path(entry.source).stem)) for entry in report.cache.entries]
-    assert rows == sorted(rows)
-
-
 def test_a_copy_for_another_process_holds_no_pixels(cache: Path) -> None:
     opened = Cache(cache)
     images = CachedImages(opened.array_path, opened.split_rows("train"))
@@ -140,16 +111,29 @@ def test_a_copy_for_another_process_holds_no_pixels(cache: Path) -> None:
     np.testing.assert_array_equal(pickle.loads(content).read(np.arange(22))[0], first)
 
 
-def test_the_array_is_an_ordinary_npy_file(tmp_path: Path) -> None:
-    assert len(header(30000, 256)) == 128
-    (tmp_path / "a.npy").write_bytes(header(2, 4) + bytes(range(96)))
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3))
+def test_the_files_are_ordinary_npy_and_parquet(cache: Path) -> None:
+    opened = Cache(cache)
+    array = np.load(opened.array_path)
+    table = parquet.read_table(next(cache.glob("index-*.parquet"))).to_pydict()
+    assert (array.shape, array.dtype) == ((34, 40, 40, 3), np.uint8)
+    assert table["source"][0] == b"train/0.png"
+    assert table["reason"] == [None] * 34
+    assert table["pixels_sha256"] == [hashlib.sha256(row).hexdigest() for row in array]
 
 
-def test_names_of_any_kind_survive_the_table() -> None:
+def test_names_of_any_kind_survive_the_index() -> None:
     names = ["лицо 顔.png", 'a,"b".png', "line\nbreak\r.png", "latin\udce9.png", " space .png"]
-    entries = [Entry(i, "train", name, 1, -1, 2, 3, "a", "b") for i, name in enumerate(names)]
-    assert read_csv(write_csv(entries, Entry), Entry) == entries
+    entries = [Entry(i, name, "train", 1, -1, 2, 3, "a", "b") for i, name in enumerate(names)]
+    entries.append(Entry(5, "bad.png", "val", 0, 1, reason="is empty"))
+    assert read_index(write_index(entries)) == entries
+
+
+def test_a_cache_inside_the_folder_of_images_is_no_table_of_images(tmp_path: Path) -> None:
+    root = image_tree(tmp_path / "i", {"": 6})
+    prepare(root, root / "cache", size=40, workers=0)
+    (root / "masks").mkdir()
+    (root / "masks" / ".wssl-masks.parquet").touch()
+    assert str(prepare(root, root / "cache", size=40, workers=0).differences) == "nothing new"
 
 
 def test_training_from_a_cache_is_training_from_the_folder(make, cache: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from tests.data.fakes import image_tree, mask_tree
 from wssl_pl import synthetic
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.errors import DataError, WSSLError
 
 Make = Callable[..., WSSLDataModule]
 KEYS = ("image", "mask", "crop", "random", "index")
@@ -34,25 +34,25 @@ def same(first: list[dict], second: list[dict], keys: tuple[str, ...] = KEYS) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"image_size": 64, "resize": 40}, r"data\.resize=40"),
-        ({"image_size": 0}, r"data\.image_size=0"),
-        ({"batch_size": 0}, r"data\.batch_size=0"),
-        ({"hole": "grey"}, r"data\.hole=grey"),
-        ({"hole_ratio": (0.5, 0.3)}, r"data\.hole_ratio=\[0\.5, 0\.3\]"),
-        ({"hole_ratio": (-0.1, 0.3)}, r"data\.hole_ratio"),
-        ({"hole_ratio": (0.1, 1.3)}, r"data\.hole_ratio"),
-        ({"hole_ratio": (float("nan"), 0.3)}, r"data\.hole_ratio"),
-        ({"num_workers": -1}, r"data\.num_workers=-1"),
-        ({"on_error": "ignore"}, r"data\.on_error=ignore"),
-        ({"resize_filter": "box"}, r"data\.resize_filter=box: it must be lanczos, bicubic, bilinear or area"),
-        ({"seed": -1}, r"data\.seed=-1"),
-        ({"limit": 0}, r"data\.limit=0"),
-        ({"images": "/nowhere"}, r"data\.images=/nowhere does not exist"),
-        ({"masks": "/nowhere"}, r"data\.masks=/nowhere does not exist"),
+        ({"image_size": 64, "resize": 40}, r"^resize=40"),
+        ({"image_size": 0}, r"^image_size=0"),
+        ({"batch_size": 0}, r"^batch_size=0"),
+        ({"hole": "grey"}, r"^hole=grey"),
+        ({"hole_ratio": (0.5, 0.3)}, r"^hole_ratio=\[0\.5, 0\.3\]"),
+        ({"hole_ratio": (-0.1, 0.3)}, r"^hole_ratio"),
+        ({"hole_ratio": (0.1, 1.3)}, r"^hole_ratio"),
+        ({"hole_ratio": (float("nan"), 0.3)}, r"^hole_ratio"),
+        ({"num_workers": -1}, r"^num_workers=-1"),
+        ({"on_error": "ignore"}, r"^on_error=ignore"),
+        ({"resize_filter": "box"}, r"^resize_filter=box: must be lanczos, bicubic, bilinear or area"),
+        ({"seed": -1}, r"^seed=-1"),
+        ({"limit": 0}, r"^limit=0"),
+        ({"images": "/nowhere"}, r"^images=/nowhere: does not exist"),
+        ({"masks": "/nowhere"}, r"^masks=/nowhere: does not exist"),
     ],
 )
 def test_wrong_arguments_are_named_at_once_in_one_line(make: Make, arguments: dict, message: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(WSSLError, match=message) as caught:
         make(**arguments)
     assert "\n" not in str(caught.value)
 
@@ -226,9 +226,9 @@ def test_no_pixels_around_the_crop_are_said_once(make: Make, caplog: pytest.LogC
     module = fitted(data, 1)
     data.setup("test")
     assert "image_with_margin" not in module.batches["train"][0]
-    (line,) = [line for line in warnings(caplog) if "data.resize" in line]
-    assert "data.resize=33: there are no 1 px around crops of data.image_size=32" in line
-    assert "data.resize=34" in line
+    (line,) = [line for line in warnings(caplog) if "resize=33" in line]
+    assert "resize=33: there are no 1 px around crops of image_size=32" in line
+    assert "set resize=34" in line
 
 
 def test_a_missing_split_is_an_error_when_it_is_needed(make: Make, tmp_path: Path) -> None:
@@ -243,8 +243,8 @@ def test_nothing_within_the_ratio_gives_the_histogram_and_the_other_polarity(mak
     with pytest.raises(DataError) as caught:
         make(masks=str(masks)).setup("fit")
     message = str(caught.value)
-    assert "none of 3 train masks has a hole of 30% to 50% with data.hole=black" in message
-    assert "with data.hole=white 2 would be" in message
+    assert "none of 3 train masks has a hole of 30% to 50% with hole=black" in message
+    assert "with hole=white 2 would be" in message
     assert "10-20 %: 1, 60-70 %: 2" in message
     assert "\n" not in message
 
@@ -258,7 +258,7 @@ def test_a_polarity_that_would_keep_more_is_warned_of_once(
     module.setup("fit")
     module.setup("test")
     (line,) = warnings(caplog)
-    assert "1 of 9 train masks are kept with data.hole=black, with data.hole=white 8 would be" in line
+    assert "1 of 9 train masks are kept with hole=black, with hole=white 8 would be" in line
     caplog.clear()
     make(masks=str(masks), hole="white").setup("fit")
     assert not warnings(caplog)
@@ -308,14 +308,14 @@ def test_a_truncated_file_is_named_or_skipped_and_counted(
     root = image_tree(tmp_path, {"train": 9, "val": 2}, suffix=".jpg")
     bad = root / "train" / "3.jpg"
     bad.write_bytes(bad.read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"3\.jpg is truncated .*\(1 of 9 files are damaged\).*on_error=skip"):
+    with pytest.raises(DataError, match=r"3\.jpg: is truncated .*\(1 of 9 files are damaged\).*on_error=skip"):
         make(images=str(root)).setup("fit")
     module = make(images=str(root), on_error="skip")
     assert len(epoch(module)) == 2
     assert [Path(file).name for file, _ in module.skipped] == ["3.jpg"]
     assert module.describe()["skipped"] == 1
     (line,) = warnings(caplog)
-    assert "1 of 9 files are damaged and left out: 3.jpg" in line
+    assert "1 of 9 files are damaged and omitted: 3.jpg" in line
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -325,9 +325,11 @@ def test_a_file_that_fails_to_decode_is_never_replaced(make: Make, tmp_path: Pat
     content = bytearray(bad.read_bytes())
     content[60:120] = bytes(60)
     bad.write_bytes(content)
-    with pytest.raises(DataError, match=r"val/10\.png cannot be read: .*on_error=skip") as caught:
+    with pytest.raises(DataError, match=r"^images=.*val/10\.png: cannot be read: .*on_error=skip") as caught:
         epoch(make(images=str(root), num_workers=workers), "val")
     assert "\n" not in str(caught.value)
+    assert (caught.value.parameter, caught.value.value) == ("images", bad)
+    assert caught.value.reason.startswith("cannot be read: ")
     module = make(images=str(root), num_workers=workers, on_error="skip")
     (batch,) = epoch(module, "val")
     assert batch["index"].tolist() == [0, 2, 3]
@@ -349,7 +351,7 @@ def test_a_prediction_stops_at_a_file_that_fails_to_decode(make: Make, tmp_path:
     content[60:120] = bytes(60)
     bad.write_bytes(content)
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with pytest.raises(DataError, match=r"test/5\.png cannot be read"):
+    with pytest.raises(DataError, match=r"test/5\.png: cannot be read"):
         trainer.predict(Predicts(), make(images=str(root)))
 
 
@@ -357,7 +359,7 @@ def test_damaged_masks_follow_the_same_rule(make: Make, tmp_path: Path) -> None:
     masks = mask_tree(tmp_path, {"train": [0.4, 0.4], "test": [0.4]})
     bad = masks / "train" / "00001_train.png"
     bad.write_bytes(b"")
-    with pytest.raises(DataError, match=r"data\.masks: .*00001_train\.png is empty"):
+    with pytest.raises(DataError, match=r"^masks=.*00001_train\.png: is empty"):
         make(masks=str(masks)).setup("fit")
     module = make(masks=str(masks), on_error="skip")
     module.setup("fit")
@@ -410,8 +412,8 @@ def test_a_folder_named_like_the_synthetic_dataset(
     monkeypatch.chdir(tmp_path)
     image_tree(tmp_path / name, {"train": 4, "val": 2})
     make(images=name, masks="synthetic", limit=4).setup("fit")
-    assert f"data.images={name} is the synthetic dataset" in warnings(caplog)[0]
-    assert f"data.images=./{name}" in warnings(caplog)[0]
+    assert f"images={name} is the synthetic dataset" in warnings(caplog)[0]
+    assert f"images=./{name}" in warnings(caplog)[0]
     module = make(images=f"./{name}", masks="synthetic")
     module.setup("fit")
     assert module.describe()["images"]["train"] == 4

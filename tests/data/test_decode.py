@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.data.fakes import face, hole_mask
-from wssl_pl.data.decode import RESIZE_FILTERS, read_coverage, read_image, resize_area
+from wssl_pl.data.decode import RESIZE_FILTERS, read_image, read_mask, resize_area
 from wssl_pl.errors import DataError
 
 
@@ -86,7 +86,7 @@ def test_damage_inside_the_data_names_the_file(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "hurt.png").read_bytes())
     content[60:200] = bytes(140)
     (tmp_path / "hurt.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"hurt\.png cannot be read: ") as caught:
+    with pytest.raises(DataError, match=r"^images=.*hurt\.png: cannot be read: ") as caught:
         read_image(tmp_path / "hurt.png", 32)
     assert "\n" not in str(caught.value)
 
@@ -96,21 +96,21 @@ def test_coverage_is_the_bright_or_the_dark_part(tmp_path: Path, mode: str) -> N
     bright = hole_mask(0.25, 64).astype(bool)
     Image.fromarray(bright).convert("L").convert(mode).save(tmp_path / "mask.png")
     expected = hole_mask(0.25, 32).astype(bool)
-    np.testing.assert_array_equal(read_coverage(tmp_path / "mask.png", 32, bright=True), expected)
-    np.testing.assert_array_equal(read_coverage(tmp_path / "mask.png", 32, bright=False), ~expected)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", 32, bright=True)[0], expected)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", 32, bright=False)[0], ~expected)
 
 
 def test_half_covered_pixels_count_either_way(tmp_path: Path) -> None:
     stripes = np.zeros((64, 64), np.uint8)
     stripes[::2] = 255
     Image.fromarray(stripes).save(tmp_path / "half.png")
-    assert read_coverage(tmp_path / "half.png", 32, bright=True).all()
-    assert read_coverage(tmp_path / "half.png", 32, bright=False).all()
+    assert read_mask(tmp_path / "half.png", 32, bright=True)[0].all()
+    assert read_mask(tmp_path / "half.png", 32, bright=False)[0].all()
 
 
 def test_grey_masks_are_binarised_at_half(tmp_path: Path) -> None:
     Image.fromarray(np.array([[127, 128]] * 2, np.uint8).repeat(32, 0).repeat(32, 1)).save(tmp_path / "grey.png")
-    bright = read_coverage(tmp_path / "grey.png", 32, bright=True)
+    bright = read_mask(tmp_path / "grey.png", 32, bright=True)[0]
     assert not bright[:, :16].any()
     assert bright[:, 16:].all()
 
@@ -133,7 +133,7 @@ def test_a_mask_is_resized_by_exact_area(tmp_path: Path, shape: tuple[int, int],
     selected = pixels if bright else 1 - pixels
     covered, whole = exact_area(selected, size), (2 * min(shape)) ** 2
     np.testing.assert_allclose(resize_area(selected, size), covered / whole, atol=1e-5)
-    np.testing.assert_array_equal(read_coverage(tmp_path / "mask.png", size, bright=bright), 2 * covered >= whole)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", size, bright=bright)[0], 2 * covered >= whole)
 
 
 @pytest.mark.real
@@ -148,4 +148,4 @@ def test_real_masks_are_resized_by_exact_area(real_data: Path) -> None:
         across = np.stack([np.interp(rows, np.arange(513), row) for row in sums])
         both = np.stack([np.interp(rows, np.arange(513), column) for column in across.T], axis=1)
         covered = np.diff(np.diff(both, axis=0), axis=1) / (512 / 224) ** 2
-        np.testing.assert_array_equal(read_coverage(path, 224, bright=False), covered >= 0.5 - 1e-9)
+        np.testing.assert_array_equal(read_mask(path, 224, bright=False)[0], covered >= 0.5 - 1e-9)

@@ -3,14 +3,15 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tests.data.fakes import face, image_tree
 from tests.data.test_splits import EXPECTED, ORIGINALS, SPLIT_OF
-from wssl_pl.data.layouts import find_layout, first_number
 from wssl_pl.data.prepare import prepare
-from wssl_pl.data.splits import MAPPING_FILE, PARTITION_FILE, split_images
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.data.splits import MAPPING_FILE, PARTITION_FILE, find_layout, first_number, split_images
+from wssl_pl.errors import DataError, WSSLError
 
 
 def numbered(folder: Path, names: list[str]) -> Path:
@@ -34,15 +35,15 @@ def test_celebamask_hq_takes_its_photographs_and_not_its_label_pictures(tmp_path
     assert (layout.name, layout.folder) == ("CelebAMask-HQ", tmp_path / "CelebA-HQ-img")
     report = prepare(tmp_path, tmp_path / "out", size=32, workers=0)
     assert [entry.split for entry in sorted(report.cache.entries, key=lambda e: int(Path(e.source).stem))] == EXPECTED
-    assert report.cache.manifest["split"] == "celeba"
-    assert report.cache.manifest["layout"] == "CelebAMask-HQ"
+    assert report.cache.split_rule == "celeba"
+    assert report.cache.layout == "CelebAMask-HQ"
 
 
 def test_data256x256_counts_from_one(tmp_path: Path) -> None:
     numbered(tmp_path / "data256x256", [f"{i:05d}.jpg" for i in range(1, 7)])
     celeba_lists(tmp_path)
     report = prepare(tmp_path, tmp_path / "out", size=32, workers=0)
-    assert report.cache.manifest["layout"] == "data256x256"
+    assert report.cache.layout == "data256x256"
     assert [entry.split for entry in sorted(report.cache.entries, key=lambda e: e.source)] == EXPECTED
 
 
@@ -125,15 +126,12 @@ def test_lists_that_cannot_be_right_are_refused(tmp_path: Path) -> None:
         (lists(tmp_path / "twice", train=["a.jpg"], val=["a.jpg"]), "1 lines name an image that another line names"),
         (lists(tmp_path / "others", train=["b.jpg"]), "name none of the 1 images"),
     ]:
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(WSSLError, match=message):
             split_images(root, paths, str(folder))
 
 
 @pytest.mark.parametrize("names", [["train-00000-of-00001", "validation-00000-of-00001"], ["train-00000-of-00001"]])
 def test_parquet_of_hugging_face(tmp_path: Path, names: list[str]) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     (tmp_path / "hub" / "data").mkdir(parents=True)
     encoded = []
     for number in range(20):
@@ -145,7 +143,7 @@ def test_parquet_of_hugging_face(tmp_path: Path, names: list[str]) -> None:
         table = pyarrow.table({"image": rows, "label": [0] * 21})
         parquet.write_table(table, tmp_path / "hub" / "data" / f"{name}.parquet", row_group_size=6)
     report = prepare(tmp_path / "hub", tmp_path / "out", size=48, workers=0)
-    assert report.cache.manifest["layout"] == "Hugging Face Parquet"
+    assert report.cache.layout == "Hugging Face Parquet"
     assert [item.reason for item in report.skipped] == [report.skipped[0].reason] * len(names)
     assert report.skipped[0].reason == "has no bytes in row 20"
     if len(names) == 2:
@@ -160,8 +158,7 @@ def test_parquet_of_hugging_face(tmp_path: Path, names: list[str]) -> None:
 
 def test_parquet_has_to_be_prepared(make, tmp_path: Path) -> None:
     (tmp_path / "a.parquet").touch()
-    with pytest.raises(DataError, match="holds Parquet files: run `wssl prepare images="):
+    with pytest.raises(DataError, match=r"images=.*: holds Parquet files: run `wssl prepare images="):
         make(images=str(tmp_path))
-    pytest.importorskip("pyarrow")
-    with pytest.raises(DataError, match=r"a\.parquet cannot be read"):
+    with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
         prepare(tmp_path, tmp_path / "out", workers=0)

@@ -7,11 +7,9 @@ import pytest
 from PIL import Image
 
 from tests.data.fakes import hole_mask, mask_tree
-from wssl_pl.data import mask_index
 from wssl_pl.data import masks as masks_module
 from wssl_pl.data.decode import dilate, read_mask
-from wssl_pl.data.mask_index import MaskIndex
-from wssl_pl.data.masks import scan_masks
+from wssl_pl.data.masks import MaskIndex, scan_masks
 
 
 @pytest.fixture
@@ -49,14 +47,14 @@ def test_masks_are_measured_once_whatever_the_bounds(root: Path, reads: list[str
     assert again.ratios.tolist() == first.ratios.tolist()
     np.testing.assert_array_equal(again.masks.bits, first.masks.bits)
     assert (first.kept, wider.kept) == (3, 4)
-    assert [path.name for path in root.iterdir() if path.is_file()] == [".wssl-masks-32-black-0.npz"]
+    assert [path.name for path in root.iterdir() if path.is_file()] == [".wssl-masks-32-black-0.v3.parquet"]
 
 
 def test_an_index_of_another_version_is_measured_again(
     root: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(mask_index, "VERSION", 1)
+        patched.setattr(masks_module, "VERSION", 2)
         scan(root)
     assert len(reads) == 4
     scan(root)
@@ -87,7 +85,7 @@ def test_a_changed_touched_new_or_deleted_file_is_noticed(root: Path, reads: lis
 
 def test_a_damaged_index_is_made_anew(root: Path, reads: list[str], caplog: pytest.LogCaptureFixture) -> None:
     scan(root)
-    path = root / ".wssl-masks-32-black-0.npz"
+    path = root / ".wssl-masks-32-black-0.v3.parquet"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     for damaged in (bytes(content), path.read_bytes()[:100], b"", b"text"):
@@ -109,7 +107,7 @@ def test_a_folder_that_cannot_be_written_has_its_index_elsewhere(
         scan(root)
         assert len(reads) == 4
         assert not [path for path in root.iterdir() if path.is_file()]
-        assert len(list((tmp_path / "cache").rglob("*.npz"))) == 1
+        assert len(list((tmp_path / "cache").rglob("*.parquet"))) == 1
         (tmp_path / "cache" / "wssl_pl" / "x").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache" / "wssl_pl" / "x"))
         with caplog.at_level(logging.WARNING):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from wssl_pl.data.mask_maker import DrawnStrokes, RandomStrokes, make_masks
 from wssl_pl.data.masks import scan_masks, split_masks
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.errors import DataError, WSSLError
 
 
 def drawings(path: Path, count: int = 40, raw: bool = False) -> Path:
@@ -69,7 +69,7 @@ def test_training_and_testing_masks_come_of_different_drawings(tmp_path: Path) -
 )
 def test_what_is_no_drawing_is_named_by_its_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "bad.ndjson").write_text(f"{line}\n{line}\n")
-    with pytest.raises(DataError, match=r"bad\.ndjson line \d is no drawing"):
+    with pytest.raises(DataError, match=r"bad\.ndjson: line \d is no drawing"):
         make_masks(tmp_path / "out", 2, DrawnStrokes(tmp_path / "bad.ndjson"))
 
 
@@ -77,7 +77,7 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     for out, count, seed, message in (("full", 2, 0, "is not empty"), ("a", 1, 0, "count=1"), ("a", 2, -1, "seed=-1")):
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(WSSLError, match=message):
             make_masks(tmp_path / out, count, RandomStrokes(), seed)
     with pytest.raises(DataError, match="cannot be read"):
         DrawnStrokes(tmp_path / "nowhere")

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from tests.data.fakes import face, image_tree
-from wssl_pl.data import prepare_pool, prepare_rows
-from wssl_pl.data.cache import Cache
-from wssl_pl.data.check import check_cache
+from wssl_pl.data import prepare as preparation
+from wssl_pl.data.cache import Cache, check_cache, read_index
 from wssl_pl.data.decode import read_image
 from wssl_pl.data.prepare import prepare
-from wssl_pl.errors import DataError, Interrupted, UsageError
+from wssl_pl.errors import DataError, Interrupted, WSSLError
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -43,7 +42,7 @@ def test_a_cache_holds_what_the_files_decode_to_in_their_order(images: Path, tmp
         np.testing.assert_array_equal(array[entry.row], read_image(images / entry.source, 32))
         assert (entry.width, entry.height) == (48, 48)
     assert [entry.source for entry in cache.entries[:3]] == ["train/0.jpg", "train/1.jpg", "train/2.jpg"]
-    assert (tmp_path / "out" / "skipped.csv").read_text() == "source,split,bytes,mtime_ns,reason\n"
+    assert cache.skipped == []
 
 
 def test_processes_do_not_change_a_byte(images: Path, tmp_path: Path) -> None:
@@ -55,7 +54,7 @@ def test_processes_do_not_change_a_byte(images: Path, tmp_path: Path) -> None:
 def test_a_second_run_decodes_nothing(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(images, tmp_path / "out")
     before = contents(tmp_path / "out")
-    monkeypatch.setattr(prepare_rows, "decode_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(preparation, "decode_image", lambda *_: pytest.fail("decoded again"))
     report = make(images, tmp_path / "out")
     assert str(report.differences) == "nothing new"
     assert contents(tmp_path / "out") == before
@@ -71,8 +70,8 @@ def test_new_changed_touched_and_deleted_files_are_noticed(
     (images / "train" / "5.jpg").unlink()
     (images / "train" / "6.jpg").rename(images / "val" / "6.jpg")
     decoded = []
-    real = prepare_rows.decode_image
-    monkeypatch.setattr(prepare_rows, "decode_image", lambda *args: decoded.append(1) or real(*args))
+    real = preparation.decode_image
+    monkeypatch.setattr(preparation, "decode_image", lambda *args: decoded.append(1) or real(*args))
     report = make(images, tmp_path / "out")
     assert str(report.differences) == "2 new, 2 changed, 2 deleted"
     assert len(decoded) == 3  # 99, 3 and the moved 6; the touched one is known by its hash
@@ -97,12 +96,12 @@ def flip(path: Path, position: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-@pytest.mark.parametrize("part", ["images", "index", "manifest", "skipped", "header"])
+@pytest.mark.parametrize("part", ["images", "index", "manifest", "header"])
 def test_one_flipped_byte_is_found(images: Path, tmp_path: Path, part: str) -> None:
     cache = make(images, tmp_path / "out").cache
     check_cache(tmp_path / "out")
     names = {"images": "images-*.npy", "header": "images-*.npy", "index": "index-*", "manifest": "manifest.json"}
-    (path,) = (tmp_path / "out").glob(names.get(part, "skipped.csv"))
+    (path,) = (tmp_path / "out").glob(names[part])
     # In the manifest, a digit of the count.
     position = path.read_text().index('"count": 4') + 9 if part == "manifest" else 7
     flip(path, 128 + 7 * cache.row_bytes + 11 if part == "images" else position)
@@ -119,11 +118,11 @@ def test_cut_short_other_version_and_unfinished_are_found_at_once(images: Path, 
     whole = (tmp_path / "out" / "manifest.json").read_text()
     manifest = json.loads(whole) | {"version": 99}
     (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="has version 99 of the format, this program reads 1"):
+    with pytest.raises(DataError, match="has version 99 of the format, this program reads 2"):
         Cache(tmp_path / "out")
     (tmp_path / "out" / "manifest.json").write_text(whole)
     os.truncate(cache.array_path, cache.array_path.stat().st_size - 1)
-    with pytest.raises(DataError, match="is cut short"):
+    with pytest.raises(DataError, match=r"is damaged \(.*file"):
         Cache(tmp_path / "out")
     (tmp_path / "out" / "manifest.json").unlink()
     with pytest.raises(DataError, match=r"is not finished.*run the same `wssl prepare` again"):
@@ -134,22 +133,22 @@ def test_an_interruption_says_how_to_go_on_and_the_rest_is_the_same(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(images, tmp_path / "peace")
-    monkeypatch.setattr(prepare_pool, "FLUSH_SECONDS", 0)
-    real, seen = prepare_rows.decode_source, []
+    monkeypatch.setattr(preparation, "FLUSH_SECONDS", 0)
+    real, seen = preparation.decode, []
 
     def interrupted(*args):
-        seen.append(args[2].name)
+        seen.append(args[1].source)
         if len(seen) == 40:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(prepare_rows, "decode_source", interrupted)
-    with pytest.raises(Interrupted, match="stopped at 32 of 49 images: the same command goes on from there"):
+    monkeypatch.setattr(preparation, "decode", interrupted)
+    with pytest.raises(Interrupted, match="stopped at 32 of 49 images: the same command resumes from there"):
         make(images, tmp_path / "out")
     with pytest.raises(DataError, match="is not finished"):
         Cache(tmp_path / "out")
     seen.clear()
-    monkeypatch.setattr(prepare_rows, "decode_source", lambda *args: seen.append(args[2].name) or real(*args))
+    monkeypatch.setattr(preparation, "decode", lambda *args: seen.append(args[1].source) or real(*args))
     make(images, tmp_path / "out")
     assert len(seen) == 17
     assert contents(tmp_path / "out") == contents(tmp_path / "peace")
@@ -167,13 +166,14 @@ def test_a_full_disk_leaves_a_state_to_go_on_from(
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(file, data, offset)
 
-    monkeypatch.setattr(prepare_pool, "FLUSH_SECONDS", 0)
+    monkeypatch.setattr(preparation, "FLUSH_SECONDS", 0)
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(DataError, match=r"No space left on device: .*run the same command again, it goes on") as caught:
+    with pytest.raises(DataError, match=r"No space left on device: .*run the same command again: it resumes") as caught:
         make(images, tmp_path / "out")
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(os, "pwrite", real)
-    assert len((tmp_path / "out" / ".prepare" / "journal").read_text().splitlines()) == 16
+    (part,) = (tmp_path / "out").rglob("part-*.parquet")
+    assert len(read_index(part.read_bytes())) == 16
     make(images, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "peace")
 
@@ -213,21 +213,21 @@ def test_killed_while_names_change(images: Path, tmp_path: Path, monkeypatch: py
     assert contents(tmp_path / "fresh") == contents(tmp_path / "update")
 
 
-def test_a_journal_line_that_was_cut_off_is_done_again(images: Path, tmp_path: Path, monkeypatch) -> None:
+def test_rows_of_a_part_that_was_cut_off_are_done_again(images: Path, tmp_path: Path, monkeypatch) -> None:
     make(images, tmp_path / "peace")
     with monkeypatch.context() as patch:
-        patch.setattr("wssl_pl.data.prepare._finish", lambda *_: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(preparation, "_finish", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             make(images, tmp_path / "out")
-    journal = tmp_path / "out" / ".prepare" / "journal"
-    journal.write_bytes(journal.read_bytes()[:-30])
+    (part,) = (tmp_path / "out").rglob("part-*.parquet")
+    os.truncate(part, part.stat().st_size - 30)
     make(images, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "peace")
 
 
 def test_files_that_changed_during_an_interruption_start_it_over(images: Path, tmp_path: Path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("wssl_pl.data.prepare._finish", lambda *_: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(preparation, "_finish", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             make(images, tmp_path / "out")
     (images / "train" / "0.jpg").unlink()
@@ -242,7 +242,7 @@ def test_one_process_at_a_time(images: Path, tmp_path: Path) -> None:
     make(images, tmp_path / "out")
     with (tmp_path / "out" / ".prepare" / "lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match=r"out=.* is being written by another process \(\d+ on .*\): wait"):
+        with pytest.raises(WSSLError, match=r"out=.* is being written by another process \(\d+ on .*\): wait"):
             make(images, tmp_path / "out")
     make(images, tmp_path / "out")
 
@@ -252,14 +252,14 @@ def test_refusals(images: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "letter.txt").touch()
     make(images, tmp_path / "out")
     for arguments, message in [
-        ({"images": tmp_path / "nowhere", "out": tmp_path / "o"}, "does not exist"),
-        ({"images": images, "out": images}, "give a new folder"),
+        ({"images": tmp_path / "nowhere", "out": tmp_path / "o"}, "images=.*: does not exist"),
+        ({"images": images, "out": images}, "name a new folder"),
         ({"images": images, "out": tmp_path / "mine"}, "is not empty and holds no cache"),
-        ({"images": images, "out": tmp_path / "out", "size": 16}, "is a cache of 32 px: give size=32"),
+        ({"images": images, "out": tmp_path / "out", "size": 16}, "size=16: the cache .* has 32 px: set size=32"),
         ({"images": images, "out": tmp_path / "o", "size": 0}, "size=0"),
         ({"images": images, "out": tmp_path / "o", "workers": -1}, "workers=-1"),
         ({"images": tmp_path / "mine", "out": tmp_path / "o"}, "holds no JPEG, PNG or WebP file"),
-        ({"images": images, "out": tmp_path / "o", "rule": "celeba"}, "split=celeba"),
+        ({"images": images, "out": tmp_path / "o", "split_rule": "celeba"}, "split_rule=celeba"),
     ]:
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(WSSLError, match=message):
             make(**arguments)

@@ -15,8 +15,8 @@ import pytest
 from tests.data.fakes import image_tree
 from tests.data.test_prepare import contents
 from tests.processes import PATIENCE_S, wait_until
-from wssl_pl.data import prepare_pool
-from wssl_pl.data.check import check_cache
+from wssl_pl.data import prepare as preparation
+from wssl_pl.data.cache import check_cache
 from wssl_pl.data.prepare import prepare
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ COUNT = 4 * 299 + 20  # of 300 in train one is damaged, and each has three links
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = image_tree(tmp_path_factory.mktemp("many"), {"train": 300, "val": 20}, suffix=".jpg", size=400)
     (root / "train" / "7.jpg").write_text("not an image")
-    # Work for longer than the second between two notes in the journal; links cost nothing to make.
+    # Work for longer than the second between two parts; links cost nothing to make.
     for copy in range(3):
         for image in sorted((root / "train").glob("[0-9]*.jpg")):
             os.link(image, root / "train" / f"copy{copy}_{image.name}")
@@ -63,12 +63,11 @@ def test_killed_ten_times_it_is_byte_identical_to_one_made_in_peace(images: Path
     assert process.wait() == 0
     length = time.monotonic() - begun
     moments, kills = random.Random(0), 0
-    journal = tmp_path / "out" / ".prepare" / "journal"
     while kills < 10 and time.monotonic() < begun + 400:
         process = start(images, tmp_path / "out")
         if kills == 0:
             # The first one comes in mid-work, when something is noted that the next one has to go on from.
-            while process.poll() is None and not (journal.is_file() and journal.stat().st_size):
+            while process.poll() is None and not list((tmp_path / "out").rglob("part-*.parquet")):
                 time.sleep(0.01)
         else:
             time.sleep(moments.uniform(0.2, 1.0) * length)
@@ -89,12 +88,11 @@ def test_killed_ten_times_it_is_byte_identical_to_one_made_in_peace(images: Path
 
 def test_ctrl_c_ends_in_order_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
     process = start(images, tmp_path / "out")
-    journal = tmp_path / "out" / ".prepare" / "plan.json"
-    wait_until(journal.is_file, "its plan", process)
+    wait_until(lambda: list((tmp_path / "out").rglob("images.npy")), "its array", process)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
-    assert "the same command goes on from there" in errors
+    assert "the same command resumes" in errors
     assert "Traceback" not in errors
     assert start(images, tmp_path / "out").wait() == 0
     check_cache(tmp_path / "out")
@@ -109,12 +107,12 @@ def test_ctrl_c_while_the_processes_are_started_leaves_a_pool_that_can_be_shut_d
             submitted.append(args)
             return super().submit(*args)
 
-    monkeypatch.setattr(prepare_pool, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(prepare_pool, "fill", abs)
+    monkeypatch.setattr(preparation, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(preparation, "fill", abs)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
     try:
         with pytest.raises(KeyboardInterrupt):
-            next(prepare_pool._results([-1, -2], workers=1))
+            next(preparation._results([-1, -2], workers=1))
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(submitted) == 2

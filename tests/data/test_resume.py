@@ -127,7 +127,7 @@ def test_overfitting_on_some_batches_works(make: Make) -> None:
 
 
 def test_a_module_without_masks_reads_no_mask_folder(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wssl_pl.data.sources.MaskSets.open", lambda *_: pytest.fail("masks were read"))
+    monkeypatch.setattr("wssl_pl.data.datamodule.open_masks", lambda *_: pytest.fail("masks were read"))
     recorder = Recorder(needs_masks=False)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=1

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.synthetic import (
     FACE_COUNTS,
     MASK_COUNTS,
@@ -146,23 +146,23 @@ def test_strokes_are_thick() -> None:
 
 @pytest.mark.parametrize("ratio", [(-0.1, 0.5), (0.5, 0.3), (0.3, 1.1), (float("nan"), 0.5)])
 def test_bad_ratio(ratio: tuple[float, float]) -> None:
-    with pytest.raises(UsageError, match="ratio="):
+    with pytest.raises(WSSLError, match="ratio="):
         draw_mask(0, 32, ratio)
 
 
 def test_ratio_between_two_pixels() -> None:
-    with pytest.raises(UsageError, match="no whole number"):
+    with pytest.raises(WSSLError, match="no whole number"):
         draw_mask(0, 32, (0.4, 0.40001))
 
 
 def test_bad_size_split_and_count() -> None:
-    with pytest.raises(UsageError, match="size=16"):
+    with pytest.raises(WSSLError, match="size=16"):
         draw_face(0, 16)
-    with pytest.raises(UsageError, match="size=16"):
+    with pytest.raises(WSSLError, match="size=16"):
         draw_mask(0, 16)
-    with pytest.raises(UsageError, match="split='dev'"):
+    with pytest.raises(WSSLError, match="split=dev"):
         synthetic_faces("dev")
-    with pytest.raises(UsageError, match="count=0"):
+    with pytest.raises(WSSLError, match="count=0"):
         synthetic_masks("val", count=0)
 
 

@@ -32,7 +32,7 @@ def run(args: Sequence[str]) -> None:
         raise UsageError("prepare needs out=: the folder of the cache")
     start = time.perf_counter()
     if options["check"]:
-        from wssl_pl.data.check import check_cache
+        from wssl_pl.data.cache import check_cache
 
         cache = check_cache(options["out"], progress=True)
         print(f"{options['out']}: all {len(cache.entries)} images are as they were written", flush=True)
@@ -56,12 +56,13 @@ def run(args: Sequence[str]) -> None:
     if report.differences is not None:
         print(f"Since the last time: {report.differences}")
     if report.skipped:
-        print(f"Skipped {len(report.skipped)} files that cannot be decoded: {options['out'] / 'skipped.csv'}")
+        print(f"Skipped {len(report.skipped)} files that cannot be decoded:")
+        print("\n".join(f"  {item.source!r}: {item.reason}" for item in report.skipped))
     if report.duplicates:
         print(f"Warning: {describe_duplicates(report.duplicates)}")
     splits = ", ".join(f"{name} {count}" for name, count in manifest["splits"].items())
     print(
         f"{options['out']}: {manifest['count']} images of {manifest['size']} px ({splits}) from {manifest['layout']}, "
-        f"split by {manifest['split']}, in {seconds:.1f} s\nTrain from it with --data.images={options['out']}",
+        f"split by {manifest['split_rule']}, in {seconds:.1f} s\nTrain from it with --data.images={options['out']}",
         flush=True,
     )

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -20,10 +21,10 @@ from wssl_pl.callbacks.checkpoints import BestCheckpoint
 from wssl_pl.cli.grammar import Words
 from wssl_pl.cli.run_directory import is_first_process
 from wssl_pl.cli.run_record import LOCK, RECORD
-from wssl_pl.data.lock import hold
 from wssl_pl.data.sources import SYNTHETIC
 from wssl_pl.data.splits import RULES
 from wssl_pl.errors import Interrupted, Terminated, UsageError
+from wssl_pl.files import hold
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.folder import write_json
 
@@ -58,7 +59,7 @@ class RunFiles(SaveConfigCallback):
         self.directory = directory
         self.about = about
         self.first_step: int | None = None
-        self._lock: TextIO | None = None
+        self._lock: FileLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet, so that a run that fails to start leaves no files."""
@@ -73,7 +74,7 @@ class RunFiles(SaveConfigCallback):
             self.directory.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock = hold(self.directory / LOCK)
-            except BlockingIOError:
+            except Timeout:
                 raise UsageError(
                     f"run.dir={self.directory}: another process is training this run: wait until it has ended"
                 ) from None
@@ -112,7 +113,7 @@ class RunFiles(SaveConfigCallback):
             with suppress(OSError):  # a full disk ended the training: its own error is shown
                 self._record(state, trainer)
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
 

@@ -125,7 +125,7 @@ def _about(path: Path, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _state(path: Path, record: Mapping[str, Any], checkpoint: Mapping[str, Any] | None) -> str:
     if record:
-        from wssl_pl.data.lock import is_held
+        from wssl_pl.files import is_held
 
         return "running" if is_held(path / LOCK) else "interrupted"  # by a kill
     if checkpoint is None:

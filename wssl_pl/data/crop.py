@@ -7,16 +7,16 @@ from torch import Tensor
 def crop_batch(images: Tensor, crop: Tensor, size: int) -> Tensor:
     """Cut a square out of each image, at its own place.
 
-    A row of a crop is one contiguous run of memory: all rows of the batch are gathered by one ``index_select`` from the
+    A row of a crop is one contiguous run of memory: all rows of the batch are gathered by one `index_select` from the
     overlapping view of all such runs. No loop over samples, no waiting for the device, about the cost of a copy.
 
     Args:
-        images: ``(B, C, H, W)``, any dtype, in channels_last order (else it is copied to it).
-        crop: ``(B, 2)`` int64, (top, left), within [0, H - size] and [0, W - size].
+        images: `(B, C, H, W)`, any dtype, in channels_last order (else it is copied to it).
+        crop: `(B, 2)` int64, (top, left), within [0, H - size] and [0, W - size].
         size: Side of the square in pixels.
 
     Returns:
-        ``(B, C, size, size)`` in channels_last order, the dtype of ``images``.
+        `(B, C, size, size)` in channels_last order, the dtype of `images`.
     """
     count, channels, height, width = images.shape
     if (height, width) == (size, size) or count == 0:
@@ -31,14 +31,14 @@ def crop_batch(images: Tensor, crop: Tensor, size: int) -> Tensor:
 
 
 def trim(images: Tensor, margin: int) -> Tensor:
-    """Return a view of the images without their outermost ``margin`` pixels on every side.
+    """Return a view of the images without their outermost `margin` pixels on every side.
 
     Args:
-        images: ``(B, C, H, W)``.
+        images: `(B, C, H, W)`.
         margin: Pixels to cut off, 0 or more.
 
     Returns:
-        ``(B, C, H - 2 * margin, W - 2 * margin)``.
+        `(B, C, H - 2 * margin, W - 2 * margin)`.
 
     Example:
         >>> trim(torch.zeros(1, 3, 10, 12), 2).shape

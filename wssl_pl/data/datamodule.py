@@ -1,6 +1,5 @@
-"""Images paired with hole masks, as a LightningDataModule."""
+"""Images paired with masks, as a LightningDataModule."""
 
-import os
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -13,28 +12,29 @@ from wssl_pl.data.dataset import RANDOM_SCALE, PairedDataset
 from wssl_pl.data.decode import RESIZE_FILTERS
 from wssl_pl.data.loader import Batch, BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
-from wssl_pl.data.sources import DEFAULTS, SYNTHETIC, Images, MaskSets, resolve, tell, warn
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.data.sources import DEFAULTS, SYNTHETIC, ImageSet, MaskSet, open_images, open_masks, resolve, tell, warn
+from wssl_pl.devices import usable_cores
+from wssl_pl.errors import DataError, WSSLError
 
 
 class WSSLDataModule(pl.LightningDataModule):
-    """Pairs crops of images with hole masks.
+    """Pair crops of images with masks.
 
     A batch, after the transfer to the device:
 
-    - ``image`` ``(B, 3, image_size, image_size)`` in [0, 1], channels_last, in the trainer's precision (float32 where
-      that is mixed), or always float32 if the module's ``takes_float32`` is True;
-    - ``image_with_margin``, the same crop and the pixels around it, ``(B, 3, S, S)`` with
-      ``S = image_size + 2 * crop_margin``; ``image`` is then a view of it. Absent if the module's ``crop_margin`` is 0
+    - `image` `(B, 3, image_size, image_size)` in [0, 1], channels_last, in the trainer's precision (float32 where
+      that is mixed), or always float32 if the module's `takes_float32` is True;
+    - `image_with_margin`, the same crop and the pixels around it, `(B, 3, S, S)` with
+      `S = image_size + 2 * crop_margin`; `image` is then a view of it. Absent if the module's `crop_margin` is 0
       or missing, or if the images have no pixels to spare;
-    - ``mask`` ``(B, 1, image_size, image_size)``, of the same dtype, 1 = hole; absent if the module's
-      ``needs_masks`` is False;
-    - ``index`` int64 ``(B,)``, the number of the image in its split;
-    - ``random`` float32 ``(B, 16)`` in [0, 1), from which the pretext tasks take their labels;
-    - ``crop`` int64 ``(B, 2)``, (top, left).
+    - `mask` `(B, 1, image_size, image_size)`, of the same dtype, 1 = hole; absent if the module's
+      `needs_masks` is False;
+    - `index` int64 `(B,)`, the number of the image in its split;
+    - `random` float32 `(B, 16)` in [0, 1), from which the pretext tasks take their labels;
+    - `crop` int64 `(B, 2)`, (top, left).
 
-    What a sample gets depends on (seed, epoch, index) alone, whatever the number of workers, the batch size or an
-    interruption. Validation and test take the centre crop and one fixed mask per image, drawn from ``pair_seed``.
+    What belongs to an image depends on (seed, epoch, index) alone, not on the number of workers, the batch size or
+    an interruption. Validation and test take the centre crop and one fixed mask per image, drawn from `pair_seed`.
 
     Args:
         images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by
@@ -46,22 +46,22 @@ class WSSLDataModule(pl.LightningDataModule):
         resize: Side to which images are resized before the crop, in pixels.
         batch_size: Images per batch and device.
         hole: Which brightness is the hole in the mask files: black in QD-IMD, white in NVIDIA's masks.
-        hole_ratio: Smallest and largest share of the image that is hole, inclusive.
+        hole_ratio: Smallest and largest fraction of the image that is hole, inclusive.
         num_workers: Processes that decode images. Default: none for images in memory and for training on a CPU, where
             threads decode; else one per core, at most 8.
-        on_error: What to do about a damaged file: stop (`error`) or leave it out and count it (`skip`).
+        on_error: What to do about a damaged file: stop (`error`) or omit it and count it (`skip`).
         seed: Seed of the order, crops, masks and labels in training.
         pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
         limit: Use only the first so many images of each split, for a quick look.
         split: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
             `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
-        dilate: By how many pixels, at the model's size, the holes are widened on every side.
-        resize_filter: How images are resized: `lanczos`, `bicubic` or `bilinear`, which smooth as they make an image
+        dilate: Pixels at the model's size by which the holes are widened on every side.
+        resize_filter: How images are resized: `lanczos`, `bicubic` or `bilinear`, which smooth when they make an image
             smaller, or `area`, the mean over each pixel's area. A cache must have been prepared with the same.
 
     Raises:
-        UsageError: An argument is out of range.
-        DataError: A folder that was named does not exist or holds no image.
+        WSSLError: An argument is out of range.
+        DataError: A folder does not exist or holds no image.
     """
 
     def __init__(
@@ -87,29 +87,29 @@ class WSSLDataModule(pl.LightningDataModule):
         numbers |= {"limit": (limit, 1), "dilate": (dilate, 0), "seed": (seed, 0), "pair_seed": (pair_seed, 0)}
         for name, (number, least) in numbers.items():
             if number is not None and number < least:
-                raise UsageError(f"data.{name}={number}: it must be at least {least}")
+                raise WSSLError(name, number, f"must be at least {least}")
         for name, choice, known in (
             ("hole", hole, ("black", "white")),
             ("on_error", on_error, ("error", "skip")),
             ("resize_filter", resize_filter, RESIZE_FILTERS),
         ):
             if choice not in known:
-                raise UsageError(f"data.{name}={choice}: it must be {', '.join(known[:-1])} or {known[-1]}")
+                raise WSSLError(name, choice, f"must be {', '.join(known[:-1])} or {known[-1]}")
         if resize < image_size:
-            raise UsageError(f"data.resize={resize} is below data.image_size={image_size}: it must not be smaller")
+            raise WSSLError("resize", resize, f"must be at least image_size={image_size}")
         bounds = [float(bound) for bound in hole_ratio]
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
-            raise UsageError(f"data.hole_ratio={bounds}: it must be two numbers with 0 <= low <= high <= 1")
-        self.images = resolve("data.images", images)
-        self.masks = resolve("data.masks", masks)
+            raise WSSLError("hole_ratio", bounds, "must be two numbers with 0 <= low <= high <= 1")
+        self.images = resolve("images", images)
+        self.masks = resolve("masks", masks)
         self.image_size, self.resize, self.batch_size = image_size, resize, batch_size
         self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
         self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
         self.split, self.dilate, self.resize_filter = split, dilate, resize_filter
         self.crop_margin = 0
-        """Pixels around the crop that a batch has, in ``image_with_margin``; ``setup`` takes it from the module."""
-        self._images: Images | None = None
-        self._masks: MaskSets | None = None
+        """Pixels around the crop that a batch has, in `image_with_margin`; `setup` takes it from the module."""
+        self._images: ImageSet | None = None
+        self._masks: MaskSet | None = None
         self._datasets: dict[str, PairedDataset] = {}
         self._failed: dict[str, str] = {}
         self._failures_told = 0
@@ -120,11 +120,11 @@ class WSSLDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the splits that a stage needs: list and check the files, measure the masks, print one line.
 
-        Masks are read only if the trainer's module wants them (its ``needs_masks`` is not False). Beside Lightning's
-        stages, ``train`` opens the training split alone.
+        Masks are read only if the trainer's module wants them (its `needs_masks` is not False). Beside Lightning's
+        stages, `train` opens the training split alone.
 
         Raises:
-            DataError: A split is empty, a file is damaged, or no mask is within ``hole_ratio``.
+            DataError: A split is empty, a file is damaged, or no mask is within `hole_ratio`.
         """
         splits = {"fit": ["train", "val"], "train": ["train"], "validate": ["val"]}.get(stage, ["test"])
         if stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0:
@@ -132,11 +132,15 @@ class WSSLDataModule(pl.LightningDataModule):
         module = self.trainer.lightning_module if self.trainer is not None else None
         wants_masks = getattr(module, "needs_masks", True)
         if self._images is None:
-            self._announce_synthetic("data.images", self.images)
-            self._images = Images(self.images, self.resize, self.on_error, self.limit, self.split, self.resize_filter)
+            self._announce_synthetic("images", self.images)
+            self._images = open_images(
+                self.images, self.resize, self.limit, self.split, self.resize_filter, self.on_error
+            )
         if wants_masks and self._masks is None:
-            self._announce_synthetic("data.masks", self.masks)
-            self._masks = MaskSets(self.masks, self.image_size, self.hole, self.hole_ratio, self.on_error, self.dilate)
+            self._announce_synthetic("masks", self.masks)
+            self._masks = open_masks(
+                self.masks, self.image_size, self.hole_ratio, self.dilate, self.hole, self.on_error
+            )
         self.crop_margin = self._margin(getattr(module, "crop_margin", 0))
         for split in splits:
             images = self._images.open(split)
@@ -169,12 +173,12 @@ class WSSLDataModule(pl.LightningDataModule):
         """Read some images of a split, the same every time, without any loader: none of their positions moves.
 
         Args:
-            split: ``train``, ``val`` or ``test``.
+            split: `train`, `val` or `test`.
             count: How many images, evenly spaced over the split; all if it has fewer.
             batch_size: Images per batch; the last one may be smaller.
 
         Returns:
-            Batches on the CPU, to be given to ``on_after_batch_transfer``; training images with the crops and masks of
+            Batches on the CPU, to be given to `on_after_batch_transfer`; training images with the crops and masks of
             epoch 0. Files that cannot be read are reported as by the loaders.
         """
         if split not in self._datasets:
@@ -191,7 +195,7 @@ class WSSLDataModule(pl.LightningDataModule):
         return batches
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Crop and convert on the device: uint8 images to [0, 1], masks to 0 and 1, ``random`` to float32 in [0, 1)."""
+        """Crop and convert on the device: uint8 images to [0, 1], masks to 0 and 1, `random` to float32 in [0, 1)."""
         if not isinstance(batch, dict) or "crop" not in batch:
             return batch
         margin = self.crop_margin
@@ -213,12 +217,12 @@ class WSSLDataModule(pl.LightningDataModule):
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        """Damaged files that were left out so far, as (file, reason)."""
-        found = [entry for opened in (self._images, self._masks) if opened for entry in opened.skipped]
+        """Damaged files that were omitted so far, as (file, reason)."""
+        found = [entry for opened in (self._images, self._masks) if opened for entry in opened.damaged]
         return found + list(self._failed.items())
 
     def describe(self) -> dict[str, Any]:
-        """What is read, in plain types for a run's log: layouts, split sizes, masks kept of total, settings."""
+        """Return what is read, in plain types for a run's log: layouts, split sizes, masks kept of total, settings."""
         described: dict[str, Any] = {
             "images": {"source": self.images, "resize": self.resize, "resize_filter": self.resize_filter},
             "image_size": self.image_size,
@@ -227,7 +231,8 @@ class WSSLDataModule(pl.LightningDataModule):
             "skipped": len(self.skipped),
         }
         if self._images is not None:
-            described["images"] |= {"layout": self._images.layout, "split": self._images.split, **self._images.sizes()}
+            sizes = self._images.sizes()
+            described["images"] |= {"layout": self._images.layout, "split": self._images.split_rule, **sizes}
         if self._masks is not None:
             described["masks"] = {
                 "source": self.masks,
@@ -252,14 +257,14 @@ class WSSLDataModule(pl.LightningDataModule):
         return line
 
     def _margin(self, wanted: int) -> int:
-        """Return the margin that every crop can have, ``wanted`` or 0; warn once where the images are too small."""
+        """Return the margin that every crop can have, `wanted` or 0; warn once where the images are too small."""
         spare = self.resize - self.image_size
         if spare >= 2 * wanted:
             return wanted
         least = self.image_size + 2 * wanted
         line = (
-            f"data.resize={self.resize}: there are no {wanted} px around crops of data.image_size={self.image_size}, "
-            f"the filter extrapolates them: give data.resize={least} or more"
+            f"resize={self.resize}: there are no {wanted} px around crops of image_size={self.image_size}, the filter "
+            f"extrapolates them: set resize={least} or more"
         )
         if line not in self._announced:
             self._announced.add(line)
@@ -267,11 +272,10 @@ class WSSLDataModule(pl.LightningDataModule):
         return 0
 
     def _announce_synthetic(self, parameter: str, source: str) -> None:
-        name = parameter.removeprefix("data.")
-        if source == SYNTHETIC and self.hparams[name] is None:
+        if source == SYNTHETIC and self.hparams[parameter] is None:
             warn(
-                f"NO DATA SET: {DEFAULTS[parameter]} does not exist, {name} are the SYNTHETIC DATASET: "
-                f"set {parameter} to use your own"
+                f"NO DATA SET: {DEFAULTS[parameter]} does not exist, {parameter} are the SYNTHETIC DATASET: "
+                f"set {parameter}= to use your own"
             )
 
     def _loader(self, split: str) -> BatchLoader:
@@ -279,10 +283,8 @@ class WSSLDataModule(pl.LightningDataModule):
         rank, world = self._process()
         train = split == "train"
         if len(dataset) < world:
-            raise DataError(
-                f"data.images={self.images} has {len(dataset)} {split} images for {world} processes, of which each "
-                "needs one: add images, or give a smaller trainer.devices"
-            )
+            reason = f"has {len(dataset)} {split} images for {world} processes"
+            raise DataError("images", self.images, reason, "add images, or use fewer devices")
         workers = self._workers(dataset)
         loader = BatchLoader(
             dataset,
@@ -312,9 +314,7 @@ class WSSLDataModule(pl.LightningDataModule):
         # On a CPU the step and the workers would compete for the same cores; the images are decoded by threads instead.
         if dataset.images.in_memory or (self.trainer is not None and self.trainer.strategy.root_device.type == "cpu"):
             return 0
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        processes = self.trainer.num_devices if self.trainer else 1
-        return max(1, min(8, cores // processes))
+        return max(1, min(8, usable_cores() // (self.trainer.num_devices if self.trainer else 1)))
 
     def _position(self) -> tuple[int, int] | None:
         trainer = self.trainer
@@ -324,20 +324,19 @@ class WSSLDataModule(pl.LightningDataModule):
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def teardown(self, stage: str) -> None:
-        """Say in one line how many files could not be decoded, if any."""
+        """Log how many files could not be decoded, if any."""
         if self._failed and len(self._failed) != self._failures_told:
             self._failures_told = len(self._failed)
             names = ", ".join(list(self._failed)[:3])
-            warn(f"data.images: {len(self._failed)} files could not be decoded and were left out: {names}")
+            warn(f"images: {len(self._failed)} files could not be decoded and were omitted: {names}")
 
-    def _on_failed(self, failed: list[str]) -> None:
+    def _on_failed(self, failed: list[DataError]) -> None:
+        first = failed[0]
         if self.on_error == "error":
-            raise DataError(f"data.images: {failed[0]}: restore it, or leave such files out with data.on_error=skip")
-        for message in failed:
-            file, _, why = message.partition(" cannot be read: ")
-            if not self._failed:
-                warn(f"data.images: {message}; it is left out, and so are others like it")
-            self._failed[file] = f"cannot be read: {why}"
+            raise DataError("images", first.value, first.reason, "restore it, or omit such files with on_error=skip")
+        if not self._failed:
+            warn(f"{first}; it is omitted, and so are others like it")
+        self._failed |= {str(error.value): error.reason for error in failed}
 
 
 def _hyperparameters(images: str | None, masks: str | None, module: WSSLDataModule) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pairs images with crops, masks and random numbers, a whole batch at a time."""
+"""Pair images with crops, masks and random numbers, a whole batch at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from wssl_pl.data.masks import Masks
 from wssl_pl.data.sampler import Key
 
 RANDOM_NUMBERS = 16
-"""Numbers in ``batch["random"]`` per sample."""
+"""Numbers in `batch["random"]` per sample."""
 RANDOM_SCALE = 2**24
 """What these are multiplied with to be integers on their way to the device."""
 
@@ -25,9 +25,9 @@ class PairedDataset(Dataset[Any]):
     crop, so that it stays over epochs.
 
     Args:
-        images: The images, ``resize`` px on a side.
+        images: The images, `resize` px on a side.
         masks: The masks, or None if no mask is wanted.
-        split: ``train``, ``val`` or ``test``.
+        split: `train`, `val` or `test`.
         resize: Side of an image in pixels.
         image_size: Side of a crop and of a mask in pixels.
         seed: Seed of the draws.
@@ -55,17 +55,17 @@ class PairedDataset(Dataset[Any]):
         return len(self.images)
 
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
-        """A batch of one sample."""
+        """Return a batch of one sample."""
         return self.__getitems__([key])
 
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
-        """The samples of ``keys`` = (epoch, index) as one batch; a bare index is taken in epoch 0.
+        """Return the samples of `keys` = (epoch, index) as one batch; an index alone is of epoch 0.
 
         Returns:
-            ``image`` uint8 ``(B, 3, resize, resize)`` in channels_last order, ``mask`` uint8
-            ``(B, 1, image_size, image_size)`` with 1 = hole (absent without masks), ``index`` int64 ``(B,)``, ``crop``
-            int64 ``(B, 2)`` (top, left), ``random`` int32 ``(B, 16)`` in [0, 2**24), and ``failed``, messages on files
-            that could not be read: they are left out of the batch.
+            `image` uint8 `(B, 3, resize, resize)` in channels_last order, `mask` uint8
+            `(B, 1, image_size, image_size)` with 1 = hole (absent without masks), `index` int64 `(B,)`, `crop`
+            int64 `(B, 2)` (top, left), `random` int32 `(B, 16)` in [0, 2**24), and `failed`, errors of files that
+            could not be read: they are not in the batch.
         """
         pairs = np.array([key if isinstance(key, tuple) else (0, key) for key in keys], np.int64)
         images, failures = self.images.read(pairs[:, 1])
@@ -84,7 +84,7 @@ class PairedDataset(Dataset[Any]):
             "crop": torch.from_numpy(crop),
             # Integers, because Lightning rounds floating-point numbers to the trainer's precision.
             "random": torch.from_numpy((numbers[:, :RANDOM_NUMBERS] * RANDOM_SCALE).astype(np.int32)),
-            "failed": [message for _, message in failures],
+            "failed": [error for _, error in failures],
         }
         if self.masks is not None:
             batch["mask"] = torch.from_numpy(self.masks.draw(numbers[:, -1]))

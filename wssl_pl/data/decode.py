@@ -1,4 +1,4 @@
-"""Decode a photograph or a mask file to a square array of a fixed size."""
+"""Decode an image or a mask file to a square array of a fixed size."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -16,25 +16,25 @@ each pixel's area."""
 
 
 def read_image(path: Path, size: int, resize_filter: str = "lanczos") -> NDArray[np.uint8]:
-    """A photograph as ``(size, size, 3)`` uint8 RGB.
-
-    The short side is resized to ``size`` by one of ``RESIZE_FILTERS`` and the centre square kept. EXIF rotation is
-    applied, grey, palette, CMYK and 16-bit files are converted, and transparency is laid on white. A large JPEG is
-    decoded at the smallest of its own scales (1/2, 1/4, 1/8) that is not below ``size``.
+    """Return an image as `(size, size, 3)` uint8 RGB; see `decode_image`.
 
     Raises:
-        DataError: The file cannot be decoded; the message names it. Pillow's limit on decompression bombs stays on.
+        DataError: The file cannot be decoded.
     """
-    return decode_image(path, size, str(path), resize_filter)[0]
+    return decode_image(path, size, resize_filter)[0]
 
 
 def decode_image(
-    file: Path | BinaryIO, size: int, name: str, resize_filter: str = "lanczos"
+    file: Path | BinaryIO, size: int, resize_filter: str = "lanczos"
 ) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The same of an open file, with its original (width, height) as it is stored.
+    """Return an image as `(size, size, 3)` uint8 RGB, and the (width, height) that is stored.
+
+    The short side is resized to `size` by one of `RESIZE_FILTERS` and the centre square kept. EXIF rotation is
+    applied, grey, palette, CMYK and 16-bit files are converted, and transparency is laid on white. A large JPEG is
+    decoded at the smallest of its own scales (1/2, 1/4, 1/8) that is not below `size`.
 
     Raises:
-        DataError: The file cannot be decoded; the message calls it ``name``.
+        DataError: The file cannot be decoded. Pillow's limit on decompression bombs stays on.
     """
     try:
         with Image.open(file) as image:
@@ -46,25 +46,19 @@ def decode_image(
             return np.asarray(_square(pixels, size, Image.Resampling[resize_filter.upper()])), original
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
-        raise DataError(f"{name} {reason(error)}") from error
-
-
-def read_coverage(path: Path, size: int, *, bright: bool) -> NDArray[np.bool_]:
-    """A mask file as ``(size, size)`` bool, True where at least half of a pixel's area is bright (or dark).
-
-    Binarised at half, then resized by area; of a file that is not square the centre square is taken.
-
-    Raises:
-        DataError: The file cannot be decoded; the message names it.
-    """
-    return read_mask(path, size, bright=bright)[0]
+        raise DataError("images", file if isinstance(file, Path) else None, reason(error)) from error
 
 
 def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_], bool]:
-    """The same, and whether the file is binary: black and white alone, or 0 and 1 alone, where 1 counts as white.
+    """Return a mask as `(size, size)` bool, True where at least half of a pixel's area is bright (or dark).
+
+    Binarised at half, then resized by area; of a file that is not square the centre square is taken.
+
+    Returns:
+        The mask, and whether the file is binary: black and white alone, or 0 and 1 alone, where 1 counts as white.
 
     Raises:
-        DataError: The file cannot be decoded; the message names it.
+        DataError: The file cannot be decoded.
     """
     try:
         with Image.open(path) as opened:
@@ -72,11 +66,11 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
             # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
             return resize_area(np.asarray(selected), size) >= 127.5 - 1e-3, binary
     except Exception as error:
-        raise DataError(f"{path} {reason(error)}") from error
+        raise DataError("masks", path, reason(error)) from error
 
 
 def binarised(image: Image.Image, *, bright: bool) -> tuple[Image.Image, bool]:
-    """A mask as 8-bit grey, 255 where it is bright (or dark) and 0 elsewhere, and whether it was binary before."""
+    """Return a mask as 8-bit grey, 255 where it is bright (or dark) and 0 elsewhere, and whether it was binary."""
     binary, half = True, 128
     if image.mode != "1":
         image = _to_8_bit(image).convert("L")
@@ -99,11 +93,11 @@ def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArr
     Pillow's BOX and PyTorch's adaptive pooling take whole pixels, whose centre or any part lies in that area.
 
     Args:
-        pixels: ``(H, W)`` or ``(H, W, C)``.
+        pixels: `(H, W)` or `(H, W, C)`.
         size: Side to which the centre square is resized, or (height, width) for all of the image.
 
     Returns:
-        ``(height, width)`` or ``(height, width, C)``.
+        `(height, width)` or `(height, width, C)`.
 
     Example:
         >>> resize_area(np.array([[0, 200, 100]] * 3, np.uint8), 2)[0].round().tolist()
@@ -125,11 +119,11 @@ def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArr
     return np.asarray(cv2.resize(pixels.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def dilate(holes: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """``(H, W)`` bool with its True region widened by so many pixels on every side, corners included."""
+def dilate(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Return `(H, W)` bool with its True region widened by `pixels` on every side, corners included."""
     if pixels == 0:
-        return holes
-    widened = Image.fromarray(holes.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * pixels + 1))
+        return mask
+    widened = Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * pixels + 1))
     return np.asarray(widened).astype(bool)
 
 

@@ -23,12 +23,12 @@ def uniform(seed: int, stream: str, epoch: ArrayLike, index: ArrayLike, count: i
     Args:
         seed: Any non-negative integer.
         stream: What the numbers are for; another stream with the same seed is independent of this one.
-        epoch: Epochs, ``(B,)`` or a scalar, non-negative.
-        index: Sample indices, ``(B,)``, non-negative.
+        epoch: Epochs, `(B,)` or a scalar, non-negative.
+        index: Sample indices, `(B,)`, non-negative.
         count: Numbers per sample.
 
     Returns:
-        ``(B, count)`` float64 in [0, 1), multiples of 2**-24 and thus exact in float32.
+        `(B, count)` float64 in [0, 1), multiples of 2**-24 and thus exact in float32.
     """
     key = np.random.SeedSequence([seed, *stream.encode()]).generate_state(1, np.uint64)
     epochs = np.atleast_1d(np.asarray(epoch, np.uint64))
@@ -39,9 +39,9 @@ def uniform(seed: int, stream: str, epoch: ArrayLike, index: ArrayLike, count: i
 
 
 def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    """The order in which ``size`` samples are visited in an epoch.
+    """The order in which `size` samples are visited in an epoch.
 
-    By sorting hashes rather than by ``Generator.permutation``, whose results may change between numpy versions.
+    By sorting hashes rather than by `Generator.permutation`, whose results may change between numpy versions.
     """
     high, low = uniform(seed, "shuffle", epoch, np.arange(size), 2).T
     return np.argsort(high + low * 2.0**-24, kind="stable")

@@ -1,4 +1,4 @@
-"""Find image files and tell, without decoding them, which are damaged."""
+"""Find image files, and find damaged ones without decoding them."""
 
 import os
 import re
@@ -18,14 +18,14 @@ _TAIL = 4096
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which ``2.png`` comes before ``10.png``."""
+    """Return a sort key by which `2.png` comes before `10.png`."""
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def find_images(root: Path, parameter: str) -> Iterator[Path]:
-    """Yield the JPEG, PNG and WebP files below ``root``, in no order that can be relied on.
+def find_images(root: Path, parameter: str = "images") -> Iterator[Path]:
+    """Yield the JPEG, PNG and WebP files below `root` in no certain order, without hidden files and folders.
 
-    Links to folders are followed, each real folder once, so that a loop ends. Hidden files and folders are left out.
+    Links to folders are followed, each real folder once, so that a loop ends.
 
     Args:
         root: A folder.
@@ -36,7 +36,7 @@ def find_images(root: Path, parameter: str) -> Iterator[Path]:
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{parameter}={root}: cannot read {error.filename}: {error.strerror}")
+        raise DataError(parameter, root, f"cannot read {error.filename}: {error.strerror}")
 
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
@@ -52,16 +52,23 @@ def find_images(root: Path, parameter: str) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def list_images(root: Path, parameter: str) -> list[Path]:
-    """What :func:`find_images` finds, naturally sorted by the path relative to ``root``."""
-    paths = find_images(root, parameter)
-    return sorted(paths, key=lambda path: natural_key(path.relative_to(root).as_posix()))
+def list_images(root: Path, parameter: str = "images") -> list[Path]:
+    """Return what `find_images` finds, naturally sorted by the path relative to `root`."""
+    return sorted(find_images(root, parameter), key=lambda path: natural_key(path.relative_to(root).as_posix()))
+
+
+def find_tables(root: Path) -> Iterator[Path]:
+    """Yield the Parquet files below `root`, without hidden ones and the indices of caches."""
+    for path in root.rglob("*.parquet"):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if not hidden and next(path.parent.glob("images-*.npy"), None) is None:
+            yield path
 
 
 def damage(path: Path) -> str | None:
-    """Why a file cannot be whole, or None if its size, magic bytes, header and end marker are in order.
+    """Return why a file cannot be complete, or None if its size, magic bytes, header and end marker are correct.
 
-    A few hundred bytes are read; damage inside the compressed data shows only when it is decoded.
+    A few hundred bytes are read; damage inside the compressed data is found only when it is decoded.
     """
     try:
         with path.open("rb") as file:
@@ -71,7 +78,7 @@ def damage(path: Path) -> str | None:
 
 
 def damage_in(content: bytes) -> str | None:
-    """The same of a file's content that is in memory already."""
+    """Return the same for the content of a file."""
     return _damage(BytesIO(content), len(content))
 
 
@@ -100,14 +107,14 @@ def _damage(file: BinaryIO, size: int) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """An exception as the end of a line that begins with the file's name."""
+    """Return an exception as the reason why a file cannot be used."""
     # Pillow names what it was given, which for bytes in memory is an address.
     text = re.sub(r" ?<_io\.\w+[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
     return f"cannot be read: {text}"
 
 
 def find_damaged(paths: Sequence[Path]) -> list[tuple[str, str]]:
-    """The damaged files among ``paths`` as (file, reason), in order."""
+    """Return the damaged files among `paths` as (file, reason), in order."""
     with ThreadPoolExecutor() as pool:
         reasons: Iterable[str | None] = pool.map(damage, paths)
         return [(str(path), why) for path, why in zip(paths, reasons, strict=True) if why]

@@ -1,6 +1,6 @@
-"""Where images come from: files that are decoded, or an array that holds them decoded.
+"""Image sources: files that are decoded, or an array of decoded images.
 
-A source has a length and ``read(indices)``, which makes a whole batch at once; a prepared cache is another such source.
+A source has a length and `read(indices)`, which returns a whole batch at once; a prepared cache is another one.
 """
 
 from collections.abc import Sequence
@@ -16,29 +16,29 @@ from torch.utils.data import get_worker_info
 from wssl_pl.data.decode import read_image
 from wssl_pl.errors import DataError
 
-Failure = tuple[int, str]
+Failure = tuple[int, DataError]
 
 
 class ImageSource(Protocol):
     """A numbered set of images of one size."""
 
     in_memory: bool
-    """Whether a read costs no more than a copy, so that worker processes would only slow it down."""
+    """Whether a read costs no more than a copy, so that worker processes are of no use."""
 
     def __len__(self) -> int: ...
 
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
-        """Images as ``(B, size, size, 3)`` uint8 RGB, and what failed as (position in ``indices``, message).
+        """Return images as `(B, size, size, 3)` uint8 RGB, and failures as (position in `indices`, error).
 
-        A failed image has no row: ``B`` is ``len(indices)`` less the number of failures.
+        A failed image has no row: `B` is `len(indices)` less the number of failures.
         """
 
 
 class ArrayImages:
-    """Images that are decoded already, in memory or memory-mapped.
+    """Decoded images in memory.
 
     Args:
-        array: ``(N, size, size, 3)`` uint8 RGB.
+        array: `(N, size, size, 3)` uint8 RGB.
     """
 
     in_memory = True
@@ -50,7 +50,7 @@ class ArrayImages:
         return len(self.array)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
-        """One gather; see :class:`ImageSource`."""
+        """Gather rows; see `ImageSource`."""
         return self.array[indices], []
 
 
@@ -60,7 +60,7 @@ class FileImages:
     Args:
         paths: The files, in the order of their indices.
         size: Height and width in pixels to which they are resized.
-        resize_filter: One of ``RESIZE_FILTERS``.
+        resize_filter: One of `RESIZE_FILTERS`.
     """
 
     in_memory = False
@@ -75,9 +75,9 @@ class FileImages:
         return len(self.paths)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
-        """Decode each file, by as many threads as PyTorch computes with; see :class:`ImageSource`."""
+        """Decode each file, by as many threads as PyTorch computes with; see `ImageSource`."""
         images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
-        failures: dict[int, str] = {}
+        failures: dict[int, DataError] = {}
 
         def decode(positions: NDArray[np.int64]) -> None:
             for position in positions.tolist():
@@ -85,7 +85,7 @@ class FileImages:
                     path = Path(self.paths[indices[position]])
                     images[position] = read_image(path, self.size, self.resize_filter)
                 except DataError as error:
-                    failures[position] = str(error)
+                    failures[position] = error
 
         # Pillow decodes and resizes without the interpreter's lock. A worker process of the loader has one core.
         threads = 1 if get_worker_info() is not None else torch.get_num_threads()

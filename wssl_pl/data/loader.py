@@ -1,4 +1,4 @@
-"""The DataLoader of whole batches, which knows where in an epoch a resumed run stands."""
+"""The DataLoader of whole batches, which starts a resumed run at its position in the epoch."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ Batch = dict[str, Any]
 
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader over :class:`~wssl_pl.data.dataset.PairedDataset`.
+    """A DataLoader over `PairedDataset`.
 
     Attributes:
-        position: Returns (epoch, batches done in it) when an iteration starts, or None where that is not known: the
-            sampler then goes from epoch to epoch. Iterating is lazy, so that it is called only when Lightning has
-            settled where a resumed run is.
-        on_failed: Told of the files of a batch that could not be read; may raise.
+        position: Returns (epoch, batches done in it) when an iteration starts, or None if that is not known: the
+            sampler then counts the epochs. Iterating is lazy, so that it is called only when Lightning knows where a
+            resumed run is.
+        on_failed: Receives the errors of the files of a batch that could not be read; may raise.
     """
 
     position: Callable[[], tuple[int, int] | None] | None = None
-    on_failed: Callable[[list[str]], None] | None = None
+    on_failed: Callable[[list[DataError]], None] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield the batches that are left of the epoch."""
@@ -39,11 +39,13 @@ class BatchLoader(DataLoader[Any]):
             if failed and self.on_failed is not None:
                 self.on_failed(failed)
             if len(batch["index"]) == 0:
-                raise DataError(f"none of the images of a batch can be read; the first one: {failed[0]}")
+                first = failed[0]
+                reason = f"none of the images of a batch can be read; the first one, {first.value}, {first.reason}"
+                raise DataError("images", None, reason)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """What must be the same for a resumed epoch to go on with the batches it had left."""
+        """Return what must be the same for a resumed epoch to have the batches that were left."""
         return {"batches": len(self), "batch_size": self.batch_size or 0}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -57,5 +59,5 @@ class BatchLoader(DataLoader[Any]):
 
 
 def as_is(batch: Any) -> Any:
-    """Collate function: the data set makes whole batches."""
+    """Collate function: the dataset returns whole batches."""
     return batch

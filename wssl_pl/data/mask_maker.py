@@ -17,30 +17,31 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.data.files import reason
+from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.synthetic import random_stroke
 
 SIZE = 512
 STROKES = (4.0, 2.0)
 WIDTH = (5.0, 15.0)
 UPSCALE = (1.0, 1.5)
-TEST_SHARE = 1 / 6
+TEST_FRACTION = 1 / 6
 """Of QD-IMD's 60,000 masks 10,000 are for testing."""
 _DRAWING_SIZE = 256
 
 
 class Strokes(Protocol):
-    """Where strokes come from."""
+    """A source of strokes."""
 
     def stroke(self, rng: Generator, test: bool) -> NDArray[np.float64]:
-        """The points of a stroke as ``(N, 2)`` (x, y) in [0, 1]."""
+        """Return the points of a stroke as `(N, 2)` (x, y) in [0, 1]."""
 
 
 class RandomStrokes:
     """Smooth random lines: a heading that turns by a little more or less at every step, off the margin and back."""
 
     def stroke(self, rng: Generator, test: bool) -> NDArray[np.float64]:
-        """See :class:`Strokes`."""
+        """See `Strokes`."""
         return random_stroke(rng)
 
 
@@ -63,13 +64,13 @@ class DrawnStrokes:
             with path.open("rb") as file:
                 starts += [file.tell() for _ in iter(file.readline, b"")]
         except OSError as error:
-            raise DataError(f"from={path} cannot be read: {error.strerror}") from error
+            raise DataError("drawings", path, reason(error)) from error
         self.starts = np.array(starts[:-1], np.int64)
         if len(self.starts) < 2:
-            raise DataError(f"from={path} holds {len(self.starts)} drawings, at least 2 are needed")
+            raise DataError("drawings", path, f"holds {len(self.starts)} drawings, at least 2 are needed")
 
     def stroke(self, rng: Generator, test: bool) -> NDArray[np.float64]:
-        """See :class:`Strokes`."""
+        """See `Strokes`."""
         half = np.arange(len(self.starts))[int(test) :: 2]
         line = int(rng.choice(half))
         with self.path.open("rb") as file:
@@ -82,14 +83,15 @@ class DrawnStrokes:
             if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(everything).all():
                 raise ValueError("a stroke is two lists of numbers")
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise DataError(f"from={self.path} line {line + 1} is no drawing of Quick, Draw!: {error}") from error
+            why = f"line {line + 1} is no drawing of Quick, Draw!: {error}"
+            raise DataError("drawings", self.path, why) from error
         low, high = everything.min(0), everything.max(0)
         simplified = low.min() >= 0 and high.max() < _DRAWING_SIZE
         return points / (_DRAWING_SIZE - 1) if simplified else (points - low) / max((high - low).max(), 1)
 
 
 def draw_mask(strokes: Strokes, rng: Generator, test: bool) -> Image.Image:
-    """A mask of 512 px, mode ``1``: black strokes (holes) on white, at least one pixel of them."""
+    """Return a mask of 512 px, mode `1`: black strokes (holes) on white, at least one pixel of them."""
     while True:
         scale = rng.uniform(*UPSCALE)
         side = round(SIZE * scale)
@@ -112,22 +114,22 @@ def _line(draw: ImageDraw.ImageDraw, points: NDArray[np.float64], width: float) 
 
 
 def make_masks(out: Path, count: int, strokes: Strokes, seed: int = 0, progress: bool = False) -> dict[str, int]:
-    """Draw ``count`` masks into ``out/train`` and ``out/test``; a mask depends on its number and the seed alone.
+    """Draw `count` masks into `out/train` and `out/test`; a mask depends on its number and the seed alone.
 
     Returns:
         How many there are in each.
 
     Raises:
-        UsageError: ``out`` is not empty, or a number is out of range.
+        WSSLError: `out` is not empty, or a number is out of range.
         DataError: A drawing cannot be read.
     """
     if count < 2:
-        raise UsageError(f"count={count}: it must be at least 2, one for training and one for testing")
+        raise WSSLError("count", count, "must be at least 2, one for training and one for testing")
     if seed < 0:
-        raise UsageError(f"seed={seed}: it must not be negative")
+        raise WSSLError("seed", seed, "must be at least 0")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"out={out} is not empty: give a new folder")
-    tests = max(1, round(count * TEST_SHARE))
+        raise WSSLError("out", out, "is not empty", "name a new folder")
+    tests = max(1, round(count * TEST_FRACTION))
     counts = {"train": count - tests, "test": tests}
     for name in counts:
         (out / name).mkdir(parents=True)

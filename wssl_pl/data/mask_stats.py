@@ -3,11 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from wssl_pl.data.mask_index import MaskIndex
-from wssl_pl.data.masks import MaskScan, scan_masks
+from wssl_pl.data.masks import MaskIndex, MaskScan, histogram, scan_masks
 
 POLARITIES = ("black", "white")
 
@@ -23,15 +19,10 @@ def measure(folder: Path, files: Sequence[Path], size: int, dilate: int) -> dict
     return scans
 
 
-def counts(ratios: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Masks per step of 10 % from 0 to 100 %."""
-    return np.histogram(ratios, bins=np.arange(11) / 10)[0]
-
-
 def table(scans: Mapping[str, MaskScan]) -> str:
-    """The counts as text, a line per step, and the share between 30 and 50 %."""
+    """Return the histograms as text, a line per step, and the fraction between 30 and 50 %."""
     lines = [f"{'hole':>10}" + "".join(f"{f'hole={hole}':>14}" for hole in scans)]
-    columns = [counts(scan.ratios) for scan in scans.values()]
+    columns = [histogram(scan.ratios) for scan in scans.values()]
     for step in range(10):
         lines.append(f"{f'{10 * step}-{10 * step + 10} %':>10}" + "".join(f"{column[step]:>14}" for column in columns))
     total = max(1, len(next(iter(scans.values())).ratios))
@@ -41,7 +32,7 @@ def table(scans: Mapping[str, MaskScan]) -> str:
 
 
 def draw(scans: Mapping[str, MaskScan], path: Path, folder: Path) -> Path:
-    """The histograms as a picture, one panel per polarity, the paper's range shaded."""
+    """Draw the histograms, one panel per polarity, the paper's range shaded, and return the path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

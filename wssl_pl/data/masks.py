@@ -3,8 +3,11 @@
 Polarity is settled here, where files are read; everywhere else 1 is a hole.
 """
 
+import hashlib
+import logging
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +18,14 @@ from numpy.typing import NDArray
 from wssl_pl.data.decode import dilate as widen
 from wssl_pl.data.decode import read_mask
 from wssl_pl.data.files import find_damaged, reason
-from wssl_pl.data.mask_index import MaskIndex, Measured
 from wssl_pl.data.splits import FOLDERS, hashed_fraction
 from wssl_pl.errors import DataError
+from wssl_pl.files import replacing
 
+log = logging.getLogger(__name__)
+
+VERSION = 3
+"""Version of the index; it is part of its name."""
 TEST_FRACTION = 0.1
 
 
@@ -26,7 +33,7 @@ class Masks:
     """Masks of one size, one bit per pixel.
 
     Args:
-        bits: ``(N, ceil(size * size / 8))`` uint8, each row a mask by ``numpy.packbits``.
+        bits: `(N, ceil(size * size / 8))` uint8, each row a mask by `numpy.packbits`.
         size: Height and width in pixels.
     """
 
@@ -36,20 +43,120 @@ class Masks:
 
     @classmethod
     def from_arrays(cls, masks: NDArray[np.uint8]) -> "Masks":
-        """Pack ``(N, size, size)`` uint8 masks, 1 = hole."""
+        """Pack `(N, size, size)` uint8 masks, 1 = hole."""
         return cls(np.packbits(masks.reshape(len(masks), -1), axis=1), masks.shape[-1])
 
     def __len__(self) -> int:
         return len(self.bits)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Masks as ``(B, 1, size, size)`` uint8, 1 = hole."""
+        """Return masks as `(B, 1, size, size)` uint8, 1 = hole."""
         flat = np.unpackbits(self.bits[indices], axis=1, count=self.size * self.size)
         return flat.reshape(-1, 1, self.size, self.size)
 
     def draw(self, numbers: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """The masks chosen by ``(B,)`` uniform numbers in [0, 1), as :meth:`read` returns them."""
+        """Return the masks chosen by `(B,)` uniform numbers in [0, 1), in the form of `read`."""
         return self.read((numbers * len(self)).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mask at the model's size.
+
+    Attributes:
+        length: Size of its file in bytes.
+        mtime_ns: Time of its file.
+        ratio: Fraction of the mask that is hole.
+        binary: Whether the file held two brightnesses alone.
+        packed: Its bits by `numpy.packbits`, compressed to a tenth of their size.
+    """
+
+    length: int
+    mtime_ns: int
+    ratio: float
+    binary: bool
+    packed: bytes
+
+
+class MaskIndex:
+    """Measurements of the masks of a folder with one (size, hole, dilate), so that masks are measured once.
+
+    An entry is valid while its file keeps size and time. The index is a hidden Parquet file in the folder, or, if the
+    folder cannot be written, in `$XDG_CACHE_HOME/wssl_pl` (`~/.cache/wssl_pl`).
+
+    Args:
+        root: The masks' folder.
+        size: Height and width in pixels.
+        hole: `black` or `white`.
+        dilate: Pixels by which holes are widened.
+    """
+
+    def __init__(self, root: Path, size: int, hole: str, dilate: int) -> None:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        self.root = root
+        name = f".wssl-masks-{size}-{hole}-{dilate}.v{VERSION}.parquet"
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "wssl_pl"
+        key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+        # A folder that nobody may write to is meant to stay as it is, even where the administrator could.
+        writable = root.stat().st_mode & 0o222 and os.access(root, os.W_OK)
+        self.places = [root / name] * bool(writable) + [home / f"masks-{key}" / name.removeprefix(".")]
+        self.changed = False
+        self.entries: dict[str, Measured] = {}
+        for path in self.places:
+            try:
+                rows = parquet.read_table(path, page_checksum_verification=True).to_pylist()
+                self.entries = {_text(row.pop("name")): Measured(**row) for row in rows}
+                return
+            except FileNotFoundError:
+                continue
+            except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+                log.warning("%s is damaged (%s): the masks are measured again", path, error)
+
+    def get(self, path: Path) -> Measured | None:
+        """Return what was measured of a file, unless it has changed since."""
+        entry = self.entries.get(path.relative_to(self.root).as_posix())
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        return entry if entry and (stat.st_size, stat.st_mtime_ns) == (entry.length, entry.mtime_ns) else None
+
+    def add(self, path: Path, entry: Measured) -> None:
+        """Keep a measurement."""
+        self.entries[path.relative_to(self.root).as_posix()] = entry
+        self.changed = True
+
+    def save(self, files: Iterable[Path]) -> None:
+        """Write what has changed, without entries of files that are not in `files`."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        if not self.changed:
+            return
+        names = {path.relative_to(self.root).as_posix() for path in files}
+        kept = [(name, entry) for name, entry in sorted(self.entries.items()) if name in names]
+        table = pa.Table.from_pylist([{"name": name.encode("utf-8", "surrogateescape")} | vars(e) for name, e in kept])
+        for path in self.places:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    parquet.write_table(table, temporary, compression="none", write_page_checksum=True)
+            except OSError:
+                continue
+            self.changed = False
+            return
+        log.warning("%s: the hole ratios cannot be saved, they are measured at every start", self.root)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def histogram(ratios: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count hole ratios in steps of 10 %, from 0 to 100 %."""
+    return np.histogram(ratios, bins=np.arange(11) / 10)[0]
 
 
 @dataclass
@@ -58,7 +165,7 @@ class MaskScan:
 
     Attributes:
         masks: The masks whose hole ratio is within the bounds.
-        ratios: Hole ratios of all that could be read, ``(total,)``.
+        ratios: Hole ratios of all that could be read, `(total,)`.
         kept: How many masks are within the bounds.
         kept_otherwise: How many would be if the other brightness were the hole.
         damaged: Files that could not be read as (file, reason).
@@ -73,9 +180,9 @@ class MaskScan:
     non_binary: int = 0
 
     def histogram(self) -> str:
-        """Counts of masks by hole ratio in steps of 10 %, in one line."""
-        counts, _ = np.histogram(self.ratios, bins=np.arange(11) / 10)
-        return ", ".join(f"{10 * i}-{10 * i + 10} %: {count}" for i, count in enumerate(counts) if count)
+        """Return the histogram of hole ratios in one line."""
+        counts = enumerate(histogram(self.ratios).tolist())
+        return ", ".join(f"{10 * step}-{10 * step + 10} %: {count}" for step, count in counts if count)
 
 
 def scan_masks(
@@ -91,7 +198,7 @@ def scan_masks(
     Args:
         paths: Mask files.
         size: Height and width in pixels to which they are resized by area; a pixel is a hole where at least half is.
-        hole: ``black`` or ``white``: which brightness is the hole.
+        hole: `black` or `white`: which brightness is the hole.
         bounds: Smallest and largest hole ratio, in [0, 1].
         dilate: Pixels by which holes are widened before they are measured.
         index: What was measured before, with the same size, hole and dilate; new measurements are added to it.
@@ -103,14 +210,14 @@ def scan_masks(
     def measure(path: Path) -> Measured | str:
         try:
             stat = path.stat()
-            holes, binary = read_mask(path, size, bright=hole == "white")
+            mask, binary = read_mask(path, size, bright=hole == "white")
         except OSError as error:
             return reason(error)
         except DataError as error:
-            return str(error).removeprefix(f"{path} ")
-        holes = widen(holes, dilate)
-        packed = zlib.compress(np.packbits(holes).tobytes(), level=1)
-        return Measured(stat.st_size, stat.st_mtime_ns, float(holes.mean()), binary, packed)
+            return error.reason
+        mask = widen(mask, dilate)
+        packed = zlib.compress(np.packbits(mask).tobytes(), level=1)
+        return Measured(stat.st_size, stat.st_mtime_ns, float(mask.mean()), binary, packed)
 
     whole = [path for path in paths if str(path) not in bad]
     ratios: list[float] = []
@@ -128,18 +235,18 @@ def scan_masks(
             ratios.append(result.ratio)
             non_binary += not result.binary
             if low <= result.ratio <= high:
-                kept.append(result.bits())
+                kept.append(np.frombuffer(zlib.decompress(result.packed), np.uint8))
     otherwise = sum(low <= 1 - ratio <= high for ratio in ratios)
     bits = np.stack(kept) if kept else np.empty((0, -(-size * size // 8)), np.uint8)
     return MaskScan(Masks(bits, size), np.array(ratios), len(kept), otherwise, damaged, non_binary)
 
 
 def split_masks(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], str]:
-    """Return the masks for training and for evaluation, and the name of the layout found.
+    """Return the masks for training and for evaluation, and the name of the layout.
 
-    ``train/`` and ``test/`` folders (QD-IMD) if both are there; ``val/`` stands in for ``test/``. If all masks lie in
-    ``test/`` or ``val/``, they are for evaluation alone. Else a fixed part by a hash of the file names, 90 % for
-    training and 10 % for evaluation. Validation and test share the evaluation masks, each with a pairing of its own.
+    `train/` and `test/` folders (QD-IMD) if both exist, or `val/` in place of `test/`. If all masks are in `test/` or
+    `val/`, they are for evaluation alone. Else a fixed part by a hash of the file names, 90 % for training and 10 % for
+    evaluation. Validation and test share the evaluation masks, each with a pairing of its own.
     """
     groups: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
     for path in paths:

@@ -1,33 +1,62 @@
-"""Make a cache: decode every image once, in parallel, so that an interruption costs a second's work and no more.
+"""Make a cache: decode every image once, in parallel, so that an interruption costs a second of work.
 
-The rows of the array are given out beforehand, so that a finished cache does not depend on who decoded what when. A
-journal tells which rows are on the disk; it is written after them. All names change at the end, the manifest's last.
+The rows of the array are assigned beforehand, so that a finished cache does not depend on who decoded what when.
+`part-*.parquet` files hold what is done, each written after its rows have reached the disk. Names change at the end,
+the manifest's last.
 """
 
 import contextlib
 import hashlib
+import io
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import threading
+import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from wssl_pl.data import cache as files
-from wssl_pl.data.cache import MANIFEST, SKIPPED, WORK, Cache, Entry, Skipped, digest, duplicates, sync_write
-from wssl_pl.data.decode import RESIZE_FILTERS
-from wssl_pl.data.journal import Journal
-from wssl_pl.data.lock import locked
-from wssl_pl.data.prepare_pool import filled, processes
-from wssl_pl.data.prepare_rows import Job, Record, Source, decode_source
-from wssl_pl.data.prepare_sources import Differences, Sources, compare, find_sources, keep_hashed_splits
-from wssl_pl.errors import DataError, Interrupted, UsageError
+from wssl_pl.data.cache import MANIFEST, WORK, Cache, Entry, digest, duplicates
+from wssl_pl.data.decode import RESIZE_FILTERS, decode_image
+from wssl_pl.data.files import damage_in, find_tables, list_images, natural_key, reason
+from wssl_pl.data.parquet import count_rows, read_row
+from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images
+from wssl_pl.devices import usable_cores
+from wssl_pl.errors import DataError, Interrupted, WSSLError
+from wssl_pl.files import locked, write_atomically
 
 CHUNK = 16
 """Images that a worker process takes at a time."""
+FLUSH_SECONDS = 1.0
+"""Seconds of work that a kill may cost."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How the images differ from those of an older cache."""
+
+    new: int
+    changed: int
+    deleted: int
+    moved: int
+
+    def __str__(self) -> str:
+        counts = {"new": self.new, "changed": self.changed, "deleted": self.deleted, "in another split": self.moved}
+        return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing new"
 
 
 @dataclass(frozen=True)
@@ -36,15 +65,38 @@ class Report:
 
     Attributes:
         cache: The finished cache.
-        differences: How the sources differ from those of the cache before, if there was one.
-        skipped: Files that could not be decoded.
-        duplicates: How many images have the same pixels in two splits, by the names of both.
+        differences: How the images differ from those of the cache before, if there was one.
     """
 
     cache: Cache
     differences: Differences | None
-    skipped: list[Skipped]
-    duplicates: dict[str, int]
+
+    @property
+    def skipped(self) -> list[Entry]:
+        """Files that could not be decoded."""
+        return self.cache.skipped
+
+    @property
+    def duplicates(self) -> dict[str, int]:
+        """Number of images with the same pixels in two splits, by the names of both."""
+        return duplicates(self.cache.entries)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The images of a folder.
+
+    Attributes:
+        root: The folder that their names start from.
+        layout: What the folder was recognised as.
+        split_rule: The rule by which they are divided.
+        items: The images, split by split, in the order of their names.
+    """
+
+    root: Path
+    layout: str
+    split_rule: str
+    items: list[Entry]
 
 
 def prepare(
@@ -52,210 +104,367 @@ def prepare(
     out: Path,
     size: int = 256,
     workers: int | None = None,
-    rule: str = "auto",
+    split_rule: str = "auto",
     progress: bool = False,
     resize_filter: str = "lanczos",
 ) -> Report:
-    """Make the cache ``out`` of the images in a folder, go on with one that was interrupted, or bring it up to date.
+    """Make the cache `out` of the images in a folder, resume one that was interrupted, or update it.
 
     Args:
-        images: The folder; see :func:`~wssl_pl.data.prepare_sources.find_sources`.
+        images: The folder, of images or of Parquet files.
         out: The cache's folder.
         size: Height and width in pixels.
         workers: Processes, by default one per core; 0 decodes in this one.
-        rule: How to divide the images; see :func:`~wssl_pl.data.splits.split_images`.
-        progress: Show a progress bar where there is a terminal.
-        resize_filter: How images are resized, one of ``RESIZE_FILTERS``.
+        split_rule: How to divide the images; see `split_images`.
+        progress: Show a progress bar if there is a terminal.
+        resize_filter: How images are resized, one of `RESIZE_FILTERS`.
 
     Raises:
-        UsageError: An argument does not fit, or another process prepares the same cache.
-        DataError: The disk is full, no image can be decoded, or the cache in ``out`` is damaged.
+        WSSLError: An argument cannot be used, or another process prepares the same cache.
+        DataError: The disk is full, no image can be decoded, or the cache in `out` is damaged.
         Interrupted: By Ctrl-C.
     """
     if not images.is_dir():
-        raise DataError(f"images={images} is not a folder" if images.exists() else f"images={images} does not exist")
+        raise DataError("images", images, "is not a folder" if images.exists() else "does not exist")
     if size < 1:
-        raise UsageError(f"size={size}: it must be at least 1")
+        raise WSSLError("size", size, "must be at least 1")
+    if workers is not None and workers < 0:
+        raise WSSLError("workers", workers, "must be at least 0")
     if resize_filter not in RESIZE_FILTERS:
-        raise UsageError(f"resize_filter={resize_filter}: it must be one of {', '.join(RESIZE_FILTERS)}")
+        raise WSSLError("resize_filter", resize_filter, f"must be one of {', '.join(RESIZE_FILTERS)}")
     if out.exists() and (not out.is_dir() or out.resolve() == images.resolve()):
-        raise UsageError(f"out={out}: give a new folder for the cache")
+        raise WSSLError("out", out, "is no folder for a cache", "name a new folder")
     if out.is_dir() and any(out.iterdir()) and not files.looks_like_cache(out):
-        raise UsageError(f"out={out} is not empty and holds no cache: give a new folder")
-    with _stops(out):
-        sources = find_sources(images, rule)
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-        with locked(out / WORK / "lock", f"out={out}"):
-            return _prepare(sources, out, size, resize_filter, workers, progress)
-
-
-def _prepare(sources: Sources, out: Path, size: int, resize_filter: str, workers: int | None, progress: bool) -> Report:
-    old = Cache(out) if (out / MANIFEST).is_file() else None
-    if old:
-        sources = keep_hashed_splits(sources, old)
-    differences = compare(sources.items, old) if old else None
-    if old and old.size != size:
-        raise UsageError(f"out={out} is a cache of {old.size} px: give size={old.size}, or a new folder")
-    if old and old.resize_filter != resize_filter:
-        raise UsageError(
-            f"out={out} is a cache that was made with resize_filter={old.resize_filter}: give that, or a new folder"
-        )
-    if old and str(differences) == "nothing new" and old.manifest["split"] == sources.rule:
-        skipped = old.skipped()
-        if _still_bad(sources, skipped, size, resize_filter):
-            return _report(old, differences)
-    known = _reusable(sources.items, old) if old else {}
-    work = out / WORK
-    plan = {"version": files.VERSION, "size": size, "rule": sources.rule, "layout": sources.layout}
-    plan["resize_filter"] = resize_filter
-    plan["sources"] = [[s.name, s.split, s.bytes, s.mtime_ns] for s in sources.items]
-    content = json.dumps(plan).encode()
-    journal = Journal(work / "journal")
-    if not (work / "plan.json").is_file() or (work / "plan.json").read_bytes() != content:
-        journal.clear()
-        (work / "images.npy").unlink(missing_ok=True)
-        sync_write(work / "plan.json", content)
-    records = journal.read()
-    name = _images_name(records, len(sources.items))
-    # Killed between the new names of the array and of the manifest: only the rest of the end is left to do.
-    moved = name is not None and (out / name).is_file() and not (work / "images.npy").is_file()
-    if not moved:
-        if not (work / "images.npy").is_file():
-            journal.clear()
-            records = {}
-        array = _allocate(work / "images.npy", len(sources.items), size, out)
-        rows = [(row, source) for row, source in enumerate(sources.items) if row not in records]
-        jobs = [
-            Job(
-                sources.root,
-                array,
-                size,
-                resize_filter,
-                part,
-                {row: known[row] for row, _ in part if row in known},
-                old.array_path if old else None,
-            )
-            for part in (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-        ]
-        _fill(jobs, processes(workers), journal, array, records, progress)
-    cache = _finish(sources, out, size, resize_filter, records)
-    return _report(cache, differences)
-
-
-def _fill(
-    jobs: Sequence[Job], workers: int, journal: Journal, array: Path, records: dict[int, Record], progress: bool
-) -> None:
-    total = len(records) + sum(len(job.rows) for job in jobs)
-    bar = tqdm(total=total, initial=len(records), unit=" images", disable=None if progress else True, smoothing=0.05)
+        raise WSSLError("out", out, "is not empty and holds no cache", "name a new folder")
+    if workers is None:
+        workers = usable_cores() if usable_cores() > 1 else 0
     try:
-        with bar, contextlib.closing(filled(jobs, workers, journal, array)) as results:
-            for found in results:
-                records |= {record[0]: record for record in found}
-                bar.update(len(found))
+        sources = find_sources(images, split_rule)
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        with locked(out / WORK / "lock", "out", out):
+            return _prepare(sources, out, size, resize_filter, workers, progress)
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped at {len(records)} of {total} images: the same command goes on from there") from None
+        raise Interrupted(f"stopped before out={out} was finished: the same command resumes") from None
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        raise DataError("out", out, why, "correct this and run the same command again: it resumes") from error
 
 
-def _reusable(sources: Sequence[Source], old: Cache) -> dict[int, Entry]:
-    entries = {entry.source: entry for entry in old.entries}
-    return {row: entries[source.name] for row, source in enumerate(sources) if source.name in entries}
+def find_sources(images: Path, split_rule: str) -> Sources:
+    """List the images of a folder, or of its Parquet files, and divide them.
+
+    Raises:
+        DataError: There are none, or a folder or Parquet file cannot be read.
+        WSSLError: `split_rule` does not fit.
+    """
+    layout, root = find_layout(images)
+    if tables := sorted(find_tables(root), key=lambda path: natural_key(path.relative_to(root).as_posix())):
+        split, found = _split_tables(root, tables, split_rule)
+    elif paths := list_images(root):
+        split, found = split_images(root, paths, split_rule)
+    else:
+        raise DataError("images", images, "holds no JPEG, PNG or WebP file, and no Parquet file")
+    items: list[Entry] = []
+    for part in SPLITS:
+        for path in split[part]:
+            parent, mark, _ = path.name.rpartition("#")
+            file = path.with_name(parent) if mark and parent.endswith(".parquet") else path
+            try:
+                stat = file.stat()
+                known = stat.st_size, stat.st_mtime_ns
+            except OSError:
+                known = -1, -1  # a dangling link or a file that was removed: reading it gives the reason
+            items.append(Entry(len(items), path.relative_to(root).as_posix(), part, *known))
+    return Sources(root, layout, found, items)
 
 
-def _still_bad(sources: Sources, skipped: Sequence[Skipped], size: int, resize_filter: str) -> bool:
-    """Whether what was skipped is as bad as before; a file may be mended by its permissions alone."""
-    by_name = {source.name: source for source in sources.items}
-    for item in skipped:
-        try:
-            decode_source(sources.root, 0, by_name[item.source], size, resize_filter)
-        except DataError as error:
-            if str(error) == item.reason:
-                continue
-        return False
-    return True
+def _split_tables(root: Path, tables: Sequence[Path], split_rule: str) -> tuple[Split, str]:
+    rows = {file: [file.with_name(f"{file.name}#{row}") for row in range(count_rows(file))] for file in tables}
+    named = {file: FOLDERS.get(file.name.partition("-")[0].removesuffix(".parquet").lower()) for file in tables}
+    if split_rule == "auto" and len(set(named.values()) - {None}) > 1:
+        split: Split = {part: [] for part in SPLITS}
+        for file in tables:
+            if part := named[file]:
+                split[part] += rows[file]
+        return split, "names of the Parquet files"
+    paths = [path for file in tables for path in rows[file]]
+    return split_images(root, paths, "hash" if split_rule == "auto" else split_rule)
 
 
-def _allocate(path: Path, rows: int, size: int, out: Path) -> Path:
-    """The array file at its full length, without using the disk for it yet."""
-    length = files.HEADER_BYTES + rows * size * size * 3
+def compare(sources: Sequence[Entry], cache: Cache) -> Differences:
+    """Compare images with those of a cache by size and time; files that were skipped count as known."""
+    old = {entry.source: entry for entry in cache.index}
+    changed = moved = new = 0
+    for source in sources:
+        item = old.get(source.source)
+        if item is None:
+            new += 1
+        elif (item.bytes, item.mtime_ns) != (source.bytes, source.mtime_ns):
+            changed += 1
+        elif item.split != source.split:
+            moved += 1
+    return Differences(new, changed, len(old.keys() - {source.source for source in sources}), moved)
+
+
+def _prepare(sources: Sources, out: Path, size: int, resize_filter: str, workers: int, progress: bool) -> Report:
+    old = Cache(out) if (out / MANIFEST).is_file() else None
+    if old and old.size != size:
+        raise WSSLError("size", size, f"the cache {out} has {old.size} px", f"set size={old.size}, or a new folder")
+    if old and old.resize_filter != resize_filter:
+        reason = f"the cache {out} was made with {old.resize_filter}"
+        remedy = f"set resize_filter={old.resize_filter}, or a new folder"
+        raise WSSLError("resize_filter", resize_filter, reason, remedy)
+    differences = compare(sources.items, old) if old else None
+    if old and str(differences) == "nothing new" and old.split_rule == sources.split_rule:
+        # A file that was skipped may have become readable without any change of its size and time.
+        if all(decode(sources.root, item, size, resize_filter)[1].reason == item.reason for item in old.skipped):
+            return Report(old, differences)
+    plan: list[Any] = [files.VERSION, size, resize_filter, sources.split_rule, sources.layout]
+    plan += [[item.source, item.split, item.bytes, item.mtime_ns] for item in sources.items]
+    work = out / WORK / hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
+    done, array = _read_parts(work), work / "images.npy"
+    # Killed after the array got its final name: only the manifest is left to write.
+    named = len(done) == len(sources.items) and (out / _array_name(done)).is_file()
+    for path in (out / WORK).iterdir():
+        if path.is_dir() and (path != work or not (array.is_file() or named)):
+            shutil.rmtree(path)  # of other files or settings
+    if not named or array.is_file():
+        done = done if array.is_file() else {}
+        work.mkdir(exist_ok=True)
+        offset = _allocate(array, len(sources.items), size, out, resume=bool(done))
+        known = {entry.source: entry for entry in old.entries} if old else {}
+        todo = [(item, known.get(item.source)) for item in sources.items if item.row not in done]
+        chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
+        old_array = old.array_path if old else None
+        jobs = [Job(sources.root, array, offset, size, resize_filter, part, old_array) for part in chunks]
+        _decode_all(jobs, workers, done, len(sources.items), progress)
+    return Report(_finish(sources, out, work, size, resize_filter, done), differences)
+
+
+def _read_parts(work: Path) -> dict[int, Entry]:
+    """Return the entries of the rows that are on the disk; rows of a part that cannot be read are done again."""
+    done: dict[int, Entry] = {}
+    for part in work.glob("part-*.parquet"):
+        with contextlib.suppress(ValueError):
+            done |= {entry.row: entry for entry in files.read_index(part.read_bytes())}
+    return done
+
+
+def _allocate(path: Path, rows: int, size: int, out: Path, *, resume: bool) -> int:
+    """Create the array file, unless it is resumed, and return where its rows start; the disk is not used yet."""
+    length = rows * size * size * 3
     used = path.stat().st_blocks * 512 if path.is_file() else 0
-    free = shutil.disk_usage(path.parent).free
-    if free < length - used:
-        raise DataError(
-            f"out={out}: the disk has {free / 1e9:.1f} GB free of the {(length - used) / 1e9:.1f} GB that are needed: "
-            "make room and run the same command again"
-        )
-    with path.open("r+b" if path.is_file() else "w+b") as file:
-        file.write(files.header(rows, size))
-        file.truncate(length)
-    return path
+    if (free := shutil.disk_usage(path.parent).free) < length - used:
+        reason = f"the disk has {free / 1e9:.1f} GB free of the {(length - used) / 1e9:.1f} GB that are needed"
+        raise DataError("out", out, reason, "make room and run the same command again")
+    mode: Any = "r+" if resume else "w+"
+    return int(np.lib.format.open_memmap(path, mode, np.uint8, (rows, size, size, 3)).offset)
+
+
+def _decode_all(jobs: Sequence["Job"], workers: int, done: dict[int, Entry], total: int, progress: bool) -> None:
+    """Do the jobs, in any order, and add to `done`; a part is written every second, and when this is stopped."""
+    waiting: list[Entry] = []
+    flushed = time.monotonic()
+
+    def flush() -> None:
+        nonlocal flushed
+        if waiting:
+            with jobs[0].array.open("rb") as file:
+                os.fsync(file.fileno())
+            part = jobs[0].array.with_name(f"part-{waiting[0].row:08d}.parquet")
+            write_atomically(part, files.write_index(waiting))
+            waiting.clear()
+        flushed = time.monotonic()
+
+    bar = tqdm(total=total, initial=len(done), unit=" images", disable=None if progress else True, smoothing=0.05)
+    try:
+        with bar, contextlib.closing(_results(jobs, workers)) as results:
+            for entries in results:
+                waiting += entries
+                done |= {entry.row: entry for entry in entries}
+                bar.update(len(entries))
+                if time.monotonic() - flushed > FLUSH_SECONDS:
+                    flush()
+        flush()
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped at {len(done)} of {total} images: the same command resumes from there") from None
+    except BrokenProcessPool:
+        remedy = "run the same command again: it resumes, with fewer processes by workers=N"
+        raise DataError("workers", workers, "a worker process was killed (short of memory?)", remedy) from None
+    finally:
+        # On a full disk not even this part may fit; then its rows are done again.
+        with contextlib.suppress(OSError):
+            flush()
+
+
+def _results(jobs: Sequence["Job"], workers: int) -> Generator[list[Entry]]:
+    if workers == 0 or len(jobs) < 2:
+        yield from map(fill, jobs)
+        return
+    # Spawned and not forked: the program that calls this may have threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=start_worker)
+    try:
+        # The first job starts the pool's thread and processes. Ctrl-C in the middle of that would leave a pool that
+        # can be neither used nor shut down.
+        with _without_interrupt():
+            futures = [pool.submit(fill, job) for job in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _stops(out: Path) -> Iterator[None]:
+def _without_interrupt() -> Iterator[None]:
+    """Delay Ctrl-C until the block ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives Ctrl-C
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped before out={out} was finished: the same command goes on from there") from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught and callable(before):
+        before(*caught[0])
+
+
+def start_worker() -> None:
+    """Leave Ctrl-C to the main process, and end when that has ended, however it did."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows for one process to fill.
+
+    Attributes:
+        root: Folder that the source names start from.
+        array: The array file to write to.
+        offset: Bytes before its first row.
+        size: Side in pixels.
+        resize_filter: How images are resized.
+        rows: What to decode, and its entry in an older cache.
+        old_array: The older cache's array file.
+    """
+
+    root: Path
+    array: Path
+    offset: int
+    size: int
+    resize_filter: str
+    rows: Sequence[tuple[Entry, Entry | None]]
+    old_array: Path | None
+
+
+def fill(job: Job) -> list[Entry]:
+    """Decode the rows of a job, or copy them from the older cache, and write them.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    entries: list[Entry] = []
+    old = np.load(job.old_array, mmap_mode="r") if job.old_array else None
+    with job.array.open("r+b", buffering=0) as file:
+        for source, known in job.rows:
+            pixels, entry = _row(job, source, known, old)
+            # Not through the memory map: on a full disk that would kill the process without an error.
+            view, position = memoryview(pixels), job.offset + source.row * len(pixels)
+            while view:
+                written = os.pwrite(file.fileno(), view, position)
+                view, position = view[written:], position + written
+            entries.append(entry)
+    return entries
+
+
+def _row(job: Job, source: Entry, known: Entry | None, old: Any) -> tuple[bytes, Entry]:
+    content = None
+    if known and (known.bytes, known.mtime_ns) != (source.bytes, source.mtime_ns):
+        with contextlib.suppress(DataError):
+            content = _read(job.root, source.source)
+        known = known if content is not None and hashlib.sha256(content).hexdigest() == known.sha256 else None
+    if known:
+        pixels = old[known.row].tobytes()
+        # A row that has been damaged meanwhile is decoded again.
+        if hashlib.sha256(pixels).hexdigest() == known.pixels_sha256:
+            place = {"row": source.row, "split": source.split, "bytes": source.bytes, "mtime_ns": source.mtime_ns}
+            return pixels, replace(known, **place)
+    return decode(job.root, source, job.size, job.resize_filter, content)
+
+
+def decode(
+    root: Path, source: Entry, size: int, resize_filter: str, content: bytes | None = None
+) -> tuple[bytes, Entry]:
+    """Return the pixels of a source and its complete entry; no pixels, and the reason, if it cannot be decoded."""
+    source = replace(source, reason=None)
+    try:
+        content = _read(root, source.source) if content is None else content
+        if why := damage_in(content):
+            return b"", replace(source, reason=why)
+        image, (width, height) = decode_image(io.BytesIO(content), size, resize_filter)
+    except DataError as error:
+        return b"", replace(source, reason=error.reason)
+    pixels = image.tobytes()
+    sums = hashlib.sha256(content).hexdigest(), hashlib.sha256(pixels).hexdigest()
+    return pixels, replace(source, width=width, height=height, sha256=sums[0], pixels_sha256=sums[1])
+
+
+def _read(root: Path, name: str) -> bytes:
+    path, mark, number = name.rpartition("#")
+    if mark and path.endswith(".parquet"):
+        return read_row(root / path, int(number))
+    try:
+        return (root / name).read_bytes()
     except OSError as error:
-        what = f"{error.filename or f'out={out}'}: {error.strerror or error}"
-        raise DataError(f"{what}: mend this and run the same command again, it goes on where it stopped") from error
+        raise DataError("images", root / name, reason(error)) from None
 
 
-def _images_name(records: dict[int, Record], rows: int) -> str | None:
-    """The array's final name, from the sums of its rows; None while some are missing."""
-    if len(records) < rows:
-        return None
-    sums = "\n".join(f"{row} {record[-1] if len(record) == 5 else ''}" for row, record in sorted(records.items()))
+def _array_name(entries: dict[int, Entry]) -> str:
+    """Return the array's final name, from the digests of its rows."""
+    sums = "\n".join(f"{row} {entry.pixels_sha256}" for row, entry in sorted(entries.items()))
     return f"images-{hashlib.sha256(sums.encode()).hexdigest()[:16]}.npy"
 
 
-def _finish(sources: Sources, out: Path, size: int, resize_filter: str, records: dict[int, Record]) -> Cache:
-    entries: list[Entry] = []
-    skipped: list[Skipped] = []
-    for row, source in enumerate(sources.items):
-        record = records[row]
-        if len(record) == 2:
-            skipped.append(Skipped(source.name, source.split, source.bytes, source.mtime_ns, record[1]))
-        else:
-            _, sha256, width, height, pixels = record
-            entries.append(
-                Entry(row, source.split, source.name, source.bytes, source.mtime_ns, width, height, sha256, pixels)
-            )
-    if not entries:
-        first = skipped[0]
-        raise DataError(f"none of {len(skipped)} images can be decoded; the first one, {first.source}, {first.reason}")
-    name = _images_name(records, len(sources.items))
-    index, table = files.write_csv(entries, Entry), files.write_csv(skipped, Skipped)
-    index_sha, table_sha = (hashlib.sha256(content).hexdigest() for content in (index, table))
-    counts = Counter(entry.split for entry in entries)
+def _finish(sources: Sources, out: Path, work: Path, size: int, resize_filter: str, entries: dict[int, Entry]) -> Cache:
+    rows = [entries[row] for row in range(len(sources.items))]
+    counts = Counter(entry.split for entry in rows if entry.reason is None)
+    if not counts:
+        first = rows[0]
+        reason = f"none of {len(rows)} images can be decoded; the first one, {first.source}, {first.reason}"
+        raise DataError("images", sources.root, reason)
+    name, index = _array_name(entries), files.write_index(rows)
+    index_sha256 = hashlib.sha256(index).hexdigest()
     manifest: dict[str, Any] = {
         "format": files.FORMAT,
         "version": files.VERSION,
         "size": size,
         "resize_filter": resize_filter,
-        "rows": len(sources.items),
-        "count": len(entries),
-        "splits": {split: counts[split] for split in ("train", "val", "test") if counts[split]},
-        "split": sources.rule,
+        "count": sum(counts.values()),
+        "skipped": len(rows) - sum(counts.values()),
+        "splits": {split: counts[split] for split in SPLITS if counts[split]},
+        "split_rule": sources.split_rule,
         "layout": sources.layout,
         "images": {"file": name},
-        "index": {"file": f"index-{index_sha[:16]}.csv", "sha256": index_sha},
-        "skipped": {"file": SKIPPED, "count": len(skipped), "sha256": table_sha},
+        "index": {"file": f"index-{index_sha256[:16]}.parquet", "sha256": index_sha256},
     }
     manifest["sha256"] = digest(manifest)
-    sync_write(out / manifest["index"]["file"], index)
-    sync_write(out / SKIPPED, table)
-    if (out / WORK / "images.npy").is_file():
-        (out / WORK / "images.npy").replace(out / str(name))
-    sync_write(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
-    kept = {name, manifest["index"]["file"]}
-    for path in [*out.glob("images-*.npy"), *out.glob("index-*.csv")]:
-        if path.name not in kept:
+    write_atomically(out / manifest["index"]["file"], index)
+    if (work / "images.npy").is_file():
+        (work / "images.npy").replace(out / name)
+    write_atomically(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    for path in [*out.glob("images-*.npy"), *out.glob("index-*.parquet")]:
+        if path.name not in (name, manifest["index"]["file"]):
             path.unlink()
-    for leftover in ("journal", "plan.json"):
-        (out / WORK / leftover).unlink(missing_ok=True)
+    shutil.rmtree(work)
     return Cache(out)
-
-
-def _report(cache: Cache, differences: Differences | None) -> Report:
-    return Report(cache, differences, cache.skipped(), duplicates(cache.entries))

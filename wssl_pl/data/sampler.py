@@ -19,8 +19,8 @@ class KeySampler(DistributedSampler[Key]):
     smaller than one such batch is used as far as it divides by the number of processes. Otherwise the order is that of
     the indices, nothing is dropped and nothing repeated, so that an evaluation counts each sample once.
 
-    In training, every iteration is one epoch further than the one before, unless :meth:`set_epoch` is called: a plain
-    loop over the loader needs no call. It is a ``DistributedSampler`` so that Lightning and Fabric, which replace any
+    In training, every iteration is one epoch further than the one before, unless `set_epoch` is called: a plain
+    loop over the loader needs no call. It is a `DistributedSampler` so that Lightning and Fabric, which replace any
     other sampler when there are several processes, do not divide the samples a second time.
 
     Args:
@@ -47,7 +47,7 @@ class KeySampler(DistributedSampler[Key]):
         self.epoch = epoch
 
     def skip_batches(self, count: int) -> None:
-        """Leave out the first ``count`` batches of the next iteration, and of that one alone. ``len`` stays."""
+        """Leave out the first `count` batches of the next iteration, and of that one alone. `len` stays."""
         self.batches_done = count
 
     def __len__(self) -> int:

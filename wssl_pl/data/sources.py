@@ -1,29 +1,29 @@
-"""Open what ``data.images`` and ``data.masks`` name: a folder, or the synthetic dataset."""
+"""Open what `images` and `masks` name: a folder, a cache, or the synthetic dataset."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
 from wssl_pl.data.cache import Cache, CachedImages, describe_duplicates, duplicates, looks_like_cache
 from wssl_pl.data.decode import dilate
-from wssl_pl.data.files import find_damaged, find_images, list_images
+from wssl_pl.data.files import find_damaged, find_images, find_tables, list_images
 from wssl_pl.data.images import ArrayImages, FileImages, ImageSource
-from wssl_pl.data.layouts import find_layout
-from wssl_pl.data.mask_index import MaskIndex
-from wssl_pl.data.masks import Masks, MaskScan, scan_masks, split_masks
-from wssl_pl.data.splits import split_images
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.data.masks import MaskIndex, Masks, MaskScan, scan_masks, split_masks
+from wssl_pl.data.splits import find_layout, split_images
+from wssl_pl.errors import DataError, WSSLError
 
 log = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
 OLD_NAME = "sample"  # of the synthetic dataset, in configurations of earlier versions
-DEFAULTS = {"data.images": "data/celeba_hq", "data.masks": "data/qd_imd"}
+DEFAULTS = {"images": "data/celeba_hq", "masks": "data/qd_imd"}
 
-Skipped = list[tuple[str, str]]
+Damaged = list[tuple[str, str]]
+"""Files and the reasons why they cannot be used."""
 
 
 @rank_zero_only
@@ -34,285 +34,369 @@ def warn(message: str) -> None:
 
 @rank_zero_only
 def tell(message: str) -> None:
-    """Log what is worth knowing once, on the first process only."""
+    """Log information on the first process only."""
     log.info(message)
 
 
 def resolve(parameter: str, value: str | None) -> str:
     """Return the folder to read, or `synthetic`; without a value the default folder if it exists, else `synthetic`.
 
+    Args:
+        parameter: `images` or `masks`.
+        value: What was given.
+
     Raises:
-        DataError: A folder was named that does not exist, is none, or holds no image.
+        DataError: The folder does not exist, is no folder, or holds no image.
     """
     if value is None:
         return DEFAULTS[parameter] if Path(DEFAULTS[parameter]).is_dir() else SYNTHETIC
     if value in (SYNTHETIC, OLD_NAME):
         if Path(value).is_dir():
-            warn(
-                f"{parameter}={value} is the synthetic dataset: for the folder of this name give {parameter}=./{value}"
-            )
+            warn(f"{parameter}={value} is the synthetic dataset: for the folder of this name set {parameter}=./{value}")
         return SYNTHETIC
     folder = Path(value)
-    if not folder.exists():
-        raise DataError(
-            f"{parameter}={value} does not exist: name a folder of images, or `{SYNTHETIC}` for the synthetic dataset"
-        )
     if not folder.is_dir():
-        raise DataError(f"{parameter}={value} is not a folder: name a folder of JPEG, PNG or WebP files")
-    if parameter == "data.images" and looks_like_cache(folder):
+        reason = "is not a folder" if folder.exists() else "does not exist"
+        remedy = f"name a folder of JPEG, PNG or WebP files, or `{SYNTHETIC}` for the synthetic dataset"
+        raise DataError(parameter, value, reason, remedy)
+    if parameter == "images" and looks_like_cache(folder):
         return value
     if next(find_images(folder, parameter), None) is None:
-        if next(folder.rglob("*.parquet"), None):
-            raise DataError(
-                f"{parameter}={value} holds Parquet files: run `wssl prepare images={value} out=CACHE` "
-                f"and give {parameter}=CACHE"
-            )
-        raise DataError(
-            f"{parameter}={value} holds no JPEG, PNG or WebP file: name a folder (or a folder of folders) of them"
-        )
+        if next(find_tables(folder), None):
+            remedy = f"run `wssl prepare images={value} out=CACHE` and set {parameter}=CACHE"
+            raise DataError(parameter, value, "holds Parquet files", remedy)
+        reason = "holds no JPEG, PNG or WebP file"
+        raise DataError(parameter, value, reason, "name a folder (or a folder of folders) of them")
     return value
 
 
-def drop_damaged(parameter: str, damaged: Skipped, total: int, on_error: str) -> None:
-    """Raise for damaged files, or warn in one line that they are left out.
+def refuse_damaged(parameter: str, damaged: Damaged, total: int, on_error: str) -> None:
+    """Raise for damaged files, or warn in one line that they are omitted.
 
     Raises:
-        DataError: ``on_error`` is ``error`` and there are any.
+        DataError: `on_error` is `error` and there are any.
     """
     if not damaged:
         return
     first, why = damaged[0]
     if on_error == "error":
-        raise DataError(
-            f"{parameter}: {first} {why} ({len(damaged)} of {total} files are damaged): "
-            "restore them, or leave them out with data.on_error=skip"
-        )
+        reason = f"{why} ({len(damaged)} of {total} files are damaged)"
+        raise DataError(parameter, first, reason, "restore them, or omit them with on_error=skip")
     names = ", ".join(Path(file).name for file, _ in damaged[:3]) + (", ..." if len(damaged) > 3 else "")
-    warn(f"{parameter}: {len(damaged)} of {total} files are damaged and left out: {names}; the first one {why}")
+    warn(f"{parameter}: {len(damaged)} of {total} files are damaged and omitted: {names}; the first one {why}")
 
 
-class Images:
+class ImageSet(Protocol):
     """The images of all splits.
 
+    Attributes:
+        layout: What was recognised.
+        split_rule: How the images are divided.
+        damaged: Files that were omitted so far.
+    """
+
+    layout: str
+    split_rule: str
+    damaged: Damaged
+
+    def sizes(self) -> dict[str, int]:
+        """Return the images per split, as far as they are known."""
+
+    def open(self, split: str) -> ImageSource:
+        """Return the images of a split.
+
+        Raises:
+            DataError: The split is empty, or a file is damaged and must not be omitted.
+        """
+
+
+class SyntheticImages:
+    """The faces of the synthetic dataset; an `ImageSet`.
+
     Args:
-        source: A folder, or ``synthetic``.
-        resize: Side in pixels to which images are resized.
-        on_error: ``error`` or ``skip``: what to do about damaged files.
+        size: Side in pixels.
         limit: Use the first so many of each split.
-        rule: How a folder is divided; see :func:`~wssl_pl.data.splits.split_images`. A cache is divided already.
-        resize_filter: How images are resized; the synthetic ones are drawn at the right size.
+    """
+
+    layout = split_rule = "synthetic dataset"
+
+    def __init__(self, size: int, limit: int | None) -> None:
+        self.size = size
+        self.limit = limit
+        self.damaged: Damaged = []
+        self._opened: dict[str, ImageSource] = {}
+
+    def sizes(self) -> dict[str, int]:
+        """See `ImageSet`."""
+        return {split: len(images) for split, images in self._opened.items()}
+
+    def open(self, split: str) -> ImageSource:
+        """See `ImageSet`."""
+        from wssl_pl.synthetic import FACE_COUNTS, synthetic_faces
+
+        if split not in self._opened:
+            count = min(self.limit or FACE_COUNTS[split], FACE_COUNTS[split])
+            self._opened[split] = ArrayImages(synthetic_faces(split, size=self.size, count=count))
+        return self._opened[split]
+
+
+class CacheImages:
+    """The images of a prepared cache; an `ImageSet`.
+
+    Args:
+        folder: The cache.
+        size: Side in pixels.
+        limit: Use the first so many of each split.
+        split_rule: How it has to be divided.
+        resize_filter: How it has to be resized.
 
     Raises:
-        DataError: A cache is unfinished, damaged or of another version.
-        UsageError: A cache has another size, filter or split than asked for, or ``rule`` does not fit.
+        DataError: It is unfinished, damaged or of another version.
+        WSSLError: It has another size, filter or split rule.
+    """
+
+    def __init__(self, folder: Path, size: int, limit: int | None, split_rule: str, resize_filter: str) -> None:
+        self.limit = limit
+        self.damaged: Damaged = []
+        self.cache = cache = Cache(folder, "images")
+        self.layout, self.split_rule = f"cache of {cache.layout}", cache.split_rule
+        again = "prepare another cache with this"
+        if cache.size != size:
+            reason = f"the cache {folder} has {cache.size} px"
+            raise WSSLError("resize", size, reason, f"set resize={cache.size}, or {again} size")
+        if cache.resize_filter != resize_filter:
+            reason = f"the cache {folder} was made with {cache.resize_filter}"
+            remedy = f"set resize_filter={cache.resize_filter}, or {again} filter"
+            raise WSSLError("resize_filter", resize_filter, reason, remedy)
+        # A rule may be followed by a remark on how it was applied.
+        if split_rule not in ("auto", cache.split_rule, cache.split_rule.partition(",")[0]):
+            reason = f"the cache {folder} is split by {cache.split_rule}"
+            raise WSSLError("split_rule", split_rule, reason, f"omit it, or {again} rule")
+        if counts := duplicates(cache.entries):
+            warn(f"images={folder}: {describe_duplicates(counts)}: remove them and run `wssl prepare` again")
+        if cache.skipped:
+            tell(f"images={folder}: {len(cache.skipped)} files were skipped when it was made")
+
+    def sizes(self) -> dict[str, int]:
+        """See `ImageSet`."""
+        return {split: min(count, self.limit or count) for split, count in self.cache.sizes().items()}
+
+    def open(self, split: str) -> ImageSource:
+        """See `ImageSet`."""
+        rows = self.cache.split_rows(split)[: self.limit]
+        if len(rows) == 0:
+            remedy = "add images to the folder that it was made of, and run `wssl prepare` again"
+            raise _empty(self.cache.folder, split, self.split_rule, remedy)
+        return CachedImages(self.cache.array_path, rows)
+
+
+class FolderImages:
+    """The images of a folder, decoded at every read; an `ImageSet`.
+
+    Args:
+        folder: The folder.
+        size: Side in pixels to which images are resized.
+        limit: Use the first so many of each split.
+        split_rule: How it is divided; see `split_images`.
+        resize_filter: How images are resized.
+        on_error: `error` or `skip`: what to do about damaged files.
+
+    Raises:
+        WSSLError: `split_rule` does not fit.
     """
 
     def __init__(
-        self,
-        source: str,
-        resize: int,
-        on_error: str,
-        limit: int | None,
-        rule: str = "auto",
-        resize_filter: str = "lanczos",
+        self, folder: Path, size: int, limit: int | None, split_rule: str, resize_filter: str, on_error: str
     ) -> None:
-        self.source = source
-        self.resize = resize
+        self.folder = folder
+        self.size = size
         self.resize_filter = resize_filter
         self.on_error = on_error
-        self.limit = limit
-        self.skipped: Skipped = []
-        self.files: dict[str, list[Path]] = {}
-        self.cache: Cache | None = None
-        self.layout = self.split = "synthetic dataset"
-        if source != SYNTHETIC and looks_like_cache(Path(source)):
-            self.cache = self._cache(Path(source), rule)
-            self.layout, self.split = f"cache of {self.cache.manifest['layout']}", self.cache.manifest["split"]
-        elif source != SYNTHETIC:
-            found = find_layout(Path(source))
-            self.layout = found.name
-            self.files, self.split = split_images(found.folder, list_images(found.folder, "data.images"), rule)
-        self._open: dict[str, ImageSource] = {}
-
-    def open(self, split: str) -> ImageSource:
-        """The images of a split; its files are checked the first time.
-
-        Raises:
-            DataError: The split is empty, or a file is damaged and ``on_error`` is ``error``.
-        """
-        if split not in self._open:
-            if self.cache is not None:
-                self._open[split] = self._cached(self.cache, split)
-            else:
-                self._open[split] = self._synthetic(split) if self.source == SYNTHETIC else self._folder(split)
-        return self._open[split]
+        self.damaged: Damaged = []
+        self.layout, root = find_layout(folder)
+        files, self.split_rule = split_images(root, list_images(root), split_rule)
+        self._files = {split: found[:limit] for split, found in files.items()}
+        self._opened: dict[str, ImageSource] = {}
 
     def sizes(self) -> dict[str, int]:
-        """Images per split, as far as they are known without opening it."""
-        sizes = {split: len(files[: self.limit]) for split, files in self.files.items()}
-        if self.cache is not None:
-            sizes = {split: min(count, self.limit or count) for split, count in self.cache.sizes().items()}
-        return sizes | {split: len(images) for split, images in self._open.items()}
+        """See `ImageSet`."""
+        return {split: len(self._opened.get(split, files)) for split, files in self._files.items()}
 
-    def _synthetic(self, split: str) -> ImageSource:
-        from wssl_pl.synthetic import FACE_COUNTS, synthetic_faces
+    def open(self, split: str) -> ImageSource:
+        """See `ImageSet`; the files are checked the first time."""
+        if split not in self._opened:
+            files = self._files[split]
+            damaged = find_damaged(files)
+            refuse_damaged("images", damaged, len(files), self.on_error)
+            self.damaged += damaged
+            bad = {file for file, _ in damaged}
+            whole = [file for file in files if str(file) not in bad]
+            if not whole:
+                raise _empty(self.folder, split, self.split_rule, self._remedy(split))
+            self._opened[split] = FileImages(whole, self.size, self.resize_filter)
+        return self._opened[split]
 
-        count = FACE_COUNTS[split] if self.limit is None else min(self.limit, FACE_COUNTS[split])
-        return ArrayImages(synthetic_faces(split, size=self.resize, count=count))
-
-    def _cache(self, folder: Path, rule: str) -> Cache:
-        cache = Cache(folder, "data.images")
-        if cache.size != self.resize:
-            raise UsageError(
-                f"data.images={folder} is a cache of {cache.size} px and data.resize={self.resize}: "
-                f"set data.resize={cache.size}, or prepare another one with size={self.resize}"
+    def _remedy(self, split: str) -> str:
+        if self.split_rule.startswith("folders"):
+            return f"add images in {self.folder / split}, or divide all of them with split_rule=hash"
+        if self.split_rule == "hash":
+            return (
+                f"{sum(self.sizes().values())} images are too few to be divided by a hash (90 % train, 5 % val, 5 % "
+                "test): add images, or sort them into train/, val/ and test/ folders"
             )
-        if cache.resize_filter != self.resize_filter:
-            raise UsageError(
-                f"data.resize_filter={self.resize_filter}: the cache {folder} was made with {cache.resize_filter}: "
-                f"give data.resize_filter={cache.resize_filter}, or prepare another one with "
-                f"resize_filter={self.resize_filter}"
-            )
-        # A rule may be followed by a remark on how it was applied.
-        if rule not in ("auto", cache.manifest["split"], cache.manifest["split"].partition(",")[0]):
-            raise UsageError(
-                f"data.split={rule}: the cache {folder} is split by {cache.manifest['split']}; "
-                f"divide it anew by `wssl prepare ... split={rule}`"
-            )
-        if shared := duplicates(cache.entries):
-            warn(f"data.images={folder}: {describe_duplicates(shared)}: remove them and run `wssl prepare` again")
-        if count := cache.manifest["skipped"]["count"]:
-            tell(f"data.images={folder}: {count} files were skipped when it was made, see {folder / 'skipped.csv'}")
-        return cache
-
-    def _cached(self, cache: Cache, split: str) -> ImageSource:
-        rows = cache.split_rows(split)[: self.limit]
-        if len(rows) == 0:
-            raise self._empty(split)
-        return CachedImages(cache.array_path, rows)
-
-    def _folder(self, split: str) -> ImageSource:
-        files = self.files[split][: self.limit]
-        damaged = find_damaged(files)
-        drop_damaged("data.images", damaged, len(files), self.on_error)
-        self.skipped += damaged
-        bad = {file for file, _ in damaged}
-        whole = [file for file in files if str(file) not in bad]
-        if not whole:
-            raise self._empty(split)
-        return FileImages(whole, self.resize, self.resize_filter)
-
-    def _empty(self, split: str) -> DataError:
-        total = sum(self.sizes().values())
-        remedy = "add more images"
-        if self.split.startswith("folders"):
-            remedy = f"add images in {Path(self.source) / split}, or divide all of them with data.split=hash"
-        elif self.split == "hash":
-            remedy = (
-                f"{total} images are too few to be divided by a hash (90 % train, 5 % val, 5 % test): add images, or "
-                "sort them into train/, val/ and test/ folders"
-            )
-        if self.cache is not None:
-            remedy = "add images to the folder that it was made of, and run `wssl prepare` again"
-        return DataError(f"data.images={self.source} has no {split} images (split by {self.split}): {remedy}")
+        return "add more images"
 
 
-class MaskSets:
-    """The masks of all splits that lie within the hole ratio.
+def _empty(folder: Path, split: str, split_rule: str, remedy: str) -> DataError:
+    return DataError("images", folder, f"has no {split} images (split by {split_rule})", remedy)
+
+
+def open_images(
+    source: str, size: int, limit: int | None, split_rule: str, resize_filter: str, on_error: str
+) -> ImageSet:
+    """Open a folder, a cache, or the synthetic dataset, which is drawn at the right size."""
+    if source == SYNTHETIC:
+        return SyntheticImages(size, limit)
+    if looks_like_cache(Path(source)):
+        return CacheImages(Path(source), size, limit, split_rule, resize_filter)
+    return FolderImages(Path(source), size, limit, split_rule, resize_filter, on_error)
+
+
+class MaskSet(Protocol):
+    """The masks of all splits whose hole ratio is within the bounds.
+
+    Attributes:
+        layout: What was recognised.
+        damaged: Files that were omitted so far.
+        counts: Masks kept and in total, by `train` and `test`.
+    """
+
+    layout: str
+    damaged: Damaged
+    counts: dict[str, dict[str, int]]
+
+    def open(self, split: str) -> Masks:
+        """Return the masks for a split of the images.
+
+        Raises:
+            DataError: No mask is left, or a file is damaged and must not be omitted.
+        """
+
+
+class SyntheticMasks:
+    """The strokes of the synthetic dataset; a `MaskSet`.
 
     Args:
-        source: A folder, or ``synthetic``.
         size: Side in pixels.
-        hole: ``black`` or ``white``: which brightness is the hole.
         bounds: Smallest and largest hole ratio, inclusive.
-        on_error: ``error`` or ``skip``: what to do about damaged files.
         dilate: Pixels by which holes are widened.
     """
 
-    def __init__(
-        self, source: str, size: int, hole: str, bounds: Sequence[float], on_error: str, dilate: int = 0
-    ) -> None:
-        self.source = source
+    layout = "synthetic dataset"
+
+    def __init__(self, size: int, bounds: tuple[float, float], dilate: int) -> None:
         self.size = size
-        self.hole = hole
-        self.bounds = (bounds[0], bounds[1])
-        self.on_error = on_error
+        self.bounds = bounds
         self.dilate = dilate
-        self.skipped: Skipped = []
-        self.layout = "synthetic dataset"
-        self._open: dict[str, Masks] = {}
-        self._files: dict[str, list[Path]] | None = None
-        self._warned = False
+        self.damaged: Damaged = []
         self.counts: dict[str, dict[str, int]] = {}
+        self._opened: dict[str, Masks] = {}
 
     def open(self, split: str) -> Masks:
-        """The masks for a split of the images; validation and test share theirs.
-
-        Raises:
-            DataError: No mask is left, or a file is damaged and ``on_error`` is ``error``.
-        """
-        part = split if self.source == SYNTHETIC or split == "train" else "test"
-        if part not in self._open:
-            self._open[part] = self._synthetic(part) if self.source == SYNTHETIC else self._folder(part)
-        return self._open[part]
-
-    def _synthetic(self, part: str) -> Masks:
+        """See `MaskSet`."""
         from wssl_pl.synthetic import synthetic_masks
 
-        arrays = synthetic_masks(part, size=self.size, ratio=self.bounds)
-        if self.dilate:
-            arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
-        masks = Masks.from_arrays(arrays)
-        self.counts[part] = {"kept": len(masks), "total": len(masks)}
-        return masks
+        if split not in self._opened:
+            arrays = synthetic_masks(split, size=self.size, ratio=self.bounds)
+            if self.dilate:
+                arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
+            self._opened[split] = Masks.from_arrays(arrays)
+            self.counts[split] = {"kept": len(arrays), "total": len(arrays)}
+        return self._opened[split]
 
-    def _folder(self, part: str) -> Masks:
-        root = Path(self.source)
-        if self._files is None:
-            self._files, self.layout = split_masks(root, list_images(root, "data.masks"))
+
+class FolderMasks:
+    """The masks of a folder; a `MaskSet`. Validation and test share theirs.
+
+    Args:
+        folder: The folder.
+        size: Side in pixels.
+        bounds: Smallest and largest hole ratio, inclusive.
+        dilate: Pixels by which holes are widened.
+        hole: `black` or `white`: which brightness is the hole.
+        on_error: `error` or `skip`: what to do about damaged files.
+    """
+
+    def __init__(
+        self, folder: Path, size: int, bounds: tuple[float, float], dilate: int, hole: str, on_error: str
+    ) -> None:
+        self.folder = folder
+        self.size = size
+        self.bounds = bounds
+        self.dilate = dilate
+        self.hole = hole
+        self.on_error = on_error
+        self.damaged: Damaged = []
+        self.counts: dict[str, dict[str, int]] = {}
+        self._files, self.layout = split_masks(folder, list_images(folder, "masks"))
+        self._opened: dict[str, Masks] = {}
+        self._warned = False
+
+    def open(self, split: str) -> Masks:
+        """See `MaskSet`; the files are measured the first time."""
+        part = "train" if split == "train" else "test"
+        if part not in self._opened:
+            self._opened[part] = self._scan(part)
+        return self._opened[part]
+
+    def _scan(self, part: str) -> Masks:
         files = self._files[part]
         if not files:
             raise self._empty(part)
-        index = MaskIndex(root, self.size, self.hole, self.dilate)
+        index = MaskIndex(self.folder, self.size, self.hole, self.dilate)
         scan = scan_masks(files, self.size, self.hole, self.bounds, self.dilate, index)
         index.save(path for paths in self._files.values() for path in paths)
         if scan.non_binary:
             warn(
-                f"data.masks={self.source}: {scan.non_binary} of {len(files)} {part} masks are not black and white "
-                "alone: they are binarised at half"
+                f"masks={self.folder}: {scan.non_binary} of {len(files)} {part} masks are not black and white alone: "
+                "they are binarised at half"
             )
-        drop_damaged("data.masks", scan.damaged, len(files), self.on_error)
-        self.skipped += scan.damaged
+        refuse_damaged("masks", scan.damaged, len(files), self.on_error)
+        self.damaged += scan.damaged
         self._check_polarity(scan, part)
         self.counts[part] = {"kept": scan.kept, "total": len(files)}
         return scan.masks
 
     def _empty(self, part: str) -> DataError:
-        assert self._files is not None
         total = sum(map(len, self._files.values()))
-        reason = f"its {total} masks are too few to set 10 % aside for evaluation by a hash"
+        why = f"its {total} masks are too few to set 10 % aside for evaluation by a hash"
         if self.layout != "hash":
-            reason = f"it holds a {self.layout}, which is for evaluation"
-        return DataError(
-            f"data.masks={self.source} has no masks for {'training' if part == 'train' else 'evaluation'}: {reason}: "
-            "put masks into train/ and test/ folders"
-        )
+            why = f"it holds a {self.layout}, which is for evaluation"
+        reason = f"has no masks for {'training' if part == 'train' else 'evaluation'}: {why}"
+        return DataError("masks", self.folder, reason, "put masks into train/ and test/ folders")
 
     def _check_polarity(self, scan: MaskScan, part: str) -> None:
         low, high = self.bounds
-        other = "white" if self.hole == "black" else "black"
-        otherwise = f"with data.hole={other} {scan.kept_otherwise} would be"
+        otherwise = f"with hole={'white' if self.hole == 'black' else 'black'} {scan.kept_otherwise} would be"
         if scan.kept == 0:
-            raise DataError(
-                f"data.masks={self.source}: none of {len(scan.ratios)} {part} masks has a hole of {low:.0%} to "
-                f"{high:.0%} with data.hole={self.hole} ({otherwise}); hole ratios: {scan.histogram()}: "
-                "change data.hole_ratio or data.hole"
+            reason = (
+                f"none of {len(scan.ratios)} {part} masks has a hole of {low:.0%} to {high:.0%} with hole={self.hole} "
+                f"({otherwise}); hole ratios: {scan.histogram()}"
             )
+            raise DataError("masks", self.folder, reason, "change hole_ratio or hole")
         # Twice the standard deviation of the difference if both polarities were equally likely to keep a mask.
         margin = 2.0 * (scan.kept + scan.kept_otherwise) ** 0.5
         if scan.kept_otherwise - scan.kept > margin and not self._warned:
             self._warned = True
             warn(
-                f"data.masks={self.source}: {scan.kept} of {len(scan.ratios)} {part} masks are kept with "
-                f"data.hole={self.hole}, {otherwise}: is the polarity right?"
+                f"masks={self.folder}: {scan.kept} of {len(scan.ratios)} {part} masks are kept with hole={self.hole}, "
+                f"{otherwise}: is the polarity right?"
             )
+
+
+def open_masks(source: str, size: int, bounds: Sequence[Any], dilate: int, hole: str, on_error: str) -> MaskSet:
+    """Open a folder of masks, or the synthetic dataset."""
+    low, high = bounds
+    if source == SYNTHETIC:
+        return SyntheticMasks(size, (low, high), dilate)
+    return FolderMasks(Path(source), size, (low, high), dilate, hole, on_error)

@@ -1,12 +1,13 @@
-"""Divide image files into train, val and test."""
+"""Recognise the editions of CelebA-HQ by their folders, and divide image files into train, val and test."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from wssl_pl.data.files import SUFFIXES
-from wssl_pl.data.layouts import first_number
-from wssl_pl.errors import DataError, UsageError
+from wssl_pl.data.files import SUFFIXES, find_tables
+from wssl_pl.errors import DataError, WSSLError
 
 SPLITS = ("train", "val", "test")
 RULES = ("auto", "folders", "celeba", "hash")
@@ -18,45 +19,108 @@ FOLDERS |= {
     for end in ("_256", "_source_256")
 }
 VAL_FROM = 0.95
-"""From this fraction of the hash on, an image of ``train/`` is taken for val where there is no ``val/``."""
+"""From this fraction of the hash on, an image of `train/` is taken for val where there is no `val/`."""
 MAPPING_FILE = "CelebA-HQ-to-CelebA-mapping.txt"
 PARTITION_FILE = "list_eval_partition.txt"
+
+# An archive's folder of photos, and the name of the edition. CelebAMask-HQ keeps label images beside it.
+EDITIONS = {"CelebA-HQ-img": "CelebAMask-HQ"}
+EDITIONS |= {name: name for name in ("data1024x1024", "data512x512", "data256x256", "data128x128")}
+EDITIONS |= {name: name for name in ("celeba_hq_1024", "celeba_hq_512", "celeba_hq_256")}
+_SEXES = {"male", "female"}
 
 Split = dict[str, list[Path]]
 
 
-def split_images(root: Path, paths: Sequence[Path], rule: str = "auto") -> tuple[Split, str]:
-    """Divide ``paths`` below ``root`` and name the rule by which it was done.
+class Layout(NamedTuple):
+    """What a folder of images was recognised as.
 
-    ``auto`` takes the first of these that fits:
+    Attributes:
+        name: Name for logs and runs.
+        folder: Where its images are.
+    """
 
-    1. ``folders``: by ``train/``, ``val/`` (or ``valid/``, ``validation/``) and ``test/`` in ``root``, if any is there.
-       Without ``val/``, a fixed 5 % of ``train/`` by the hash below become val, which the name of the rule says.
-    2. ``celeba``: by CelebA's partition, if its two text files lie in ``root`` or up to two folders above.
-    3. ``hash``: by a hash of the file name without its suffix, 90 % train, 5 % val, 5 % test.
+    name: str
+    folder: Path
 
-    Any other rule is a folder of file lists, see :func:`read_lists`.
+
+def find_layout(root: Path) -> Layout:
+    """Return the edition of CelebA-HQ in `root`, or a tree of images (or of Parquet files).
+
+    Of an archive that holds other images beside the photos, as CelebAMask-HQ does, only the folder of photos counts.
+    """
+    for folder, name in EDITIONS.items():
+        if root.name == folder:
+            return Layout(name, root)
+    inside = [folder for folder in EDITIONS if (root / folder).is_dir()]
+    if len(inside) == 1:
+        return Layout(EDITIONS[inside[0]], root / inside[0])
+    if (root / "celeba_hq").is_dir() and _has_sexes(root / "celeba_hq"):
+        root = root / "celeba_hq"
+    if _has_sexes(root):
+        return Layout("celeba_hq (train and val, male and female)", root)
+    if next(find_tables(root), None):
+        return Layout("Hugging Face Parquet", root)
+    return Layout("tree of images", root)
+
+
+def _has_sexes(folder: Path) -> bool:
+    return any(
+        (folder / split).is_dir() and {path.name.lower() for path in (folder / split).iterdir()} >= _SEXES
+        for split in ("train", "val")
+    )
+
+
+def first_number(numbers: Sequence[int], names: Sequence[str], total: int) -> int:
+    """Return whether images named by number are counted from 0 or from 1.
+
+    From 1 if `total` exists and 0 does not, or, for a part of the set, if the names are padded as in `data256x256`
+    (`00001.jpg`) and 0 does not exist. Every other edition counts from 0.
+
+    Args:
+        numbers: The numbers.
+        names: The names without their suffix.
+        total: Images in the whole set.
+    """
+    if 0 in numbers:
+        return 0
+    padded = bool(names) and all(re.fullmatch(r"\d{5,6}", name) for name in names) and any(n < 10000 for n in numbers)
+    return 1 if total in numbers or padded else 0
+
+
+def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") -> tuple[Split, str]:
+    """Divide `paths` below `root`, and return the rule that was used.
+
+    `auto` takes the first of these that fits:
+
+    1. `folders`: by `train/`, `val/` (or `valid/`, `validation/`) and `test/` in `root`, if any is there.
+       Without `val/`, a fixed 5 % of `train/` by the hash below become val, which the name of the rule says.
+    2. `celeba`: by CelebA's partition, if its two text files are in `root` or up to two folders above.
+    3. `hash`: by a hash of the file name without its suffix, 90 % train, 5 % val, 5 % test.
+
+    Any other rule is a folder of file lists, see `read_lists`.
 
     Raises:
-        UsageError: The rule is none of these, or does not fit the files.
+        WSSLError: The rule is none of these, or does not fit the files.
     """
-    if rule in ("auto", "folders"):
+    if split_rule in ("auto", "folders"):
         by_folder = _by_folder(root, paths)
         if by_folder["train"] and not by_folder["val"] and len(by_folder["train"]) > 1:
             return _with_val(by_folder), f"folders, {1 - VAL_FROM:.0%} of train for val"
         if any(by_folder.values()):
             return by_folder, "folders"
-        if rule == "folders":
-            raise UsageError(f"split=folders: {root} has no train, val or test folder with images")
-    if rule in ("auto", "celeba"):
+        if split_rule == "folders":
+            raise WSSLError("split_rule", split_rule, f"{root} has no train, val or test folder with images")
+    if split_rule in ("auto", "celeba"):
         for folder in (root, *root.resolve().parents[:2]):
             mapping, partition = folder / MAPPING_FILE, folder / PARTITION_FILE
             if mapping.is_file() and partition.is_file():
                 return _by_celeba(paths, celeba_hq_partition(mapping, partition)), "celeba"
-        if rule == "celeba":
-            raise UsageError(f"split=celeba: put {MAPPING_FILE} and {PARTITION_FILE} into {root}")
-    if rule not in RULES:
-        return _by_lists(root, paths, Path(rule)), f"lists in {rule}"
+        if split_rule == "celeba":
+            reason = f"{MAPPING_FILE} and {PARTITION_FILE} are missing"
+            raise WSSLError("split_rule", split_rule, reason, f"put them into {root}")
+    if split_rule not in RULES:
+        return _by_lists(root, paths, Path(split_rule)), f"lists in {split_rule}"
     split: Split = {name: [] for name in SPLITS}
     for path in paths:
         fraction = hashed_fraction(path)
@@ -67,7 +131,7 @@ def split_images(root: Path, paths: Sequence[Path], rule: str = "auto") -> tuple
 def hashed_fraction(path: Path) -> float:
     """Return a fixed number in [0, 1) that belongs to a file name, the same on every machine.
 
-    The suffix of an image file does not count, so that ``00001.jpg`` and ``00001.png`` are in the same split.
+    The suffix of an image file does not count, so that `00001.jpg` and `00001.png` are in the same split.
     """
     # A row of a Parquet file is called `<file>.parquet#<row>`: that is no suffix.
     name = path.stem if path.suffix.lower() in SUFFIXES else path.name
@@ -75,14 +139,14 @@ def hashed_fraction(path: Path) -> float:
 
 
 def celeba_hq_partition(mapping: Path, partition: Path) -> list[str]:
-    """The split of each CelebA-HQ image by its 0-based number.
+    """Return the split of each CelebA-HQ image by its 0-based number.
 
-    The mapping's ``orig_idx`` counts CelebA's images from 0, the partition names them from ``000001.jpg``: the join is
-    by file name (``orig_file``), as taking the one number for the other gives an image its neighbour's split.
+    The mapping's `orig_idx` counts CelebA's images from 0, the partition names them from `000001.jpg`: the join is
+    by file name (`orig_file`), as taking the one number for the other gives an image its neighbour's split.
 
     Args:
-        mapping: Lines of ``idx orig_idx [orig_file]`` after a header.
-        partition: Lines of ``000001.jpg 0`` with 0 = train, 1 = val, 2 = test.
+        mapping: Lines of `idx orig_idx [orig_file]` after a header.
+        partition: Lines of `000001.jpg 0` with 0 = train, 1 = val, 2 = test.
     """
     split_of: dict[str, str] = {}
     for line in partition.read_text().splitlines():
@@ -95,7 +159,8 @@ def celeba_hq_partition(mapping: Path, partition: Path) -> list[str]:
             continue
         original = fields[2] if len(fields) > 2 else f"{int(fields[1]) + 1:06d}.jpg"
         if original not in split_of:
-            raise DataError(f"{partition} has no line for {original}, which {mapping.name} names: is it cut short?")
+            reason = f"{partition} has no line for {original}, which {mapping.name} names"
+            raise DataError("split_rule", "celeba", reason, "download the file again")
         found[int(fields[0])] = split_of[original]
     return [found[number] for number in range(len(found))]
 
@@ -126,25 +191,23 @@ def _by_celeba(paths: Sequence[Path], partition: Sequence[str]) -> Split:
     for path in paths:
         number = numbers.get(path, -1) - first
         if not 0 <= number < len(partition):
-            raise DataError(
-                f"{path} has no entry in {MAPPING_FILE}, which numbers 0 to {len(partition) - 1}: "
-                f"remove the file, or {PARTITION_FILE} to split by file names"
-            )
+            reason = f"has no entry in {MAPPING_FILE}, which numbers 0 to {len(partition) - 1}"
+            raise DataError("images", path, reason, f"remove the file, or {PARTITION_FILE} to split by file names")
         split[partition[number]].append(path)
     return split
 
 
 def read_lists(folder: Path) -> dict[str, list[str]]:
-    """The names in a folder's file lists: one image per line in ``train*``, ``val*`` and ``test*``, flist or txt.
+    """Return the names in a folder's file lists: one image per line in `train*`, `val*` and `test*`, flist or txt.
 
-    LaMa's ``train_shuffled.flist``, ``val_shuffled.flist`` and ``visual_test_shuffled.flist`` are such lists.
+    LaMa's `train_shuffled.flist`, `val_shuffled.flist` and `visual_test_shuffled.flist` are such lists.
 
     Raises:
-        UsageError: The folder or every list is missing.
+        WSSLError: The folder or every list is missing.
     """
     starts = {"train": "train", "val": "val", "test": "test", "visual_test": "test"}
     if not folder.is_dir():
-        raise UsageError(f"split={folder} is neither {', '.join(RULES)} nor a folder of file lists")
+        raise WSSLError("split_rule", folder, f"is neither {', '.join(RULES)} nor a folder of file lists")
     found: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         split = next((split for start, split in starts.items() if path.name.startswith(start)), None)
@@ -152,17 +215,17 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
             lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
             found.setdefault(split, []).extend(line.strip() for line in lines if line.strip())
     if not found:
-        raise UsageError(f"split={folder} holds no train, val or test list (train.flist or train.txt)")
+        raise WSSLError("split_rule", folder, "holds no train, val or test list (train.flist or train.txt)")
     return found
 
 
 def _by_lists(root: Path, paths: Sequence[Path], folder: Path) -> Split:
-    """By lists of relative paths or names, else of numbers, as LaMa's lists count from 0 what others name from 1."""
+    """Divide by lists of paths or names, else of numbers: LaMa's lists count from 0 what others name from 1."""
     lists = read_lists(folder)
     split_of = {name: split for split, names in lists.items() for name in names}
     twice = sum(map(len, lists.values())) - len(split_of)
     if twice:
-        raise DataError(f"split={folder}: {twice} lines name an image that another line names too")
+        raise DataError("split_rule", folder, f"{twice} lines name an image that another line names too")
     by_path = {path: split_of.get(path.relative_to(root).as_posix(), split_of.get(path.name)) for path in paths}
     stems = {path: path.stem for path in paths if path.stem.isdecimal()}
     listed = {int(Path(name).stem): split for name, split in split_of.items() if Path(name).stem.isdecimal()}
@@ -176,5 +239,5 @@ def _by_lists(root: Path, paths: Sequence[Path], folder: Path) -> Split:
         if part:
             split[part].append(path)
     if not any(split.values()):
-        raise DataError(f"split={folder}: its lists name none of the {len(paths)} images in {root}")
+        raise DataError("split_rule", folder, f"its lists name none of the {len(paths)} images in {root}")
     return split

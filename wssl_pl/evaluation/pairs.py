@@ -86,8 +86,9 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
             indices = np.arange(start, min(start + batch_size, len(images)))
             batch, failures = images.read(indices)
             if failures and datamodule.on_error == "error":
-                raise DataError("images", None, failures[0][1], "restore it, or omit it with on_error='skip'")
-            failed.extend(message for _, message in failures)
+                first = failures[0][1]
+                raise DataError("images", first.value, first.reason, "restore it, or omit it with on_error='skip'")
+            failed.extend(str(error) for _, error in failures)
             indices = np.delete(indices, [position for position, _ in failures])
             for index, image, hole in zip(indices, batch, masks.read(chosen[indices])[:, 0], strict=True):
                 source = Path(images.paths[index]).name if isinstance(images, FileImages) else ""

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wssl_pl.data.lock import locked
 from wssl_pl.errors import UsageError
+from wssl_pl.files import locked
 from wssl_pl.study.definition import Options, Study
 from wssl_pl.study.plan import Plan, make_plan
 
@@ -151,7 +151,7 @@ class StudyFolder:
             UsageError: another process runs this study.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path / ".lock", f"the study {self.path}"):
+        with locked(self.path / ".lock", "out", self.path):
             yield
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:

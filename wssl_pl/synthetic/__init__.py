@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.synthetic.faces import draw_face
 from wssl_pl.synthetic.strokes import draw_mask, random_stroke
 
@@ -36,8 +36,8 @@ def synthetic_masks(
 def _seeds(split: str, counts: dict[str, int], count: int | None) -> range:
     """Return every third seed, so that a larger count continues a split and never enters another one."""
     if split not in counts:
-        raise UsageError(f"split={split!r}: must be one of {', '.join(counts)}")
+        raise WSSLError("split", split, f"must be one of {', '.join(counts)}")
     number = counts[split] if count is None else count
     if number < 1:
-        raise UsageError(f"count={count}: must be at least 1")
+        raise WSSLError("count", count, "must be at least 1")
     return range(list(counts).index(split), 3 * number, 3)

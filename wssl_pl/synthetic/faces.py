@@ -9,7 +9,7 @@ from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.synthetic.canvas import Array, Canvas, curve, ellipse, hsv
 from wssl_pl.synthetic.strokes import MIN_SIZE
 
@@ -36,10 +36,10 @@ def draw_face(seed: int, size: int = 256) -> NDArray[np.uint8]:
     """Return a face `(size, size, 3)`, RGB; a seed gives the same face at every size.
 
     Raises:
-        UsageError: The size is below 32.
+        WSSLError: The size is below 32.
     """
     if size < MIN_SIZE:
-        raise UsageError(f"size={size}: must be at least {MIN_SIZE} pixels")
+        raise WSSLError("size", size, f"must be at least {MIN_SIZE} pixels")
     rng = Generator(PCG64([seed, 1]))
     pixels = np.empty((max(MIN_CANVAS, size), max(MIN_CANVAS, size), 3), np.uint8)
     tone = rng.uniform(0, len(SKINS) - 1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 MIN_SIZE = 32  # pixels; a smaller image has no room for a face or a stroke
 WIDTH = (0.05, 0.12)  # of a stroke, in fractions of the mask's side
@@ -31,17 +31,17 @@ def draw_mask(seed: int, size: int = 224, ratio: tuple[float, float] = (0.3, 0.5
     Strokes are drawn one over the other, and the last one stops where a random ratio within the bounds is reached.
 
     Raises:
-        UsageError: The size is below 32, not 0 <= low <= high <= 1, or no whole number of pixels is within the bounds.
+        WSSLError: The size is below 32, not 0 <= low <= high <= 1, or no whole number of pixels is within the bounds.
     """
     if size < MIN_SIZE:
-        raise UsageError(f"size={size}: must be at least {MIN_SIZE} pixels")
+        raise WSSLError("size", size, f"must be at least {MIN_SIZE} pixels")
     low, high = ratio
     if not 0 <= low <= high <= 1:
-        raise UsageError(f"ratio={ratio}: must be two numbers with 0 <= low <= high <= 1")
+        raise WSSLError("ratio", ratio, "must be two numbers with 0 <= low <= high <= 1")
     # The tolerance forgives that 0.1 * 100 pixels is not a whole number in floating point.
     least, most = math.ceil(low * size**2 - 1e-6), math.floor(high * size**2 + 1e-6)
     if least > most:
-        raise UsageError(f"ratio={ratio}: no whole number of {size} x {size} pixels is within: set the bounds apart")
+        raise WSSLError("ratio", ratio, f"no whole number of {size} x {size} pixels is within", "set the bounds apart")
     rng = Generator(PCG64([seed, 2]))
     goal, brush = int(rng.integers(least, most, endpoint=True)), 1.0
     mask = np.zeros((size, size), np.uint8)
