@@ -40,7 +40,7 @@ def test_images_are_found_by_number_counted_from_zero_or_one(lists: Path, first:
 
 
 def test_an_image_without_an_entry_is_an_error(lists: Path) -> None:
-    with pytest.raises(DataError, match=r"7\.jpg has no entry"):
+    with pytest.raises(DataError, match=r"7\.jpg: has no entry"):
         split_images(lists, [lists / "0.jpg", lists / "7.jpg"])
 
 
