@@ -38,7 +38,7 @@ def test_prepare_check_and_train_from_it(capsys, train):
     [
         (["prepare"], "prepare needs out="),
         (["prepare", "out=x"], "prepare needs images="),
-        (["prepare", "images=nowhere", "out=x"], "images=nowhere does not exist"),
+        (["prepare", "images=nowhere", "out=x"], "images=nowhere: does not exist"),
         (["prepare", "images=faces", "out=x", "sise=3"], "did you mean size?"),
         (["prepare", "images=faces", "out=x", "size=big"], "size=big: expected a whole number"),
         (["prepare", "images=faces", "out=x", "check=maybe"], "check=maybe: expected true or false"),
@@ -51,7 +51,7 @@ def test_prepare_check_and_train_from_it(capsys, train):
         (["masks", "stats", "holes", "size=0"], "size=0"),
         (["masks", "make", "out=m"], "needs count="),
         (["masks", "make", "out=holes", "count=4"], "is not empty"),
-        (["masks", "make", "out=m", "count=4", "from=nowhere"], "from=nowhere cannot be read"),
+        (["masks", "make", "out=m", "count=4", "from=nowhere"], "drawings=nowhere: cannot be read"),
         (["show"], "say what to show"),
         (["show", "data", "from=holdout"], "from=holdout: it must be train, val or test"),
         (["show", "data", "--data.image=x"], "did you mean data.images"),
@@ -101,4 +101,4 @@ def test_a_cache_of_another_size_is_one_line(refused, train):
     face(0, 80).save("faces/train/99.png")
     main(["prepare", "faces", "cache", "size=64", "workers=0"])
     message = refused("stage=pretext", "--data.images=cache")
-    assert "is a cache of 64 px and data.resize=72: set data.resize=64" in message
+    assert "resize=72: the cache cache has 64 px: set resize=64" in message

@@ -51,7 +51,7 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["pairs"], "pairs needs out="),
         (["pairs", "out=new", "split=foo"], "split=foo"),
         (["pairs", "out=new", "image=x"], "unknown option 'image'"),
-        (["pairs", "out=new", "images=/no/where"], "data.images=/no/where does not exist"),
+        (["pairs", "out=new", "images=/no/where"], "images=/no/where: does not exist"),
         (["evaluate"], "one of ckpt=, method= and predictions=; got none"),
         (["evaluate", "method=mean", "ckpt=x"], "got ckpt and method"),
         (["evaluate", "method=mean"], "evaluate needs pairs="),

@@ -1,6 +1,6 @@
 import pytest
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import UsageError, WSSLError
 from wssl_pl.study.definition import read_study
 from wssl_pl.study.folder import Status, StudyFolder
 
@@ -42,7 +42,7 @@ def test_other_peoples_files_are_left_alone(declare, tmp_path):
 
 
 def test_only_one_driver_at_a_time(begun):
-    with begun.locked(), pytest.raises(UsageError, match="by another process"), StudyFolder(begun.path).locked():
+    with begun.locked(), pytest.raises(WSSLError, match="by another process"), StudyFolder(begun.path).locked():
         pass
 
 
