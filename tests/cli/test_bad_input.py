@@ -107,4 +107,4 @@ def test_damaged_images(refused, train):
 
 def test_empty_folder(refused):
     Path("empty").mkdir()
-    assert "data.images=empty" in refused("stage=pretext", "--data.images=empty")
+    assert "images=empty" in refused("stage=pretext", "--data.images=empty")

@@ -398,8 +398,8 @@ def _row(job: Job, source: Entry, known: Entry | None, old: Any) -> tuple[bytes,
         pixels = old[known.row].tobytes()
         # A row that has been damaged meanwhile is decoded again.
         if hashlib.sha256(pixels).hexdigest() == known.pixels_sha256:
-            place = {"row": source.row, "split": source.split, "bytes": source.bytes, "mtime_ns": source.mtime_ns}
-            return pixels, replace(known, **place)
+            place = source.row, source.source, source.split, source.bytes, source.mtime_ns
+            return pixels, Entry(*place, known.width, known.height, known.sha256, known.pixels_sha256)
     return decode(job.root, source, job.size, job.resize_filter, content)
 
 
