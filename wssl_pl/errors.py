@@ -1,6 +1,13 @@
 """Errors that a user can correct: the command line prints them in one line and exits with code 2."""
 
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
 from typing import Any
+
+ERROR_FILE = "WSSL_ERROR_FILE"  # environment variable: the file that `write_error` writes
 
 
 class WSSLError(ValueError):
@@ -72,6 +79,10 @@ class TrainingStopped(RuntimeError):
     exit_code = 2
 
 
+class DiskFull(TrainingStopped):
+    """A checkpoint could not be written."""
+
+
 class Interrupted(TrainingStopped):
     """The user pressed Ctrl-C."""
 
@@ -82,3 +93,14 @@ class Terminated(TrainingStopped):
     """The process received SIGTERM, or SLURM's requeue signal."""
 
     exit_code = 143
+
+
+def write_error(error: BaseException) -> None:
+    """Write the error that ends this process to the file that the parent process has named in `WSSL_ERROR_FILE`."""
+    if path := os.environ.get(ERROR_FILE):
+        parts = {name: getattr(error, name, None) for name in ("parameter", "value", "reason", "remedy")}
+        known = isinstance(error, WSSLError | TrainingStopped)
+        parts |= {"type": type(error).__name__, "message": str(error) if known else f"{type(error).__name__}: {error}"}
+        parts |= {"disk_full": isinstance(error, DiskFull) or getattr(error, "errno", None) == errno.ENOSPC}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps(parts, default=str))

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 from torch import Tensor
 
-from wssl_pl.errors import TrainingStopped, WSSLError
+from wssl_pl.errors import DiskFull, WSSLError
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,7 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save the checkpoint, or leave the file that was there as it was.
 
         Raises:
-            TrainingStopped: the disk is full or the folder cannot be written.
+            DiskFull: the disk is full or the folder cannot be written.
         """
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -41,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if not path.exists():
                 then = "there was none before; make room and start again"
             reason = str(error).strip().splitlines()[0]
-            raise TrainingStopped(f"could not write the checkpoint {path} ({reason}); {then}") from error
+            raise DiskFull(f"could not write the checkpoint {path} ({reason}); {then}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Load with `weights_only=True`, whatever the argument."""

@@ -1,25 +1,27 @@
-"""What a study declares: arms, seeds, steps and claims, read from YAML and checked before anything runs."""
+"""Definitions of studies: arms, seeds, steps and claims, read from YAML and checked before anything runs.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+The options of runs are passed through as they are and not parsed by jsonargparse here: it would change values such as
+`5e-4`, which are part of the names of runs, and import the class paths in a file. `wssl study` parses the command line
+of every run as `wssl train` will before it starts the first one.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
-FIGURES = ("psnr_composite", "ssim_composite", "psnr", "ssim")
+METRICS = ("psnr_composite", "ssim_composite", "psnr", "ssim")
 STAGES = ("pretext", "downstream")
 OPTIONS = ("common", *STAGES)
-STUDY_KEYS = {"title", "include", "seeds", "steps", "validations", "tune", *OPTIONS, "arms", "claims", "plots"}
-ARM_KEYS = {"label", "pretext", "downstream", "steps", "paper"}
-CLAIM_KEYS = {"claim", "better", "than", "figures"}
-TUNE_KEYS = {"option", "values", "steps", "seed", "figure"}
-STEPS = ("equal", "total")
-DEFINITIONS = Path(__file__).parent / "definitions"
 PLOTS = ("figure2", "figure3", "figure4")
+ARM_STEPS = ("equal", "total")
+DEFINITIONS = Path(__file__).parent / "definitions"
 
 Options = dict[str, Any]
 """Options of `wssl train` by their long names: `model.tasks`, `data.batch_size`, `trainer.precision`."""
@@ -27,15 +29,15 @@ Options = dict[str, Any]
 
 @dataclass
 class Arm:
-    """One setting that is compared with the others.
+    """A setting that is compared with the others.
 
     Attributes:
         name: unique in the study.
-        label: how tables call it.
-        pretext: options of its pretext run, or None: no pretext.
+        label: its name in tables.
+        pretext: options of its pretext run; None: there is no pretext run.
         downstream: options of its downstream run.
-        steps: downstream steps: `equal` to the other arms', or as many as pretext and downstream together (`total`).
-        paper: the paper's figures, `ssim` and `psnr`.
+        steps: of the downstream run: `equal` to those of the other arms, or those of both stages together (`total`).
+        paper: the paper's metrics, `ssim` and `psnr`.
     """
 
     name: str
@@ -48,24 +50,24 @@ class Arm:
 
 @dataclass
 class Claim:
-    """That some arms are better than others, in the mean over each group.
+    """The claim that some arms are better than others, in the mean over each group.
 
     Attributes:
         claim: in words.
         better: names of arms.
         than: names of arms.
-        figures: which of the evaluator's figures decide, the higher the better.
+        metrics: by which it is judged; higher is better.
     """
 
     claim: str
     better: list[str]
     than: list[str]
-    figures: list[str] = field(default_factory=lambda: ["psnr_composite", "ssim_composite"])
+    metrics: list[str] = field(default_factory=lambda: ["psnr_composite", "ssim_composite"])
 
 
 @dataclass
 class Section:
-    """A table or a figure of the report: some arms, and what is claimed of them."""
+    """A table of the report: some arms, the claims about them, and the figures to draw."""
 
     name: str
     title: str
@@ -79,25 +81,25 @@ class Tuning:
     """A search of one option on the validation split, with the same effort for every arm.
 
     Attributes:
-        option: name of an option of the downstream stage.
-        values: what is tried.
+        option: an option of the downstream stage.
+        values: the values to try.
         steps: downstream steps of each trial.
-        seed: seed of the trials, best one that is not reported.
-        figure: the validation figure that decides, the higher the better.
+        seed: of the trials, best one that is not reported.
+        metric: the validation metric by which a value is chosen; higher is better.
     """
 
     option: str = "model.lr"
     values: list[float] = field(default_factory=list)
     steps: int = 500
     seed: int = 100
-    figure: str = "psnr_composite"
+    metric: str = "psnr_composite"
 
 
 @dataclass
 class Study:
-    """A declared study: arms x seeds, with what all runs share.
+    """A study: arms x seeds, with what all runs have in common.
 
-    `left_out` holds the labels, by name, of arms that are declared too and were not asked for.
+    `omitted` has the labels, by name, of arms that are defined and were not asked for.
     """
 
     name: str
@@ -108,26 +110,15 @@ class Study:
     validations: int
     options: dict[str, Options]
     tune: Tuning | None = None
-    left_out: dict[str, str] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """In plain types, for `study.json`."""
+        """Return the study in plain types, for `study.json`."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Study":
-        """What `as_dict` gave."""
-        sections = [
-            Section(**{**section, "claims": [Claim(**claim) for claim in section["claims"]]})
-            for section in values["sections"]
-        ]
-        arms = {name: Arm(**arm) for name, arm in values["arms"].items()}
-        tune = Tuning(**values["tune"]) if values["tune"] else None
-        return cls(**{**values, "sections": sections, "arms": arms, "tune": tune})
 
 
 def long_names(options: Mapping[str, Any]) -> Options:
-    """Options whose short names (`tasks`, `weights`, `loss`, `freeze_layers`) are the model's."""
+    """Return options whose short names (`tasks`, `weights`, `loss`, `freeze_layers`) are replaced by the model's."""
     return {key if "." in key else f"model.{key}": value for key, value in options.items()}
 
 
@@ -135,143 +126,146 @@ def find_definition(name: str) -> Path:
     """Return the YAML file of a study: `name` is the path of one, or the name of a shipped definition.
 
     Raises:
-        UsageError: there is none.
+        WSSLError: there is none.
     """
-    shipped = DEFINITIONS / f"{name}.yaml"
-    for path in (Path(name), shipped):
+    for path in (Path(name), DEFINITIONS / f"{name}.yaml"):
         if path.is_file():
             return path
     known = sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
-    nearest = get_close_matches(name, known, n=1)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    raise UsageError(f"study {name!r} is neither a YAML file nor a shipped study; {hint}there are {', '.join(known)}")
+    raise WSSLError("study", name, "is neither a YAML file nor a shipped study", _suggest(name, known))
 
 
 def read_study(names: Sequence[str]) -> Study:
-    """One study of one or more definitions; runs that they have in common are trained once.
+    """Return one study of one or more definitions; runs that they have in common are trained once.
 
     Raises:
-        UsageError: a definition is missing, is not YAML, has an unknown key, or contradicts another one.
+        WSSLError: a definition is missing, is not YAML, has an unknown key, or contradicts another one.
     """
-    studies = [_read(find_definition(name)) for name in names]
-    whole = studies[0]
-    for other in studies[1:]:
+    whole, *others = [_Definition(find_definition(name)).study() for name in names]
+    for other in others:
+        both = f"{whole.name} and {other.name}"
         for part in ("seeds", "steps", "validations", "options", "tune"):
             if getattr(other, part) != getattr(whole, part):
-                raise UsageError(
-                    f"{whole.name} and {other.name} have different {part}: run them apart, with reuse= for what they "
-                    "share"
-                )
+                raise WSSLError(None, None, f"{both} have different {part}", "run them apart, with reuse=DIR")
         for name, arm in other.arms.items():
             if whole.arms.setdefault(name, arm) != arm:
-                raise UsageError(f"{whole.name} and {other.name} mean different things by the arm {name!r}")
+                raise WSSLError(None, None, f"{both} define the arm {name!r} differently", "run them apart")
         whole.sections += other.sections
         whole.name += f"+{other.name}"
     return whole
 
 
-def _read(path: Path) -> Study:
-    values = _load(path)
-    _known(values, STUDY_KEYS, str(path))
-    arms: dict[str, Arm] = {}
-    for included in values.get("include", []):
-        inner = _load(find_definition(included))
-        arms |= _arms(inner.get("arms", {}), included)
-    arms |= _arms(values.get("arms", {}), str(path))
-    if not arms:
-        raise UsageError(f"{path}: there are no arms")
-    claims = [_claim(claim, arms, path) for claim in values.get("claims", [])]
-    for plot in values.get("plots", []):
-        if plot not in PLOTS:
-            raise UsageError(f"{path}: plots: {plot!r} is not one of {', '.join(PLOTS)}")
-    section = Section(path.stem, values.get("title", path.stem), list(arms), claims, values.get("plots", []))
-    base = {name: long_names(values.get(name) or {}) for name in OPTIONS}
-    tune = values.get("tune")
-    tune = None if tune == "none" else tune
-    if tune is not None:
-        _known(tune, TUNE_KEYS, f"{path}: tune")
-    study = Study(
-        name=path.stem,
-        sections=[section],
-        arms=arms,
-        seeds=values.get("seeds", [0, 1, 2]),
-        steps=values.get("steps", {}),
-        validations=values.get("validations", 10),
-        options=base,
-        tune=Tuning(**tune) if tune else None,
-    )
-    check(study, str(path))
-    return study
+class _Definition:
+    """A YAML file; errors name it, and the line if a key is wrong."""
+
+    KEYS = ("title", "include", "seeds", "steps", "validations", "tune", *OPTIONS, "arms", "claims", "plots")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.text = path.read_text()
+            values = yaml.safe_load(self.text)
+        except UnicodeDecodeError:
+            raise self.error("is not YAML: it is not text") from None
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            raise self.error(f"is not YAML: {error.problem}", line=mark.line + 1 if mark else None) from None
+        self.values = self.check_keys(values, self.KEYS)
+
+    def error(self, reason: str, remedy: str | None = None, line: int | None = None) -> WSSLError:
+        return WSSLError("study", self.path, reason if line is None else f"line {line}: {reason}", remedy)
+
+    def check_keys(self, values: Any, known: Iterable[str], where: str = "") -> dict[str, Any]:
+        """Return `values`, a mapping with no other keys than the known ones."""
+        if not isinstance(values, dict):
+            raise self.error(f"{where}is {values!r}", f"give a mapping with {', '.join(known)}")
+        for key in values.keys() - set(known):
+            found = re.search(rf"(?<!\w){re.escape(str(key))}\s*:", self.text)
+            line = self.text[: found.start()].count("\n") + 1 if found else None
+            raise self.error(f"{where}unknown key {key!r}", _suggest(str(key), known), line)
+        return values
+
+    def study(self) -> Study:
+        values = self.values
+        arms: dict[str, Arm] = {}
+        for included in values.get("include", []):
+            arms |= _Definition(find_definition(included)).arms()
+        arms |= self.arms()
+        if not arms:
+            raise self.error("there are no arms")
+        claims = [self.claim(claim, arms) for claim in values.get("claims", [])]
+        self.check_names("plots: ", values.get("plots", []), PLOTS)
+        tune = values.get("tune")
+        study = Study(
+            name=self.path.stem,
+            sections=[Section(self.path.stem, values.get("title", self.path.stem), list(arms), claims,
+                              values.get("plots", []))],
+            arms=arms,
+            seeds=values.get("seeds", [0, 1, 2]),
+            steps=self.check_keys(values.get("steps", {}), STAGES, "steps: "),
+            validations=values.get("validations", 10),
+            options={name: long_names(values.get(name) or {}) for name in OPTIONS},
+            tune=None if tune in (None, "none") else Tuning(**self.check_keys(tune, _names(Tuning), "tune: ")),
+        )  # fmt: skip
+        try:
+            check(study)
+        except WSSLError as error:
+            raise self.error(f"{error.format(error.parameter)}") from None
+        return study
+
+    def arms(self) -> dict[str, Arm]:
+        arms = {}
+        for name, entry in (self.values.get("arms") or {}).items():
+            where = f"arm {name}: "
+            entry = dict(self.check_keys(entry or {}, _names(Arm)[1:], where))
+            if "pretext" not in entry:
+                raise self.error(f"{where}pretext is required", "give options such as {tasks: [rotation]}, or none")
+            pretext = entry.pop("pretext")
+            self.check_names(f"{where}steps: ", [entry.get("steps", "equal")], ARM_STEPS)
+            entry["pretext"] = None if pretext in (None, "none") else long_names(pretext)
+            entry["downstream"] = long_names(entry.get("downstream") or {})
+            arms[name] = Arm(**{"name": name, "label": name} | entry)
+        return arms
+
+    def claim(self, values: Any, arms: Mapping[str, Arm]) -> Claim:
+        self.check_keys(values, _names(Claim), "claim: ")
+        if missing := {"claim", "better", "than"} - values.keys():
+            raise self.error(f"claim {values}: {sorted(missing)[0]} is required")
+        sides = {side: [values[side]] if isinstance(values[side], str) else values[side] for side in ("better", "than")}
+        claim = Claim(**values | sides)
+        self.check_names(f"claim {claim.claim!r}: ", [*claim.better, *claim.than], arms)
+        self.check_names(f"claim {claim.claim!r}: metrics: ", claim.metrics, METRICS)
+        return claim
+
+    def check_names(self, where: str, given: Iterable[str], known: Iterable[str]) -> None:
+        for name in given:
+            if name not in known:
+                raise self.error(f"{where}{name!r} is unknown", _suggest(str(name), known))
 
 
-def check(study: Study, source: str) -> None:
-    """Raises `UsageError` for numbers that no study can have; `source` says whose they are."""
+def _names(kind: Any) -> list[str]:
+    return [one.name for one in fields(kind)]
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    nearest = get_close_matches(name, known, n=1)
+    return (f"did you mean {nearest[0]}? " if nearest else "") + f"there are {', '.join(known)}"
+
+
+def check(study: Study) -> None:
+    """Check the numbers of a study.
+
+    Raises:
+        WSSLError: no study can have them.
+    """
     seeds = study.seeds
     if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
-        raise UsageError(f"{source}: seeds={seeds}: give a list of numbers from 0 on, such as [0,1,2]")
+        raise WSSLError("seeds", seeds, "must be a list of numbers of at least 0", "give seeds=[0,1,2]")
     if len(set(seeds)) < len(seeds):
-        raise UsageError(f"{source}: seeds={seeds}: the same seed twice is not two runs")
-    _known(study.steps, set(STAGES), f"{source}: steps")
-    for stage in STAGES:
-        steps = study.steps.get(stage)
-        if not isinstance(steps, int) or steps < 1:
-            raise UsageError(f"{source}: steps.{stage}={steps}: give the number of training steps")
-    if not isinstance(study.validations, int) or study.validations < 1:
-        raise UsageError(f"{source}: validations={study.validations}: give how often a run is validated")
+        raise WSSLError("seeds", seeds, "has the same seed twice")
+    numbers = {f"steps.{stage}": study.steps.get(stage) for stage in STAGES} | {"validations": study.validations}
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise WSSLError(name, value, "must be a number of at least 1")
     if study.tune is not None and (len(study.tune.values) < 2 or study.tune.steps < 1):
-        raise UsageError(f"{source}: tune: give two or more values and the steps of a trial")
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())[:160]}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} does not declare a study: it needs arms, seeds and steps")
-    return values
-
-
-def _known(values: Any, known: set[str], where: str) -> None:
-    if not isinstance(values, dict):
-        raise UsageError(f"{where}: expected names with values, not {values!r}")
-    for key in values:
-        if key not in known:
-            nearest = get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise UsageError(f"{where}: unknown key {key!r}; {hint}there are {', '.join(sorted(known))}")
-
-
-def _arms(values: Any, source: str) -> dict[str, Arm]:
-    arms = {}
-    for name, entry in (values or {}).items():
-        entry = entry or {}
-        _known(entry, ARM_KEYS, f"{source}: arm {name}")
-        if "pretext" not in entry:
-            raise UsageError(f"{source}: arm {name}: say its pretext: options such as {{tasks: [rotation]}}, or none")
-        pretext = None if entry["pretext"] in (None, "none") else entry["pretext"]
-        if entry.get("steps", "equal") not in STEPS:
-            raise UsageError(f"{source}: arm {name}: steps={entry['steps']} is neither equal nor total")
-        given = {key: entry[key] for key in ("steps", "paper") if key in entry}
-        downstream = long_names(entry.get("downstream") or {})
-        pretext = None if pretext is None else long_names(pretext)
-        arms[name] = Arm(name, entry.get("label", name), pretext, downstream, **given)
-    return arms
-
-
-def _claim(values: Any, arms: Mapping[str, Arm], path: Path) -> Claim:
-    _known(values, CLAIM_KEYS, f"{path}: claim")
-    given: dict[str, Any] = {
-        key: [value] if key in ("better", "than") and isinstance(value, str) else value for key, value in values.items()
-    }
-    try:
-        claim = Claim(**given)
-    except TypeError:
-        raise UsageError(f"{path}: a claim needs claim, better and than; {values} lacks one") from None
-    for name in (*claim.better, *claim.than):
-        if name not in arms:
-            raise UsageError(f"{path}: the claim {claim.claim!r} names {name!r}, which is not an arm")
-    for figure in claim.figures:
-        if figure not in FIGURES:
-            raise UsageError(f"{path}: the claim {claim.claim!r}: {figure!r} is not one of {', '.join(FIGURES)}")
-    return claim
+        raise WSSLError("tune", None, "needs two or more values, and at least 1 step of a trial")

@@ -1,36 +1,39 @@
-"""The graph of runs on Ray: what is ready is handed out in order, and what fails holds up nothing else."""
+"""The runs of a study on Ray: started in order as soon as what they need has ended; a failure stops no other run."""
 
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
-from wssl_pl.errors import Interrupted, Terminated, TrainingStopped, UsageError
-from wssl_pl.study.execute import GRACE_S, DiskFull, Unfinished, execute
-from wssl_pl.study.folder import ENDED, Status, StudyFolder
-from wssl_pl.study.plan import Plan, Run
+from tqdm import tqdm
+
+from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError
+from wssl_pl.study.execute import GRACE_S, Unfinished, execute
+from wssl_pl.study.folder import StudyFolder, read_metrics
+from wssl_pl.study.plan import ENDED, Plan, Run, Status
 
 RETRIES = 3  # of a run whose worker dies
-PATIENCE_S = 10.0  # for a cluster's answer
+TIMEOUT_S = 10.0  # for a cluster's answer
 PRIVATE = "wssl_private"  # a resource by which the Ray of another study is recognised
 
 
-@dataclass
+@dataclass(frozen=True)
 class Resources:
     """Where runs are trained, and how much each one takes.
 
     Attributes:
         address: of a Ray cluster; None: this machine, `auto`: the cluster that this machine belongs to.
         cpus: CPU cores of each run.
-        gpus: share of a GPU of each run; None: a whole one where there is one.
+        gpus: fraction of a GPU of each run; None: a whole one where there is one.
         parallel: runs at the same time; None: as many as fit.
     """
 
@@ -40,42 +43,29 @@ class Resources:
     parallel: int | None = None
 
 
-@dataclass
-class Progress:
-    """What the driver knows of a study, for whoever shows it."""
-
-    plan: Plan
-    states: dict[str, Status]
-    slots: int  # runs at the same time
-    begun: dict[str, float] = field(default_factory=dict)  # monotonic seconds, by the runs that are under way
-
-
-Show = Callable[[Progress], None]
-
-
-def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, show: Show) -> Progress:
-    """Trains and measures all that is not done yet.
+def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, out: TextIO | None = None) -> Plan:
+    """Train and measure all runs that are not done yet, and return them with their states.
 
     Args:
-        folder: a study that was begun.
-        resources: where.
-        pairs: the pairs that models are measured on; None: not measured.
-        show: is called whenever something has changed, and every second.
+        folder: of a study that was started.
+        resources: where and with what.
+        pairs: the pairs on which models are measured; None: they are not measured.
+        out: where the progress is shown. Default: standard error.
 
     Raises:
-        UsageError: Ray is not installed, or there is no such cluster, or a run never fits into it.
+        WSSLError: Ray is not installed, or there is no such cluster, or a run does not fit into it.
         Interrupted: by Ctrl-C; what was running has written its checkpoint.
         Terminated: by SIGTERM; the same.
         TrainingStopped: the disk is full, or a run was stopped from outside.
     """
     with _interruptible():
         ray = start_ray(resources)
-        # Again: Ray has put a handler of its own in place, which aborts at SIGTERM.
+        # Again: Ray has installed a handler of its own, which aborts at SIGTERM.
         with _interruptible() as received:
             try:
-                return _Driver(ray, folder, resources, pairs, show).run()
+                return _Driver(ray, folder, resources, pairs, out or sys.stderr).run()
             except KeyboardInterrupt:
-                how = f"resume with: python train.py study resume {folder.path}"
+                how = f"resume with: wssl study resume {folder.path}"
                 if signal.SIGTERM in received:
                     raise Terminated(f"SIGTERM received; {how}") from None
                 raise Interrupted(f"interrupted; {how}") from None
@@ -87,7 +77,7 @@ def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, sho
 def _interruptible() -> Iterator[list[int]]:
     """Raise `KeyboardInterrupt` at Ctrl-C, which a shell's background jobs ignore otherwise, and at SIGTERM.
 
-    Yields the signals that have come: what is raised within Ray's own code comes out as a new `KeyboardInterrupt`.
+    Yields the signals received: what is raised within Ray's own code arrives as a new `KeyboardInterrupt`.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -107,25 +97,27 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def check_address(address: str | None) -> None:
-    """Raises `UsageError` where nobody answers at HOST:PORT; Ray itself would ask for minutes."""
+    """Check that a cluster answers at HOST:PORT; Ray itself would try for minutes.
+
+    Raises:
+        WSSLError: none does.
+    """
     host, _, port = (address or "").rpartition(":")
     if not host or "://" in host or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
+        socket.create_connection((host, int(port)), timeout=TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"ray.address={address}: no cluster answers there ({reason}); begin one with `ray start --head`, or leave "
-            "ray.address out"
-        ) from None
+        remedy = "start one with `ray start --head`, or omit ray.address"
+        raise WSSLError("ray.address", address, f"no cluster answers there ({reason})", remedy) from None
 
 
 def start_ray(resources: Resources) -> Any:
-    """Ray, connected or started, without usage reports and without a dashboard.
+    """Return Ray, connected or started, without usage reports and without a dashboard.
 
     Raises:
-        UsageError: it is not installed, or cannot be reached, or `auto` finds the private one of another study.
+        WSSLError: it is not installed, or cannot be reached, or `auto` finds the private one of another study.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -134,58 +126,97 @@ def start_ray(resources: Resources) -> Any:
     try:
         import ray
     except ImportError:
-        raise UsageError("study needs Ray: pip install 'wssl-pl[study]'") from None
+        raise WSSLError(None, None, "a study needs Ray", "pip install 'wssl-pl[study]'") from None
+    own: dict[str, Any] = {
+        "address": "local",  # even where Ray would find a cluster that somebody else has started on this machine
+        "resources": {PRIVATE: 1},
+        "include_dashboard": False,
+        "object_store_memory": 100 * 2**20,
+        "_metrics_export_port": None,
+    }
+    given = own if resources.address is None else {"address": resources.address}
     try:
-        if resources.address is None:
-            # Local even where Ray would find a cluster that somebody else has started on this machine.
-            ray.init(
-                address="local",
-                resources={PRIVATE: 1},
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=100 * 2**20,
-                _metrics_export_port=None,
-            )
-        else:
-            ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UsageError(f"ray.address={resources.address}: {str(error).splitlines()[0]}") from None
+        raise WSSLError("ray.address", resources.address, str(error).splitlines()[0]) from None
     # Ray's `auto` takes any Ray process that it finds.
     if resources.address is not None and PRIVATE in ray.cluster_resources():
         ray.shutdown()
-        raise UsageError(
-            f"ray.address={resources.address}: the only Ray found here belongs to another study and ends with it: "
-            "start a cluster with `ray start --head`, or omit ray.address"
-        )
+        reason = "the only Ray found here belongs to another study and ends with it"
+        remedy = "start a cluster with `ray start --head`, or omit ray.address"
+        raise WSSLError("ray.address", resources.address, reason, remedy)
     return ray
 
 
+class Progress:
+    """A line for each run that starts or ends, and on a terminal a progress bar over the training steps of all runs.
+
+    Args:
+        folder: the study's.
+        plan: its runs as they are before the first one starts.
+        out: where they are written.
+    """
+
+    def __init__(self, folder: StudyFolder, plan: Plan, out: TextIO) -> None:
+        self.folder, self.out, self.started = folder, out, time.monotonic()
+        self.states = {run.id: run.status.state for run in plan.runs.values()}
+        self.initial, total = self._steps(plan), sum(run.steps for run in plan.runs.values())
+        self.bar = tqdm(total=total, initial=self.initial, unit="step", file=out, disable=None, leave=False)
+
+    def _steps(self, plan: Plan) -> int:
+        """Return the steps of runs that have ended, which includes the missing ones of failed runs."""
+        return sum(run.steps for run in plan.runs.values() if run.status.state in ENDED)
+
+    def show(self, plan: Plan) -> None:
+        """Write the lines of runs whose state has changed, and move the bar."""
+        ended, total = self._steps(plan), sum(run.steps for run in plan.runs.values())
+        count = sum(run.status.state in ENDED for run in plan.runs.values())
+        for run in plan.runs.values():
+            if self.states[run.id] == run.status.state:
+                continue
+            self.states[run.id] = run.status.state
+            seconds = (time.monotonic() - self.started) * (total - ended) / max(ended - self.initial, 1)
+            left = f", {tqdm.format_interval(seconds)} left" if self.initial < ended < total else ""
+            reason = f": {run.status.reason}" if run.status.reason else ""
+            line = f"[{count}/{len(plan.runs)}{left}] {run.status.state:<8} {run.id} of {', '.join(run.arms)}{reason}"
+            tqdm.write(line, file=self.out)
+            self.out.flush()
+        if not self.bar.disable:
+            running = [run.id for run in plan.runs.values() if run.status.state == "running"]
+            self.bar.n = ended + sum(read_step(self.folder.run(run)) for run in running)
+            self.bar.set_description(f"{count} of {len(plan.runs)} runs")
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self.bar.close()
+
+
+def read_step(path: Path) -> int:
+    """Return the last step that a running training has logged; 0 before the first one."""
+    return max((int(row["step"]) for row in read_metrics(path) if row.get("step")), default=0)
+
+
 class _Driver:
-    def __init__(self, ray: Any, folder: StudyFolder, resources: Resources, pairs: Path | None, show: Show) -> None:
-        self.ray, self.folder, self.pairs, self.show = ray, folder, pairs, show
-        self.cwd = folder.cwd()
+    def __init__(self, ray: Any, folder: StudyFolder, resources: Resources, pairs: Path | None, out: TextIO) -> None:
+        self.ray, self.folder, self.pairs, self.cwd = ray, folder, pairs, folder.cwd()
         plan = folder.plan()
-        states = {identity: folder.status(identity) for identity in plan.runs}
-        for state in states.values():
-            if state.state not in ENDED or state.state == "skipped":
-                state.state = "waiting"
+        again = {name: run for name, run in plan.runs.items() if run.status.state not in ("done", "failed")}
+        self.plan = replace(plan, runs=plan.runs | {name: replace(run, status=Status()) for name, run in again.items()})
         total = ray.cluster_resources()
         gpus = resources.gpus if resources.gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
         self.slots = min(resources.parallel or len(plan.runs), fits(total, resources.cpus, gpus))
         if self.slots < 1:
-            raise UsageError(
-                f"cpus_per_run={resources.cpus:g}, gpus_per_run={gpus:g}: this does not fit into "
-                f"{total.get('CPU', 0):g} CPU cores and {total.get('GPU', 0):g} GPUs"
-            )
-        self.progress = Progress(plan, states, self.slots)
-        self.remote = ray.remote(execute).options(
+            has = f"{total.get('CPU', 0):g} CPU cores and {total.get('GPU', 0):g} GPUs"
+            raise WSSLError("cpus_per_run", f"{resources.cpus:g}, gpus_per_run={gpus:g}", f"does not fit into {has}")
+        self.remote = ray.remote(_task).options(
             num_cpus=resources.cpus, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False
         )
-        self.under_way: dict[Any, Run] = {}
+        self.statuses: dict[str, Any] = {}  # references to the statuses of the runs, by their ids
+        self.under_way: dict[Any, str] = {}
+        self.progress = Progress(folder, self.plan, out)
 
-    def run(self) -> Progress:
-        """Hands out runs until none is left; at Ctrl-C lets those under way write a checkpoint."""
+    def run(self) -> Plan:
+        """Start runs until none is left; at Ctrl-C wait for the checkpoints of those that are running."""
         try:
             return self._run()
         except KeyboardInterrupt:
@@ -195,68 +226,73 @@ class _Driver:
             if under_way:
                 self.ray.wait(under_way, num_returns=len(under_way), timeout=GRACE_S)
             raise
+        finally:
+            self.progress.close()
 
-    def _run(self) -> Progress:
+    def _run(self) -> Plan:
         stopped: Exception | None = None
         while True:
             if stopped is None:
-                self._hand_out()
-            self.show(self.progress)
+                self._start_runs()
+            self.progress.show(self.plan)
             if not self.under_way:
                 break
             ready, _ = self.ray.wait(list(self.under_way), num_returns=1, timeout=1.0)
             for reference in ready:
                 try:
-                    self._take_in(reference)
+                    self._take_result(reference)
                 except (DiskFull, Unfinished) as error:
                     stopped = stopped or error
         if stopped is not None:
-            raise TrainingStopped(f"{stopped}; go on with: python train.py study resume {self.folder.path}")
-        return self.progress
+            raise TrainingStopped(f"{stopped}; resume with: wssl study resume {self.folder.path}")
+        return self.plan
 
-    def _hand_out(self) -> None:
-        states = self.progress.states
-        for identity, run in self.progress.plan.runs.items():
-            if states[identity].state != "waiting":
-                continue
-            needed = [states[need].state for need in run.needs]
-            # A trial that failed is a value that is not chosen; a pretext run that failed leaves nothing to go on with.
-            broken = run.pretext is not None and states[run.pretext].state in ("failed", "skipped")
-            if run.chooses and all(states[trial].state in ("failed", "skipped") for trial in run.chooses.values()):
-                broken = True
-            if broken:
-                states[identity] = Status("skipped", reason="a run that it needs failed")
-                self.folder.set_status(identity, states[identity])
-            elif all(state in ENDED for state in needed) and len(self.under_way) < self.slots:
-                reference = self.remote.remote(self.folder, self.progress.plan, run, self.cwd, self.pairs)
-                self.under_way[reference] = run
-                states[identity].state = "running"
-                self.progress.begun[identity] = time.monotonic()
+    def _start_runs(self) -> None:
+        # The driver decides the order, in which the first arms are complete first, and how many run at a time. Ray
+        # itself has no priorities: it would start every run without needs before any other.
+        for run in self.plan.runs.values():
+            if len(self.under_way) >= self.slots:
+                return
+            states = [self.plan.runs[need].status.state for need in run.needs]
+            if run.status.state == "waiting" and all(state in ENDED for state in states):
+                needs = [self.statuses.get(need) or self.ray.put(self.plan.runs[need].status) for need in run.needs]
+                reference = self.remote.remote(self.folder, self.plan, run, self.cwd, self.pairs, *needs)
+                self.under_way[reference], self.statuses[run.id] = run.id, reference
+                self._set(run.id, replace(run.status, state="running"))
 
-    def _take_in(self, reference: Any) -> None:
+    def _take_result(self, reference: Any) -> None:
         run = self.under_way.pop(reference)
-        self.progress.begun.pop(run.id, None)
         try:
             status = self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
-            self.progress.states[run.id].state = "waiting"
-            cause = error.cause
-            if isinstance(cause, DiskFull | Unfinished):
-                raise cause from None
-            status = Status("failed", reason=f"{type(cause).__name__}: {cause}".splitlines()[0][:400])
-            self.folder.set_status(run.id, status)
+            self._set(run, Status())
+            if isinstance(error.cause, DiskFull | Unfinished):
+                raise error.cause from None
+            reason = f"{type(error.cause).__name__}: {error.cause}".splitlines()[0][:400]
+            status = self.folder.set_status(run, Status("failed", reason=reason))
+            self.statuses[run] = self.ray.put(status)
         except self.ray.exceptions.RayError as error:
-            # The worker died more often than it was begun again, or its machine is gone.
-            self.progress.states[run.id].state = "waiting"
-            raise Unfinished(f"{run.id}: {str(error).splitlines()[0]}") from None
-        self.progress.states[run.id] = status
+            # The worker died more often than it was started again, or its machine is gone.
+            self._set(run, Status())
+            raise Unfinished(f"{run}: {str(error).splitlines()[0]}") from None
+        self._set(run, status)
+
+    def _set(self, run: str, status: Status) -> None:
+        self.plan.runs[run] = replace(self.plan.runs[run], status=status)
 
 
-def fits(total: dict[str, float], cpus: float, gpus: float) -> int:
-    """How many runs fit at the same time."""
-    rooms = []
-    if cpus > 0:
-        rooms.append(total.get("CPU", 0.0) / cpus)
-    if gpus > 0:
-        rooms.append(total.get("GPU", 0.0) / gpus)
+def _task(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | None, *needs: Status) -> Status:
+    """Execute a run, unless what it needs has failed; Ray passes the statuses of its needs."""
+    failed = {name: status.state in ("failed", "skipped") for name, status in zip(run.needs, needs, strict=True)}
+    # A trial that failed is a value that is not chosen; a pretext run that failed leaves no encoder.
+    no_trial = bool(run.chooses) and all(failed[trial] for trial in (run.chooses or {}).values())
+    if (run.pretext is not None and failed[run.pretext]) or no_trial:
+        return folder.set_status(run.id, Status("skipped", reason="a run that it needs failed"))
+    return execute(folder, plan, run, cwd, pairs)
+
+
+def fits(total: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """Return how many runs fit into the resources at the same time."""
+    wanted = {"CPU": cpus, "GPU": gpus}
+    rooms = [total.get(name, 0.0) / amount for name, amount in wanted.items() if amount > 0]
     return int(min(rooms, default=1.0) + 1e-6)

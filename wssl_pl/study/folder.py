@@ -1,50 +1,43 @@
-"""A study's folder: what it declares, what its runs have come to, and that nobody changes it unnoticed.
+"""A study's folder: its definition, the state of its runs, and their results.
 
-study.json                  the study as declared, and where it was begun
+study.json                  the study as defined, and the working folder in which it was started
 plan.json                   its runs
-pairs/                      the test pairs that every run is measured on
+pairs/                      the test pairs on which every run is measured
 runs/<id>/                  a training run as `wssl train` leaves it, and log.txt
-runs/<id>/status.json       what has become of it
-runs/<id>/curve.json        its validation figures by step
+runs/<id>/status.json       its state
+runs/<id>/error.json        the error with which its last command ended
 runs/<id>/evaluation/       the result of `wssl evaluate`
+runs/<id>/curve.json        its validation metrics by step, written by version 0.1 (now: metrics.csv)
 """
 
+import csv
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wssl_pl.errors import UsageError
-from wssl_pl.files import locked
-from wssl_pl.study.definition import Options, Study
-from wssl_pl.study.plan import Plan, make_plan
+from filelock import FileLock, Timeout
 
-VERSION = 1
-ENDED = ("done", "failed", "skipped")
+from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.compare import read_result
+from wssl_pl.evaluation.table import Table
+from wssl_pl.study.definition import Arm, Claim, Section, Study, Tuning
+from wssl_pl.study.plan import Plan, Run, Status, make_plan
+
+VERSION = 2
+RENAMED = {"figures": "metrics", "figure": "metric", "left_out": "omitted"}  # keys of version 1
 
 
-@dataclass
-class Status:
-    """What has become of a run.
+@dataclass(frozen=True)
+class Curve:
+    """A validation metric of a run by step, in ascending order."""
 
-    Attributes:
-        state: `waiting`, `running`, `done`, `failed` (its own fault) or `skipped` (what it needs failed).
-        reason: why it failed, in one line.
-        seconds: of training, over all attempts.
-        steps: that it has trained.
-        attempts: how often it was started.
-        chosen: what the search chose for it.
-    """
-
-    state: str = "waiting"
-    reason: str | None = None
-    seconds: float = 0.0
-    steps: int = 0
-    attempts: int = 0
-    chosen: Options | None = None
+    metric: str
+    steps: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
 
 
 class StudyFolder:
@@ -59,107 +52,148 @@ class StudyFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "StudyFolder":
-        """A folder that holds a study.
+        """Return a folder that holds a study.
 
         Raises:
-            UsageError: it holds none.
+            WSSLError: it holds none.
         """
         folder = cls(path)
         if not folder.holds_study():
-            what = "holds no study (there is no study.json)" if folder.path.is_dir() else "does not exist"
-            raise UsageError(f"{path} {what}: begin one with `study NAME out={path}`")
+            reason = "holds no study (there is no study.json)" if folder.path.is_dir() else "does not exist"
+            raise WSSLError("out", path, reason, f"start one with `wssl study NAME out={path}`")
         return folder
 
     def holds_study(self) -> bool:
-        """Whether a study was begun here."""
+        """Return whether a study was started here."""
         return (self.path / "study.json").is_file()
 
     def begin(self, study: Study) -> None:
-        """Writes what the study declares and plans; a study that is here already has to be the same.
+        """Write the study and its plan; a study that is here already has to be the same.
 
         Raises:
-            UsageError: another study, or other files, are here, or the study is another than it was.
+            WSSLError: another study, or other files, are here, or the study differs.
         """
         if self.holds_study():
             self.check_same(study)
             return
         if self.path.is_file() or (self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir())):
-            raise UsageError(f"out={self.path} is not empty and holds no study: give a new folder")
+            raise WSSLError("out", self.path, "is not empty and holds no study", "give a new folder")
         (self.path / "runs").mkdir(parents=True, exist_ok=True)
         write_json(self.path / "plan.json", make_plan(study).as_dict())
         write_json(self.path / "study.json", {"version": VERSION, "study": study.as_dict(), "cwd": str(Path.cwd())})
 
     def study(self) -> Study:
-        """The study as it was begun."""
-        return Study.from_dict(self._begun()["study"])
+        """Return the study as it was started.
+
+        Raises:
+            WSSLError: `study.json` cannot be read.
+        """
+        with self._reading("study.json") as values:
+            study = _renamed(values["study"])
+            study["sections"] = [
+                Section(**{**section, "claims": [Claim(**claim) for claim in section["claims"]]})
+                for section in study["sections"]
+            ]
+            study["arms"] = {name: Arm(**arm) for name, arm in study["arms"].items()}
+            study["tune"] = Tuning(**study["tune"]) if study["tune"] else None
+            return Study(**study)
 
     def plan(self) -> Plan:
-        """Its runs."""
-        return make_plan(self.study())
+        """Return its runs with their states.
+
+        Raises:
+            WSSLError: `plan.json` cannot be read.
+        """
+        if not (self.path / "plan.json").is_file():
+            return make_plan(self.study())
+        with self._reading("plan.json") as values:
+            runs = {entry["id"]: Run(**entry, status=self.status(entry["id"])) for entry in values["runs"]}
+            return Plan(runs, {arm: {int(s): run for s, run in by.items()} for arm, by in values["final"].items()})
 
     def cwd(self) -> Path:
-        """The folder that relative paths of its options start from."""
-        return Path(self._begun()["cwd"])
+        """Return the folder to which relative paths of its options belong."""
+        with self._reading("study.json") as values:
+            return Path(values["cwd"])
 
-    def _begun(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((self.path / "study.json").read_text())
-        return values
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[Any]:
+        try:
+            yield json.loads((self.path / name).read_text())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            reason = "cannot be read, or is of another version"
+            raise WSSLError("out", self.path / name, reason, "start the study again in another folder") from None
 
     def check_same(self, study: Study) -> None:
-        """Raises `UsageError` with the difference unless `study` is the one that was begun here."""
+        """Check that the study is the one that was started here.
+
+        Raises:
+            WSSLError: it is another one; the message has the differences.
+        """
         before, now = self.study().as_dict(), json.loads(json.dumps(study.as_dict()))
         if before["name"] != now["name"]:
-            raise UsageError(
-                f"out={self.path} holds the study {before['name']!r}: give {now['name']!r} a folder of its own"
-            )
-        changes = list(differences(before, now))
-        if changes:
+            remedy = f"give {now['name']!r} another folder"
+            raise WSSLError("out", self.path, f"holds the study {before['name']!r}", remedy)
+        if changes := list(differences(before, now)):
             shown = "; ".join(changes[:4]) + (f" and {len(changes) - 4} more" if len(changes) > 4 else "")
-            raise UsageError(
-                f"out={self.path} was begun with another setting: {shown}; resume it as it was with `study resume "
-                f"{self.path}`, or begin a new folder (with reuse={self.path} for the runs that stay the same)"
-            )
+            raise WSSLError(
+                "out", self.path, f"was started with other settings ({shown})",
+                f"resume it as it was with `wssl study resume {self.path}`, or give a new folder (with "
+                f"reuse={self.path} for the runs that stay the same)",
+            )  # fmt: skip
 
     def run(self, identity: str) -> Path:
-        """A run's folder."""
+        """Return a run's folder."""
         return self.path / "runs" / identity
 
     def status(self, identity: str) -> Status:
-        """What has become of a run; one that nobody has begun is waiting."""
+        """Return the state of a run; one that was not started is waiting."""
         try:
             return Status(**json.loads((self.run(identity) / "status.json").read_text()))
         except FileNotFoundError:
             return Status()
         except (ValueError, TypeError):
-            return Status(reason="its status.json cannot be read: it is begun again")
+            return Status(reason="its status.json cannot be read: it is started again")
 
-    def set_status(self, identity: str, status: Status) -> None:
-        """Keeps what has become of a run."""
+    def set_status(self, identity: str, status: Status) -> Status:
+        """Write the state of a run, and return it."""
         self.run(identity).mkdir(parents=True, exist_ok=True)
         write_json(self.run(identity) / "status.json", asdict(status))
+        return status
 
-    def curve(self, identity: str) -> dict[str, list[tuple[int, float]]]:
-        """Validation figures by name, each a list of step and value; empty before the run is done."""
-        path = self.run(identity) / "curve.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+    def curves(self, identity: str) -> dict[str, Curve]:
+        """Return the validation metrics of a run by their names.
+
+        A step that a resumed run has logged again counts once, with its last value.
+        """
+        found: dict[str, dict[int, float]] = {}
+        try:
+            for tag, points in json.loads((self.run(identity) / "curve.json").read_text()).items():
+                found[tag] = {int(step): float(value) for step, value in points}
+        except (OSError, ValueError):
+            for row in read_metrics(self.run(identity)):
+                for tag, value in row.items():
+                    if tag and tag.startswith("val/") and value:
+                        found.setdefault(tag, {})[int(row["step"])] = float(value)
+        points = {tag: dict(sorted(values.items())) for tag, values in found.items()}
+        return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items()}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One driver at a time.
+        """Hold the lock of the study: one driver at a time.
 
         Raises:
-            UsageError: another process runs this study.
+            WSSLError: another process runs this study.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path / ".lock", "out", self.path):
+        try:
+            lock = FileLock(self.path / ".lock").acquire(timeout=0)
+        except Timeout:
+            raise WSSLError("out", self.path, "is in use by another process", "wait until it has ended") from None
+        with lock:
             yield
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:
-        """Takes over by link the finished runs that this plan shares with another study; tells how many.
-
-        Raises:
-            UsageError: the other one was measured on other pairs.
-        """
+        """Link the finished runs that this plan shares with another study, and return how many."""
         taken = 0
         for identity in plan.runs:
             mine, theirs = self.run(identity), other.run(identity)
@@ -169,15 +203,109 @@ class StudyFolder:
         return taken
 
 
+@dataclass(frozen=True)
+class Results:
+    """The results of a study, finished or not.
+
+    Attributes:
+        folder: the study's.
+        study: as defined.
+        plan: its runs with their states.
+        tables: metrics per image of each reported run that was measured, by id.
+        summaries: their `summary.json`.
+        missing: for each arm and seed without metrics, the state and the reason.
+    """
+
+    folder: StudyFolder
+    study: Study
+    plan: Plan
+    tables: dict[str, Table] = field(default_factory=dict)
+    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
+
+    def measured(self, arm: str) -> dict[int, Run]:
+        """Return an arm's measured runs by seed, in the study's order."""
+        final = self.plan.final.get(arm, {})
+        found = {seed: final[seed] for seed in self.study.seeds if final.get(seed) in self.tables}
+        return {seed: self.plan.runs[run] for seed, run in found.items()}
+
+
+def read_results(directory: str | Path) -> Results:
+    """Read a study's folder.
+
+    Raises:
+        WSSLError: it holds no study, or one that cannot be read, or its runs were measured on different pairs.
+    """
+    folder = StudyFolder.open(directory)
+    results = Results(folder, folder.study(), folder.plan())
+    for name in results.study.arms:
+        for seed in results.study.seeds:
+            run = results.plan.runs.get(results.plan.final.get(name, {}).get(seed, ""))
+            reason = ("not planned", "it is not in plan.json") if run is None else _unfinished(results.plan, run)
+            if run is not None and reason is None and run.id not in results.tables:
+                try:
+                    summary, table = read_result(folder.run(run.id) / "evaluation")
+                    results.summaries[run.id], results.tables[run.id] = summary, table
+                except WSSLError:
+                    reason = "not measured", "trained, but without a complete result of `wssl evaluate`"
+            if reason is not None:
+                results.missing.setdefault(name, {})[seed] = reason
+    _check_pairs(results)
+    return results
+
+
+def _unfinished(plan: Plan, run: Run) -> tuple[str, str] | None:
+    state, reason = run.status.state, run.status.reason
+    if state == "done":
+        return None
+    for need in (plan.runs[name] for name in run.needs if name in plan.runs):
+        if state != "failed" and need.status.state == "failed" and not need.trial:
+            return "skipped", f"its {need.stage} run {need.id} failed: {need.status.reason or 'no reason was recorded'}"
+    reasons = {"failed": "no reason was recorded", "running": "still running", "waiting": "not started"}
+    return state, reason or reasons.get(state, state)
+
+
+def _check_pairs(results: Results) -> None:
+    """Raise `WSSLError` unless all runs were measured on the same pairs."""
+    source = results.folder.path / "pairs"
+    try:
+        wanted = json.loads((source / "manifest.json").read_text())["hash"]
+    except (OSError, ValueError):
+        wanted = None
+    names: list[str] | None = None
+    for run, summary in results.summaries.items():
+        folder, found = results.folder.run(run) / "evaluation", summary["pairs"]["hash"]
+        if wanted is None:
+            source, wanted = folder, found
+        own = list(results.tables[run].names)
+        names = names or own
+        if found == wanted and own == names:
+            continue
+        reason = f"was measured on {len(own)} of the pairs, other runs on {len(names)}, not the same ones"
+        if found != wanted:
+            reason = f"was measured on other pairs than {source} (hash {found[:12]} against {wanted[:12]})"
+        raise WSSLError("out", folder, reason, "remove it and resume the study")
+
+
+def read_metrics(directory: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's `metrics.csv`, without a row that is being written; none before the first one."""
+    try:
+        text = (directory / "metrics.csv").read_text()
+    except FileNotFoundError:
+        return []
+    rows = list(csv.DictReader(text.splitlines()))
+    return rows if text.endswith("\n") else rows[:-1]
+
+
 def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
-    """What differs between two nested values, one line each: `options.common.data.batch_size: 16 -> 8`."""
+    """Yield the differences between two nested values, one line each: `options.common.data.batch_size: 16 -> 8`."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in [*before, *(key for key in now if key not in before)]:
             name = f"{where}.{key}" if where else str(key)
             if key not in now:
-                yield f"{name}: {before[key]} -> left out"
+                yield f"{name}: {before[key]} -> omitted"
             elif key not in before:
-                yield f"{name}: not there -> {now[key]}"
+                yield f"{name}: omitted -> {now[key]}"
             else:
                 yield from differences(before[key], now[key], name)
     elif before != now:
@@ -185,10 +313,20 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes a file that is whole whenever it is there."""
+    """Write a file that is complete whenever it exists."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _renamed(value: Any) -> Any:
+    """Return a nested value with today's keys in place of those of version 1, but for the names of arms."""
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    if isinstance(value, dict):
+        kept = ("arms", "options")
+        return {RENAMED.get(key, key): inner if key in kept else _renamed(inner) for key, inner in value.items()}
+    return value

@@ -1,32 +1,55 @@
-"""From a declared study to its runs: what each trains, what it needs first, and which arms share it."""
+"""From a study to its runs: what each trains, what it needs first, and which arms share it."""
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from wssl_pl.study.definition import OPTIONS, Arm, Options, Study, long_names
 
-# Said differently, the same thing: the run of `loss: wssl` is that of an arm that says nothing of the loss.
+# Options that say nothing new, so that the run of `loss: wssl` is that of an arm without a loss.
 DEFAULTS: dict[str, Any] = {"model.loss": "wssl", "model.freeze_layers": 16}
+ENDED = ("done", "failed", "skipped")
 
 
-@dataclass
-class Run:
-    """One training run, with the evaluation that follows a downstream one.
+@dataclass(frozen=True)
+class Status:
+    """The state of a run, as in its `status.json`.
 
     Attributes:
-        id: stage, what it is for, seed and a hash of everything that decides its outcome.
+        state: `waiting`, `running`, `done`, `failed` (by an error of its own) or `skipped` (what it needs failed).
+        reason: of a failure, in one line.
+        seconds: of training, over all attempts.
+        steps: trained so far.
+        attempts: how often the training was started.
+        chosen: the option that the search chose.
+    """
+
+    state: str = "waiting"
+    reason: str | None = None
+    seconds: float = 0.0
+    steps: int = 0
+    attempts: int = 0
+    chosen: Options | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run with its state, and the evaluation that follows a downstream run.
+
+    Attributes:
+        id: stage, seed and a hash of everything that decides the outcome.
         stage: `pretext` or `downstream`.
         seed: of initialisation, order and augmentation.
-        options: of `wssl train`; `ckpt` and what the search chooses are filled in when it starts.
+        options: of `wssl train`; `ckpt` and the option that the search chooses are added when it starts.
         steps: training steps.
-        needs: ids of the runs that have to be done first.
+        needs: ids of the runs that have to end first.
         arms: names of the arms that it belongs to.
-        pretext: id of the run whose encoder it takes over.
-        chooses: trials among which the option of the search is chosen, by the option's value.
+        pretext: id of the run that trains its encoder.
+        chooses: ids of the trials by the value of the searched option.
         trial: whether it is such a trial, which no table shows.
+        status: its state.
     """
 
     id: str
@@ -39,10 +62,11 @@ class Run:
     pretext: str | None = None
     chooses: dict[str, str] | None = None
     trial: bool = False
+    status: Status = field(default_factory=Status)
 
-    def words(self, validations: int) -> list[str]:
-        """The command line of `wssl train` after the verb, without folder and checkpoint."""
-        # A trial needs no curve: it is judged by the best of its validations, one at half of its steps, one at the end.
+    def arguments(self, validations: int) -> list[str]:
+        """Return the command line of `wssl train` without directory and checkpoint."""
+        # A trial is judged by the best of two validations, at half of its steps and at the end.
         validations = min(validations, 2) if self.trial else validations
         given = {"stage": self.stage, "seed_everything": self.seed} | self.options
         given |= {
@@ -56,61 +80,64 @@ class Run:
         return [f"{key}={_text(value)}" for key, value in given.items()]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
-    """All runs of a study in the order of their worth, and each arm's final run by seed."""
+    """All runs of a study in the order in which they are trained, and each arm's reported run by seed."""
 
     runs: dict[str, Run]
     final: dict[str, dict[int, str]]
 
     def as_dict(self) -> dict[str, Any]:
-        """In plain types, for `plan.json`."""
-        return {"runs": [asdict(run) for run in self.runs.values()], "final": self.final}
+        """Return the plan in plain types, for `plan.json`, without the states of the runs."""
+        runs = [{key: value for key, value in asdict(run).items() if key != "status"} for run in self.runs.values()]
+        return {"runs": runs, "final": self.final}
+
+    def chain(self, run: Run) -> Iterator[Run]:
+        """Yield the run and all runs that it needs, without the trials of a search."""
+        yield run
+        for name in run.needs:
+            if name in self.runs and not self.runs[name].trial:
+                yield from self.chain(self.runs[name])
 
 
 def make_plan(study: Study) -> Plan:
-    """The runs of a study; a pretext run that several arms need is there once."""
+    """Return the runs of a study; a pretext run that several arms need is there once."""
     plan = Plan({}, {name: {} for name in study.arms})
     for arm in study.arms.values():
         for seed in study.seeds:
-            *before, last = _arm_runs(study, arm, seed)
-            for run in (*before, last):
-                mine = plan.runs.setdefault(run.id, run)
-                if arm.name not in mine.arms:
-                    mine.arms.append(arm.name)
-            plan.final[arm.name][seed] = last.id
+            for run in _arm_runs(study, arm, seed):
+                known = plan.runs.get(run.id, run)
+                arms = known.arms if arm.name in known.arms else [*known.arms, arm.name]
+                plan.runs[run.id] = replace(known, arms=arms)
+                plan.final[arm.name][seed] = run.id  # the last one stays
     return plan
 
 
 def _arm_runs(study: Study, arm: Arm, seed: int) -> Iterator[Run]:
-    """What one arm needs for one seed, the reported run last."""
-    chooses = None
+    """Yield the runs of an arm for one seed, the reported one last."""
+    chooses: dict[str, str] = {}
     if study.tune is not None:
-        tune = study.tune
         # The trials share one pretext run, of the search's own seed.
-        pretext = _pretext(study, arm, tune.seed)
+        pretext = _pretext(study, arm, study.tune.seed, trial=study.tune.seed not in study.seeds)
         if pretext is not None:
-            pretext.trial = tune.seed not in study.seeds
             yield pretext
-        chooses = {}
-        for value in tune.values:
-            steps = tune.steps
-            trial = _downstream(study, arm, tune.seed, pretext, steps, {tune.option: value})
-            trial.trial = True
-            yield trial
+        for value in study.tune.values:
+            chosen = {study.tune.option: value}
+            trial = _downstream(study, arm, study.tune.seed, pretext, study.tune.steps, chosen)
+            yield replace(trial, trial=True)
             chooses[str(value)] = trial.id
     pretext = _pretext(study, arm, seed)
     if pretext is not None:
         yield pretext
     steps = study.steps["downstream"] + (study.steps["pretext"] if arm.steps == "total" else 0)
-    yield _downstream(study, arm, seed, pretext, steps, {}, chooses)
+    yield _downstream(study, arm, seed, pretext, steps, {}, chooses or None)
 
 
-def _pretext(study: Study, arm: Arm, seed: int) -> Run | None:
+def _pretext(study: Study, arm: Arm, seed: int, trial: bool = False) -> Run | None:
     if arm.pretext is None:
         return None
     options = study.options["common"] | study.options["pretext"] | arm.pretext
-    return _named(Run("", "pretext", seed, options, study.steps["pretext"]))
+    return _named(Run("", "pretext", seed, options, study.steps["pretext"], trial=trial))
 
 
 def _downstream(
@@ -127,46 +154,39 @@ def _downstream(
     if pretext is not None:
         # Both are the encoder's, and come with the checkpoint.
         options = {key: value for key, value in options.items() if key not in ("model.width", "model.norm")}
-    needs = [pretext.id] if pretext else []
-    run = Run("", "downstream", seed, options, steps, [*needs, *(chooses or {}).values()])
-    run.pretext, run.chooses = (pretext.id if pretext else None), chooses
-    return _named(run)
+    needs = [*([pretext.id] if pretext else []), *(chooses or {}).values()]
+    source = pretext.id if pretext else None
+    return _named(Run("", "downstream", seed, options, steps, needs, pretext=source, chooses=chooses))
 
 
 def _named(run: Run) -> Run:
     decides = [run.stage, run.seed, run.options, run.steps, run.pretext, run.chooses]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:10]
-    run.id = f"{run.stage}-s{run.seed}-{digest}"
-    return run
+    return replace(run, id=f"{run.stage}-s{run.seed}-{digest}")
 
 
 def split_options(options: Options) -> dict[str, Options]:
-    """Options typed for a study by where they go: `pretext.KEY` and `downstream.KEY` to a stage, the rest to both."""
+    """Return the options typed for a study by stage: `pretext.KEY` and `downstream.KEY`, the rest for both."""
     parts: dict[str, Options] = {name: {} for name in OPTIONS}
     for key, value in options.items():
         head, _, rest = key.partition(".")
-        if head in OPTIONS and rest:
-            parts[head][rest] = value
-        else:
-            parts["common"][key] = value
+        part, name = (head, rest) if head in OPTIONS and rest else ("common", key)
+        parts[part][name] = value
     return {name: long_names(part) for name, part in parts.items()}
 
 
 def describe(plan: Plan, run: Run) -> str:
-    """One line on a run, in the words of the command line: `stage=... tasks=... weights=... seed=...`."""
+    """Return one line on a run, in the syntax of the command line: `stage=... tasks=... weights=... seed=...`."""
     source = plan.runs[run.pretext].options if run.pretext else run.options
-    words = [f"stage={run.stage}"]
+    shown: dict[str, Any] = {"stage": run.stage}
     if run.stage == "downstream" and run.pretext is None:
-        words.append("ckpt=none")
-    shown = {key: source[f"model.{key}"] for key in ("tasks", "weights") if f"model.{key}" in source}
+        shown["ckpt"] = "none"
+    shown |= {key: source[f"model.{key}"] for key in ("tasks", "weights") if f"model.{key}" in source}
     shown |= {"seed": run.seed, "steps": run.steps}
     shown |= {key: value for key, value in run.options.items() if key.removeprefix("model.") not in shown}
-    words += [f"{key}={_text(value)}" for key, value in shown.items()]
-    if run.chooses:
-        words.append(f"chosen_from={_text(list(run.chooses))}")
-    if run.trial:
-        words.append("trial=true")
-    return " ".join([*words, f"arms={_text(run.arms)}"])
+    shown |= {"chosen_from": list(run.chooses)} if run.chooses else {}
+    shown |= {"trial": True} if run.trial else {}
+    return " ".join(f"{key}={_text(value)}" for key, value in (shown | {"arms": run.arms}).items())
 
 
 def _text(value: Any) -> str:

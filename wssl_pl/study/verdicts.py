@@ -1,180 +1,405 @@
-"""A verdict per claim: supported, refuted, not shown, or not decided and why.
+"""From the results of a study to its arms, comparisons, verdicts and ranking, as records.
 
-Holm's correction is over the claims of a section, for each figure apart: a claim counts as supported only when every
-one of its figures supports it, and for such a conjunction no correction over the figures is needed (Berger 1982).
+A claim is supported, refuted, not shown, or not decided with the reason. Holm's correction is over the claims of a
+section, for each metric apart: a claim is supported only if every one of its metrics supports it, and such a
+conjunction needs no correction over the metrics (Berger 1982).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wssl_pl.evaluation.metrics import LABELS
-from wssl_pl.evaluation.statistics import LEVEL, MIN_GAIN_DB, MIN_SEEDS, Convergence, compare, holm
-from wssl_pl.study.definition import Claim, Section
-from wssl_pl.study.results import Results
+from wssl_pl.evaluation.statistics import (
+    CONVERGENCE_METRIC,
+    LEVEL,
+    MIN_GAIN_DB,
+    MIN_SEEDS,
+    Convergence,
+    Difference,
+    compare,
+    holm,
+    judge_convergence,
+)
+from wssl_pl.study.definition import METRICS, STAGES, Arm, Claim, Section, Tuning
+from wssl_pl.study.folder import Curve, Results
+from wssl_pl.study.plan import Run
 
 ALPHA = round(1.0 - LEVEL, 9)
-SHARE = 0.5  # of a group's arms that have to be left for its mean to stand for the group
+MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
+RANKED_BY = "psnr_composite"
+SCORES = "val/accuracy/"
 
 
-def judge_section(
-    results: Results, section: Section, convergence: Mapping[str, Convergence], seed: int = 0
-) -> list[dict[str, Any]]:
-    """The verdicts on a section's claims, in plain types and in their order.
+@dataclass(frozen=True)
+class Spread:
+    """The mean of a metric over images and seeds.
 
-    Args:
-        results: of the study.
-        section: whose claims.
-        convergence: by arm.
-        seed: of the bootstrap.
+    Attributes:
+        mean: over seeds; None without any.
+        sd: standard deviation over seeds (n - 1); None with one seed.
+        by_seed: the mean over images of each seed.
     """
-    verdicts = [_who_takes_part(results, claim, convergence) for claim in section.claims]
-    _compare_all(results, verdicts, seed)
-    for figure in sorted({name for claim in section.claims for name in claim.figures}):
-        named = [verdict for verdict in verdicts if figure in verdict["declared_figures"]]
-        tested = [verdict["figures"][figure] for verdict in named if figure in verdict["figures"]]
-        corrected = holm([entry["p"] for entry in tested], family=len(named))
-        for entry, p in zip(tested, corrected, strict=True):
-            entry["p_holm"], entry["family"] = p, len(named)
-            entry["state"] = state_of(entry)
-    for verdict in verdicts:
-        if verdict["figures"] and not verdict["reason"]:
-            verdict["state"], verdict["reason"] = overall({k: v["state"] for k, v in verdict["figures"].items()})
-            verdict["reason"] = verdict["reason"] or _why_not_shown(verdict["figures"])
-    return verdicts
+
+    mean: float | None
+    sd: float | None
+    by_seed: dict[int, float | None]
 
 
-def _who_takes_part(results: Results, claim: Claim, convergence: Mapping[str, Convergence]) -> dict[str, Any]:
-    """The verdict as far as it can be told before any figure is looked at."""
-    left_out: dict[str, str] = {}
-    for arm in dict.fromkeys([*claim.better, *claim.than]):
-        seeds = results.measured(arm)
-        judged = convergence.get(arm, Convergence("unknown"))
-        if not seeds:
-            left_out[arm] = "not run"
-        elif len(seeds) < MIN_SEEDS:
-            left_out[arm] = f"too few seeds ({len(seeds)} of {len(results.study.seeds)})"
-        elif judged.state == "not converged":
-            left_out[arm] = f"not converged ({judged.rise:+.2f} dB in its last fifth, {MIN_GAIN_DB} or more)"
-        elif judged.state == "unknown":
-            left_out[arm] = "convergence unknown (a seed has no validation curve)"
-    groups = {
-        side: [arm for arm in names if arm not in left_out]
-        for side, names in (("better", claim.better), ("than", claim.than))
-    }
-    verdict: dict[str, Any] = {
-        "claim": claim.claim,
-        "better": claim.better,
-        "than": claim.than,
-        "declared_figures": claim.figures,
-        "took_part": groups,
-        "left_out": left_out,
-        "state": NOT_DECIDED,
-        "reason": None,
-        "seeds": [],
-        "figures": {},
-    }
-    for side, names in (("better", claim.better), ("than", claim.than)):
-        if not groups[side] or len(groups[side]) < SHARE * len(names):
-            reasons = dict.fromkeys(f"{_label(results, arm)} {left_out[arm]}" for arm in names if arm in left_out)
-            verdict["reason"] = verdict["reason"] or _some(list(reasons))
-    if verdict["reason"] is None:
-        arms = [*groups["better"], *groups["than"]]
-        common = [seed for seed in results.study.seeds if all(seed in results.measured(arm) for arm in arms)]
-        verdict["seeds"] = common
-        if len(common) < MIN_SEEDS:
-            verdict["reason"] = f"too few seeds: {len(common)} that all its arms have, {MIN_SEEDS} are the fewest"
-    return verdict
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm's metrics, what it cost, and what is missing.
+
+    Attributes:
+        label: its name in tables.
+        tasks: its pretext tasks.
+        weights: of the tasks, scaled to sum 1; None if they are learned.
+        paper: the paper's metrics.
+        runs: its measured runs by seed.
+        metrics: by name.
+        steps: of each stage, the mean over seeds; a run that arms share counts in full for each of them.
+        minutes: the same of the training time.
+        scores: of the pretext tasks, the mean over runs.
+        convergence: by the raw validation PSNR.
+        curves: validation metrics by seed.
+        missing: state and reason of each seed without metrics.
+    """
+
+    label: str
+    tasks: list[str]
+    weights: list[float] | None
+    paper: dict[str, float]
+    runs: dict[int, str]
+    metrics: dict[str, Spread]
+    steps: dict[str, float]
+    minutes: dict[str, float]
+    scores: dict[str, float]
+    convergence: Convergence
+    curves: dict[int, dict[str, Curve]]
+    missing: dict[int, tuple[str, str]]
 
 
-def _compare_all(results: Results, verdicts: Sequence[dict[str, Any]], seed: int) -> None:
-    """Fills in the differences; those of equally many seeds are drawn together."""
-    wanted = [(verdict, figure) for verdict in verdicts if not verdict["reason"] for figure in _measured(verdict)]
-    by_seeds: dict[int, list[tuple[dict[str, Any], str]]] = {}
-    for verdict, figure in wanted:
-        by_seeds.setdefault(len(verdict["seeds"]), []).append((verdict, figure))
-    for entries in by_seeds.values():
-        sides = [
-            [side_values(results, verdict["took_part"][side], verdict["seeds"], figure) for side in ("better", "than")]
-            for verdict, figure in entries
-        ]
-        with np.errstate(invalid="ignore"):
-            found = compare(np.stack([better - than for better, than in sides]), seed)
-        for (verdict, figure), difference, (better, than) in zip(entries, found, sides, strict=True):
-            if difference is None:
-                verdict["reason"] = f"{LABELS[figure]} is finite for no image"
-                continue
-            entry = asdict(difference)
-            entry["difference"] = entry.pop("mean")
-            entry["by_seed"] = dict(zip(map(str, verdict["seeds"]), difference.by_seed, strict=True))
-            entry["better_in"] = sum(value > 0 for value in difference.by_seed)
-            entry["better_mean"], entry["than_mean"] = finite_mean(better), finite_mean(than)
-            verdict["figures"][figure] = entry
+@dataclass(frozen=True)
+class Comparison:
+    """A metric of one group of arms against another.
+
+    Attributes:
+        difference: better minus than, over seeds and images.
+        better: mean of the group that is claimed to be better.
+        than: mean of the other one.
+        family: the number of claims that Holm's correction is over.
+        p: after Holm's correction.
+        state: `supported`, `refuted` or `not shown`.
+    """
+
+    difference: Difference
+    better: float | None
+    than: float | None
+    family: int = 1
+    p: float = 1.0
+    state: str = "not shown"
 
 
-def _measured(verdict: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(verdict["declared_figures"]))
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on a claim.
+
+    Attributes:
+        claim: as defined.
+        state: `supported`, `partly supported`, `refuted`, `partly refuted`, `contradictory`, `not shown` or
+            `not decided`.
+        reason: of the state, if it needs one.
+        better: arms of the better group that take part.
+        than: arms of the other group that take part.
+        seeds: on which the groups are compared.
+        omitted: arms that take no part, with the reason.
+        comparisons: by metric.
+    """
+
+    claim: Claim
+    state: str = NOT_DECIDED
+    reason: str | None = None
+    better: list[str] = field(default_factory=list)
+    than: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    omitted: dict[str, str] = field(default_factory=dict)
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
 
 
-def side_values(results: Results, arms: Sequence[str], seeds: Sequence[int], figure: str) -> NDArray[np.float64]:
-    """A group's figures `(seeds, images)`, the mean over its arms."""
-    return np.stack(
-        [
-            np.mean([results.tables[results.final[arm][seed]].column(figure) for arm in arms], axis=0)
-            for seed in seeds
-        ]
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Ranked:
+    """An arm's place.
+
+    Attributes:
+        arm: its name.
+        mean: of the metric.
+        difference: from the best arm, on the seeds that both have.
+        low: lower bound of its 95 % interval over seeds and images; None where too few seeds have both. It is not
+            corrected for the number of intervals.
+        high: upper bound.
+    """
+
+    arm: str
+    mean: float
+    difference: float
+    low: float | None = None
+    high: float | None = None
 
 
-def finite_mean(values: NDArray[np.float64]) -> float | None:
-    """The mean of what is finite; None where nothing is."""
+@dataclass(frozen=True)
+class Trial:
+    """A value that the search has tried: its best validation metric over the trial, by which it is chosen."""
+
+    best: float | None
+    state: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trials of an arm by value, and the values chosen for its runs."""
+
+    tried: dict[str, Trial]
+    chosen: list[str]
+
+
+def arm_result(results: Results, arm: Arm) -> ArmResult:
+    """Return the results of an arm."""
+    runs = results.measured(arm.name)
+    tasks, weights = tasks_of(arm)
+    chains = [list(results.plan.chain(run)) for run in runs.values()]
+    curves = {seed: results.folder.curves(run.id) for seed, run in runs.items()}
+    pretexts = dict.fromkeys(run.id for chain in chains for run in chain if run.stage == "pretext")
+    tables = {seed: results.tables[run.id] for seed, run in runs.items()}
+    return ArmResult(
+        label=arm.label,
+        tasks=tasks,
+        weights=weights,
+        paper=arm.paper,
+        runs={seed: run.id for seed, run in runs.items()},
+        metrics={metric: _spread({seed: table.column(metric) for seed, table in tables.items()}) for metric in METRICS},
+        steps=_by_stage(chains, lambda run: run.steps),
+        minutes=_by_stage(chains, lambda run: run.status.seconds / 60),
+        scores=scores([results.folder.curves(run) for run in pretexts]),
+        convergence=judge_convergence([points_of(own, CONVERGENCE_METRIC) for own in curves.values()]),
+        curves=curves,
+        missing=results.missing.get(arm.name, {}),
+    )
+
+
+def points_of(curves: Mapping[str, Curve], metric: str) -> list[tuple[int, float]]:
+    """Return the pairs of step and value of a metric; none if it was not logged."""
+    return list(zip(curves[metric].steps, curves[metric].values, strict=True)) if metric in curves else []
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Return the mean of the finite values; None without any."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else None
 
 
-def state_of(entry: Mapping[str, Any]) -> str:
-    """What a difference shows: the corrected p-value and the hierarchical bootstrap have to agree on its sign."""
-    if entry["p_holm"] >= ALPHA or entry["bootstrap_low"] <= 0 <= entry["bootstrap_high"]:
+def _spread(by_seed: Mapping[int, NDArray[np.float64]]) -> Spread:
+    means = {seed: _mean(values) for seed, values in by_seed.items()}
+    known = [mean for mean in means.values() if mean is not None]
+    sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return Spread(float(np.mean(known)) if known else None, sd, means)
+
+
+def _by_stage(chains: Sequence[Sequence[Run]], amount: Any) -> dict[str, float]:
+    return {
+        stage: float(np.mean([sum(amount(run) for run in chain if run.stage == stage) for chain in chains]))
+        for stage in STAGES
+        if chains
+    }
+
+
+def scores(curves: Iterable[Mapping[str, Curve]]) -> dict[str, float]:
+    """Return the score of each task at the step of the best mean, that of `best.ckpt`, in the mean over runs."""
+    found: dict[str, list[float]] = {}
+    for run in curves:
+        heads = {tag.removeprefix(SCORES): dict(points_of(run, tag)) for tag in run if tag.startswith(SCORES)}
+        steps = set.intersection(*(set(head) for head in heads.values())) if heads else set()
+        if steps:
+            best = max(sorted(steps), key=lambda step: sum(head[step] for head in heads.values()))
+            for name, head in heads.items():
+                found.setdefault(name, []).append(head[best])
+    return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def tasks_of(arm: Arm) -> tuple[list[str], list[float] | None]:
+    """Return an arm's pretext tasks and their weights, scaled to sum 1; None where weights are learned."""
+    options = arm.pretext or {}
+    names = [str(name) for name in _list(options.get("model.tasks"))]
+    weights = [float(value) for value in _list(options.get("model.weights"))] or [1.0] * len(names)
+    if options.get("model.weighting") not in (None, "fixed") or len(weights) != len(names):
+        return names, None
+    return names, [weight / sum(weights) for weight in weights]
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, str):  # typed on a command line
+        return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+    return list(value or [])
+
+
+def judge_section(results: Results, section: Section, arms: Mapping[str, ArmResult], seed: int = 0) -> list[Verdict]:
+    """Return the verdicts on a section's claims, in their order.
+
+    Args:
+        results: of the study.
+        section: with the claims.
+        arms: their results, by name.
+        seed: of the bootstrap.
+    """
+    verdicts = [_participants(results, claim, arms) for claim in section.claims]
+    found = _compare_all(results, verdicts, seed)
+    for metric in {name: None for claim in section.claims for name in claim.metrics}:
+        named = [number for number, claim in enumerate(section.claims) if metric in claim.metrics]
+        tested = [(number, metric) for number in named if (number, metric) in found]
+        corrected = holm([found[key].difference.p for key in tested], family=len(named))
+        for key, p in zip(tested, corrected, strict=True):
+            found[key] = replace(found[key], family=len(named), p=p, state=state_of(found[key].difference, p))
+    own = [{name: found[n, name] for name in v.claim.metrics if (n, name) in found} for n, v in enumerate(verdicts)]
+    return [_decide(verdict, comparisons) for verdict, comparisons in zip(verdicts, own, strict=True)]
+
+
+def _participants(results: Results, claim: Claim, arms: Mapping[str, ArmResult]) -> Verdict:
+    """Return the verdict as far as it follows from the arms that take part."""
+    reasons = {arm: _why_omitted(arms[arm], len(results.study.seeds)) for arm in (*claim.better, *claim.than)}
+    omitted = {arm: reason for arm, reason in reasons.items() if reason}
+    better, than = ([arm for arm in side if arm not in omitted] for side in (claim.better, claim.than))
+    verdict = Verdict(claim, better=better, than=than, omitted=omitted)
+    for kept, side in ((better, claim.better), (than, claim.than)):
+        if not kept or len(kept) < MIN_FRACTION * len(side):
+            lines = list(dict.fromkeys(f"{arms[arm].label} {omitted[arm]}" for arm in side if arm in omitted))
+            more = [f"and {len(lines) - 3} more"] if len(lines) > 3 else []
+            return replace(verdict, reason="; ".join(lines[:3] + more))
+    seeds = [seed for seed in results.study.seeds if all(seed in arms[arm].runs for arm in (*better, *than))]
+    if len(seeds) < MIN_SEEDS:
+        reason = f"too few seeds: {len(seeds)} that all its arms have, at least {MIN_SEEDS} are needed"
+        return replace(verdict, seeds=seeds, reason=reason)
+    return replace(verdict, seeds=seeds)
+
+
+def _why_omitted(arm: ArmResult, seeds: int) -> str | None:
+    """Return why an arm takes no part in a verdict; None if it does."""
+    if not arm.runs:
+        return "not run"
+    if len(arm.runs) < MIN_SEEDS:
+        return f"too few seeds ({len(arm.runs)} of {seeds})"
+    if arm.convergence.state == "unknown":
+        return "convergence unknown (a seed has no validation curve)"
+    if arm.convergence.state == "not converged":
+        return f"not converged ({arm.convergence.rise:+.2f} dB in its last fifth, {MIN_GAIN_DB} or more)"
+    return None
+
+
+def _compare_all(results: Results, verdicts: Sequence[Verdict], seed: int) -> dict[tuple[int, str], Comparison]:
+    """Return the comparisons by number of the claim and metric; those of equally many seeds are drawn together."""
+    by_seeds: dict[int, list[tuple[int, str]]] = {}
+    for number, verdict in enumerate(verdicts):
+        for metric in dict.fromkeys(verdict.claim.metrics) if verdict.reason is None else ():
+            by_seeds.setdefault(len(verdict.seeds), []).append((number, metric))
+    found = {}
+    for keys in by_seeds.values():
+        sides = []
+        for number, metric in keys:
+            groups, seeds = (verdicts[number].better, verdicts[number].than), verdicts[number].seeds
+            sides.append([group_values(results, group, seeds, metric) for group in groups])
+        with np.errstate(invalid="ignore"):
+            differences = compare(np.stack([better - than for better, than in sides]), seed)
+        for key, difference, (better, than) in zip(keys, differences, sides, strict=True):
+            if difference is not None:
+                found[key] = Comparison(difference, _mean(better), _mean(than))
+    return found
+
+
+def group_values(results: Results, arms: Sequence[str], seeds: Sequence[int], metric: str) -> NDArray[np.float64]:
+    """Return a metric of a group of arms `(seeds, images)`, the mean over its arms."""
+    tables = [[results.tables[results.plan.final[arm][seed]] for arm in arms] for seed in seeds]
+    return np.stack([np.mean([table.column(metric) for table in of_seed], axis=0) for of_seed in tables])
+
+
+def state_of(difference: Difference, p: float) -> str:
+    """Return what a difference shows: the corrected p-value and the bootstrap have to agree on its sign."""
+    if p >= ALPHA or difference.bootstrap_low <= 0 <= difference.bootstrap_high:
         return "not shown"
-    return "supported" if entry["difference"] > 0 else "refuted"
+    return "supported" if difference.mean > 0 else "refuted"
+
+
+def _decide(verdict: Verdict, comparisons: dict[str, Comparison]) -> Verdict:
+    verdict = replace(verdict, comparisons=comparisons)
+    if verdict.reason is not None:
+        return verdict
+    if missing := [metric for metric in verdict.claim.metrics if metric not in comparisons]:
+        return replace(verdict, reason=f"{LABELS[missing[-1]]} is finite for no image")
+    state, reason = overall({metric: comparison.state for metric, comparison in comparisons.items()})
+    return replace(verdict, state=state, reason=_why_not_shown(comparisons) if state == "not shown" else reason)
 
 
 def overall(states: Mapping[str, str]) -> tuple[str, str | None]:
-    """One verdict from those of a claim's figures, and by which of them where they differ."""
-    found = {state: [LABELS[figure] for figure, its in states.items() if its == state] for state in states.values()}
-    if len(found) == 1:
-        return next(iter(found)), None
-    if "supported" in found and "refuted" in found:
-        return "contradictory", f"supported by {_and(found['supported'])}, refuted by {_and(found['refuted'])}"
-    shown = "supported" if "supported" in found else "refuted"
-    return f"partly {shown}", f"by {_and(found[shown])}, not shown by {_and(found['not shown'])}"
+    """Return one state from those of a claim's metrics, and by which of them where they differ."""
+    by = {state: " and ".join(LABELS[name] for name in states if states[name] == state) for state in states.values()}
+    if len(by) == 1:
+        return next(iter(by)), None
+    if "supported" in by and "refuted" in by:
+        return "contradictory", f"supported by {by['supported']}, refuted by {by['refuted']}"
+    shown = "supported" if "supported" in by else "refuted"
+    return f"partly {shown}", f"by {by[shown]}, not shown by {by['not shown']}"
 
 
-def _why_not_shown(figures: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Says whether an interval contains 0, or what else stands in the way."""
-    if any(entry["state"] != "not shown" for entry in figures.values()):
-        return None
-    clear = {figure: entry for figure, entry in figures.items() if not entry["low"] <= 0 <= entry["high"]}
+def _why_not_shown(comparisons: Mapping[str, Comparison]) -> str:
+    """Return whether an interval contains 0, or else why the claim is not shown."""
+    clear = {m: c for m, c in comparisons.items() if not c.difference.low <= 0 <= c.difference.high}
     if not clear:
         return "the interval contains 0"
-    names = _and([LABELS[figure] for figure in clear])
-    if all(entry["p_holm"] < ALPHA for entry in clear.values()):
+    names = " and ".join(LABELS[metric] for metric in clear)
+    if all(comparison.p < ALPHA for comparison in clear.values()):
         return f"the bootstrap's interval of {names} contains 0"
-    sizes = " or ".join(str(size) for size in sorted({entry["family"] for entry in clear.values()}))
+    sizes = " or ".join(str(size) for size in sorted({comparison.family for comparison in clear.values()}))
     return f"{names} would be clear of 0 alone, but p is not below {ALPHA:.2g} after Holm over {sizes} claims"
 
 
-def _label(results: Results, arm: str) -> str:
-    return results.study.arms[arm].label
+def rank(results: Results, arms: Mapping[str, ArmResult], seed: int = 0) -> list[Ranked]:
+    """Return the measured arms, the best first, without those that had not converged.
+
+    Args:
+        results: of the study.
+        arms: their results, by name.
+        seed: of the bootstrap.
+    """
+    measured = {name: arm.metrics[RANKED_BY].mean for name, arm in arms.items() if arm.runs}
+    means = {
+        name: mean
+        for name, mean in measured.items()
+        if mean is not None and arms[name].convergence.state != "not converged"
+    }
+    names = sorted(means, key=lambda name: -means[name])
+    found = []
+    for name in names:
+        entry = Ranked(name, means[name], means[name] - means[names[0]])
+        common = [number for number in arms[names[0]].runs if number in arms[name].runs]
+        if name != names[0] and len(common) >= MIN_SEEDS:
+            own, best = (group_values(results, [arm], common, RANKED_BY) for arm in (name, names[0]))
+            (between,) = compare((own - best)[None], seed)
+            if between is not None:
+                entry = replace(entry, difference=between.mean, low=between.low, high=between.high)
+        found.append(entry)
+    return found
 
 
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(names)
-
-
-def _some(reasons: Sequence[str], most: int = 3) -> str:
-    return "; ".join(reasons[:most]) + (f"; and {len(reasons) - most} more" if len(reasons) > most else "")
+def search_of(results: Results, tune: Tuning, arm: str) -> Search:
+    """Return what the search has tried and chosen for an arm."""
+    tried = {}
+    for run in results.plan.runs.values():
+        if run.trial and arm in run.arms and tune.option in run.options:
+            curve = results.folder.curves(run.id).get(f"val/{tune.metric}")
+            best = max(curve.values) if curve is not None and run.status.state == "done" else None
+            tried[str(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
+    final = [results.plan.runs[run] for run in results.plan.final.get(arm, {}).values() if run in results.plan.runs]
+    chosen = {str(run.status.chosen[tune.option]) for run in final if tune.option in (run.status.chosen or {})}
+    return Search(tried, sorted(chosen))
