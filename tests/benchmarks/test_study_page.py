@@ -1,4 +1,3 @@
-import json
 import sys
 
 import pytest
@@ -15,38 +14,26 @@ def study(tmp_path):
     folder = write_study(tmp_path / "study", arms, [Claim("good beats plain", ["good"], ["plain"])])
     out = write_report(folder)
     # As if there were a Figure 3.
-    numbers = json.loads((out / "report.json").read_text())
-    numbers["pictures"]["fake_figure3.png"] = "faces"
-    (out / "report.json").write_text(json.dumps(numbers))
+    text = (out / "report.md").read_text()
+    faces = "![faces](fake_figure3.png)\n\n*faces*\n\n"
+    (out / "report.md").write_text(text.replace("## Validation curves", f"{faces}## Validation curves"))
     (out / "fake_figure3.png").write_bytes(b"face")
     return folder
 
 
-def test_the_page_is_made_from_reports(study, tmp_path, monkeypatch):
-    words = [str(study), str(study / "report" / "report.json"), "--out", str(tmp_path / "docs" / "study.md")]
-    words += ["--figures", str(tmp_path / "docs" / "study"), "--words", str(tmp_path / "words.md")]
-    (tmp_path / "words.md").write_text("Good is\nbetter.\n\nBut see below.\n")
-    monkeypatch.setattr(sys, "argv", ["study_page.py", *words])
+def test_a_report_is_copied_without_faces_and_folders(study, tmp_path, monkeypatch):
+    out = tmp_path / "results"
+    monkeypatch.setattr(sys, "argv", ["study_page.py", str(study), str(study / "report"), "--out", str(out)])
     study_page.main()
-    text = (tmp_path / "docs" / "study.md").read_text()
-    assert text.index("\n\nBut see below.\n\n") < text.index("## What came out best: fake") < text.index("good beats")
-    assert text.index("## Verdicts: fake") < text.index("## Tables and figures: fake")
-    assert text.count("## Verdicts: fake") == 2
-    assert "](study/fake_curves.png)" in text
+    text = (out / "fake.md").read_text()
+    assert text.index("## Verdicts") < text.index("## Tables and figures")
+    assert "](fake_curves.png)" in text
     assert "torch 2.15" in text
-    assert "python train.py study report" in text
     assert "cannot write x.ckpt" in text
     assert "/home" not in text
-    assert {path.name for path in (tmp_path / "docs" / "study").iterdir()} == {"fake_curves.png", "fake_verdicts.png"}
     assert "figure3" not in text
-
-
-def test_a_report_of_an_earlier_version(study, monkeypatch):
-    path = study / "report" / "report.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
-    monkeypatch.setattr(sys, "argv", ["study_page.py", str(study)])
-    with pytest.raises(SystemExit, match="make the report anew"):
-        study_page.main()
+    assert "faces" not in text
+    assert {path.name for path in out.iterdir()} == {"fake.md", "fake_curves.png", "fake_verdicts.png"}
 
 
 def test_a_folder_without_a_report(tmp_path, monkeypatch):

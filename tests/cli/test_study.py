@@ -15,8 +15,8 @@ from tests.study.conftest import TINY
 from wssl_pl.cli import main
 from wssl_pl.cli.study import check_runs, only_arms
 from wssl_pl.study.definition import DEFINITIONS, read_study
-from wssl_pl.study.folder import Status, StudyFolder
-from wssl_pl.study.plan import make_plan
+from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.plan import Status, make_plan
 
 ROOT = Path(__file__).parents[2]
 LONG = 400  # steps of a run that shall be killed in its middle
@@ -114,17 +114,17 @@ def test_chosen_arms_keep_the_names_of_the_others():
     study = read_study(["controls"])
     chosen = only_arms(study, ["scratch", "frozen"])
     assert list(chosen.arms) == ["scratch", "frozen"]
-    assert chosen.left_out["random_frozen"] == "random encoder, frozen"
-    assert chosen.left_out.keys() | chosen.arms.keys() == study.arms.keys()
+    assert chosen.omitted["random_frozen"] == "random encoder, frozen"
+    assert chosen.omitted.keys() | chosen.arms.keys() == study.arms.keys()
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nothing"], "study 'nothing' is neither a YAML file"),
+        (["nothing"], "study=nothing: is neither a YAML file"),
         (["table1"], "study needs out="),
         (["table1", "out=x", "seeds=[]"], "seeds=[]"),
-        (["table1", "out=x", "seeds=one"], "seeds=['one']"),
+        (["table1", "out=x", "seeds=one"], "seeds=[one]"),
         (["table1", "out=x", "arms=[rotatoin]"], "there is no arm 'rotatoin'"),
         (["table1", "out=x", "--data.batchsize=4"], "batchsize"),
         (["table1", "out=x", "--model.width=0"], "model.width"),
@@ -208,7 +208,7 @@ def test_a_killed_worker_and_a_killed_driver_cost_nothing_that_was_saved(declare
     assert resumed.returncode == 0, text
     assert "2 of 2 runs done, 0 failed" in text
     assert (folder.run(pretext) / "log.txt").read_text() == before, "the finished pretext run was trained again"
-    assert folder.curve(downstream)["val/psnr"][-1][0] == LONG - 1
+    assert folder.curves(downstream)["val/psnr"].steps[-1] == LONG - 1
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_told_to_end_it_lets_what_is_running_write_a_checkpoint(declare, tmp_pat
     process.send_signal(number)
     text, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code, text
-    assert "resume with: python train.py study resume" in text
+    assert "resume with: wssl study resume" in text
     wait_until(lambda: not trainings(out), "the training to end")
     (log,) = (path.read_text() for path in (out / "runs").glob("*/log.txt"))
     assert "Interrupted: writing a checkpoint" in log

@@ -106,7 +106,7 @@ def write_study(
                 runs[trial] |= {"trial": True, "options": {tune.option: value}}
                 write_status(folder, trial, tune.steps, 60.0)
                 best = 20 - value * 1000
-                write(folder / "runs" / trial / "curve.json", {f"val/{tune.figure}": [[249, best], [499, best - 1]]})
+                write(folder / "runs" / trial / "curve.json", {f"val/{tune.metric}": [[249, best], [499, best - 1]]})
     write(folder / "plan.json", {"runs": list(runs.values()), "final": final})
     return folder
 

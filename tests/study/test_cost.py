@@ -16,8 +16,7 @@ from wssl_pl.study.cost import (
     measure_step,
 )
 from wssl_pl.study.definition import Arm, read_study
-from wssl_pl.study.folder import Status
-from wssl_pl.study.plan import make_plan
+from wssl_pl.study.plan import Status, make_plan
 
 
 def plan_of(declare, **changes):

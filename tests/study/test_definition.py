@@ -1,11 +1,13 @@
 import csv
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.study.conftest import TINY
-from wssl_pl.errors import UsageError
-from wssl_pl.study.definition import DEFINITIONS, Study, read_study
+from wssl_pl.errors import WSSLError
+from wssl_pl.study.definition import DEFINITIONS, read_study
+from wssl_pl.study.folder import StudyFolder
 from wssl_pl.tasks import TASKS
 
 SHIPPED = sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
@@ -55,9 +57,36 @@ def test_the_papers_values_are_copied_right():
     assert found == expected
 
 
-def test_a_study_survives_json(declare):
+def test_a_study_survives_json(declare, tmp_path):
     study = read_study([declare()])
-    assert Study.from_dict(study.as_dict()) == study
+    StudyFolder(tmp_path / "study").begin(study)
+    assert StudyFolder(tmp_path / "study").study() == study
+
+
+def test_a_study_of_version_1_is_read(declare, tmp_path):
+    """0.1 had `figures` of claims, `figure` of the search and `left_out`, and an arm may have such a name."""
+    arms = TINY["arms"] | {"figure": {"pretext": "none"}}
+    tune = {"values": [0.1, 0.2], "metric": "psnr"}
+    study = read_study([declare(arms=arms, tune=tune)])
+    folder = StudyFolder(tmp_path / "study")
+    folder.begin(study)
+    path = folder.path / "study.json"
+    old = json.loads(path.read_text())
+    (claim,) = old["study"]["sections"][0]["claims"]
+    claim["figures"], old["study"]["tune"]["figure"] = claim.pop("metrics"), old["study"]["tune"].pop("metric")
+    old["study"]["left_out"] = old["study"].pop("omitted")
+    path.write_text(json.dumps(old | {"version": 1}))
+    assert folder.study() == study
+    folder.begin(study)
+
+
+def test_broken_yaml_is_named_with_its_line(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("title: x\narms:\n  a: {pretext: none\nclaims: []\n")
+    with pytest.raises(WSSLError, match="is not YAML") as error:
+        read_study([str(path)])
+    assert (error.value.parameter, error.value.value) == ("study", path)
+    assert error.value.reason.startswith("line 4: ")
 
 
 def test_several_studies_make_one(declare):
@@ -70,18 +99,21 @@ def test_several_studies_make_one(declare):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"armz": {}}, "unknown key 'armz'; did you mean arms?"),
+        ({"armz": {}}, "line 34: unknown key 'armz': did you mean arms?"),
         ({"arms": {"a": {"pretext": "none", "downstraem": {}}}}, "did you mean downstream?"),
-        ({"arms": {"a": {}}}, "arm a: say its pretext"),
-        ({"arms": {"a": {"pretext": "none", "steps": "twice"}}, "claims": []}, "neither equal nor total"),
-        ({"seeds": []}, "seeds=[]"),
-        ({"seeds": [0, 0]}, "the same seed twice"),
-        ({"steps": {"pretext": 0, "downstream": 1}}, "steps.pretext=0"),
-        ({"claims": [{"claim": "x", "better": "nobody", "than": "scratch"}]}, "names 'nobody'"),
-        ({"claims": [{"claim": "x", "better": "frozen"}]}, "needs claim, better and than"),
+        ({"arms": {"a": {}}}, "arm a: pretext is required: give options"),
         (
-            {"claims": [{"claim": "x", "better": "frozen", "than": "scratch", "figures": ["fid"]}]},
-            "'fid' is not one of",
+            {"arms": {"a": {"pretext": "none", "steps": "twice"}}, "claims": []},
+            "arm a: steps: 'twice' is unknown: there are equal, total",
+        ),
+        ({"seeds": []}, "seeds=[]: must be a list"),
+        ({"seeds": [0, 0]}, "seeds=[0,0]: has the same seed twice"),
+        ({"steps": {"pretext": 0, "downstream": 1}}, "steps.pretext=0"),
+        ({"claims": [{"claim": "x", "better": "nobody", "than": "scratch"}]}, "claim 'x': 'nobody' is unknown"),
+        ({"claims": [{"claim": "x", "better": "frozen"}]}, "than is required"),
+        (
+            {"claims": [{"claim": "x", "better": "frozen", "than": "scratch", "metrics": ["fid"]}]},
+            "metrics: 'fid' is unknown: there are psnr_composite",
         ),
         ({"tune": {"values": [1.0]}}, "two or more values"),
         ({"plots": ["figure9"]}, "'figure9'"),
@@ -89,7 +121,7 @@ def test_several_studies_make_one(declare):
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(declare, changes, said):
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(WSSLError) as error:
         read_study([declare(**changes)])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
@@ -102,13 +134,13 @@ def test_a_shipped_study_is_found_from_any_folder(tmp_path, monkeypatch):
 
 
 def test_an_unknown_study_names_the_nearest():
-    with pytest.raises(UsageError, match="did you mean table1"):
+    with pytest.raises(WSSLError, match="did you mean table1"):
         read_study(["tabel1"])
 
 
 def test_contradictions_between_studies_are_refused(declare):
-    with pytest.raises(UsageError, match="different seeds"):
+    with pytest.raises(WSSLError, match="different seeds"):
         read_study([declare(), declare("other", seeds=[5])])
     changed = {"frozen": {"pretext": {"tasks": ["rotation"]}}, "scratch": TINY["arms"]["scratch"]}
-    with pytest.raises(UsageError, match="different things by the arm 'frozen'"):
+    with pytest.raises(WSSLError, match="different things by the arm 'frozen'"):
         read_study([declare(), declare("other", arms=changed)])

@@ -3,17 +3,17 @@
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.processes import PATIENCE_S
-from wssl_pl.errors import TrainingStopped, UsageError
+from wssl_pl.errors import DiskFull, TrainingStopped, WSSLError
 from wssl_pl.study import driver
 from wssl_pl.study.driver import Progress, Resources, fits, run_study
-from wssl_pl.study.execute import DiskFull, Unfinished
-from wssl_pl.study.folder import Status
-from wssl_pl.study.table import LiveTable
+from wssl_pl.study.execute import Unfinished
+from wssl_pl.study.plan import Plan, Status
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,15 +44,23 @@ class FakeRay:
 
     def get(self, reference):
         try:
-            return reference.function(*reference.args)
+            if not isinstance(reference, Submitted):
+                return reference
+            # Ray passes the values of references that are arguments.
+            return reference.function(*[self.get(arg) if isinstance(arg, Submitted) else arg for arg in reference.args])
         except Exception as error:
             raise TaskError(error) from error
+
+    def put(self, value):
+        return value
 
     def shutdown(self):
         pass
 
 
 class Submitted:
+    """A task and, once it has been waited for, its result."""
+
     def __init__(self, function, args):
         self.function, self.args = function, args
 
@@ -61,7 +69,7 @@ class Submitted:
 def drive(study, monkeypatch):
     """Runs the study; `outcome(run)` gives each run's status, or raises."""
 
-    def run(outcome=lambda run: Status("done"), ray=None, show=lambda progress: None):
+    def run(outcome=lambda run: Status("done"), ray=None, out=None):
         order = []
 
         def played(folder, plan, run, cwd, pairs):
@@ -73,7 +81,7 @@ def drive(study, monkeypatch):
 
         monkeypatch.setattr(driver, "execute", played)
         monkeypatch.setattr(driver, "start_ray", lambda resources: ray or FakeRay())
-        return run_study(study, Resources(), None, show), order
+        return run_study(study, Resources(), None, out or Terminal(False)), order
 
     return run
 
@@ -84,7 +92,7 @@ def test_every_run_once_and_after_what_it_needs(study, drive):
     assert sorted(order) == sorted(plan.runs)
     for identity, run in plan.runs.items():
         assert all(order.index(need) < order.index(identity) for need in run.needs)
-    assert {status.state for status in progress.states.values()} == {"done"}
+    assert {run.status.state for run in progress.runs.values()} == {"done"}
 
 
 def test_no_more_at_a_time_than_fit(study, drive):
@@ -104,7 +112,7 @@ def test_a_failure_takes_only_those_with_it_that_need_it(study, drive):
     plan = study.plan()
     bad = plan.runs[plan.final["frozen"][0]].pretext
     progress, _ = drive(lambda run: Status("failed", reason="NaN") if run.id == bad else Status("done"))
-    states = {arm: [progress.states[by_seed[seed]].state for seed in (0, 1)] for arm, by_seed in plan.final.items()}
+    states = {arm: [progress.runs[by[seed]].status.state for seed in (0, 1)] for arm, by in plan.final.items()}
     assert states == {"frozen": ["skipped", "done"], "fine_tuned": ["skipped", "done"], "scratch": ["done", "done"]}
     assert study.status(plan.final["frozen"][0]).reason == "a run that it needs failed"
 
@@ -113,7 +121,7 @@ def test_what_was_skipped_is_looked_at_again(study, drive):
     plan = study.plan()
     study.set_status(plan.final["frozen"][0], Status("skipped"))
     progress, _ = drive()
-    assert progress.states[plan.final["frozen"][0]].state == "done"
+    assert progress.runs[plan.final["frozen"][0]].status.state == "done"
 
 
 @pytest.mark.parametrize("error", [DiskFull("the disk is full"), Unfinished("it was interrupted")])
@@ -140,11 +148,11 @@ def test_an_unforeseen_error_is_one_failed_run(study, drive):
         return Status("done")
 
     progress, _ = drive(outcome)
-    assert progress.states[bad] == Status("failed", reason="ZeroDivisionError: a bug")
+    assert progress.runs[bad].status == Status("failed", reason="ZeroDivisionError: a bug")
 
 
 def test_too_much_is_asked_for(study, drive):
-    with pytest.raises(UsageError, match=r"does not fit into 0\.5 CPU cores"):
+    with pytest.raises(WSSLError, match=r"does not fit into 0\.5 CPU cores"):
         drive(ray=FakeRay(cores=0.5))
 
 
@@ -172,7 +180,7 @@ class Terminal:
 def test_without_a_terminal_it_tells_what_begins_and_ends(study, drive):
     out = Terminal(False)
     plan = study.plan()
-    drive(lambda run: Status("failed", reason="NaN") if run.seed else Status("done"), show=LiveTable(study, out))
+    drive(lambda run: Status("failed", reason="NaN") if run.seed else Status("done"), out=out)
     lines = out.text.splitlines()
     # Begun and ended: both pretexts and both from scratch, and of the first seed the two that need its pretext.
     assert len(lines) == 2 * 6 + 2
@@ -180,25 +188,24 @@ def test_without_a_terminal_it_tells_what_begins_and_ends(study, drive):
     assert any("failed" in line and line.endswith(": NaN") for line in lines)
 
 
-def test_the_table_in_a_terminal(study):
+def test_the_bar_in_a_terminal_counts_the_steps_of_all_runs(study):
     plan = study.plan()
-    states = {identity: Status() for identity in plan.runs}
     frozen = plan.final["frozen"]
-    states[plan.runs[frozen[0]].pretext] = Status("done", seconds=12.0, steps=12)
-    states[frozen[0]] = Status("running")
-    states[plan.runs[frozen[1]].pretext] = Status("running")
-    states[plan.final["scratch"][0]] = Status("done", seconds=44.0, steps=22)
+    before = Plan(dict(plan.runs), plan.final)
+    states = {plan.runs[frozen[0]].pretext: Status("done"), frozen[0]: Status("running")}
     states[plan.final["scratch"][1]] = Status("failed", reason="NaN")
-    table = LiveTable(study, Terminal(True))
-    table.steps = {frozen[0]: 5, plan.runs[frozen[1]].pretext: 3}
-    head, seeds, *arms = table.lines(Progress(plan, states, slots=2))
-    assert head.startswith("[3/8] runs")
-    assert head.endswith("1 failed")
-    # 5 + 2 x 10 + 10 downstream steps at 2 s and 9 pretext steps at 1 s, two at a time.
-    assert " 40 s left" in head or " 39 s left" in head or "1 min left" in head
-    assert seeds.split() == ["seed", "0", "seed", "1"]
-    assert arms[0].split() == ["frozen", "downstream", "50%", "pretext", "25%"]
-    assert arms[2].split() == ["scratch", "done", "failed"]
+    after = Plan({name: replace(run, status=states.get(name, Status())) for name, run in plan.runs.items()}, plan.final)
+    study.run(frozen[0]).mkdir(parents=True)
+    (study.run(frozen[0]) / "metrics.csv").write_text("step,train/loss\n4,0.5\n5,0.4\n")
+    out = Terminal(True)
+    progress = Progress(study, before, out)
+    progress.show(after)
+    # Of 12 + 10 + 10 + 22 steps for each seed: a pretext run, 5 steps, and a failed run that takes no more.
+    assert (progress.bar.n, progress.bar.total) == (12 + 5 + 22, 2 * 54)
+    assert "2 of 8 runs" in out.text
+    assert "failed" in out.text
+    assert "NaN" in out.text
+    progress.close()
 
 
 STARTED = "from wssl_pl.study.driver import Resources, start_ray\n"
@@ -219,7 +226,7 @@ def test_auto_does_not_join_the_private_ray_of_another_study(tmp_path):
     finally:
         private.communicate("\n", timeout=PATIENCE_S)
     assert joined.returncode == 1
-    assert "UsageError: ray.address=auto: the only Ray found here belongs to another study" in joined.stderr
+    assert "WSSLError: ray.address=auto: the only Ray found here belongs to another study" in joined.stderr
     assert private.returncode == 0, "it did not survive"
 
 

@@ -1,15 +1,20 @@
 """Runs whose training is played by a script, so that its ends can be chosen."""
 
+import errno
+import json
 import sys
 import textwrap
 
 import pytest
 import torch
 
+from wssl_pl.cli import main
+from wssl_pl.errors import DiskFull, TrainingStopped, WSSLError, write_error
 from wssl_pl.study import execute as module
 from wssl_pl.study.definition import Tuning, read_study
-from wssl_pl.study.execute import DiskFull, Unfinished, choose, execute, last_error, read_curve
-from wssl_pl.study.folder import Status, StudyFolder, write_json
+from wssl_pl.study.execute import Unfinished, choose, execute
+from wssl_pl.study.folder import StudyFolder, write_json
+from wssl_pl.study.plan import Status
 
 
 @pytest.fixture
@@ -25,13 +30,17 @@ def play(monkeypatch, tmp_path):
     def use(code):
         script = tmp_path / "training.py"
         known = """
-            import os, pathlib, shutil, signal, sys
+            import json, os, pathlib, shutil, signal, sys
             here = pathlib.Path(__file__).parent
             words = dict(w.split('=', 1) for w in sys.argv[1:] if '=' in w)
             folder = pathlib.Path(words.get('run.dir') or pathlib.Path(words.get('resume', here)).parent)
             calls = here / 'calls'
             calls.open('a').write(' '.join(sys.argv[1:]) + '\\n')
             attempt = len(calls.read_text().splitlines())
+            def fail(message, disk_full=False):
+                error = {'message': message, 'disk_full': disk_full}
+                pathlib.Path(os.environ['WSSL_ERROR_FILE']).write_text(json.dumps(error))
+                sys.exit(2)
             def save(steps=words.get('trainer.max_steps', 10)):
                 shutil.copy(here / f'{steps}.ckpt', folder / 'last.ckpt')
         """
@@ -69,7 +78,7 @@ def test_scratch_takes_no_checkpoint(study, play):
 
 
 def test_a_training_that_fails_is_marked_with_its_own_words(study, play):
-    play("print('error: the loss is not finite at step 3'); sys.exit(2)")
+    play("fail('the loss is not finite at step 3')")
     _, run = first(study)
     status = go(study, run)
     assert (status.state, status.reason) == ("failed", "the loss is not finite at step 3")
@@ -152,11 +161,11 @@ def test_a_damaged_checkpoint_is_named(study, play):
     play("(folder / 'last.ckpt').write_text('cut short')")
     status = go(study, first(study)[1])
     assert status.state == "failed"
-    assert "last.ckpt: this is not a whole checkpoint" in status.reason
+    assert "last.ckpt: is not a complete checkpoint" in status.reason
 
 
 def test_a_full_disk_stops_everything(study, play):
-    play("print('error: could not write the checkpoint x (No space left on device)'); sys.exit(2)")
+    play("fail('could not write the checkpoint x', disk_full=True)")
     with pytest.raises(DiskFull):
         go(study, first(study)[1])
 
@@ -178,7 +187,7 @@ def test_a_finished_model_is_measured_once(study, play, tmp_path):
 
 
 def test_an_evaluation_that_fails_does_not_cost_the_training(study, play, tmp_path):
-    calls = play("if sys.argv[1] == 'evaluate': print('error: pairs changed'); sys.exit(2)\nsave()")
+    calls = play("if sys.argv[1] == 'evaluate': fail('pairs changed')\nsave()")
     _, run = first(study)
     assert go(study, run, pairs=tmp_path / "pairs").reason == "pairs changed"
     study.set_status(run.id, Status())
@@ -213,24 +222,45 @@ def test_without_any_trial_the_run_fails(declare, tmp_path):
     folder = StudyFolder(tmp_path / "tuned")
     folder.begin(study)
     status = go(folder, first(folder)[1])
-    assert (status.state, status.reason) == ("failed", "no trial of model.lr has a figure to choose by")
+    assert (status.state, status.reason) == ("failed", "no trial of model.lr has a psnr_composite to choose by")
 
 
-def test_last_error(tmp_path):
-    log = tmp_path / "log.txt"
-    log.write_text("Epoch 1\nerror: first\nerror: second\nbye\n")
-    assert last_error(log) == "second"
-    log.write_text("Segmentation fault\n\n")
-    assert last_error(log) == "Segmentation fault"
+def test_a_training_that_ends_without_an_error_of_its_own(study, play):
+    play("print('error: this is not parsed'); sys.exit(1)")
+    _, run = first(study)
+    assert go(study, run).reason == f"the process ended with exit code 1; see {study.run(run.id)}/log.txt"
 
 
-def test_a_step_that_a_resumed_run_logs_again_counts_once(tmp_path):
-    from torch.utils.tensorboard import SummaryWriter
+def test_the_error_of_an_earlier_attempt_is_not_reported(study, play):
+    play("if attempt == 1: fail('first')\nsys.exit(1)")
+    _, run = first(study)
+    assert go(study, run).reason == "first"
+    study.set_status(run.id, Status())
+    assert "exit code 1" in go(study, run).reason
 
-    for number, points in enumerate(({1: 10.0, 2: 11.0}, {2: 12.0, 3: 13.0})):
-        with SummaryWriter(str(tmp_path), filename_suffix=f".{number}") as writer:
-            for step, value in points.items():
-                writer.add_scalar("val/psnr", value, step)
-                writer.add_scalar("train/loss", value, step)
-    assert read_curve(tmp_path) == {"val/psnr": [[1, 10.0], [2, 12.0], [3, 13.0]]}
-    assert module.read_step(tmp_path) == 3
+
+@pytest.mark.parametrize(
+    ("error", "message", "full"),
+    [
+        (WSSLError("width", 0, "must be at least 1"), "width=0: must be at least 1", False),
+        (TrainingStopped("the loss is not finite"), "the loss is not finite", False),
+        (DiskFull("could not write the checkpoint"), "could not write the checkpoint", True),
+        (OSError(errno.ENOSPC, "No space left"), "OSError: [Errno 28] No space left", True),
+        (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug", False),
+    ],
+)
+def test_a_process_writes_the_parts_of_its_error(tmp_path, monkeypatch, error, message, full):
+    write_error(error)  # nobody asks
+    monkeypatch.setenv("WSSL_ERROR_FILE", str(tmp_path / "error.json"))
+    write_error(error)
+    written = json.loads((tmp_path / "error.json").read_text())
+    assert (written["message"], written["disk_full"], written["type"]) == (message, full, type(error).__name__)
+    assert written["parameter"] == getattr(error, "parameter", None)
+
+
+def test_a_command_writes_its_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WSSL_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit):
+        main(["study", "nothing"])
+    capsys.readouterr()
+    assert json.loads((tmp_path / "error.json").read_text())["value"] == "nothing"

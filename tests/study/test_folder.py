@@ -1,8 +1,10 @@
 import pytest
 
-from wssl_pl.errors import UsageError, WSSLError
+from wssl_pl.errors import WSSLError
 from wssl_pl.study.definition import read_study
-from wssl_pl.study.folder import Status, StudyFolder
+from wssl_pl.study.driver import read_step
+from wssl_pl.study.folder import Curve, StudyFolder
+from wssl_pl.study.plan import Status
 
 
 @pytest.fixture
@@ -23,21 +25,21 @@ def test_a_changed_study_is_refused_with_the_difference(begun, declare):
     study = read_study([declare()])
     study.seeds = [0]
     study.options["common"]["data.batch_size"] = 8
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(WSSLError) as error:
         begun.begin(study)
     assert "seeds: [0, 1] -> [0]" in str(error.value)
     assert "options.common.data.batch_size: 4 -> 8" in str(error.value)
 
 
 def test_two_studies_in_one_folder_are_refused(begun, declare):
-    with pytest.raises(UsageError, match="holds the study 'tiny': give 'other' a folder of its own"):
+    with pytest.raises(WSSLError, match="holds the study 'tiny': give 'other' another folder"):
         begun.begin(read_study([declare("other")]))
 
 
 def test_other_peoples_files_are_left_alone(declare, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="not empty and holds no study"):
+    with pytest.raises(WSSLError, match="not empty and holds no study"):
         StudyFolder(tmp_path / "full").begin(read_study([declare()]))
 
 
@@ -47,9 +49,9 @@ def test_only_one_driver_at_a_time(begun):
 
 
 def test_a_folder_without_a_study(tmp_path):
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(WSSLError, match="does not exist"):
         StudyFolder.open(tmp_path / "nothing")
-    with pytest.raises(UsageError, match="holds no study"):
+    with pytest.raises(WSSLError, match="holds no study"):
         StudyFolder.open(tmp_path)
 
 
@@ -71,3 +73,20 @@ def test_finished_runs_are_taken_over_from_another_study(begun, declare, tmp_pat
     assert other.reuse(begun, other.plan()) == 1
     assert other.status(first) == Status("done", steps=12)
     assert other.status(second).state == "waiting"
+
+
+def test_curves_come_from_metrics_csv(study):
+    """A step that a resumed run has logged again counts once, with its last value."""
+    path = study.run("a-run")
+    path.mkdir(parents=True)
+    assert study.curves("a-run") == {}
+    rows = ["step,train/loss,val/psnr", "0,0.5,", "1,,10.0", "2,0.4,", "2,,11.0", "2,,12.0", "3,,13.0", "4,,1"]
+    (path / "metrics.csv").write_text("\n".join(rows))  # the last row is being written
+    assert study.curves("a-run") == {"val/psnr": Curve("val/psnr", (1, 2, 3), (10.0, 12.0, 13.0))}
+    assert read_step(path) == 3
+
+
+def test_the_curve_of_a_run_of_version_1_is_read(study):
+    study.run("a-run").mkdir(parents=True)
+    (study.run("a-run") / "curve.json").write_text('{"val/psnr": [[4, 20.5], [9, 21.0]]}')
+    assert study.curves("a-run") == {"val/psnr": Curve("val/psnr", (4, 9), (20.5, 21.0))}

@@ -73,10 +73,10 @@ def test_lines_of_a_dry_run(declare):
 
 def test_the_last_validation_comes_with_the_last_step(declare):
     plan = make_plan(read_study([declare()]))
-    words = plan.runs[plan.final["frozen"][1]].words(validations=2)
-    assert "trainer.max_steps=10" in words
-    assert "trainer.val_check_interval=5" in words
-    assert "seed_everything=1" in words
+    arguments = plan.runs[plan.final["frozen"][1]].arguments(validations=2)
+    assert "trainer.max_steps=10" in arguments
+    assert "trainer.val_check_interval=5" in arguments
+    assert "seed_everything=1" in arguments
 
 
 def test_typed_options_go_where_they_say():

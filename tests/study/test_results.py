@@ -1,47 +1,49 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from tests.study.fakes import FakeArm, one_task, write, write_evaluation, write_study
-from wssl_pl.errors import UsageError
-from wssl_pl.study.definition import Arm, Claim, Tuning
-from wssl_pl.study.results import read_results
-from wssl_pl.study.summary import accuracies, summarise, tasks_of
+from wssl_pl.errors import WSSLError
+from wssl_pl.study.definition import Arm, Claim, Tuning, long_names
+from wssl_pl.study.folder import Curve, read_results
+from wssl_pl.study.plan import make_plan
+from wssl_pl.study.verdicts import Spread, Trial, scores, summarise, tasks_of
 
 BETTER = Claim("a beats b", ["a"], ["b"])
 
 
 def test_a_folder_that_is_no_study(tmp_path):
-    with pytest.raises(UsageError, match="holds no study"):
+    with pytest.raises(WSSLError, match="holds no study"):
         read_results(tmp_path)
-    with pytest.raises(UsageError, match="does not exist"):
+    with pytest.raises(WSSLError, match="does not exist"):
         read_results(tmp_path / "nowhere")
     (tmp_path / "study.json").write_text('{"version": 1, "study": {"name"')
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(WSSLError, match="cannot be read"):
         read_results(tmp_path)
     write(tmp_path / "study.json", {"version": 1, "study": {"name": "old"}})
-    with pytest.raises(UsageError, match="another version"):
+    with pytest.raises(WSSLError, match="another version"):
         read_results(tmp_path)
 
 
 def test_other_pairs_are_refused(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
     evaluation = folder / "runs" / "downstream-s1-b" / "evaluation"
-    write_evaluation(evaluation, [20.0] * 60, pairs_hash="b" * 64)
-    with pytest.raises(UsageError, match="other pairs") as caught:
+    write_evaluation(evaluation, np.full(60, 20.0), pairs_hash="b" * 64)
+    with pytest.raises(WSSLError, match="other pairs") as caught:
         read_results(folder)
     assert "downstream-s1-b" in str(caught.value)
     assert "\n" not in str(caught.value)
-    write_evaluation(evaluation, [20.0] * 59)
-    with pytest.raises(UsageError, match="59 of the pairs"):
+    write_evaluation(evaluation, np.full(59, 20.0))
+    with pytest.raises(WSSLError, match="59 of the pairs"):
         read_results(folder)
 
 
 def test_the_pairs_folder_says_which_are_right(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
     write(folder / "pairs" / "manifest.json", {"hash": "c" * 64})
-    with pytest.raises(UsageError, match=r"other pairs than .*pairs"):
+    with pytest.raises(WSSLError, match=r"other pairs than .*pairs"):
         read_results(folder)
 
 
@@ -53,14 +55,14 @@ def test_what_is_missing_and_why(tmp_path):
     write(status, json.loads(status.read_text()) | {"state": "failed", "reason": "disk on fire"})
     shutil.rmtree(folder / "runs" / "downstream-s2-b" / "evaluation")
     missing = read_results(folder).missing
-    assert {seed: (gap.state, gap.reason) for seed, gap in missing["a"].items()} == {
+    assert missing["a"] == {
         0: ("failed", "the loss is NaN"),
         1: ("running", "still running"),
-        2: ("not begun", "its turn has not come"),
+        2: ("waiting", "not started"),
     }
-    assert missing["b"][0].state == "skipped"
-    assert "pretext-s0-sharpness failed: disk on fire" in missing["b"][0].reason
-    assert missing["b"][2].state == "not measured"
+    assert missing["b"][0][0] == "skipped"
+    assert "pretext-s0-sharpness failed: disk on fire" in missing["b"][0][1]
+    assert missing["b"][2][0] == "not measured"
     assert 1 not in missing["b"]
 
 
@@ -68,29 +70,32 @@ def test_a_study_without_a_plan_or_runs(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
     (folder / "plan.json").unlink()
     results = read_results(folder)
-    assert results.missing["a"][0].state == "not planned"
+    assert results.plan == make_plan(results.study)  # planned again
+    assert results.missing["a"][0] == ("waiting", "not started")
     assert results.measured("a") == {}
+    write(folder / "plan.json", {"runs": [], "final": {}})
+    assert read_results(folder).missing["a"][0][0] == "not planned"
     write(folder / "plan.json", {"runs": [{"id": "x"}], "final": {}})
-    with pytest.raises(UsageError, match=r"plan\.json"):
+    with pytest.raises(WSSLError, match=r"plan\.json"):
         read_results(folder)
 
 
 def test_a_status_that_is_being_written(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
     (folder / "runs" / "downstream-s0-a" / "status.json").write_text('{"state": "do')
-    assert read_results(folder).missing["a"][0].state == "not begun"
+    assert read_results(folder).missing["a"][0][0] == "waiting"
 
 
 def test_a_shared_pretext_run_counts_for_each_arm(tmp_path):
     frozen, tuned = one_task("rotation"), one_task("rotation", effect=1.0)
     folder = write_study(tmp_path / "study", {"a": frozen, "b": tuned, "c": FakeArm()}, [BETTER])
     results = read_results(folder)
-    assert results.runs["pretext-s0-rotation"].arms == ["a", "b"]
-    arms = summarise(results)["arms"]
-    assert arms["a"]["steps"] == arms["b"]["steps"] == {"pretext": 2500.0, "downstream": 1500.0}
-    assert arms["b"]["minutes"] == {"pretext": 10.0, "downstream": 5.0}
-    assert arms["c"]["steps"] == {"pretext": 0.0, "downstream": 1500.0}
-    assert arms["a"]["accuracy"] == {"rotation": 0.9}
+    assert results.plan.runs["pretext-s0-rotation"].arms == ["a", "b"]
+    arms = summarise(results).arms
+    assert arms["a"].steps == arms["b"].steps == {"pretext": 2500.0, "downstream": 1500.0}
+    assert arms["b"].minutes == {"pretext": 10.0, "downstream": 5.0}
+    assert arms["c"].steps == {"pretext": 0.0, "downstream": 1500.0}
+    assert arms["a"].scores == {"rotation": 0.9}
 
 
 def test_a_run_that_two_arms_report(tmp_path):
@@ -98,33 +103,33 @@ def test_a_run_that_two_arms_report(tmp_path):
     plan = json.loads((folder / "plan.json").read_text())
     plan["final"]["b"] = plan["final"]["a"]
     write(folder / "plan.json", plan)
-    (verdict,) = summarise(read_results(folder))["sections"][0]["verdicts"]
-    assert verdict["figures"]["psnr_composite"]["difference"] == 0.0
-    assert verdict["state"] == "not shown"
+    (verdict,) = summarise(read_results(folder)).verdicts["fake"]
+    assert verdict.comparisons["psnr_composite"].difference.mean == 0.0
+    assert verdict.state == "not shown"
 
 
 def test_spread_over_seeds(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm()}, [])
     for seed, level in enumerate((20.0, 21.0, 22.0)):
-        write_evaluation(folder / "runs" / f"downstream-s{seed}-a" / "evaluation", [level] * 60)
-    entry = summarise(read_results(folder))["arms"]["a"]["figures"]["psnr_composite"]
-    assert entry == {"mean": 21.0, "sd": 1.0, "by_seed": {"0": 20.0, "1": 21.0, "2": 22.0}}
+        write_evaluation(folder / "runs" / f"downstream-s{seed}-a" / "evaluation", np.full(60, level))
+    entry = summarise(read_results(folder)).arms["a"].metrics["psnr_composite"]
+    assert entry == Spread(21.0, 1.0, {0: 20.0, 1: 21.0, 2: 22.0})
 
 
 def test_accuracy_is_that_of_the_kept_checkpoint():
     """best.ckpt is kept by the mean over tasks, here at step 2, where neither task alone need be best."""
     curve = {
-        "val/score": [[1, 0.5], [2, 0.7]],
-        "val/accuracy/rotation": [[1, 0.9], [2, 0.8]],
-        "val/accuracy/sharpness": [[1, 0.1], [2, 0.6]],
+        "val/accuracy": ((1, 2), (0.5, 0.7)),
+        "val/accuracy/rotation": ((1, 2), (0.9, 0.8)),
+        "val/accuracy/sharpness": ((1, 2), (0.1, 0.6)),
     }
-    assert accuracies([curve]) == {"rotation": 0.8, "sharpness": 0.6}
-    assert accuracies([{}]) == {}
+    assert scores([{tag: Curve(tag, *points) for tag, points in curve.items()}]) == {"rotation": 0.8, "sharpness": 0.6}
+    assert scores([{}]) == {}
 
 
 def test_tasks_and_weights():
     def arm(**options):
-        return tasks_of(Arm("x", "x", options))
+        return tasks_of(Arm("x", "x", long_names(options)))
 
     assert arm(tasks=["rotation", "sharpness"], weights=[3, 1]) == (["rotation", "sharpness"], [0.75, 0.25])
     assert arm(**{"model.tasks": "[rotation,sharpness]"}) == (["rotation", "sharpness"], [0.5, 0.5])
@@ -136,8 +141,8 @@ def test_the_search(tmp_path):
     tune = Tuning(values=[0.001, 0.01])
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER], tune=tune)
     summary = summarise(read_results(folder))
-    tried = summary["search"]["arms"]["a"]
-    assert {value: entry["best"] for value, entry in tried["tried"].items()} == {"0.001": 19.0, "0.01": 10.0}
-    assert tried["chosen"] == ["0.001"]
+    search = summary.searches["a"]
+    assert search.tried == {"0.001": Trial(19.0, "done", None), "0.01": Trial(10.0, "done", None)}
+    assert search.chosen == ["0.001"]
     # Trials are no results.
-    assert summary["arms"]["a"]["minutes"]["downstream"] == 5.0
+    assert summary.arms["a"].minutes["downstream"] == 5.0

@@ -81,6 +81,7 @@ def _run(words: list[str]) -> None:
     try:
         _load(verb).run(words)
     except (WSSLError, TrainingStopped) as error:
+        write_error(error)
         # A worker process of the loader puts its whole traceback into the message; the cause is its last line.
         line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
         if line:
@@ -89,6 +90,9 @@ def _run(words: list[str]) -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr, flush=True)
         raise SystemExit(130) from None
+    except Exception as error:
+        write_error(error)
+        raise
 
 
 def _load(verb: str) -> ModuleType:

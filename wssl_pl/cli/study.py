@@ -15,7 +15,6 @@ from wssl_pl.cli.grammar import Words, as_list, read_words
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.errors import UsageError, WSSLError
-from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, describe, make_plan, split_options
@@ -50,7 +49,7 @@ OWN = {"out", "seeds", "arms", "validations", "tune", "cpus_per_run", "gpus_per_
        "reuse", "dry_run", "evaluate"}  # fmt: skip
 STEP_KEYS = {f"steps.{stage}" for stage in STAGES}
 TYPO = 0.75  # how like one of ours a key has to be to be taken for it, mistyped; no option of `train` is
-TUNE_KEYS = {f"tune.{name}" for name in ("option", "values", "steps", "seed", "figure")}
+TUNE_KEYS = {f"tune.{name}" for name in ("option", "values", "steps", "seed", "metric")}
 
 
 def run(args: Sequence[str]) -> Any:
@@ -126,7 +125,7 @@ def declared(words: Words, begun: Study | None = None) -> Study:
     Raises:
         UsageError: a name, a key or a value cannot be used.
     """
-    study = read_study(words.positional) if begun is None else Study.from_dict(begun.as_dict())
+    study = read_study(words.positional) if begun is None else begun
     typed: dict[str, Any] = {}
     tune: dict[str, Any] = {}
     for key, text in words.options:
@@ -161,7 +160,7 @@ def declared(words: Words, begun: Study | None = None) -> Study:
         for option in ("run.dir", "run.resume", "model.ckpt", "seed_everything", "stage"):
             if option in options:
                 raise UsageError(f"{option}: a study says that itself, for every run")
-    check(study, "study")
+    check(study)
     return study
 
 
@@ -180,8 +179,8 @@ def only_arms(study: Study, names: Sequence[str]) -> Study:
         kept = [name for name in names if name in section.arms]
         if kept:
             sections.append(replace(section, arms=kept, claims=claims))
-    left_out = {name: arm.label for name, arm in study.arms.items() if name not in names}
-    return replace(study, arms={name: study.arms[name] for name in names}, sections=sections, left_out=left_out)
+    omitted = {name: arm.label for name, arm in study.arms.items() if name not in names}
+    return replace(study, arms={name: study.arms[name] for name in names}, sections=sections, omitted=omitted)
 
 
 class _ParseOnly(WSSLCLI):
@@ -221,9 +220,7 @@ def check_runs(study: Study, plan: Plan) -> None:
         try:
             for task in run.options.get("model.tasks") or []:
                 import_task(task)  # declared by the user; the run's own process imports it from its command line
-            if encoder := run.options.get("model.encoder"):
-                import_encoder(encoder)
-            words = read_words(run.words(study.validations), ALIASES)
+            words = read_words(run.arguments(study.validations), ALIASES)
             if run.stage in parsers:
                 parsers[run.stage].check(words)
             else:
@@ -243,7 +240,7 @@ def dry_run(plan: Plan, words: Words, folder: StudyFolder | None = None) -> Plan
     """
     from wssl_pl.devices import usable_cores
     from wssl_pl.study.cost import BUDGET_S, as_time, expected_seconds, kind, labels, learned_costs, measure_costs
-    from wssl_pl.study.folder import Status
+    from wssl_pl.study.plan import Status
 
     for run in plan.runs.values():
         print(describe(plan, run))
@@ -276,7 +273,6 @@ def _check_cluster(words: Words) -> None:
 
 def _drive(folder: StudyFolder, words: Words) -> Any:
     from wssl_pl.study.driver import Resources, run_study
-    from wssl_pl.study.table import LiveTable
 
     resources = Resources(
         address=words.get("ray.address"),
@@ -285,20 +281,18 @@ def _drive(folder: StudyFolder, words: Words) -> Any:
         parallel=_value(words, "parallel", None),
     )
     pairs = write_pairs(folder) if _value(words, "evaluate", True) else None
-    table = LiveTable(folder)
     print(f"TensorBoard of all runs: tensorboard --logdir {folder.path / 'runs'}", flush=True)
-    progress = run_study(folder, resources, pairs, table)
-    table.close(progress)
-    states = [status.state for status in progress.states.values()]
+    plan = run_study(folder, resources, pairs)
+    states = [run.status.state for run in plan.runs.values()]
     print(f"{states.count('done')} of {len(states)} runs done, {states.count('failed')} failed", flush=True)
-    for identity, status in progress.states.items():
-        if status.state == "failed":
-            print(f"failed: {identity} of {', '.join(progress.plan.runs[identity].arms)}: {status.reason}", flush=True)
+    for run in plan.runs.values():
+        if run.status.state == "failed":
+            print(f"failed: {run.id} of {', '.join(run.arms)}: {run.status.reason}", flush=True)
     if pairs is not None:
         from wssl_pl.study.report import write_report
 
         print(f"Report {write_report(folder.path)}", flush=True)
-    return progress
+    return plan
 
 
 def write_pairs(folder: StudyFolder) -> Path:

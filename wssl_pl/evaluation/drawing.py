@@ -1,7 +1,6 @@
 """Drawings as PNG bytes, for the reports of evaluations and studies."""
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +10,10 @@ from torchvision.transforms.functional import to_pil_image
 from wssl_pl.callbacks import image_grid
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Method
+from wssl_pl.evaluation.pages import figure_png, new_figure
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Table
 from wssl_pl.metrics.bins import BINS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BOXES = {
     "psnr_composite": "PSNR composite (dB)",
@@ -25,26 +21,6 @@ BOXES = {
     "psnr_hole": "PSNR hole (dB)",
     "l1_hole": "L1 hole",
 }
-
-
-def new_figure(width: float, height: float, dpi: float = 120) -> "Figure":
-    """Return a figure of `width` x `height` inches."""
-    # Without pyplot: no window system is used and nothing stays in its global list.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-
-
-def plain_frame(axes: "Axes") -> None:
-    """Hide the upper and the right border."""
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def figure_png(figure: "Figure") -> bytes:
-    """Return a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def image_png(image: Tensor) -> bytes:

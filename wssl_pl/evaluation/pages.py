@@ -1,17 +1,22 @@
-"""Pages as jinja2 templates: Markdown beside its image files, or one HTML file that holds everything.
+"""Pages as jinja2 templates, Markdown beside its image files or one HTML file that holds everything, and their figures.
 
 A package with templates of its own extends the base: `{% extends "base.html.j2" %}`, rendered by
 `render("study.html.j2", "wssl_pl.study", **context)`.
 """
 
 import base64
+import io
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {
     "supported": "#1a7f37",
@@ -76,3 +81,23 @@ def inline(text: str) -> Markup:
 def data_uri(png: bytes) -> str:
     """Return a PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def new_figure(width: float, height: float, dpi: float = 120) -> "Figure":
+    """Return a figure of `width` x `height` inches."""
+    # Without pyplot: no window system is used and nothing stays in its global list.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+def plain_frame(axes: "Axes") -> None:
+    """Hide the upper and the right border."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def figure_png(figure: "Figure") -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -13,8 +13,7 @@ from wssl_pl.devices import choose_precision
 from wssl_pl.errors import UsageError
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
-from wssl_pl.study.folder import Status
-from wssl_pl.study.plan import Plan, Run
+from wssl_pl.study.plan import Plan, Run, Status
 
 BUDGET_S = 4.0  # for the measurement of all kinds of run
 SLICE_S = 1.0  # of it, at least, for the first kind of a stage

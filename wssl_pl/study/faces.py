@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wssl_pl.callbacks.images import HOLE_GREY
+from wssl_pl.callbacks.pictures import HOLE_GREY
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Model
 from wssl_pl.evaluation.pairs import Pair, Pairs
 from wssl_pl.metrics import composite
-from wssl_pl.study.results import Results
+from wssl_pl.study.folder import Results
 
 ROWS = 4  # pairs that are shown, evenly over the list
 ACROSS = 7  # arms beside each other
@@ -35,7 +35,7 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
     if not any(results.measured(name) for name in names):
         return None, ["no arm is measured yet"]
     try:
-        pairs = Pairs.open(results.folder / "pairs")
+        pairs = Pairs.open(results.folder.path / "pairs")
     except WSSLError as error:
         return None, [str(error)]
     chosen = [pairs.pairs[int(number)] for number in np.linspace(0, len(pairs) - 1, min(ROWS, len(pairs)))]
@@ -51,7 +51,7 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
             continue
         seed, run = next(iter(runs.items()))
         try:
-            filled = _fill(Model(run.folder / "best.ckpt", device), chosen, image, mask)
+            filled = _fill(Model(results.folder.run(run.id) / "best.ckpt", device), chosen, image, mask)
         except WSSLError as error:
             notes.append(f"{label}: {error}")
             continue

@@ -22,8 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.compare import read_result
-from wssl_pl.evaluation.table import Table
+from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.study.definition import Arm, Claim, Section, Study, Tuning
 from wssl_pl.study.plan import Plan, Run, Status, make_plan
 
@@ -211,23 +210,28 @@ class Results:
         folder: the study's.
         study: as defined.
         plan: its runs with their states.
-        tables: metrics per image of each reported run that was measured, by id.
-        summaries: their `summary.json`.
+        evaluations: of the reported runs that were measured, by id.
         missing: for each arm and seed without metrics, the state and the reason.
     """
 
     folder: StudyFolder
     study: Study
     plan: Plan
-    tables: dict[str, Table] = field(default_factory=dict)
-    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluations: dict[str, Result] = field(default_factory=dict)
     missing: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
 
     def measured(self, arm: str) -> dict[int, Run]:
         """Return an arm's measured runs by seed, in the study's order."""
         final = self.plan.final.get(arm, {})
-        found = {seed: final[seed] for seed in self.study.seeds if final.get(seed) in self.tables}
+        found = {seed: final[seed] for seed in self.study.seeds if final.get(seed) in self.evaluations}
         return {seed: self.plan.runs[run] for seed, run in found.items()}
+
+    def chain(self, run: Run) -> Iterator[Run]:
+        """Yield the run and all runs that it needs, without the trials of a search."""
+        yield run
+        for name in run.needs:
+            if name in self.plan.runs and not self.plan.runs[name].trial:
+                yield from self.chain(self.plan.runs[name])
 
 
 def read_results(directory: str | Path) -> Results:
@@ -242,10 +246,9 @@ def read_results(directory: str | Path) -> Results:
         for seed in results.study.seeds:
             run = results.plan.runs.get(results.plan.final.get(name, {}).get(seed, ""))
             reason = ("not planned", "it is not in plan.json") if run is None else _unfinished(results.plan, run)
-            if run is not None and reason is None and run.id not in results.tables:
+            if run is not None and reason is None and run.id not in results.evaluations:
                 try:
-                    summary, table = read_result(folder.run(run.id) / "evaluation")
-                    results.summaries[run.id], results.tables[run.id] = summary, table
+                    results.evaluations[run.id] = read_result(folder.run(run.id) / "evaluation")
                 except WSSLError:
                     reason = "not measured", "trained, but without a complete result of `wssl evaluate`"
             if reason is not None:
@@ -273,11 +276,11 @@ def _check_pairs(results: Results) -> None:
     except (OSError, ValueError):
         wanted = None
     names: list[str] | None = None
-    for run, summary in results.summaries.items():
-        folder, found = results.folder.run(run) / "evaluation", summary["pairs"]["hash"]
+    for run, result in results.evaluations.items():
+        folder, found = results.folder.run(run) / "evaluation", result.pairs["hash"]
         if wanted is None:
             source, wanted = folder, found
-        own = list(results.tables[run].names)
+        own = list(result.table.images)
         names = names or own
         if found == wanted and own == names:
             continue

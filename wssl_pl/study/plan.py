@@ -92,13 +92,6 @@ class Plan:
         runs = [{key: value for key, value in asdict(run).items() if key != "status"} for run in self.runs.values()]
         return {"runs": runs, "final": self.final}
 
-    def chain(self, run: Run) -> Iterator[Run]:
-        """Yield the run and all runs that it needs, without the trials of a search."""
-        yield run
-        for name in run.needs:
-            if name in self.runs and not self.runs[name].trial:
-                yield from self.chain(self.runs[name])
-
 
 def make_plan(study: Study) -> Plan:
     """Return the runs of a study; a pretext run that several arms need is there once."""

@@ -1,112 +1,529 @@
-"""The report of a study: verdicts first, then tables and figures, as Markdown, one HTML file, and numbers."""
+"""The report of a study: verdicts, ranking, comparisons, tables and figures, as Markdown, one HTML file, and JSON."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
-from wssl_pl.errors import UsageError
-from wssl_pl.study import content
-from wssl_pl.study.document import Block, Heading, as_html, as_markdown
-from wssl_pl.study.drawing import curve_plot, figure2, figure4, verdict_plot
-from wssl_pl.study.faces import figure3
-from wssl_pl.study.results import Results, read_results
-from wssl_pl.study.summary import summarise
+import numpy as np
+from numpy.typing import NDArray
 
+from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.metrics import LABELS, digits
+from wssl_pl.evaluation.pages import COLOURS as STATE_COLOURS
+from wssl_pl.evaluation.pages import figure_png, new_figure, plain_frame, render
+from wssl_pl.evaluation.statistics import (
+    CONVERGENCE_METRIC,
+    CONVERGENCE_RULE,
+    LEVEL,
+    RESAMPLES,
+    near_chance,
+    smallest_exact_p,
+    student_quantile,
+)
+from wssl_pl.study.folder import Results, read_results
+from wssl_pl.study.plan import ENDED
+from wssl_pl.study.verdicts import RANKED_BY, ArmResult, Spread, StudyReport, Verdict, points_of, summarise
+
+COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr")
 CAPTIONS = {
     "figure2": "Figure 2: against the weight of the first task; bars are ± one standard deviation over seeds, hollow "
     "points are arms that had not converged. Right: the paper's points.",
     "figure3": "Figure 3: test images masked, filled by each arm (composite), and original.",
     "figure4": "Figure 4: settings with one, two and three pretext tasks; a point per setting, a small one per seed, "
     "arms that had not converged included. Right: the paper's values.",
-    "verdicts": "The difference of every claim and figure; green supports the claim, red says the opposite.",
+    "verdicts": "The difference of every claim and metric; green supports the claim, red shows the opposite.",
     "curves": "Raw validation PSNR of every arm: seeds thin, their mean thick, red where it still rises.",
 }
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")  # Okabe and Ito 2008
+DRAWN = (("psnr_composite", "psnr", "PSNR (dB)"), ("ssim_composite", "ssim", "SSIM"))
+SHIFT = 0.012  # between the curves of Figure 2, so that error bars do not hide others
+PANELS = 4  # beside each other
+DIGITS = {metric: digits(metric) for metric in (*LABELS, CONVERGENCE_METRIC)}
 
 
-def write_report(directory: Path, out: Path | None = None) -> Path:
-    """Writes `report.md`, `report.html`, `report.json` and pictures on a study, finished or not.
+def write_report(directory: str | Path, out: Path | None = None) -> Path:
+    """Write `report.md`, `report.html`, `report.json` and figures about a study, finished or not.
 
     Args:
         directory: the study's folder.
-        out: where to; `report` in the study's folder if left out. An earlier report there is replaced.
+        out: folder of the report, in which an earlier report is replaced. Default: `report` in the study's folder.
 
     Returns:
-        the folder of the report.
+        The folder of the report.
 
     Raises:
-        UsageError: the folder holds no study, its runs were measured on different pairs, or `out` is a file.
+        WSSLError: the folder holds no study, its runs were measured on different pairs, or `out` is a file.
     """
     results = read_results(directory)
-    folder = results.folder / "report" if out is None else Path(out)
+    folder = results.folder.path / "report" if out is None else Path(out)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"out={folder} is a file: name a folder for the report")
-    summary = summarise(results)
-    pictures, notes = draw(results, summary)
-    summary["pictures"] = {name: caption for name, (caption, _) in pictures.items()}
-    summary["notes"] = notes
-    blocks = compose(summary)
+        raise WSSLError("out", folder, "is a file", "name a folder for the report")
+    report = summarise(results)
+    pictures, captions, notes = draw(results, report)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in summary_pictures(folder) - pictures.keys():
-        (folder / old).unlink(missing_ok=True)
-    for name, (_, png) in pictures.items():
+    for name in _earlier_pictures(folder) - pictures.keys():
+        (folder / name).unlink(missing_ok=True)
+    for name, png in pictures.items():
         (folder / name).write_bytes(png)
-    (folder / "report.md").write_text(as_markdown(blocks))
-    (folder / "report.html").write_text(as_html(blocks, {name: png for name, (_, png) in pictures.items()}))
-    (folder / "report.json").write_text(json.dumps(finite(summary), indent=1, allow_nan=False) + "\n")
+    context = page(results, report) | {"pictures": pictures, "captions": captions, "notes": notes}
+    for suffix in ("md", "html"):
+        (folder / f"report.{suffix}").write_text(render(f"study.{suffix}.j2", "wssl_pl.study", **context))
+    values = asdict(report) | {"pictures": captions}
+    (folder / "report.json").write_text(json.dumps(_finite(values), indent=1, allow_nan=False) + "\n")
     return folder
 
 
-def summary_pictures(folder: Path) -> set[str]:
-    """The pictures of an earlier report, so that none of a figure that is gone stays behind."""
+def _earlier_pictures(folder: Path) -> set[str]:
     try:
         return set(json.loads((folder / "report.json").read_text())["pictures"])
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
 
-def draw(results: Results, summary: dict[str, Any]) -> tuple[dict[str, tuple[str, bytes]], list[str]]:
-    """All pictures with their captions by file name, and notes on those that could not be drawn."""
-    pictures: dict[str, tuple[str, bytes]] = {}
+def _finite(value: Any) -> Any:
+    """Return a nested value with None in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def draw(results: Results, report: StudyReport) -> tuple[dict[str, bytes], dict[str, str], list[str]]:
+    """Return all figures and their captions by file name, and notes on those that could not be drawn."""
+    drawn: list[tuple[str, str, bytes | None]] = []
     notes: list[str] = []
-
-    def keep(name: str, kind: str, png: bytes | None) -> None:
-        if png is not None:
-            pictures[name] = (CAPTIONS[kind], png)
-
-    keep("verdicts.png", "verdicts", verdict_plot(summary["sections"]))
-    for section in summary["sections"]:
-        for plot in section["plots"]:
+    drawn.append(("verdicts.png", "verdicts", verdict_plot([v for own in report.verdicts.values() for v in own])))
+    for section in results.study.sections:
+        arms = {name: report.arms[name] for name in section.arms}
+        for plot in section.plots:
             if plot == "figure3":
-                png, lacking = figure3(results, section["arms"])
-                notes += [f"{section['title']}, Figure 3: {line}" for line in lacking]
+                from wssl_pl.study.faces import figure3  # needs the networks
+
+                png, lacking = figure3(results, section.arms)
+                notes += [f"{section.title}, Figure 3: {line}" for line in lacking]
             else:
-                png = {"figure2": figure2, "figure4": figure4}[plot](summary, section["arms"])
-            keep(content.picture_file(section["name"], plot), plot, png)
-    keep("curves.png", "curves", curve_plot(summary))
-    return pictures, notes
+                png = weight_plot(arms) if plot == "figure2" else task_plot(arms)
+            drawn.append((_picture_file(section.name, plot), plot, png))
+    drawn.append(("curves.png", "curves", curve_plot(report.arms)))
+    found = [(file, kind, png) for file, kind, png in drawn if png is not None]
+    return {file: png for file, _, png in found}, {file: CAPTIONS[kind] for file, kind, _ in found}, notes
 
 
-def compose(summary: Mapping[str, Any]) -> list[Block]:
-    """The page."""
+def _picture_file(section: str, plot: str) -> str:
+    return f"{plot}.png" if plot == section else f"{section}_{plot}.png"
+
+
+def page(results: Results, report: StudyReport) -> dict[str, Any]:
+    """Return the sentences and tables of the report, for the template."""
+    study, shown, sections = results.study, set[str](), []
+    for section in study.sections:
+        verdicts = report.verdicts[section.name]
+        comparisons = [row for verdict in verdicts for row in comparison_rows(verdict)]
+        sections.append({
+            "title": section.title,
+            "sentences": [sentence(verdict, report, len(study.seeds)) for verdict in verdicts],
+            "comparisons": [COMPARISON_HEADER, *comparisons] if comparisons else [],
+            "arms": [] if shown.issuperset(section.arms) else arm_rows(report, section.arms, len(study.seeds)),
+            "pictures": [_picture_file(section.name, plot) for plot in section.plots],
+        })  # fmt: skip
+        shown |= set(section.arms)
+    rising = [
+        f"{arm.label} ({_spread(arm.metrics[RANKED_BY], RANKED_BY)} dB)"
+        for arm in report.arms.values()
+        if arm.runs and arm.convergence.state == "not converged"
+    ]
+    return {
+        "report": report,
+        "sections": sections,
+        "ranking": ranking_lines(report),
+        "unranked": f" Without a rank, as they still rise: {', '.join(rising)}." if rising else "",
+        "facts": facts(results, report),
+        "resamples": f"{RESAMPLES:,}",
+        "convergence_rule": CONVERGENCE_RULE,
+        "cosine": "cosine" in json.dumps([study.options, [asdict(arm) for arm in study.arms.values()]]),
+        "few_seeds": few_seeds(len(study.seeds)),
+        "missing": missing_rows(report),
+        "omitted": list(study.omitted.values()),
+        "failed": failed_runs(results),
+        "search": search_table(results, report),
+    }
+
+
+def facts(results: Results, report: StudyReport) -> list[str]:
+    """Return what was run, on what, with what, in a line each."""
+    study, runs = results.study, report.runs
+    measured, wanted = sum(len(arm.runs) for arm in report.arms.values()), len(study.seeds) * len(study.arms)
+    ended = sum(runs.get(state, 0) for state in ENDED)
+    unfinished = ended < runs["all"] or not runs["all"]
+    end = "**the study is not finished**" if unfinished else "**some runs failed**"
+    seeds = f"{len(study.seeds)} seeds ({', '.join(map(str, study.seeds))})"
+    lines = [
+        f"{len(study.arms)} arms x {seeds}; {measured} of {wanted} measured, "
+        f"{runs.get('done', 0)} of {runs['all']} runs are done"
+        + ("" if measured == wanted else f": {end}, see what did not run"),
+        f"Steps: {study.steps['pretext']:,} pretext, {study.steps['downstream']:,} downstream, or as in the tables",
+    ]
+    if report.pairs:
+        lines.append(f"Measured on the same {report.pairs['count']} test pairs, hash {report.pairs['hash'][:16]}")
+    for stage, options in study.options.items():
+        # The paths of the data belong to one machine.
+        options = {key: value for key, value in options.items() if key not in ("data.images", "data.masks")}
+        if options:
+            lines.append(f"Options, {stage}: {' '.join(f'`{key}={value}`' for key, value in options.items())}")
+    for machine in report.machines:
+        lines.append(f"Measured on {machine['device']}, {machine['cores']} cores, torch {machine['torch']}")
+    return lines
+
+
+def few_seeds(count: int) -> dict[str, Any] | None:
+    """Return the best that so many seeds can show; None for one seed."""
+    if count < 2:
+        return None
+    coverage = f"{1.0 - 2.0 ** (1 - count):.0%}"
+    exact, t = f"{smallest_exact_p(count):.3g}", f"{student_quantile(LEVEL, count - 1):.2f}"
+    return {"seeds": count, "t": t, "p": exact, "coverage": coverage}
+
+
+SENTENCES = {
+    "supported": "**Supported**: {claim}.",
+    "refuted": "**Refuted**, the opposite is shown: {claim}.",
+    "contradictory": "**Contradictory**: {claim}; {reason}.",
+    "partly supported": "**Partly supported**: {claim}; {reason}.",
+    "partly refuted": "**Partly refuted**: {claim}; {reason}.",
+    "not shown": "**Not shown**: {claim}; {reason}.",
+    "not decided": "**Not decided**: {claim}; {reason}.",
+}
+
+
+def sentence(verdict: Verdict, report: StudyReport, seeds: int) -> str:
+    """Return a verdict in words, with the differences by which it was reached."""
+    text = SENTENCES[verdict.state].format(claim=verdict.claim.claim, reason=verdict.reason)
+    by = [
+        f"{LABELS[metric]} {signed(entry.difference.mean, metric)}{' dB' if metric.startswith('psnr') else ''} "
+        f"{span(entry.difference.low, entry.difference.high, metric)}"
+        for metric, entry in verdict.comparisons.items()
+    ]
+    if by:
+        count = len(verdict.seeds)
+        text += f" Difference: {', '.join(by)}, {count if count == seeds else f'{count} of {seeds}'} seeds."
+    if by and verdict.omitted:
+        text += f" Omitted: {', '.join(f'{report.arms[arm].label} ({why})' for arm, why in verdict.omitted.items())}."
+    return text
+
+
+COMPARISON_HEADER = ["claim", "metric", "verdict", "better", "than", "difference [95 %]", "bootstrap [95 %]", "p",
+                     "p (Holm)", "p exact", "seeds"]  # fmt: skip
+
+
+def comparison_rows(verdict: Verdict) -> list[list[str]]:
+    """Return the table rows of a verdict's comparisons."""
+    rows = []
+    for metric, entry in verdict.comparisons.items():
+        found = entry.difference
+        rows.append([
+            "" if rows else verdict.claim.claim,
+            LABELS[metric],
+            f"**{entry.state}**",
+            number(entry.better, metric),
+            number(entry.than, metric),
+            f"{signed(found.mean, metric)} {span(found.low, found.high, metric)}",
+            span(found.bootstrap_low, found.bootstrap_high, metric),
+            probability(found.p),
+            probability(entry.p),
+            "-" if found.p_exact is None else f"{found.p_exact:.3g}",
+            f"{sum(value > 0 for value in found.by_seed)} of {len(found.by_seed)} better",
+        ])  # fmt: skip
+    return rows
+
+
+def ranking_lines(report: StudyReport) -> list[str]:
+    """Return the ranked arms with their costs, the best one first; none of one arm alone."""
+    if len(report.ranking) < 2:
+        return []
+    lines = []
+    for entry in report.ranking:
+        arm = report.arms[entry.arm]
+        cost = f"({_stages(arm.steps, ',.0f')} steps, {_stages(arm.minutes, ',.1f')} min)"
+        if entry is report.ranking[0]:
+            lines.append(f"{arm.label}**, {LABELS[RANKED_BY]} {entry.mean:.2f} dB {cost}")
+            continue
+        between = "" if entry.low is None or entry.high is None else f" {span(entry.low, entry.high, RANKED_BY)}"
+        lines.append(f"{arm.label}: {signed(entry.difference, RANKED_BY)} dB{between} {cost}")
+    return lines
+
+
+def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list[str]]:
+    """Return a header and a row per measured arm, as in the paper's tables, with the paper's metrics."""
+    rows = [["arm", *[LABELS[metric] for metric in COLUMNS], "seeds", "paper SSIM", "paper PSNR", "steps", "minutes",
+             "pretext accuracy", "converged"]]  # fmt: skip
+    for name in [name for name in names if report.arms[name].runs] or names:
+        arm = report.arms[name]
+        scores = [
+            f"{task} {value:.2f}{' (**near chance**)' if near_chance(value) else ''}"
+            for task, value in arm.scores.items()
+        ]
+        rows.append([
+            arm.label,
+            *[_spread(arm.metrics[metric], metric) for metric in COLUMNS],
+            f"{len(arm.runs)} of {seeds}",
+            *[number(arm.paper.get(metric), metric) for metric in ("ssim", "psnr")],
+            _stages(arm.steps, ",.0f"),
+            _stages(arm.minutes, ",.1f"),
+            ", ".join(scores) or "-",
+            converged(arm),
+        ])  # fmt: skip
+    return rows
+
+
+def converged(arm: ArmResult) -> str:
+    """Return whether an arm had converged, with its rise; a dash if it was not measured."""
+    found = arm.convergence
+    if not arm.runs:
+        return "-"
+    if found.rise is None:
+        return "unknown"
+    error = "" if found.error is None else f" ± {found.error:.2f}"
+    state = "yes" if found.state == "converged" else "**not converged**"
+    return f"{state} ({signed(found.rise, CONVERGENCE_METRIC)}{error} dB)"
+
+
+def missing_rows(report: StudyReport) -> list[list[str]]:
+    """Return a header, and a row for the seeds of an arm that are missing for the same reason."""
+    rows = [["arm", "seeds", "state", "reason"]]
+    for arm in report.arms.values():
+        seeds: dict[tuple[str, str], list[str]] = {}
+        for seed, why in arm.missing.items():
+            seeds.setdefault(why, []).append(str(seed))
+        rows += [[arm.label, ", ".join(its), *why] for why, its in seeds.items()]
+    return rows
+
+
+def failed_runs(results: Results) -> list[str]:
+    """Return a line for each pretext run and trial that failed or was skipped."""
     return [
-        Heading(f"Study {summary['name']}", 1),
-        *content.facts(summary),
-        *content.order(summary),
-        *content.verdicts(summary),
-        *content.how_to_read(summary),
-        *content.section_tables(summary),
-        *content.curves(summary),
-        *content.not_run(summary),
-        *content.search(summary),
+        f"{'trial' if run.trial else run.stage} run `{run.id}`, seed {run.seed} ({', '.join(run.arms)}) "
+        f"{run.status.state}: {run.status.reason or 'no reason was recorded'}"
+        for run in results.plan.runs.values()
+        if run.status.state in ("failed", "skipped") and (run.stage == "pretext" or run.trial)
     ]
 
 
-def finite(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def search_table(results: Results, report: StudyReport) -> dict[str, Any] | None:
+    """Return what the search has tried and chosen; None without one."""
+    tune = results.study.tune
+    if tune is None:
+        return None
+    rows = [["arm", *[f"{tune.option}={value}" for value in tune.values], "chosen"]]
+    for name, search in report.searches.items():
+        tried = {float(value): trial for value, trial in search.tried.items()}
+        cells = []
+        for value in map(float, tune.values):
+            trial = tried.get(value)
+            best = "-" if trial is None else trial.state if trial.best is None else number(trial.best, tune.metric)
+            cells.append(
+                f"**{best}**" if trial and trial.best is not None and value in map(float, search.chosen) else best
+            )
+        rows.append([report.arms[name].label, *cells, ", ".join(search.chosen) or "-"])
+    chosen = [float(value) for search in report.searches.values() for value in search.chosen]
+    values = [float(value) for value in tune.values]
+    ends = ((min(values), "smallest", "smaller"), (max(values), "largest", "larger"))
+    edges = [
+        f"{chosen.count(end)} of {len(chosen)} arms chose the {which} value, and might do better with a {beyond} one"
+        for end, which, beyond in ends
+        if end in chosen
+    ]
+    about = {"option": tune.option, "steps": f"{tune.steps:,}", "seed": tune.seed, "label": LABELS[tune.metric]}
+    return about | {"rows": rows, "edge": "; ".join(edges) + "." if edges else ""}
+
+
+def _stages(amounts: Mapping[str, float], form: str) -> str:
+    return " + ".join(format(amount, form) for amount in amounts.values() if amount) or "-"
+
+
+def number(value: float | None, metric: str) -> str:
+    """Return a metric's value as the report shows it."""
+    return "-" if value is None else f"{value:.{DIGITS[metric]}f}"
+
+
+def signed(value: float, metric: str) -> str:
+    """Return a difference with its sign, never -0.00."""
+    return f"{round(value, DIGITS[metric]) + 0.0:+.{DIGITS[metric]}f}"
+
+
+def span(low: float, high: float, metric: str) -> str:
+    """Return an interval in brackets."""
+    return f"[{signed(low, metric)}, {signed(high, metric)}]"
+
+
+def probability(p: float) -> str:
+    """Return a p-value as the report shows it."""
+    if p < 1e-4:
+        return "< 0.0001"
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
+
+
+def _spread(entry: Spread, metric: str) -> str:
+    """Return `mean ± sd`; the mean alone with one seed, a dash without any."""
+    return number(entry.mean, metric) + ("" if entry.sd is None else f" ± {number(entry.sd, metric)}")
+
+
+def verdict_plot(verdicts: Sequence[Verdict]) -> bytes | None:
+    """Draw each claim's difference with its interval, a panel per metric; None where nothing was compared."""
+    metrics = [name for name in LABELS if any(name in verdict.comparisons for verdict in verdicts)]
+    if not metrics:
+        return None
+    figure = new_figure(4.2 + 3.4 * len(metrics), 1.1 + 0.5 * len(verdicts))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        for row, verdict in enumerate(verdicts):
+            entry = verdict.comparisons.get(metric)
+            if entry is None:
+                axes.text(
+                    0.5, row, "not decided" if verdict.state == "not decided" else "-",
+                    transform=axes.get_yaxis_transform(), color=STATE_COLOURS["not decided"], ha="center", va="center",
+                    fontsize=8, style="italic", bbox={"facecolor": "white", "edgecolor": "none"},
+                )  # fmt: skip
+                continue
+            found, colour = entry.difference, STATE_COLOURS[entry.state]
+            axes.plot([found.low, found.high], [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot(found.by_seed, [row] * len(found.by_seed), "|", color=colour, alpha=0.6, ms=9)
+            axes.plot(found.mean, row, "o", color=colour, markersize=6)
+        axes.axvline(0, color="#222222", linewidth=0.9)
+        axes.set_title(LABELS[metric] + (" (dB)" if metric.startswith("psnr") else ""), fontsize=10)
+        axes.locator_params(axis="x", nbins=6)
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="x", alpha=0.3)
+        plain_frame(axes)
+    panels[0].set_yticks(range(len(verdicts)), [fill(verdict.claim.claim, 44) for verdict in verdicts], fontsize=8)
+    panels[0].set_ylim(len(verdicts) - 0.4, -0.6)
+    figure.suptitle("Difference with its 95 % interval (ticks: seeds); right of 0 the claim is right", fontsize=10)
+    states = dict.fromkeys(entry.state for verdict in verdicts for entry in verdict.comparisons.values())
+    handles = [panels[0].plot([], [], "-o", color=STATE_COLOURS[state], lw=2.2, label=state)[0] for state in states]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
+    return figure_png(figure)
+
+
+def curve_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
+    """Draw the raw validation PSNR of every arm, seeds thin and their mean thick; None without curves."""
+    curves = {
+        name: [np.array(points) for own in arm.curves.values() if (points := points_of(own, CONVERGENCE_METRIC))]
+        for name, arm in arms.items()
+    }
+    shown = {name: own for name, own in curves.items() if own}
+    if not shown:
+        return None
+    across = min(PANELS, len(shown))
+    down = -(-len(shown) // across)
+    figure = new_figure(3.0 * across + 0.6, 2.3 * down + 0.5)
+    panels = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes, (name, own) in zip(panels.flat, shown.items(), strict=False):
+        late, rise = arms[name].convergence.state == "not converged", arms[name].convergence.rise
+        colour = STATE_COLOURS["not converged"] if late else COLOURS[0]
+        for curve in own:
+            axes.plot(curve[:, 0], curve[:, 1], color=colour, linewidth=0.8, alpha=0.55)
+        longest = max(own, key=len)[:, 0]
+        mean = np.mean([np.interp(longest, curve[:, 0], curve[:, 1]) for curve in own], axis=0)
+        axes.plot(longest, mean, color=colour, linewidth=2.4)
+        axes.axvspan(0.8 * longest[-1], longest[-1], color="#000000", alpha=0.05, linewidth=0)
+        axes.set_title(fill(arms[name].label, 30), fontsize=8.5)
+        text = "" if rise is None else f"{'not converged, ' if late else ''}{signed(rise, CONVERGENCE_METRIC)} dB"
+        axes.text(0.97, 0.06, text, transform=axes.transAxes, ha="right", color=colour, fontsize=8)
+        axes.tick_params(labelsize=7.5)
+        axes.grid(alpha=0.3)
+        plain_frame(axes)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_axis_off()
+    figure.supylabel("raw validation PSNR (dB)", fontsize=9)
+    figure.supxlabel("steps (shaded: the last fifth, by which convergence is judged)", fontsize=9)
+    return figure_png(figure)
+
+
+def weight_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
+    """Draw PSNR and SSIM against the weight of the first of two tasks (Figure 2); None without such arms."""
+    pairs: dict[str, list[tuple[float, ArmResult]]] = {}
+    for arm in arms.values():
+        if len(arm.tasks) == 2 and arm.weights:
+            pairs.setdefault(" - ".join(arm.tasks), []).append((arm.weights[0], arm))
+    if not pairs:
+        return None
+    figure, panels = _measured_and_paper()
+    for row, (metric, paper, label) in enumerate(DRAWN):
+        for place, (pair, found) in enumerate(pairs.items()):
+            colour, shift = COLOURS[place % len(COLOURS)], SHIFT * (place - (len(pairs) - 1) / 2)
+            found = sorted(found, key=lambda entry: entry[0])
+            measured = [(weight + shift, arm) for weight, arm in found if arm.metrics[metric].mean is not None]
+            panels[row, 0].errorbar(
+                [weight for weight, _ in measured], [arm.metrics[metric].mean for _, arm in measured],
+                yerr=[arm.metrics[metric].sd or 0.0 for _, arm in measured], color=colour, label=pair, marker="o",
+                markersize=5, linewidth=1.8, capsize=3, elinewidth=1.2,
+            )  # fmt: skip
+            late = [(weight, arm) for weight, arm in measured if arm.convergence.state == "not converged"]
+            places = [weight for weight, _ in late], [arm.metrics[metric].mean for _, arm in late]
+            panels[row, 0].plot(*places, "o", color=colour, markerfacecolor="white", zorder=5)
+            known = [(weight, arm.paper[paper]) for weight, arm in found if paper in arm.paper]
+            panels[row, 1].plot([x for x, _ in known], [y for _, y in known], "--s", color=colour, lw=1.4, ms=5)
+        panels[row, 0].set_ylabel(label, fontsize=9)
+        for axes in panels[row]:
+            axes.set_xticks([0.1, 0.3, 0.5, 0.7, 0.9])
+            axes.set_xlim(0, 1)
+    for axes in panels[1]:
+        axes.set_xlabel("weight of the first task", fontsize=9)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8.5, frameon=False)
+    return figure_png(figure)
+
+
+def task_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
+    """Draw PSNR and SSIM of one, two and three tasks (Figure 4): a box over settings, a point per setting."""
+    counts = {count: [arm for arm in arms.values() if len(arm.tasks) == count] for count in (1, 2, 3, 4)}
+    counts = {count: found for count, found in counts.items() if found}
+    if not counts:
+        return None
+    figure, panels = _measured_and_paper()
+    for row, (metric, paper, label) in enumerate(DRAWN):
+        panels[row, 0].set_ylabel(label, fontsize=9)
+        for place, (found, colour) in enumerate(zip(counts.values(), COLOURS, strict=False)):
+            _box(panels[row, 0], place, [arm.metrics[metric].mean for arm in found], colour)
+            _box(panels[row, 1], place, [arm.paper.get(paper) for arm in found], colour)
+            seeds = [v for arm in found for v in arm.metrics[metric].by_seed.values() if v is not None]
+            panels[row, 0].plot(_beside(place, len(seeds), 0.2), seeds, ".", color=colour, alpha=0.35, markersize=4)
+        for axes in panels[row]:
+            axes.set_xticks(range(len(counts)), [f"{n} task{'s' if n > 1 else ''}" for n in counts], fontsize=9)
+            axes.set_xlim(-0.6, len(counts) - 0.4)
+    return figure_png(figure)
+
+
+def _box(axes: Any, place: float, values: Sequence[float | None], colour: str) -> None:
+    known = [value for value in values if value is not None]
+    if len(known) > 1:
+        axes.boxplot(
+            [known], positions=[place], widths=0.5, showfliers=False, patch_artist=True,
+            boxprops={"facecolor": colour, "alpha": 0.22, "edgecolor": colour},
+            medianprops={"color": colour, "linewidth": 2}, whiskerprops={"color": colour}, capprops={"color": colour},
+        )  # fmt: skip
+    points = _beside(place, len(known), 0.12)
+    axes.plot(points, known, "o", color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.6)
+
+
+def _beside(place: float, count: int, width: float) -> NDArray[np.float64]:
+    """Return places beside each other around one, so that equal points are visible."""
+    return place + (np.linspace(-width, width, count) if count > 1 else np.zeros(count))
+
+
+def _measured_and_paper() -> tuple[Any, Any]:
+    figure = new_figure(8.6, 6.4)
+    panels = figure.subplots(2, 2, squeeze=False)
+    for axes, title in zip(
+        panels[0], ("measured here (composite)", "the paper: other data, one run each"), strict=True
+    ):
+        axes.set_title(title, fontsize=10)
+    for axes in panels.flat:
+        axes.grid(axis="y", alpha=0.3)
+        axes.tick_params(labelsize=8)
+        plain_frame(axes)
+    return figure, panels

@@ -28,6 +28,7 @@ from wssl_pl.study.definition import METRICS, STAGES, Arm, Claim, Section, Tunin
 from wssl_pl.study.folder import Curve, Results
 from wssl_pl.study.plan import Run
 
+VERSION = 3  # of report.json
 ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
@@ -167,14 +168,64 @@ class Search:
     chosen: list[str]
 
 
+@dataclass(frozen=True)
+class StudyReport:
+    """All numbers of a report, as in `report.json`.
+
+    Attributes:
+        name: of the study.
+        study: as defined.
+        runs: how many runs are in each state.
+        pairs: hash and number of the test pairs; None before a run is measured.
+        machines: on which the runs were measured.
+        arms: by name.
+        verdicts: by the name of the section.
+        ranking: the best arm first.
+        searches: trials and chosen values by arm; empty without a search.
+        version: of the file.
+    """
+
+    name: str
+    study: dict[str, Any]
+    runs: dict[str, int]
+    pairs: dict[str, Any] | None
+    machines: list[dict[str, Any]]
+    arms: dict[str, ArmResult]
+    verdicts: dict[str, list[Verdict]]
+    ranking: list[Ranked]
+    searches: dict[str, Search]
+    version: int = VERSION
+
+
+def summarise(results: Results, seed: int = 0) -> StudyReport:
+    """Return all numbers of the report; `seed` is that of the bootstrap."""
+    study = results.study
+    states = [run.status.state for run in results.plan.runs.values()]
+    arms = {name: arm_result(results, arm) for name, arm in study.arms.items()}
+    measured = results.evaluations.values()
+    pairs = [{"hash": result.pairs["hash"], "count": len(result.table.images)} for result in measured]
+    machines = [dict(result.machine) for result in measured]
+    return StudyReport(
+        name=study.name,
+        study=study.as_dict(),
+        runs={state: states.count(state) for state in sorted(set(states))} | {"all": len(states)},
+        pairs=pairs[0] if pairs else None,
+        machines=[machine for number, machine in enumerate(machines) if machine not in machines[:number]],
+        arms=arms,
+        verdicts={section.name: judge_section(results, section, arms, seed) for section in study.sections},
+        ranking=rank(results, arms, seed),
+        searches={name: search_of(results, study.tune, name) for name in study.arms} if study.tune else {},
+    )
+
+
 def arm_result(results: Results, arm: Arm) -> ArmResult:
     """Return the results of an arm."""
     runs = results.measured(arm.name)
     tasks, weights = tasks_of(arm)
-    chains = [list(results.plan.chain(run)) for run in runs.values()]
+    chains = [list(results.chain(run)) for run in runs.values()]
     curves = {seed: results.folder.curves(run.id) for seed, run in runs.items()}
     pretexts = dict.fromkeys(run.id for chain in chains for run in chain if run.stage == "pretext")
-    tables = {seed: results.tables[run.id] for seed, run in runs.items()}
+    tables = {seed: results.evaluations[run.id].table for seed, run in runs.items()}
     return ArmResult(
         label=arm.label,
         tasks=tasks,
@@ -320,7 +371,7 @@ def _compare_all(results: Results, verdicts: Sequence[Verdict], seed: int) -> di
 
 def group_values(results: Results, arms: Sequence[str], seeds: Sequence[int], metric: str) -> NDArray[np.float64]:
     """Return a metric of a group of arms `(seeds, images)`, the mean over its arms."""
-    tables = [[results.tables[results.plan.final[arm][seed]] for arm in arms] for seed in seeds]
+    tables = [[results.evaluations[results.plan.final[arm][seed]].table for arm in arms] for seed in seeds]
     return np.stack([np.mean([table.column(metric) for table in of_seed], axis=0) for of_seed in tables])
 
 
