@@ -1,7 +1,7 @@
 """A study's folder made by code, whose true effects are known."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def write_study(
     sections = sections or [Section("fake", "A fake study", list(arms), claims, plots or [])]
     options: dict[str, dict[str, Any]] = {"common": {"data.image_size": 96}, "pretext": {}, "downstream": {}}
     study = Study("fake", sections, declared, list(seeds), STEPS, 10, options, tune)
-    write(folder / "study.json", {"version": 1, "study": study.as_dict(), "cwd": "/home/someone"})
+    write(folder / "study.json", {"version": 1, "study": asdict(study), "cwd": "/home/someone"})
     runs: dict[str, dict[str, Any]] = {}
     final: dict[str, dict[str, str]] = {}
     hard = generator.normal(24, noise.image, images)

@@ -99,7 +99,7 @@ def test_several_studies_make_one(declare):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"armz": {}}, "line 34: unknown key 'armz': did you mean arms?"),
+        ({"armz": {}}, "line 40: unknown key 'armz': did you mean arms?"),
         ({"arms": {"a": {"pretext": "none", "downstraem": {}}}}, "did you mean downstream?"),
         ({"arms": {"a": {}}}, "arm a: pretext is required: give options"),
         (
@@ -142,5 +142,5 @@ def test_contradictions_between_studies_are_refused(declare):
     with pytest.raises(WSSLError, match="different seeds"):
         read_study([declare(), declare("other", seeds=[5])])
     changed = {"frozen": {"pretext": {"tasks": ["rotation"]}}, "scratch": TINY["arms"]["scratch"]}
-    with pytest.raises(WSSLError, match="different things by the arm 'frozen'"):
+    with pytest.raises(WSSLError, match="define the arm 'frozen' differently"):
         read_study([declare(), declare("other", arms=changed)])

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup, escape
 
+from wssl_pl.evaluation.metrics import LABELS, digits
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,7 +32,31 @@ COLOURS = {
 }
 """The colour of a state, in a drawing and where it is written in bold on an HTML page."""
 
+DIGITS = {metric: digits(metric) for metric in (*LABELS, "val/psnr")}
+
 Rows = Sequence[Sequence[str]]
+
+
+def number(value: float | None, metric: str) -> str:
+    """Return a metric's value as the report shows it."""
+    return "-" if value is None else f"{value:.{DIGITS[metric]}f}"
+
+
+def signed(value: float, metric: str) -> str:
+    """Return a difference with its sign, never -0.00."""
+    return f"{round(value, DIGITS[metric]) + 0.0:+.{DIGITS[metric]}f}"
+
+
+def span(low: float, high: float, metric: str) -> str:
+    """Return an interval in brackets."""
+    return f"[{signed(low, metric)}, {signed(high, metric)}]"
+
+
+def probability(p: float) -> str:
+    """Return a p-value as the report shows it."""
+    if p < 1e-4:
+        return "< 0.0001"
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
 
 
 def render(template: str, package: str = "wssl_pl.evaluation", **context: Any) -> str:

@@ -7,7 +7,7 @@ of every run as `wssl train` will before it starts the first one.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -111,10 +111,6 @@ class Study:
     options: dict[str, Options]
     tune: Tuning | None = None
     omitted: dict[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the study in plain types, for `study.json`."""
-        return asdict(self)
 
 
 def long_names(options: Mapping[str, Any]) -> Options:

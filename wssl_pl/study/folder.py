@@ -79,7 +79,7 @@ class StudyFolder:
             raise WSSLError("out", self.path, "is not empty and holds no study", "give a new folder")
         (self.path / "runs").mkdir(parents=True, exist_ok=True)
         write_json(self.path / "plan.json", make_plan(study).as_dict())
-        write_json(self.path / "study.json", {"version": VERSION, "study": study.as_dict(), "cwd": str(Path.cwd())})
+        write_json(self.path / "study.json", {"version": VERSION, "study": asdict(study), "cwd": str(Path.cwd())})
 
     def study(self) -> Study:
         """Return the study as it was started.
@@ -128,7 +128,7 @@ class StudyFolder:
         Raises:
             WSSLError: it is another one; the message has the differences.
         """
-        before, now = self.study().as_dict(), json.loads(json.dumps(study.as_dict()))
+        before, now = asdict(self.study()), json.loads(json.dumps(asdict(study)))
         if before["name"] != now["name"]:
             remedy = f"give {now['name']!r} another folder"
             raise WSSLError("out", self.path, f"holds the study {before['name']!r}", remedy)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.metrics import LABELS, digits
+from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pages import COLOURS as STATE_COLOURS
-from wssl_pl.evaluation.pages import figure_png, new_figure, plain_frame, render
+from wssl_pl.evaluation.pages import figure_png, new_figure, number, plain_frame, probability, render, signed, span
 from wssl_pl.evaluation.statistics import (
     CONVERGENCE_METRIC,
     CONVERGENCE_RULE,
@@ -42,7 +42,6 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4
 DRAWN = (("psnr_composite", "psnr", "PSNR (dB)"), ("ssim_composite", "ssim", "SSIM"))
 SHIFT = 0.012  # between the curves of Figure 2, so that error bars do not hide others
 PANELS = 4  # beside each other
-DIGITS = {metric: digits(metric) for metric in (*LABELS, CONVERGENCE_METRIC)}
 
 
 def write_report(directory: str | Path, out: Path | None = None) -> Path:
@@ -189,20 +188,10 @@ def few_seeds(count: int) -> dict[str, Any] | None:
     return {"seeds": count, "t": t, "p": exact, "coverage": coverage}
 
 
-SENTENCES = {
-    "supported": "**Supported**: {claim}.",
-    "refuted": "**Refuted**, the opposite is shown: {claim}.",
-    "contradictory": "**Contradictory**: {claim}; {reason}.",
-    "partly supported": "**Partly supported**: {claim}; {reason}.",
-    "partly refuted": "**Partly refuted**: {claim}; {reason}.",
-    "not shown": "**Not shown**: {claim}; {reason}.",
-    "not decided": "**Not decided**: {claim}; {reason}.",
-}
-
-
 def sentence(verdict: Verdict, report: StudyReport, seeds: int) -> str:
     """Return a verdict in words, with the differences by which it was reached."""
-    text = SENTENCES[verdict.state].format(claim=verdict.claim.claim, reason=verdict.reason)
+    state = f"**{verdict.state.capitalize()}**" + (", the opposite is shown" if verdict.state == "refuted" else "")
+    text = f"{state}: {verdict.claim.claim}" + (f"; {verdict.reason}." if verdict.reason else ".")
     by = [
         f"{LABELS[metric]} {signed(entry.difference.mean, metric)}{' dB' if metric.startswith('psnr') else ''} "
         f"{span(entry.difference.low, entry.difference.high, metric)}"
@@ -222,7 +211,7 @@ COMPARISON_HEADER = ["claim", "metric", "verdict", "better", "than", "difference
 
 def comparison_rows(verdict: Verdict) -> list[list[str]]:
     """Return the table rows of a verdict's comparisons."""
-    rows = []
+    rows: list[list[str]] = []
     for metric, entry in verdict.comparisons.items():
         found = entry.difference
         rows.append([
@@ -343,28 +332,6 @@ def search_table(results: Results, report: StudyReport) -> dict[str, Any] | None
 
 def _stages(amounts: Mapping[str, float], form: str) -> str:
     return " + ".join(format(amount, form) for amount in amounts.values() if amount) or "-"
-
-
-def number(value: float | None, metric: str) -> str:
-    """Return a metric's value as the report shows it."""
-    return "-" if value is None else f"{value:.{DIGITS[metric]}f}"
-
-
-def signed(value: float, metric: str) -> str:
-    """Return a difference with its sign, never -0.00."""
-    return f"{round(value, DIGITS[metric]) + 0.0:+.{DIGITS[metric]}f}"
-
-
-def span(low: float, high: float, metric: str) -> str:
-    """Return an interval in brackets."""
-    return f"[{signed(low, metric)}, {signed(high, metric)}]"
-
-
-def probability(p: float) -> str:
-    """Return a p-value as the report shows it."""
-    if p < 1e-4:
-        return "< 0.0001"
-    return f"{p:.2f}" if p >= 0.1 else f"{p:.2g}"
 
 
 def _spread(entry: Spread, metric: str) -> str:

@@ -6,7 +6,7 @@ conjunction needs no correction over the metrics (Berger 1982).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -207,7 +207,7 @@ def summarise(results: Results, seed: int = 0) -> StudyReport:
     machines = [dict(result.machine) for result in measured]
     return StudyReport(
         name=study.name,
-        study=study.as_dict(),
+        study=asdict(study),
         runs={state: states.count(state) for state in sorted(set(states))} | {"all": len(states)},
         pairs=pairs[0] if pairs else None,
         machines=[machine for number, machine in enumerate(machines) if machine not in machines[:number]],
@@ -452,5 +452,6 @@ def search_of(results: Results, tune: Tuning, arm: str) -> Search:
             best = max(curve.values) if curve is not None and run.status.state == "done" else None
             tried[str(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
     final = [results.plan.runs[run] for run in results.plan.final.get(arm, {}).values() if run in results.plan.runs]
-    chosen = {str(run.status.chosen[tune.option]) for run in final if tune.option in (run.status.chosen or {})}
+    found = [run.status.chosen or {} for run in final]
+    chosen = {str(options[tune.option]) for options in found if tune.option in options}
     return Search(tried, sorted(chosen))
