@@ -127,7 +127,7 @@ def test_chosen_arms_keep_the_names_of_the_others():
         (["table1", "out=x", "seeds=one"], "seeds=[one]"),
         (["table1", "out=x", "arms=[rotatoin]"], "there is no arm 'rotatoin'"),
         (["table1", "out=x", "--data.batchsize=4"], "batchsize"),
-        (["table1", "out=x", "--model.width=0"], "model.width"),
+        (["table1", "out=x", "--model.width=0"], "width=0: must be at least 1"),
         (["table1", "out=x", "--run.dir=y"], "a study says that itself"),
         (["table1", "out=x", "tune.values=3"], "tune.values=3: give a list"),
         (["table1", "out=x", "tune=some"], "tune=some: give none, or tune.values="),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from wssl_pl.devices import share_cores
-from wssl_pl.errors import TrainingStopped, WSSLError
+from wssl_pl.errors import TrainingStopped, WSSLError, write_error
 
 # Verb: the module that runs it, imported only then, and what the short help says of it.
 VERBS = {

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wssl_pl.callbacks.pictures import HOLE_GREY
+from wssl_pl.callbacks.images import HOLE_GREY
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Model
