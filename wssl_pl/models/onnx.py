@@ -78,8 +78,8 @@ class OnnxPredictor:
     def __call__(self, images: Array, masks: Array) -> Array:
         """See `Predictor`."""
         height, width = images.shape[-2:]
-        # The graph pads by reflection, for which shorter sides have too few pixels.
-        images, masks, inside = _padded(images, masks, (max(height, 12), max(width, 12)), "edge")
+        # The graph is made for sides of 32 and more; shorter ones are padded here as the network does it in PyTorch.
+        images, masks, inside = _padded(images, masks, (max(height, 32), max(width, 32)), "edge")
         output: Array = self._session.run(None, {"image": images, "mask": masks})[0][inside]
         return output
 
@@ -177,15 +177,23 @@ class ForeignPredictor:
 
 
 def _padded(
-    images: Array, masks: Array, size: tuple[int, int], mode: Literal["edge", "reflect"]
+    images: Array, masks: Array, size: tuple[int, int], short: Literal["edge", "reflect"]
 ) -> tuple[Array, Array, Any]:
-    """Return images and masks padded on all sides to a size, and the index that takes the padding off again."""
-    totals = [side - own for side, own in zip(size, images.shape[-2:], strict=True)]
-    inside = (..., *(slice(t // 2, t // 2 + own) for t, own in zip(totals, images.shape[-2:], strict=True)))
-    if any(totals):
-        padding = [(0, 0), (0, 0), *((total // 2, total - total // 2) for total in totals)]
-        images, masks = np.pad(images, padding, mode=mode), np.pad(masks, padding, mode=mode)
-    return images, masks, inside
+    """Return images and masks padded on all sides to a size, and the index that takes the padding off again.
+
+    They are reflected, or with `short="edge"` repeated where a side has too few pixels for one reflection.
+    """
+    inside: list[Any] = [slice(None), slice(None)]
+    for axis, target in ((2, size[0]), (3, size[1])):
+        side = images.shape[axis]
+        before, after = (target - side) // 2, -((side - target) // 2)
+        inside.append(slice(before, before + side))
+        if after:
+            padding = [(0, 0)] * 4
+            padding[axis] = (before, after)
+            mode = short if after >= side else "reflect"
+            images, masks = np.pad(images, padding, mode=mode), np.pad(masks, padding, mode=mode)
+    return images, masks, tuple(inside)
 
 
 def _reduced(images: Array, masks: Array, scale: float) -> tuple[Array, Array]:
