@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 import wssl_pl
 from wssl_pl.errors import WSSLError
@@ -28,23 +26,6 @@ VALUES = {
     "image, as mask * output + (1 - mask) * image",
     "sizes": f"any height and width from {MULTIPLE} on; sides that do not divide by {MULTIPLE} are padded inside",
 }
-
-
-class _AnySize(nn.Module):
-    """Pads by reflection inside the graph, where sizes are not known yet, as the module itself does it in PyTorch."""
-
-    def __init__(self, module: InpaintModule) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        down, across = -height % MULTIPLE, -width % MULTIPLE
-        top, left = down // 2, across // 2
-        padding = (left, across - left, top, down - top)
-        # Filled before it is padded, as the module itself does it: a mean colour is that of the image alone.
-        output = self.module.fill_padded(F.pad(self.module.with_holes(image, mask), padding, mode="reflect"))
-        return output[..., top : top + height, left : left + width]
 
 
 def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
@@ -103,13 +84,13 @@ def _exported(module: InpaintModule) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
-            _AnySize(module),
+            module,
             example,
             dynamo=True,
             opset_version=OPSET,
             input_names=["image", "mask"],
             output_names=["output"],
-            dynamic_shapes={"image": axes, "mask": axes},
+            dynamic_shapes=(axes, axes),
             verbose=False,
         )
     assert program is not None

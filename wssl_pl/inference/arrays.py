@@ -172,6 +172,8 @@ def _parse_pixels(image: NDArray[Any], mask: Any) -> Batch:
     masks = _read_mask(mask, work.shape[:3])
 
     def rebuild(filled: list[NDArray[Any]]) -> NDArray[Any]:
+        if len(filled) == 1 and (filled[0].dtype, filled[0].size) == (image.dtype, image.size):
+            return filled[0].reshape(image.shape)
         result = work.copy()
         for target, hole, colour in zip(result, masks, filled, strict=True):
             np.copyto(target[..., :colours], colour, where=hole[..., None], casting="same_kind")

@@ -180,10 +180,6 @@ class InpaintModule(WSSLModule):
         """
         return self._decode(*self._encode(images, masks), images)
 
-    def fill_padded(self, padded: Tensor) -> Tensor:
-        """Return the whole image for what `with_holes` returns, padded to sides that 32 divides; for an export."""
-        return self._output(*self.encoder(self.as_input(padded)))
-
     def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         padded = pad_to_multiple(self.with_holes(images, masks))
         result: tuple[Tensor, list[Tensor]] = self.encoder(self.as_input(padded))

@@ -61,7 +61,8 @@ def pad_to_multiple(images: Tensor, multiple: int = 32) -> Tensor:
     height, width = images.shape[-2:]
     top, bottom = _split(-height % multiple)
     left, right = _split(-width % multiple)
-    if not (top or bottom or left or right):
+    # A graph for any size always pads: whether it has to is not known when it is exported.
+    if not torch.compiler.is_exporting() and not (top or bottom or left or right):
         return images
     # One side at a time, because each may need another mode: reflection takes fewer pixels than the side has.
     for padding, side in (((left, right, 0, 0), width), ((0, 0, top, bottom), height)):
