@@ -4,7 +4,6 @@ The steps are closures without arguments, `bare_step` and `full_step` for the lo
 """
 
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from wssl_pl.data.images import ArrayImages, Failure
 from wssl_pl.data.sources import open_images
 from wssl_pl.devices import choose_precision
 from wssl_pl.errors import DataError
+from wssl_pl.evaluation.evaluate import machine as evaluation_machine
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
 
@@ -243,19 +243,15 @@ def host_batches(images: Path | None, batch: int, size: int, resize: int, count:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures belong to: device, driver, precision, versions and the date."""
+    """Return what the measurements belong to: device, driver, precision, versions and the date."""
     cuda = torch.cuda.is_available()
-    return {
-        "device": torch.cuda.get_device_name() if cuda else "CPU",
+    return evaluation_machine() | {
         "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if cuda else None,
         "driver": _driver() if cuda else None,
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
         "precision": choose_precision()[0],
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
         "lightning": lightning.__version__,
         "kornia": kornia.__version__,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

@@ -70,14 +70,8 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         start = time.perf_counter()
         output = _run(method, batch, image, mask)
         seconds += time.perf_counter() - start
-        prediction = _checked(method, batch, output, image)
-        values = measure(prediction, image, mask)
-        filled = composite(prediction, image, mask)
-        if lpips is not None:
-            values |= {"lpips": lpips(prediction, image), "lpips_composite": lpips(filled, image)}
-        if fid is not None:
-            fid.update(prediction, filled, image)
-        for name, value in values.items():
+        output = _checked(method, batch, output, image)
+        for name, value in _measure(output, image, mask, lpips, fid).items():
             # Small tensors among the large ones of a batch would keep its memory from being freed.
             columns[name] += value.tolist()
     measured = {name: np.array(values).round(DECIMALS) for name, values in columns.items() if values}
@@ -101,6 +95,19 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         fid={name: finite(value) for name, value in fid.compute().items()} if fid is not None else None,
         seed=settings.seed,
     )
+
+
+def _measure(
+    prediction: Tensor, image: Tensor, mask: Tensor, lpips: LPIPS | None, fid: FID | None
+) -> dict[str, Tensor]:
+    values = measure(prediction, image, mask)
+    if lpips is not None or fid is not None:
+        filled = composite(prediction, image, mask)
+        if lpips is not None:
+            values |= {"lpips": lpips(prediction, image), "lpips_composite": lpips(filled, image)}
+        if fid is not None:
+            fid.update(prediction, filled, image)
+    return values
 
 
 def predict(method: Method, batch: Sequence[Pair], image: Tensor, mask: Tensor) -> Tensor:
