@@ -13,17 +13,11 @@ from torch import Tensor
 class EMAWeights(WeightAveraging):
     """Average the weights over the steps: `average = decay * average + (1 - decay) * weights` after every step.
 
-    The average starts with the weights after the first step. It is what is validated and what a checkpoint has under
-    `state_dict`; the weights that are trained are beside it, so that a resumed run continues exactly. After the
-    training the module has the averaged weights.
-
-    What differs from Lightning's `EMAWeightAveraging`:
-
-    - The average is on the module's device. Lightning copies the module before it is moved there, and then asks the
-      device after every step how often it has averaged, so that the host waits.
-    - What does not move, such as a frozen encoder, is equal in the average bit by bit.
-    - The average stays in place until all callbacks have seen the validation, and while a checkpoint is written by any
-      of them the weights are not mistaken for the average.
+    The average starts with the weights after the first step. It is validated and saved under `state_dict`; the weights
+    that are trained are saved beside it, so that a resumed run continues exactly. After the training the module has the
+    averaged weights. Unlike with Lightning's `EMAWeightAveraging`, the average is on the module's device and the host
+    never waits for it; what does not change, such as a frozen encoder, is equal in the average bit by bit; and the
+    average stays in place until all callbacks have seen the validation.
 
     Args:
         decay: between 0 and 1; the average reaches back about `1 / (1 - decay)` steps.

@@ -22,13 +22,10 @@ METRICS = ("val/score", "val/ssim", "val/psnr", "val/ssim_composite", "val/psnr_
 class TrainingMonitor(Callback):
     """Logs `lr`, `train/images_per_s` and `train/grad_norm` at the logging steps (`trainer.log_every_n_steps`).
 
-    Nothing is measured between them. There the loggers read the loss, so that the host waits for a GPU anyway.
-
-    `lr` is the learning rate of the step (`lr/1`, `lr/2`, ... or by name where there are several parameter groups).
-    Lightning's `LearningRateMonitor` is not used: it writes rows of its own into `metrics.csv`.
-
-    The speed is that of the training loop, data loading included, validation excluded. The first logging step starts
-    the clock. The norm is that of all gradients before clipping.
+    Nothing is measured between them: there the loggers read the loss, so that the host waits for a GPU anyway. `lr` is
+    the learning rate of the step (`lr/1`, `lr/2`, ... or by name with several parameter groups); Lightning's
+    `LearningRateMonitor` writes rows of its own into `metrics.csv`. The speed is that of the training loop, data loading
+    included, validation excluded. The norm is that of all gradients before clipping.
     """
 
     def __init__(self) -> None:

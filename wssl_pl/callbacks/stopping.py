@@ -107,8 +107,8 @@ def is_last_epoch(trainer: Trainer) -> bool:
 class StopOnSignal(Callback):
     """End training with `last.ckpt` after a signal, so that the resumed run ends with the weights of a whole run.
 
-    - Ctrl-C (SIGINT) and SIGTERM stop after the current batch. A second Ctrl-C stops at once. SIGTERM is what SLURM's
-      time limit, `docker stop`, Kubernetes and systemd send; a second one changes nothing, because a kill follows it.
+    - Ctrl-C (SIGINT) and SIGTERM stop after the current batch. A second Ctrl-C stops at once; a second SIGTERM changes
+      nothing, because a kill follows it.
     - Under SLURM the requeue signal (SIGUSR1, or the `requeue_signal` of Lightning's `SLURMEnvironment`) stops in the
       same way, and then asks SLURM to start the job again if the run was started with `resume=auto`.
 

@@ -16,7 +16,7 @@ from wssl_pl.callbacks import EMAWeights
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.migration import FORMAT, migrate
-from wssl_pl.modules.optimizer import OptimizerSettings
+from wssl_pl.modules.optimizer import OptimizerSettings, lr_factor
 from wssl_pl.networks import Encoder, Fill, fill_holes
 
 OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
@@ -188,7 +188,8 @@ class WSSLModule(LightningModule):
         if warmup >= steps:
             raise WSSLError("warmup_steps", warmup, f"the run has {steps} steps", "give fewer, or train longer")
         # The schedule of a resumed run that had none before is younger than the run.
-        schedule = LambdaLR(optimizer, lambda step: settings.lr_factor(max(step, self.trainer.global_step), steps))
+        end = steps if decays else None
+        schedule = LambdaLR(optimizer, lambda step: lr_factor(max(step, self.trainer.global_step), warmup, end))
         self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

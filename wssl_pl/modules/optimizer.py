@@ -51,10 +51,6 @@ class OptimizerSettings:
         options: Any = {"lr": self.lr, "weight_decay": self.weight_decay, "eps": self.eps, "fused": fused}
         return OPTIMIZERS[self.optimizer](groups, betas=betas, **options)
 
-    def lr_factor(self, step: int, steps: float) -> float:
-        """Return the factor of the learning rate at a step of a run of `steps` steps; see the function."""
-        return lr_factor(step, self.warmup_steps, steps if self.lr_schedule == "cosine" else None)
-
 
 def check_positive(name: str, value: float) -> None:
     """Raise `WSSLError` unless a value is a positive number."""
