@@ -24,8 +24,8 @@ class TrainingMonitor(Callback):
 
     Nothing is measured between them: there the loggers read the loss, so that the host waits for a GPU anyway. `lr` is
     the learning rate of the step (`lr/1`, `lr/2`, ... or by name with several parameter groups); Lightning's
-    `LearningRateMonitor` writes rows of its own into `metrics.csv`. The speed is that of the training loop, data loading
-    included, validation excluded. The norm is that of all gradients before clipping.
+    `LearningRateMonitor` writes rows of its own into `metrics.csv`. The speed is that of the training loop with data
+    loading and without validation. The norm is that of all gradients before clipping.
     """
 
     def __init__(self) -> None:
