@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wssl_pl.cli import train as train_verb
+from wssl_pl.cli.train import train
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.data.dataset import RANDOM_NUMBERS, RANDOM_SCALE, PairedDataset
 from wssl_pl.data.images import ArrayImages, Failure
@@ -215,7 +215,7 @@ def loop(
 ) -> float:  # fmt: skip
     """Images per second of the command line's own training for one epoch, in the folder `run`, without validation."""
     watch = Stopwatch(batch, warm_up)
-    train_verb.run(
+    train(
         [
             f"stage={stage}", f"--model.width={width}", f"--data.batch_size={batch}", f"--data.image_size={size}",
             f"--data.resize={resize}", f"--run.dir={run}", "--trainer.max_epochs=1", "--trainer.limit_val_batches=0",

@@ -26,8 +26,8 @@ from steps import ImagesInMemory, machine
 from torchvision.utils import save_image
 
 from wssl_pl.callbacks import can_stop, image_grid, is_last_epoch
-from wssl_pl.cli import test as test_verb
-from wssl_pl.cli import train as train_verb
+from wssl_pl.cli import run as run_command
+from wssl_pl.cli.train import train as train_command
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.modules import InpaintModule, read_checkpoint
 
@@ -114,7 +114,7 @@ def train(name: str, args: argparse.Namespace, more: Sequence[str], deadline: fl
         # What a call left that was broken off before its first checkpoint.
         for path in (folder / "config.yaml", folder / "curve.jsonl"):
             path.unlink(missing_ok=True)
-    train_verb.run(
+    train_command(
         [
             *(word.format(out=args.out) for word in RUNS[name]), *resume, f"--run.dir={folder}",
             f"--trainer.max_epochs={epochs_of(name, args.epochs_scale)}", "--trainer.logger=false",
@@ -147,7 +147,7 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     for name in TESTED:
         ckpt = args.out / name / "best.ckpt"
         # Without `out=`: the evaluator's report shows pictures of the data set, which are kept nowhere here.
-        figures = test_verb.run([f"ckpt={ckpt}", *data_options(args)])
+        figures = run_command(["test", f"ckpt={ckpt}", *data_options(args)])
         last = read_checkpoint(args.out / name / "last.ckpt")
         runs[name] = {**figures, "steps": last["global_step"], "epochs": last["epoch"] + 1, **time_of(args.out / name)}
         draw(ckpt, args.out / f"pictures_{name}.png", args.size, args.resize)

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from steps import STAGES, bare_step, full_step, loop, machine, make_module, optimiser_step, seconds
 
-from wssl_pl.cli import prepare
+from wssl_pl.cli import run as run_command
 from wssl_pl.synthetic import synthetic_faces, synthetic_masks
 
 SIZE, RESIZE = 224, 256
@@ -51,7 +51,7 @@ def measure(width: int, batch: int, steps: int, rounds: int, cache: bool = False
         write_images(folder, batch * (steps + warm_up))
         images = folder / "images"
         if cache:
-            prepare.run([f"images={images}", f"out={folder / 'cache'}"])
+            run_command(["prepare", f"images={images}", f"out={folder / 'cache'}"])
             images = folder / "cache"
         sources = (f"--data.images={images}", f"--data.masks={folder}/masks")
         for turn in range(rounds):

@@ -187,10 +187,10 @@ class Page:
             words.append("--accelerator=cpu")
         elif command == "demo":
             words += [f"--{key}={value}" for key, value in (DATA | TRAINER).items()]
-        elif command in ("inpaint", "export"):
+        elif command == "inpaint":
+            words.append("device=cpu")
+        if command not in ("train", "prepare", "study", "demo"):
             self.clear_output(words)
-            if command == "inpaint":
-                words.append("device=cpu")
         if "--help" in words or "--version" in words:
             self.expect_exit_0(words)
         else:

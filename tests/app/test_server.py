@@ -61,7 +61,8 @@ def test_the_environment_is_as_before_when_the_page_ends_or_does_not_start(monke
 
 def test_help_lists_the_options_without_gradio(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    main(["app", "--help"])
+    with pytest.raises(SystemExit):
+        main(["app", "--help"])
     shown = capsys.readouterr().out
     assert "max_megapixels=" in shown
     assert "share" not in shown

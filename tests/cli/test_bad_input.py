@@ -7,8 +7,8 @@ import torch
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["stage=foo"], "stage=foo is not a stage; there are pretext and downstream"),
-        (["tasks=rotation"], "say which stage"),
+        (["stage=foo"], "stage=foo: is not a stage: there are pretext and downstream"),
+        (["tasks=rotation"], "stage: is required: give stage=pretext or stage=downstream"),
         (["stage=pretext", "tasks=[rotate]"], "did you mean rotation"),
         (["stage=pretext", "tasks=[rotation,rotation]"], "given twice"),
         (["stage=pretext", "tasks=rotation,sharpness", "weights=1"], "1 given for 2 tasks"),
@@ -25,12 +25,12 @@ import torch
         (["stage=downstream"], "ckpt=none"),
         (["stage=downstream", "ckpt=/no/where.ckpt"], "does not exist"),
         (["stage=downstream", "ckpt=none", "freeze_layers=17"], "between 0 and 16"),
-        (["stage=downstream", "ckpt=none", "loss=l2"], "loss"),
+        (["stage=downstream", "ckpt=none", "loss=l2"], "loss=l2: must be "),
         (["stage=pretext", "resume=/no/where"], "no checkpoint"),
         (["resume=last"], "run.dir"),
         (["stage=pretext", "--config=/no/where.yaml"], "does not exist"),
         (["stage=pretext", "somewhere"], "unexpected 'somewhere'"),
-        (["test"], "test needs ckpt="),
+        (["test"], "ckpt: is required"),
         (["test", "ckpt=/no/where.ckpt"], "does not exist"),
     ],
 )

@@ -40,8 +40,8 @@ def test_prepare_check_and_train_from_it(capsys, train):
         (["prepare", "out=x"], "prepare needs images="),
         (["prepare", "images=nowhere", "out=x"], "images=nowhere: does not exist"),
         (["prepare", "images=faces", "out=x", "sise=3"], "did you mean size?"),
-        (["prepare", "images=faces", "out=x", "size=big"], "size=big: expected a whole number"),
-        (["prepare", "images=faces", "out=x", "check=maybe"], "check=maybe: expected true or false"),
+        (["prepare", "images=faces", "out=x", "size=big"], "size=big: must be a whole number of at least 1"),
+        (["prepare", "images=faces", "out=x", "check=maybe"], "check=maybe: must be true or false"),
         (["prepare", "faces", "x", "y"], "unexpected 'y'"),
         (["prepare", "--check", "out=faces"], "is not finished"),
         (["masks"], "say masks stats DIR or masks make"),
@@ -85,12 +85,12 @@ def test_masks_make(capsys):
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_show_data(split):
     sizes = ["--data.image_size=64", "--data.resize=72", "--data.batch_size=2", "--data.num_workers=0"]
-    main(["show", "data", f"from={split}", "count=3", "--data.images=faces", "--data.masks=holes", *sizes])
+    main(["show", "data", f"split={split}", "count=3", "--data.images=faces", "--data.masks=holes", *sizes])
     with Image.open("show_data.png") as picture:
         assert picture.width > 400
 
 
-@pytest.mark.parametrize("verb", [["prepare"], ["masks"], ["masks", "stats"], ["masks", "make"], ["show"]])
+@pytest.mark.parametrize("verb", [["prepare"], ["masks", "stats"], ["masks", "make"], ["show", "data"]])
 def test_help(verb, capsys):
     with contextlib.suppress(SystemExit):
         main([*verb, "--help"])

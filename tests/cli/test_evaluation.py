@@ -62,12 +62,12 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["evaluate", "ckpt=/no/where.ckpt", "pairs=pairs", "out=new"], "does not exist"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "limit=0"], "limit=0"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "batch_size=0"], "batch_size=0"),
-        (["evaluate", "method=mean", "pairs=pairs", "out=new", "accelerator=x"], "accelerator=x"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "accelerator=x"], "accelerator=x: must be auto, cpu"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "lpips_weights=x.pth"], "lpips_weights=x.pth: does not"),
         (["evaluate", "method=mean", "pairs=pairs", "out=pairs"], "is the pairs folder"),
         (["evaluate", "--compare", "one"], "two or more"),
         (["evaluate", "--compare", "one", "two"], "result=one: is not a finished result"),
-        (["evaluate", "--compare", "one", "two", "limit=3"], "not limit="),
+        (["evaluate", "--compare", "one", "two", "limit=3"], "unknown option 'limit'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(pairs, refused, args, message):
@@ -76,7 +76,9 @@ def test_bad_input_is_one_line(pairs, refused, args, message):
 
 
 def test_pairs_are_not_overwritten(pairs, refused):
-    assert "is not empty" in refused(*PAIRS, small=[], epochs=None)
+    assert "out=pairs: README.md exists already: name another, or add --overwrite" in refused(
+        *PAIRS, small=[], epochs=None
+    )
 
 
 def test_a_users_pairs_by_name(train, capsys):

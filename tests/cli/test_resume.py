@@ -239,7 +239,7 @@ def test_main_is_quiet_about_an_error_that_another_process_reports(monkeypatch, 
     def ended(args):
         raise Terminated("")
 
-    monkeypatch.setattr(command, "run", ended)
+    monkeypatch.setattr(command, "train", ended)
     with pytest.raises(SystemExit) as stopped:
         main(["stage=pretext"])
     assert stopped.value.code == 143

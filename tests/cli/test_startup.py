@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -42,20 +43,21 @@ def test_a_program_that_asks_for_help_goes_on(capsys):
     assert "--model.tasks" in capsys.readouterr().out
 
 
-def test_the_garbage_collector_rests_while_a_verb_is_imported(monkeypatch):
+def test_the_garbage_collector_rests_while_a_command_is_imported(monkeypatch):
     seen = []
 
     def note(name):
         seen.append((name, gc.isenabled()))
+        return types.SimpleNamespace(train=None, runs=None)
 
     monkeypatch.setattr(cli.importlib, "import_module", note)
     monkeypatch.delitem(sys.modules, "torch")
     frozen = gc.get_freeze_count()
     try:
-        cli._load("train")
+        cli._import("train")
         assert seen == [("torch", False), ("wssl_pl.cli.train", False)]
         seen.clear()
-        cli._load("runs")
+        cli._import("runs")
         assert seen == [("wssl_pl.cli.runs", False)]
         assert gc.isenabled()
     finally:
@@ -63,7 +65,9 @@ def test_the_garbage_collector_rests_while_a_verb_is_imported(monkeypatch):
             gc.unfreeze()
 
 
-@pytest.mark.parametrize("verb", sorted(cli.VERBS.keys() - set(cli.LIGHTNING)))
-def test_other_verbs_start_without_lightning(verb):
-    name = cli.VERBS[verb][0]
-    seconds_of("-c", f"import sys, {name}; assert 'lightning' not in sys.modules")
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS.keys() - set(cli.LIGHTNING)))
+def test_the_help_of_other_commands_is_printed_without_lightning(command):
+    code = "import sys; from wssl_pl.cli import run\ntry: run([*sys.argv[1].split(), '--help'])\nexcept SystemExit: "
+    code += "assert not {'lightning', 'torch'} & set(sys.modules)\nelse: raise AssertionError"
+    _, output = seconds_of("-c", code, command)
+    assert output.startswith(f"usage: wssl {command} ")

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from tests.data.fakes import image_tree
 from tests.data.test_datamodule import epoch, same
-from wssl_pl.cli import prepare as prepare_verb
+from wssl_pl.cli import run
 from wssl_pl.data.cache import Cache, CachedImages, Entry, read_index, write_index
 from wssl_pl.data.prepare import prepare
 from wssl_pl.errors import DataError, WSSLError
@@ -47,12 +47,12 @@ def test_another_size_or_split_is_one_line_with_the_remedy(make, cache: Path) ->
         make(images=str(cache), resize=48).setup("fit")
     assert "\n" not in str(caught.value)
     with pytest.raises(WSSLError, match=r"split_rule=hash: the cache .* is split by folders: omit it, or"):
-        make(images=str(cache), split="hash").setup("fit")
+        make(images=str(cache), split_rule="hash").setup("fit")
 
 
 @pytest.mark.parametrize("name", ["area", "bilinear"])
 def test_a_cache_is_of_one_resizing_filter(make, folders: tuple[Path, Path], tmp_path: Path, name: str) -> None:
-    prepare_verb.run([f"images={folders[0]}", f"out={tmp_path / 'c'}", "size=40", "workers=0", f"resize_filter={name}"])
+    run(["prepare", f"images={folders[0]}", f"out={tmp_path / 'c'}", "size=40", "workers=0", f"resize_filter={name}"])
     cached = epoch(make(images=str(tmp_path / "c"), resize_filter=name))
     assert same(cached, epoch(make(resize_filter=name)))
     assert not same(cached, epoch(make()), ("image",))
@@ -97,7 +97,7 @@ def test_images_in_two_splits_are_counted(make, tmp_path: Path, caplog: pytest.L
 
 def test_a_part_of_train_for_val_is_the_folders_rule(make, tmp_path: Path) -> None:
     prepare(image_tree(tmp_path / "i", {"train": 8, "test": 2}), tmp_path / "c", size=40, workers=0)
-    module = make(images=str(tmp_path / "c"), split="folders")
+    module = make(images=str(tmp_path / "c"), split_rule="folders")
     module.setup("fit")
     assert module.describe()["images"]["val"] == 1
 

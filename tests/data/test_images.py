@@ -35,7 +35,7 @@ def test_any_number_of_threads_reads_the_same(files: list[Path], threads: int, m
 
 
 def test_a_training_on_a_cpu_decodes_in_its_own_process(make, files: list[Path], tmp_path: Path) -> None:
-    data = make(images=str(tmp_path), num_workers=None, on_error="skip", split="hash")
+    data = make(images=str(tmp_path), num_workers=None, on_error="skip", split_rule="hash")
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(PretextModule(["rotation"], width=1))
     data.trainer = trainer

@@ -1,58 +1,68 @@
-"""The `wssl` command: finds the verb, runs it, and turns errors of use into one line and exit code 2."""
+"""The `wssl` command: finds the command, runs it, and turns errors into a few lines and an exit code."""
 
 import gc
 import importlib
+import inspect
 import os
 import select
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
 
+import wssl_pl
 from wssl_pl.devices import share_cores
 from wssl_pl.errors import TrainingStopped, WSSLError, write_error
 
-# Verb: the module that runs it, imported only then, and what the short help says of it.
-VERBS = {
-    "train": ("wssl_pl.cli.train", "one of the two stages; the verb may be left out"),
-    "runs": ("wssl_pl.cli.runs", "a table of the runs below a directory"),
-    "test": ("wssl_pl.cli.test", "a finished model of either stage on the test split"),
-    "prepare": ("wssl_pl.cli.prepare", "decode all images once into a cache; --check re-hashes it"),
-    "masks": ("wssl_pl.cli.masks", "stats: the hole ratios of a folder; make: draw masks in QD-IMD's way"),
-    "show": ("wssl_pl.cli.show", "data: a batch as training gets it, as a picture"),
-    "pairs": ("wssl_pl.cli.pairs", "a folder of fixed images and masks, for any program to run on"),
-    "evaluate": ("wssl_pl.cli.evaluate", "a model, a classical method or other programs' pictures on fixed pairs"),
-    "study": ("wssl_pl.cli.study", "many runs with seeds and controls; resume DIR, report DIR"),
-    "inpaint": ("wssl_pl.cli.inpaint", "fill the holes of a photo, or of a folder of them"),
-    "export": ("wssl_pl.cli.export", "onnx or safetensors: a trained model for use elsewhere"),
-    "app": ("wssl_pl.cli.app", "a page in the browser: paint the hole of a photo and see it filled"),
-    "demo": ("wssl_pl.cli.demo", "both stages on the synthetic dataset, and a picture of what came out"),
+# By command, the module whose function runs it, imported only then, and what the short help says of it.
+COMMANDS = {
+    "train": ("train", "train one of the two stages; the command may be omitted"),
+    "runs": ("runs", "a table of the runs below a directory"),
+    "test": ("test", "measure a finished model of either stage on the test split"),
+    "prepare": ("data", "decode all images once into a cache"),
+    "masks stats": ("data", "the hole ratios of a folder of masks"),
+    "masks make": ("data", "draw masks by the recipe of QD-IMD"),
+    "show data": ("pairs", "draw a batch as training gets it"),
+    "pairs": ("pairs", "write fixed images and masks, for any program to run on"),
+    "evaluate": ("evaluate", "measure a model, a classical method or another program's images on fixed pairs"),
+    "study": ("study", "many runs with seeds and controls; resume DIR continues one"),
+    "study report": ("study", "write the report of a study"),
+    "inpaint": ("inpaint", "fill the holes of a photo, or of a folder of photos"),
+    "export onnx": ("export", "write a model as ONNX"),
+    "export safetensors": ("export", "write a model as safetensors"),
+    "app": ("app", "a page in the browser: paint the hole of a photo and see it filled"),
+    "demo": ("demo", "both stages on the synthetic dataset, and a picture of what came out"),
 }
-
-# Verbs whose modules import Lightning.
-LIGHTNING = ("train", "test", "pairs", "study", "demo")
+LIGHTNING = ("train", "test", "show data", "pairs", "study", "study report", "demo")  # modules that import Lightning
+ARGS = "args"  # the parameter of a command that parses its command line itself
 
 HELP = """\
+usage: wssl [COMMAND] [key=value ...]
+
 WSSL: weighted self-supervised learning for image inpainting
 
-  python train.py stage=pretext 'tasks=[rotation,sharpness]' 'weights=[0.3,0.7]'
-  python train.py stage=downstream ckpt=runs/pretext/<run>/best.ckpt loss=wssl
-  python train.py test ckpt=runs/downstream/<run>/best.ckpt
-  python train.py resume=runs/downstream/<run>/last.ckpt
+Example:
+    wssl stage=pretext 'tasks=[rotation,sharpness]' 'weights=[0.3,0.7]'
+    wssl stage=downstream ckpt=runs/pretext/<run>/best.ckpt loss=wssl
+    wssl test ckpt=runs/downstream/<run>/best.ckpt
 
-Verbs:
-{verbs}
+Commands:
+{commands}
 
-key=value and --key=value are the same. Every option of a stage:
-  python train.py stage=pretext --help          and          stage=downstream --help
+Options of a command: wssl COMMAND --help. Of a stage: wssl stage=pretext --help, wssl stage=downstream --help.
+Version: wssl --version
 """
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command line `args`, by default the process's own.
+    """Run a command line, by default that of the process.
+
+    Args:
+        args: the command line.
 
     Raises:
-        SystemExit: with code 2 after an error of use, 130 after Ctrl-C, 143 after SIGTERM, 141 when the reader of the
-            output ends first (`wssl ... | head`).
+        SystemExit: with code 2 after misuse, 1 if some items of a batch failed, 130 after Ctrl-C, 143 after SIGTERM,
+            141 when the reader of the output ends first (`wssl ... | head`).
     """
     words = list(sys.argv[1:] if args is None else args)
     only_help = args is None and not {"--help", "-h"}.isdisjoint(words)
@@ -69,23 +79,17 @@ def main(args: Sequence[str] | None = None) -> None:
         if end.code or not only_help:
             raise
     if only_help:
-        os._exit(0)  # nothing was started; to take the thousands of modules apart would take a second more
+        os._exit(0)  # nothing was started; unloading the thousands of modules would take one more second
 
 
-def _run(words: list[str]) -> None:
-    if words in ([], ["--help"], ["-h"]):
-        print(HELP.format(verbs="\n".join(f"  {name:<10} {what}" for name, (_, what) in VERBS.items())))
-        return
-    verb = words.pop(0) if words[0] in VERBS else "train"
+def _run(words: Sequence[str]) -> None:
     share_cores()
     try:
-        _load(verb).run(words)
+        run(words)
     except (WSSLError, TrainingStopped) as error:
         write_error(error)
-        # A worker process of the loader puts its whole traceback into the message; the cause is its last line.
-        line = str(error).strip().splitlines()[-1] if "Traceback" in str(error) else str(error).strip()
-        if line:
-            print(f"error: {line}", file=sys.stderr, flush=True)
+        if message := str(error).strip():
+            print(f"error: {message}", file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_code", 2)) from None
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr, flush=True)
@@ -95,23 +99,81 @@ def _run(words: list[str]) -> None:
         raise
 
 
-def _load(verb: str) -> ModuleType:
-    """Import the module of a verb.
+def run(args: Sequence[str]) -> Any:
+    """Run a command line and return what its command returns; None for the list of commands and the version.
+
+    Args:
+        args: the command line.
+
+    Raises:
+        WSSLError: something in it cannot be used as given.
+    """
+    if list(args) in ([], ["--help"], ["-h"], ["help"]):
+        print(HELP.format(commands=_listed(COMMANDS)))
+        return None
+    if list(args) == ["--version"]:
+        print(f"wssl {wssl_pl.__version__}")
+        return None
+    command, rest = _split(args)
+    if command not in COMMANDS:
+        parts = {name: entry for name, entry in COMMANDS.items() if name.startswith(f"{command} ")}
+        print(f"usage: wssl {command} ...\n\nCommands:\n{_listed(parts)}\n\nOptions: wssl {next(iter(parts))} --help")
+        return None
+    function = _import(command)
+    if next(iter(inspect.signature(function).parameters), None) == ARGS:
+        return function(rest)
+    from wssl_pl.cli.arguments import call
+
+    return call(function, command, rest)
+
+
+def _listed(commands: dict[str, tuple[str, str]]) -> str:
+    return "\n".join(f"  {name:<19} {summary}" for name, (_, summary) in commands.items())
+
+
+def _split(args: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the command and the rest of a command line; `masks`, say, where help on its commands is asked for.
+
+    Raises:
+        WSSLError: there is no such command.
+    """
+    first, second = (*args, "", "")[:2]
+    if first.startswith("-") or "=" in first:
+        return "train", list(args)
+    if f"{first} {second}" in COMMANDS:
+        return f"{first} {second}", list(args[2:])
+    if first in COMMANDS:
+        return first, list(args[1:])
+    parts = [name for name in COMMANDS if name.startswith(f"{first} ")]
+    if parts and second in ("--help", "-h", "help"):
+        return first, []
+    typed = f"{first} {second}".strip() if parts else first
+    known = parts or list(COMMANDS)
+    nearest = get_close_matches(typed, known, n=1)
+    remedy = f"did you mean wssl {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
+    raise WSSLError(None, None, f"unknown command {typed!r}", remedy)
+
+
+def _import(command: str) -> Callable[..., Any]:
+    """Import the module of a command and return its function.
 
     Lightning brings four thousand modules, which are there to stay. The garbage collector would search them again and
     again while they are imported, and once more when the process ends: a quarter of the time of a short command.
     """
-    if not gc.isenabled() or "torch" in sys.modules:
-        return importlib.import_module(VERBS[verb][0])
-    gc.disable()
+    collects = gc.isenabled() and "torch" not in sys.modules
+    if collects:
+        gc.disable()
     try:
-        if verb in LIGHTNING:
+        if collects and command in LIGHTNING:
             importlib.import_module("torch")
             # Before Triton is imported, which reports its modules as leaks where they are never collected.
             gc.freeze()
-        return importlib.import_module(VERBS[verb][0])
+        module = importlib.import_module(f"wssl_pl.cli.{COMMANDS[command][0]}")
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
+    function: Callable[..., Any] = getattr(module, command.replace(" ", "_"))
+    return function
 
 
 def _reader_is_gone() -> bool:

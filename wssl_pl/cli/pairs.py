@@ -1,43 +1,84 @@
-"""`wssl pairs`: a folder of fixed (image, mask) pairs."""
+"""`wssl pairs` and `wssl show data`: what the data module gives, as files."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-from wssl_pl.cli.grammar import read_words
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
 from wssl_pl.cli.messages import silence_messages
-from wssl_pl.cli.options import DATA_ALIASES, check_new_out, new_parser, parse, refuse_positional
+from wssl_pl.cli.output import check_file, new_folder
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.pairs import Pairs, write_named_pairs, write_pairs
+
+PAIRS_FILES = ("images", "masks", "pairs.csv", "README.md", "manifest.json")
+STAGES = {"train": "train", "val": "validate", "test": "test"}
 
 
-def run(args: Sequence[str]) -> Any:
-    """Runs `wssl pairs` with the arguments after the verb and returns the pairs.
+def pairs(
+    *,
+    out: Path,
+    split: Literal["train", "val", "test"] = "test",
+    by: Literal["draw", "name"] = "draw",
+    overwrite: bool = False,
+    data: WSSLDataModule,
+) -> Pairs:
+    """Write a fixed list of images and masks, as PNG files, for any program to run on.
 
-    Raises:
-        UsageError: something in them cannot be used as given.
+    Example:
+        wssl pairs out=PAIRS images=DIR masks=DIR split=test
+
+    Args:
+        out: the folder to write, new or empty
+        split: the split that is written
+        by: draw a mask for each image of the split, or take the mask of its file name
+        overwrite: replace pairs that exist
+        data: the images and masks
     """
-    from wssl_pl.evaluation.pairs import write_named_pairs, write_pairs
-
-    words = read_words(args, DATA_ALIASES | {"limit": "data.limit"})
-    refuse_positional(words)
-    parser = new_parser("pairs", "Writes one fixed list of images and masks, as PNG, for any program to run on.")
-    parser.add_argument("--split", type=str, default="test", help="train, val or test")
-    parser.add_argument("--out", type=str | None, default=None, help="the folder to write, new or empty")
-    by = "draw: masks are drawn for the images of a split; name: the mask of an image has its file name"
-    parser.add_argument("--by", type=Literal["draw", "name"], default="draw", help=by)
-    parser.add_class_arguments(WSSLDataModule, "data")
-    config = parse(parser, words)
-    out = check_new_out(config.out, "pairs")
     silence_messages()
-    if config.by == "name":
-        data = config.data
-        if data.images is None or data.masks is None:
-            raise WSSLError("by", "name", "needs images= and masks=")
-        pairs = write_named_pairs(data.images, data.masks, out, data.hole)
-    else:
-        pairs = write_pairs(parser.instantiate_classes(config).data, config.split, out)
-    counts = sorted(Counter(pair.bin for pair in pairs.pairs).items())
-    print(f"{len(pairs)} pairs in {out}: " + ", ".join(f"{name} %: {count}" for name, count in counts))
-    print(f"Hash {pairs.manifest['hash']}", flush=True)
-    return pairs
+    with new_folder(out, overwrite, PAIRS_FILES) as folder:
+        if by == "draw":
+            write_pairs(data, split, folder)
+        else:
+            images, masks = data.hparams["images"], data.hparams["masks"]
+            if images is None or masks is None:
+                raise WSSLError("by", by, "needs images= and masks=")
+            write_named_pairs(images, masks, folder, data.hole)
+    written = Pairs.open(out)
+    counts = sorted(Counter(pair.bin for pair in written.pairs).items())
+    print(f"{len(written)} pairs in {out}: " + ", ".join(f"{name} %: {count}" for name, count in counts))
+    print(f"Hash {written.manifest['hash']}", flush=True)
+    return written
+
+
+def show_data(
+    *,
+    out: Path = Path("show_data.png"),
+    split: Literal["train", "val", "test"] = "train",
+    count: PositiveInt = 8,
+    epoch: NonNegativeInt = 0,
+    overwrite: bool = False,
+    data: WSSLDataModule,
+) -> Path:
+    """Draw a batch as training gets it into an image file.
+
+    Example:
+        wssl show data images=DIR masks=DIR split=val
+
+    Args:
+        out: the image file
+        split: the split that is shown
+        count: number of samples
+        epoch: the epoch whose random crops and masks are shown
+        overwrite: replace a file that exists
+        data: the images and masks
+    """
+    silence_messages()
+    check_file(out, overwrite)
+    from wssl_pl.data.show import draw_batch, first_batch
+
+    batch = first_batch(data, split, STAGES[split], count, epoch)
+    path = draw_batch(data, batch, out, f"{data.images}, {split}, epoch {epoch}")
+    print(f"Drawn to {path}", flush=True)
+    return path

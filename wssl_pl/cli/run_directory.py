@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 
 # jsonargparse reads `run.dir` from here; processes that Lightning starts for DDP inherit it from the first one.
 RUN_DIR_VARIABLE = "WSSL_RUN__DIR"
@@ -28,13 +28,13 @@ def find_resumed(resume: str | None, run_dir: str | None) -> Path | None:
         None for `auto` where there is no checkpoint yet, and where nothing is resumed.
 
     Raises:
-        UsageError: there is no such checkpoint.
+        WSSLError: there is no such checkpoint.
     """
     if resume is None:
         return None
     if resume in ("last", AUTO):
         if run_dir is None:
-            raise UsageError(f"resume={resume}: the run directory is needed: add --run.dir=runs/<stage>/<name>")
+            raise WSSLError("resume", resume, "the run directory is needed", "add --run.dir=runs/<stage>/<name>")
         path = Path(run_dir) / "last.ckpt"
         if resume == AUTO and not path.exists():
             return None
@@ -43,7 +43,7 @@ def find_resumed(resume: str | None, run_dir: str | None) -> Path | None:
         if path.is_dir():
             path = path / "last.ckpt"
     if not path.is_file():
-        raise UsageError(f"resume={resume}: there is no checkpoint {path}")
+        raise WSSLError("resume", resume, f"there is no checkpoint {path}")
     return path
 
 
@@ -70,25 +70,23 @@ def choose_directory(
         label: what the run is, for the name of a new directory.
 
     Raises:
-        UsageError: the directory holds a run already, and this one does not resume it.
+        WSSLError: the directory holds a run already, and this one does not resume it.
     """
     if resumed is not None:
         if run_dir is None or Path(run_dir).resolve() == resumed.parent.resolve():
             return resumed.parent
         if is_first_process() and holds_run(Path(run_dir)):
-            raise UsageError(f"run.dir={run_dir} holds another run than resume={resumed}; give a new folder")
+            raise WSSLError("run.dir", run_dir, f"holds another run than resume={resumed}", "name a new folder")
         return Path(run_dir)
     if run_dir is None:
         return new_directory(stage, label)
     directory = Path(run_dir)
     if directory.exists() and not directory.is_dir():
-        raise UsageError(f"run.dir={run_dir} is a file; give a folder")
+        raise WSSLError("run.dir", run_dir, "is a file", "name a folder")
     # The other processes of a distributed run find a directory that the first one has started to fill.
     if resume != AUTO and is_first_process() and holds_run(directory):
-        raise UsageError(
-            f"run.dir={run_dir} holds a run already: resume it with resume=last (or always with resume=auto), or give "
-            "a new directory"
-        )
+        remedy = "resume it with resume=last (or always with resume=auto), or name a new directory"
+        raise WSSLError("run.dir", run_dir, "holds a run already", remedy)
     return directory
 
 

@@ -18,12 +18,12 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl.callbacks.checkpoints import BestCheckpoint
-from wssl_pl.cli.grammar import Words
+from wssl_pl.cli.arguments import CommandLine, configs
 from wssl_pl.cli.run_directory import is_first_process
 from wssl_pl.cli.run_record import LOCK, RECORD
 from wssl_pl.data.sources import SYNTHETIC
 from wssl_pl.data.splits import RULES
-from wssl_pl.errors import Interrupted, Terminated, UsageError
+from wssl_pl.errors import Interrupted, Terminated, WSSLError
 from wssl_pl.files import hold
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.folder import write_json
@@ -68,16 +68,15 @@ class RunFiles(SaveConfigCallback):
         """Write the files.
 
         Raises:
-            UsageError: another process is training this run.
+            WSSLError: another process is training this run.
         """
         if trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock = hold(self.directory / LOCK)
             except Timeout:
-                raise UsageError(
-                    f"run.dir={self.directory}: another process is training this run: wait until it has ended"
-                ) from None
+                reason = "another process is training this run"
+                raise WSSLError("run.dir", self.directory, reason, "wait until it has ended") from None
             self.save_config(trainer, pl_module, "fit")
             self._record("running", trainer)
         self.first_step = trainer.global_step
@@ -136,7 +135,7 @@ def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Nam
     """
     config = config.clone()
     stored = {"data.images": _absolute(images, {SYNTHETIC}), "data.masks": _absolute(masks, {SYNTHETIC})}
-    stored["data.split"] = _absolute(config["data.split"], {*RULES})
+    stored["data.split_rule"] = _absolute(config["data.split_rule"], {*RULES})
     if config.get("model.ckpt") is not None:
         stored["model.ckpt"] = _absolute(config["model.ckpt"], {"none"})
     replaced = {key: config[key] for key, value in stored.items() if config[key] != value}
@@ -149,9 +148,9 @@ def _absolute(value: str, words: set[str]) -> str:
     return value if value in words else str(Path(value).absolute())
 
 
-def find_moved_paths(words: Words) -> None:
+def find_moved_paths(line: CommandLine) -> None:
     """Add the typed paths of a configuration whose absolute ones are gone, as when project and data were moved."""
-    for config in [value for key, value in words.options if key == "config" and value]:
+    for config in list(configs(line)):
         path = Path(config)
         with suppress(OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
             typed = json.loads(path.with_name(DATA).read_text()).get("typed", {})
@@ -159,8 +158,8 @@ def find_moved_paths(words: Words) -> None:
             for key, value in typed.items():
                 section, name = key.split(".")
                 gone = not Path(stored[section][name]).exists()
-                if gone and value is not None and Path(value).exists() and words.get(key) is None:
-                    words.options.append((key, value))
+                if gone and value is not None and Path(value).exists() and line.get(key) is None:
+                    line.options.append((key, value))
 
 
 def _numbered(path: Path) -> Path:

@@ -17,7 +17,7 @@ def describe_run(stage: str, model: Mapping[str, Any], record: Mapping[str, Any]
         record: what `run.json` of the resumed run holds; its pretext checkpoint may be gone.
 
     Raises:
-        UsageError: the pretext checkpoint cannot be read, or there are not as many weights as tasks.
+        WSSLError: the pretext checkpoint cannot be read, or there are not as many weights as tasks.
     """
     if stage == "pretext":
         return {"stage": stage, "label": pretext_label(model), **_tasks(model)}

@@ -2,24 +2,14 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Any
 
 from wssl_pl.cli.run_record import LOCK, read_record
-from wssl_pl.cli.verb_words import Options, flag, read_options
-from wssl_pl.errors import UsageError, WSSLError
-
-OPTIONS: Options = {
-    "dir": (str, "runs", "the directory"),
-    "json": (flag, False, "print JSON, for scripts"),
-}
-DESCRIPTION = """\
-A table of the runs below a directory: stage, tasks, weights, steps, best metric, state. The tasks of a downstream run
-are those of its pretext checkpoint. The state is running, finished, interrupted (the run can be resumed), failed (it
-ended with an error) or not started."""
+from wssl_pl.errors import WSSLError
 
 FIELDS = ("stage", "label", "tasks", "weights", "freeze_layers", "steps", "metric", "best", "state", "time")
 STAGES = ("pretext", "downstream")
@@ -27,29 +17,30 @@ EMPTY_EVENTS_BYTES = 200  # an event file with nothing but its header has 88 byt
 TAIL_BYTES = 1 << 16
 
 
-def run(args: Sequence[str]) -> list[dict[str, Any]] | None:
-    """Run `wssl runs` with the arguments after the verb.
+def runs(dir: Path = Path("runs"), *, json: bool = False) -> list[dict[str, Any]]:
+    """Print a table of the runs below a directory: stage, tasks, weights, steps, best metric and state.
+
+    The tasks of a downstream run are those of its pretext checkpoint. The state is running, finished, interrupted (the
+    run can be resumed), failed (it ended with an error) or not started.
+
+    Example:
+        wssl runs runs/study
+
+    Args:
+        dir: the directory
+        json: print JSON, for scripts
 
     Returns:
-        the runs, each as a dict; None after `--help`.
-
-    Raises:
-        UsageError: the directory does not exist.
+        the runs, each as a dict.
     """
-    options = read_options("runs", args, OPTIONS, positional=["dir"], description=DESCRIPTION)
-    if options is None:
-        return None
-    root = Path(options["dir"])
-    if not root.is_dir():
-        raise UsageError(f"dir={root}: it is not a directory: name one below which there are runs")
-    runs = [describe(path) for path in sorted(find_runs(root))]
-    if options["json"]:
-        print(json.dumps(runs, indent=2), flush=True)
-    elif runs:
-        print(table(runs), flush=True)
+    if not dir.is_dir():
+        raise WSSLError("dir", dir, "is not a directory", "name one below which there are runs")
+    found = [describe(path) for path in sorted(find_runs(dir))]
+    if json:
+        print(dumps(found, indent=2), flush=True)
     else:
-        print(f"There is no run below {root}", flush=True)
-    return runs
+        print(table(found) if found else f"There is no run below {dir}", flush=True)
+    return found
 
 
 def find_runs(root: Path) -> Iterator[Path]:

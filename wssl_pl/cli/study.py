@@ -1,178 +1,217 @@
-"""`wssl study`: declared runs with seeds and controls, resumed as often as it takes, and a report with verdicts."""
+"""`wssl study` and `wssl study report`."""
 
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from wssl_pl.cli.grammar import Words, as_list, read_words
+from wssl_pl.cli.arguments import CommandLine, read_line
 from wssl_pl.cli.messages import silence_messages
+from wssl_pl.cli.output import check_folder
 from wssl_pl.cli.train import ALIASES, WSSLCLI
-from wssl_pl.errors import UsageError, WSSLError
-from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study
+from wssl_pl.data import WSSLDataModule
+from wssl_pl.errors import WSSLError
+from wssl_pl.study.definition import Study, Tuning, check, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, describe, make_plan, split_options
 from wssl_pl.tasks import import_task
 
-HELP = """\
-usage: train.py study NAME [NAME ...] out=DIR [option=value ...]
-       train.py study resume DIR
-       train.py study report DIR [out=DIR]
-
-NAME is a shipped study (table1, controls, ...) or a YAML file. What several studies share is trained once.
-
-  out=          folder of the study; the same command, or `resume`, goes on with it
-  seeds=        [0,1,2]: every arm is trained with each
-  steps.pretext=, steps.downstream=
-                training steps of a pretext and of a downstream run
-  arms=         only these arms, in this order
-  validations=  how often a run is validated (default 10)
-  tune.values=  [1e-4,5e-4]: learning rates to choose from for every arm on the validation split;
-                tune.steps=, tune.option=, tune.seed=; tune=none: as the options say, without a search
-  cpus_per_run= CPU cores of each run (default 1); gpus_per_run=0.25 shares a GPU; parallel= limits the runs at a time
-  ray.address=  a Ray cluster whose machines share the folder: auto, or HOST:PORT (default: this machine alone)
-  reuse=        [DIR,...]: other studies whose finished runs are taken over where they are the same
-  --dry-run     prints one line per run, and the expected time from finished runs and from small steps measured here
-  --evaluate=false
-                trains only
-
-Every other option is one of `train` for all runs (--data.images=DIR --model.width=16), or with pretext. or downstream.
-before it for the runs of one stage (--downstream.model.lr=5e-4). What an arm itself says stands above these.
-"""
-OWN = {"out", "seeds", "arms", "validations", "tune", "cpus_per_run", "gpus_per_run", "parallel", "ray.address",
-       "reuse", "dry_run", "evaluate"}  # fmt: skip
-STEP_KEYS = {f"steps.{stage}" for stage in STAGES}
-TYPO = 0.75  # how like one of ours a key has to be to be taken for it, mistyped; no option of `train` is
-TUNE_KEYS = {f"tune.{name}" for name in ("option", "values", "steps", "seed", "metric")}
+REPORT_FILES = ("report.md", "report.html")
+FIXED = ("run.dir", "run.resume", "model.ckpt", "seed_everything", "stage")  # the study sets them for every run
 
 
-def run(args: Sequence[str]) -> Any:
-    """Runs `wssl study` with the arguments after the verb.
+@dataclass
+class Steps:
+    """Training steps of a run.
 
-    Raises:
-        UsageError: something in them cannot be used as given.
+    Args:
+        pretext: training steps of a pretext run; default: as declared
+        downstream: training steps of a downstream run; default: as declared
     """
-    words = read_words(args)
-    if not args or any(key in ("help", "h") for key, _ in words.options):
-        print(HELP)
-        return None
+
+    pretext: PositiveInt | None = None
+    downstream: PositiveInt | None = None
+
+
+@dataclass
+class Tune:
+    """A search of one option on the validation split.
+
+    Args:
+        option: option of the downstream stage that is searched, such as model.lr
+        values: what is tried, such as [1e-4,5e-4]
+        steps: downstream steps of each trial
+        seed: seed of the trials
+        metric: the validation metric that decides, the higher the better
+    """
+
+    option: str | None = None
+    values: list[float] | None = None
+    steps: PositiveInt | None = None
+    seed: NonNegativeInt | None = None
+    metric: str | None = None
+
+
+@dataclass
+class Cluster:
+    """A Ray cluster.
+
+    Args:
+        address: a Ray cluster whose machines share the folder, auto or HOST:PORT; default: this machine alone
+    """
+
+    address: str | None = None
+
+
+AS_DECLARED, THIS_MACHINE = Steps(), Cluster()
+
+
+def study(
+    names: list[str],
+    *,
+    out: Path | None = None,
+    dry_run: bool = False,
+    seeds: list[NonNegativeInt] | None = None,
+    arms: list[str] | None = None,
+    steps: Steps = AS_DECLARED,
+    validations: PositiveInt | None = None,
+    tune: Tune | Literal["none"] | None = None,
+    evaluate: bool = True,
+    reuse: list[Path] | None = None,
+    cpus_per_run: PositiveFloat = 1.0,
+    gpus_per_run: PositiveFloat | None = None,
+    parallel: PositiveInt | None = None,
+    ray: Cluster = THIS_MACHINE,
+    **options: Any,
+) -> Any:
+    """Train the runs that a study declares, every arm with every seed, evaluate them and write a report.
+
+    The same command, or `wssl study resume DIR`, continues a study that was stopped. Runs that several studies share
+    are trained once. Every other option is one of `wssl train` for all runs, or with pretext. or downstream. before it
+    for the runs of one stage; an arm's own options come first.
+
+    Example:
+        wssl study table1 out=DIR --dry-run
+        wssl study table1 table2 out=DIR seeds=0,1,2 --data.images=CACHE --downstream.model.lr=5e-4
+        wssl study resume DIR
+        wssl study report DIR
+
+    Args:
+        names: shipped studies (table1, controls, ...) or YAML files
+        out: folder of the study
+        dry_run: print one line per run, and the expected time from finished runs and from steps measured here
+        seeds: every arm is trained with each; default: as declared
+        arms: only these arms, in this order; default: all
+        steps: training steps
+        validations: how often a run is validated; default: as declared
+        tune: none, or a search for every arm on the validation split, with tune.values=[1e-4,5e-4], tune.steps= (of a
+            trial), tune.option= (model.lr) and tune.seed=; default: as declared
+        evaluate: measure the trained models on the test split and write the report
+        reuse: folders of other studies, whose finished runs are taken over where they are the same
+        cpus_per_run: CPU cores of each run
+        gpus_per_run: share of a GPU of each run; default: a whole one where there is one
+        parallel: runs at a time; default: as many as fit
+        ray: where the runs are trained
+    """
     silence_messages()
-    if words.positional[:1] == ["report"]:
-        return _report(words)
-    if words.positional[:1] == ["resume"]:
-        return _resume(words)
-    if not words.positional:
-        raise UsageError("study: name a shipped study or a YAML file, or resume DIR, or report DIR")
-    study = declared(words)
-    plan = make_plan(study)
-    check_runs(study, plan)
-    out = words.get("out")
-    if _value(words, "dry_run", False):
+    changes = {"seeds": seeds, "arms": arms, "validations": validations, "tune": tune}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    changes |= {f"steps.{stage}": count for stage, count in vars(steps).items() if count is not None}
+    place = Place(ray.address, cpus_per_run, gpus_per_run, parallel, evaluate)
+    if names[0] == "resume":
+        if len(names) != 2:
+            raise WSSLError(None, None, "study resume takes one folder, that of the study")
+        folder = StudyFolder.open(names[1])
+        if changes or options:
+            folder.check_same(declare(folder.study(), changes, options))
+        if dry_run:
+            return print_plan(folder.plan(), place, folder)
+        place.check()
+        with folder.locked():
+            return train_runs(folder, place)
+    declared = declare(read_study(names), changes, options)
+    plan = make_plan(declared)
+    check_runs(declared, plan)
+    if dry_run:
         started = StudyFolder(out) if out is not None and StudyFolder(out).holds_study() else None
-        return dry_run(plan, words, started)
+        return print_plan(plan, place, started)
     if out is None:
-        raise UsageError("study needs out=: the folder to keep runs and report in")
-    _check_cluster(words)
+        raise WSSLError("out", None, "is required", "name the folder for runs and report")
+    place.check()
     folder = StudyFolder(out)
     with folder.locked():
-        folder.begin(study)
-        for other in _names(words, "reuse"):
+        folder.begin(declared)
+        for other in reuse or []:
             taken = folder.reuse(StudyFolder.open(other), plan)
             print(f"{taken} finished runs taken over from {other}", flush=True)
-        return _drive(folder, words)
+        return train_runs(folder, place)
 
 
-def _resume(words: Words) -> Any:
-    """`study resume DIR`: as it was begun; only where it runs may be said anew."""
-    folder = StudyFolder.open(_only(words, "resume"))
-    changed = [key for key, _ in words.options if key not in OWN - {"out", "seeds", "arms", "validations", "tune"}]
-    if changed:
-        folder.check_same(declared(words, folder.study()))
-    if _value(words, "dry_run", False):
-        return dry_run(folder.plan(), words, folder)
-    _check_cluster(words)
-    with folder.locked():
-        return _drive(folder, words)
+def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
+    """Write the report of a study, finished or not.
 
+    Example:
+        wssl study report runs/study/table1
 
-def _report(words: Words) -> Path:
+    Args:
+        dir: folder of the study
+        out: folder of the report; default: report/ in that of the study, where it is replaced
+        overwrite: replace a report that exists in out=
+    """
     from wssl_pl.study.report import write_report
 
-    for key, _ in words.options:
-        if key != "out":
-            raise UsageError(f"study report takes a study's folder and out=, not {key}=")
-    out = words.get("out")
-    report = write_report(Path(_only(words, "report")), Path(out) if out else None)
+    if out is not None:
+        check_folder(out, overwrite, REPORT_FILES)
+    report = write_report(dir, out)
     print(f"Report {report}", flush=True)
     return report
 
 
-def _only(words: Words, what: str) -> str:
-    if len(words.positional) != 2:
-        raise UsageError(f"study {what} takes one folder, that of the study")
-    return words.positional[1]
+def declare(study: Study, changes: Mapping[str, Any], options: Mapping[str, Any]) -> Study:
+    """Return a study with what was typed.
 
-
-def declared(words: Words, begun: Study | None = None) -> Study:
-    """The study that the names declare, with what was typed; from one that was `begun`, if it is typed to be resumed.
+    Args:
+        study: the declared study, which is changed.
+        changes: `seeds`, `arms`, `validations`, `tune`, `steps.pretext` and `steps.downstream`, where typed.
+        options: options of `wssl train`.
 
     Raises:
-        UsageError: a name, a key or a value cannot be used.
+        WSSLError: a value cannot be used.
     """
-    study = read_study(words.positional) if begun is None else begun
-    typed: dict[str, Any] = {}
-    tune: dict[str, Any] = {}
-    for key, text in words.options:
-        value = _parsed(key, text)
-        if key in STEP_KEYS:
-            study.steps[key.partition(".")[2]] = value
-        elif key in TUNE_KEYS:
-            tune[key.partition(".")[2]] = value
-        elif key == "tune":
-            if value not in ("none", None, False):
-                raise UsageError(f"tune={text}: give none, or tune.values= and tune.steps=")
-            study.tune = None
-        elif key == "seeds":
-            study.seeds = _parsed(key, as_list(text or ""))
-        elif key == "validations":
-            study.validations = value
-        elif key == "arms":
-            study = only_arms(study, _names(words, "arms"))
-        elif key not in OWN:
-            if nearest := get_close_matches(key, OWN | STEP_KEYS | TUNE_KEYS, n=1, cutoff=TYPO):
-                raise UsageError(f"study: unknown option {key!r}; did you mean {nearest[0]}?")
-            typed[ALIASES.get(key, key)] = value
-    if tune:
-        if words.get("tune") is not None:
-            raise UsageError(f"tune=none and tune.{next(iter(tune))}= contradict each other: give one of them")
-        tune["values"] = tune["values"] if "values" in tune else (study.tune.values if study.tune else [])
-        if not isinstance(tune["values"], list):
-            raise UsageError(f"tune.values={tune['values']}: give a list, such as [1e-4,5e-4]")
-        study.tune = replace(study.tune or Tuning(), **tune)
-    for part, options in split_options(typed).items():
-        study.options[part] |= options
-        for option in ("run.dir", "run.resume", "model.ckpt", "seed_everything", "stage"):
-            if option in options:
-                raise UsageError(f"{option}: a study says that itself, for every run")
+    study.seeds = changes.get("seeds", study.seeds)
+    study.validations = changes.get("validations", study.validations)
+    study.steps |= {key.partition(".")[2]: value for key, value in changes.items() if key.startswith("steps.")}
+    if "arms" in changes:
+        study = only_arms(study, changes["arms"])
+    tune = changes.get("tune")
+    if tune == "none":
+        study.tune = None
+    elif tune is not None:
+        given = {name: value for name, value in vars(tune).items() if value is not None}
+        study.tune = replace(study.tune or Tuning(), **given)
+    for part, values in split_options({ALIASES.get(key, key): value for key, value in options.items()}).items():
+        study.options[part] |= values
+        for option in FIXED:
+            if option in values:
+                raise WSSLError(option, values[option], "the study sets it for every run", "omit it")
     check(study)
     return study
 
 
 def only_arms(study: Study, names: Sequence[str]) -> Study:
-    """The study with these arms alone, and with the claims that they are enough for.
+    """Return the study with these arms alone, and with the claims that they are enough for.
 
     Raises:
-        UsageError: there is no such arm.
+        WSSLError: there is no such arm.
     """
     for name in names:
         if name not in study.arms:
-            raise UsageError(f"arms: there is no arm {name!r}; there are {', '.join(study.arms)}")
+            raise WSSLError("arms", name, "there is no such arm", f"there are {', '.join(study.arms)}")
     sections = []
     for section in study.sections:
         claims = [claim for claim in section.claims if {*claim.better, *claim.than} <= set(names)]
@@ -184,7 +223,7 @@ def only_arms(study: Study, names: Sequence[str]) -> Study:
 
 
 class _ParseOnly(WSSLCLI):
-    """Reads runs' command lines as `train` will, and builds nothing but the parser, once."""
+    """Parses the command lines of runs as `train` will, and builds nothing but the parser, once."""
 
     def before_instantiate_classes(self) -> None:
         pass
@@ -195,17 +234,17 @@ class _ParseOnly(WSSLCLI):
     def _set_seed(self) -> None:
         pass
 
-    def check(self, words: Words) -> None:
-        """Raise `UsageError` if `train` would refuse the words."""
-        self.words = words
-        self.parse_arguments(self.parser, words.arguments())
+    def check(self, line: CommandLine) -> None:
+        """Raise `WSSLError` if `train` would refuse the line."""
+        self.line = line
+        self.parse_arguments(self.parser, line.arguments())
 
 
 def check_runs(study: Study, plan: Plan) -> None:
-    """Parses every kind of run as `train` would and builds its module, a narrow one, before anything expensive.
+    """Parse every kind of run as `train` would and build its module, a narrow one, before anything expensive.
 
     Raises:
-        UsageError: one of them would fail.
+        WSSLError: one of them would fail.
     """
     from wssl_pl.study.cost import build_module
 
@@ -220,23 +259,49 @@ def check_runs(study: Study, plan: Plan) -> None:
         try:
             for task in run.options.get("model.tasks") or []:
                 import_task(task)  # declared by the user; the run's own process imports it from its command line
-            words = read_words(run.arguments(study.validations), ALIASES)
+            line = read_line(run.arguments(study.validations), ALIASES)
             if run.stage in parsers:
-                parsers[run.stage].check(words)
+                parsers[run.stage].check(line)
             else:
-                parsers[run.stage] = _ParseOnly(run.stage, words)
-            build_module(plan, run, widest=1)
+                parsers[run.stage] = _ParseOnly(run.stage, line)
+            with parsers[run.stage].parser.option_names(line):
+                build_module(plan, run, widest=1)
         except WSSLError as error:
-            raise UsageError(f"{where}: {error}") from None
+            raise WSSLError(None, None, f"{where}: {error}") from None
 
 
-def dry_run(plan: Plan, words: Words, folder: StudyFolder | None = None) -> Plan:
+@dataclass
+class Place:
+    """Where runs are trained, and whether they are evaluated.
+
+    Attributes:
+        address: of a Ray cluster.
+        cpus: CPU cores of each run.
+        gpus: share of a GPU of each run.
+        parallel: runs at a time.
+        evaluate: whether the trained models are measured.
+    """
+
+    address: str | None
+    cpus: float
+    gpus: float | None
+    parallel: int | None
+    evaluate: bool
+
+    def check(self) -> None:
+        """Raise `WSSLError` if no cluster answers at the address."""
+        from wssl_pl.study.driver import check_address
+
+        check_address(self.address)
+
+
+def print_plan(plan: Plan, place: Place, folder: StudyFolder | None = None) -> Plan:
     """Print one line per run on standard output, and on standard error the expected time of what is left to do.
 
     Args:
         plan: the runs.
-        words: the command line.
-        folder: the study's, where it has been started: finished runs are not counted, and tell how long a step takes.
+        place: where they are trained.
+        folder: the study's, where it has been started: finished runs are not counted, and give the time of a step.
     """
     from wssl_pl.devices import usable_cores
     from wssl_pl.study.cost import BUDGET_S, as_time, expected_seconds, kind, labels, learned_costs, measure_costs
@@ -246,11 +311,10 @@ def dry_run(plan: Plan, words: Words, folder: StudyFolder | None = None) -> Plan
         print(describe(plan, run))
     sys.stdout.flush()
     states = {name: folder.status(name) if folder else Status() for name in plan.runs}
-    cpus = float(_value(words, "cpus_per_run", 1))
-    slots = max(1, int(_value(words, "parallel", 0) or usable_cores() // max(cpus, 1)))
+    slots = max(1, int(place.parallel or usable_cores() // max(place.cpus, 1)))
     learned = learned_costs(plan, states)
     print(f"Measuring training steps for about {BUDGET_S:.0f} s", file=sys.stderr, flush=True)
-    costs = measure_costs(plan, max(1, int(cpus)), learned)
+    costs = measure_costs(plan, max(1, int(place.cpus)), learned)
     seconds = expected_seconds(plan, {name: cost.seconds for name, cost in costs.items()}, slots, states, {})
     assert seconds is not None
     print("Seconds per training step:", file=sys.stderr)
@@ -265,22 +329,12 @@ def dry_run(plan: Plan, words: Words, folder: StudyFolder | None = None) -> Plan
     return plan
 
 
-def _check_cluster(words: Words) -> None:
-    from wssl_pl.study.driver import check_address
-
-    check_address(words.get("ray.address"))
-
-
-def _drive(folder: StudyFolder, words: Words) -> Any:
+def train_runs(folder: StudyFolder, place: Place) -> Any:
+    """Train and evaluate what is left of a study, write the report, and return the runs."""
     from wssl_pl.study.driver import Resources, run_study
 
-    resources = Resources(
-        address=words.get("ray.address"),
-        cpus=_value(words, "cpus_per_run", 1),
-        gpus=_value(words, "gpus_per_run", None),
-        parallel=_value(words, "parallel", None),
-    )
-    pairs = write_pairs(folder) if _value(words, "evaluate", True) else None
+    resources = Resources(place.address, place.cpus, place.gpus, place.parallel)
+    pairs = write_pairs(folder) if place.evaluate else None
     print(f"TensorBoard of all runs: tensorboard --logdir {folder.path / 'runs'}", flush=True)
     plan = run_study(folder, resources, pairs)
     states = [run.status.state for run in plan.runs.values()]
@@ -296,49 +350,21 @@ def _drive(folder: StudyFolder, words: Words) -> Any:
 
 
 def write_pairs(folder: StudyFolder) -> Path:
-    """The test pairs of the study, which its first call writes.
+    """Return the test pairs of the study, which the first call writes.
 
     Raises:
-        UsageError: they cannot be written, and why.
+        WSSLError: they cannot be written.
     """
+    from wssl_pl.evaluation.pairs import write_pairs
+
     path = folder.path / "pairs"
     if not path.is_dir():
-        unfinished = path.with_name(".pairs")
+        unfinished = path.with_name(".pairs").resolve()
         shutil.rmtree(unfinished, ignore_errors=True)
         study = folder.study()
         given = study.options["common"] | study.options["downstream"]
-        options = [f"{key}={value}" for key, value in given.items() if key.startswith("data.")]
-        command = [sys.executable, "-m", "wssl_pl", "pairs", "split=test", f"out={unfinished.resolve()}", *options]
-        done = subprocess.run(command, cwd=folder.cwd(), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UsageError((done.stderr.strip() or "wssl pairs failed").splitlines()[-1].removeprefix("error: "))
+        data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
+        with chdir(folder.cwd()):
+            write_pairs(WSSLDataModule(**data), "test", unfinished)
         unfinished.rename(path)
     return path
-
-
-def _names(words: Words, key: str) -> list[str]:
-    value = words.get(key)
-    return [part.strip() for part in (value or "").strip("[]").split(",") if part.strip()]
-
-
-def _value(words: Words, key: str, default: Any) -> Any:
-    text = words.get(key)
-    return default if text is None else _parsed(key, text)
-
-
-def _parsed(key: str, text: str | None) -> Any:
-    try:
-        value = yaml.safe_load(text or "")
-    except yaml.YAMLError:
-        raise UsageError(f"{key}={text}: it cannot be read as a value") from None
-    # YAML takes 1e-4 for a word.
-    if isinstance(value, str):
-        return _number(value)
-    return [_number(item) if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
-
-
-def _number(word: str) -> Any:
-    try:
-        return float(word)
-    except ValueError:
-        return word

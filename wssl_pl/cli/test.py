@@ -1,121 +1,147 @@
-"""`wssl test`: the metrics of a finished model on the test split.
-
-A downstream model is measured by the one evaluator, a pretext model as its own validation measures it.
-"""
+"""`wssl test`: a downstream model is measured by the evaluator, a pretext model as its own validation measures it."""
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning import Trainer
 
-from wssl_pl.cli.evaluate import add_device, add_measuring, make_settings
-from wssl_pl.cli.grammar import read_words
+from wssl_pl.cli.arguments import call, read_line, value_of
+from wssl_pl.cli.evaluate import RESULT_FILES, Accelerator, Precision, find_device
 from wssl_pl.cli.messages import silence_messages
-from wssl_pl.cli.options import asks_help, find_device, new_parser, parse, refuse_positional
+from wssl_pl.cli.output import check_folder
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.errors import UsageError
 from wssl_pl.modules import PretextModule, read_checkpoint
 
 
-def make_parser(checkpoint: dict[str, Any] | None) -> ArgumentParser:
-    """Return the parser of `test`; the data's options default to what the model was trained with."""
-    parser = new_parser("test", "Metrics of a finished model on the test split.")
-    parser.add_argument(
-        "--ckpt", type=str | None, default=None, help="the checkpoint of a downstream or pretext model (best.ckpt)"
-    )
-    if checkpoint and checkpoint["stage"] == "pretext":
-        parser.add_argument("--out", type=str | None, default=None, help="folder for metrics.json")
-        add_device(parser)
-    else:
-        parser.add_argument("--out", type=str | None, default=None, help="folder for metrics.json and report")
-        add_measuring(parser)
-    parser.add_class_arguments(WSSLDataModule, "data")
-    if checkpoint:
-        trained_with = checkpoint.get("datamodule_hyper_parameters", {})
-        parser.set_defaults({f"data.{name}": value for name, value in trained_with.items()})
-    return parser
+def test(args: Sequence[str]) -> dict[str, float]:
+    """Run `wssl test`; the options of the data default to what the model was trained with.
 
-
-def run(args: Sequence[str]) -> dict[str, float]:
-    """Run `wssl test` with the arguments after the verb.
+    Args:
+        args: the command line after the command.
 
     Returns:
         the metrics by name: `test/psnr` and so on of a downstream model, `test/accuracy/<task>` and so on of a pretext
         model.
 
     Raises:
-        UsageError: something in the arguments cannot be used as given.
+        WSSLError: something in the command line cannot be used as given.
     """
-    words = read_words(args)
-    refuse_positional(words)
-    path = words.get("ckpt")
-    if path is None and not asks_help(words):
-        raise UsageError("test needs ckpt=: a finished model (runs/<stage>/<run>/best.ckpt)")
-    checkpoint = read_checkpoint(path) if path is not None else None
-    parser = make_parser(checkpoint)
-    config = parse(parser, words)
-    assert checkpoint is not None, "help ends the program"
-    datamodule = parser.instantiate_classes(config).data
-    silence_messages()
-    device = find_device(config.accelerator)
-    if checkpoint["stage"] == "pretext":
-        figures = measure_pretext(config, datamodule, device, checkpoint)
-    else:
-        figures = measure_downstream(config, datamodule, device)
-    for name, value in figures.items():
-        print(f"{name:<22} {value:.4f}", flush=True)
-    if config.out is not None:
-        folder = Path(config.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps({"ckpt": str(path), **figures}, indent=2) + "\n")
-        report = folder / "report.html"
-        print(f"Report {report}" if report.exists() else f"Metrics {folder / 'metrics.json'}", flush=True)
-    return figures
+    ckpt = value_of(read_line(args), "ckpt")
+    checkpoint = read_checkpoint(ckpt) if ckpt is not None else {}
+    trained_with = checkpoint.get("datamodule_hyper_parameters", {})
+    # `split_rule` was `split` in version 0.1.
+    defaults = {f"data.{'split_rule' if name == 'split' else name}": value for name, value in trained_with.items()}
+    command = measure_pretext if checkpoint.get("stage") == "pretext" else measure_downstream
+    metrics: dict[str, float] = call(command, "test", args, defaults)
+    return metrics
 
 
-def measure_downstream(config: Any, datamodule: WSSLDataModule, device: torch.device) -> dict[str, float]:
-    """Return the evaluator's means on the test split, paired as by `wssl pairs` in a folder that is removed again."""
-    settings = make_settings(config, device)
+def measure_downstream(
+    *,
+    ckpt: Path,
+    out: Path | None = None,
+    batch_size: PositiveInt = 16,
+    lpips_weights: str | None = None,
+    inception_weights: str | None = None,
+    seed: NonNegativeInt = 0,
+    accelerator: Accelerator = "auto",
+    precision: Precision = "32-true",
+    overwrite: bool = False,
+    data: WSSLDataModule,
+) -> dict[str, float]:
+    """Measure a finished model of either stage on the test split of the data that it was trained with.
 
-    from wssl_pl.evaluation.evaluate import evaluate
+    Example:
+        wssl test ckpt=runs/downstream/<run>/best.ckpt out=RESULT
+
+    Args:
+        ckpt: the checkpoint of a downstream or pretext model, runs/<stage>/<run>/best.ckpt
+        out: folder for metrics.json and the report; default: the metrics are only printed
+        batch_size: pairs in memory at once
+        lpips_weights: torchvision's AlexNet or VGG16 weights; default: no LPIPS
+        inception_weights: torch-fidelity's Inception weights; default: no FID
+        seed: seed of the bootstrap intervals
+        accelerator: where the model runs
+        precision: the model's
+        overwrite: replace results that exist
+        data: the images and masks
+    """
+    _check_out(out, overwrite)
+    device = find_device(accelerator)
+
+    from wssl_pl.evaluation.evaluate import Settings, evaluate
     from wssl_pl.evaluation.methods import Model
     from wssl_pl.evaluation.pairs import write_pairs
     from wssl_pl.evaluation.report import write_report
 
-    method = Model(config.ckpt, device, config.precision)
+    settings = Settings(None, batch_size, device, lpips_weights, inception_weights, seed)
+    method = Model(str(ckpt), device, precision)
     with tempfile.TemporaryDirectory() as temporary:
-        pairs = write_pairs(datamodule, "test", Path(temporary) / "pairs")
+        pairs = write_pairs(data, "test", Path(temporary) / "pairs")
         pairs.label = "made for this test"
         result = evaluate(pairs, method, settings)
-        if config.out is not None:
-            write_report(result, Path(config.out), pairs, method, device)
-    return {f"test/{name}": mean for name, mean in result.means.items()}
+        if out is not None:
+            write_report(result, out, pairs, method, device)
+    metrics = {f"test/{name}": mean for name, mean in result.means.items()}
+    _print_metrics(metrics, ckpt, out)
+    return metrics
 
 
 def measure_pretext(
-    config: Any, datamodule: WSSLDataModule, device: torch.device, checkpoint: dict[str, Any]
+    *,
+    ckpt: Path,
+    out: Path | None = None,
+    accelerator: Accelerator = "auto",
+    precision: Precision = "32-true",
+    overwrite: bool = False,
+    data: WSSLDataModule,
 ) -> dict[str, float]:
-    """Return the metrics of every task on the test split."""
-    from wssl_pl.evaluation.methods import check_precision
+    """Measure a pretext model on the test split: the loss, and the accuracy or R² of every task.
 
-    check_precision(config.precision)
+    Args:
+        ckpt: the checkpoint, runs/pretext/<run>/best.ckpt
+        out: folder for metrics.json; default: the metrics are only printed
+        accelerator: where the model runs
+        precision: the model's
+        overwrite: replace metrics.json if it exists
+        data: the images
+    """
+    _check_out(out, overwrite)
+    device = find_device(accelerator)
     overrides: dict[str, Any] = {"compile": False, "probe_steps": 0}
-    if checkpoint["hyper_parameters"].get("weighting") == "upgrad":
+    if read_checkpoint(ckpt)["hyper_parameters"].get("weighting") == "upgrad":
         overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
-    module = PretextModule.load_from_checkpoint(config.ckpt, **overrides)
+    module = PretextModule.load_from_checkpoint(ckpt, **overrides)
     trainer = Trainer(
         accelerator="cpu" if device.type == "cpu" else "gpu",
         devices=1,
-        precision=config.precision,
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    (figures,) = trainer.test(module, datamodule=datamodule, verbose=False)
-    return {name: figures[name] for name in sorted(figures)}
+    (measured,) = trainer.test(module, datamodule=data, verbose=False)
+    metrics = {name: measured[name] for name in sorted(measured)}
+    _print_metrics(metrics, ckpt, out)
+    return metrics
+
+
+def _check_out(out: Path | None, overwrite: bool) -> None:
+    silence_messages()
+    if out is not None:
+        check_folder(out, overwrite, RESULT_FILES)
+
+
+def _print_metrics(metrics: Mapping[str, float], ckpt: Path, out: Path | None) -> None:
+    for name, value in metrics.items():
+        print(f"{name:<22} {value:.4f}", flush=True)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "metrics.json").write_text(json.dumps({"ckpt": str(ckpt), **metrics}, indent=2) + "\n")
+        report = out / "report.html"
+        print(f"Report {report}" if report.exists() else f"Metrics {out / 'metrics.json'}", flush=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jsonargparse import ArgumentError
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -14,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
+from wssl_pl.cli.arguments import CommandLine, CommandParser, one_or_more, read_line
 from wssl_pl.cli.configuration import base_on_resumed_run, find_stage, import_tasks
-from wssl_pl.cli.grammar import Words, check_known, complete_lists, first_lines, one_or_more, read_words
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_directory import (
     AUTO,
@@ -36,7 +35,7 @@ from wssl_pl.cli.run_names import describe_run, settings_of
 from wssl_pl.cli.run_record import read_record
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
-from wssl_pl.errors import Interrupted, Terminated, UsageError
+from wssl_pl.errors import Interrupted, Terminated, WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
 
@@ -54,14 +53,30 @@ ALIASES = {
 }
 
 
+DESCRIPTION = """\
+Train one of the two stages: pretext tasks, then inpainting with the encoder that they have trained.
+
+Example:
+    wssl stage=pretext tasks=rotation,sharpness weights=0.3,0.7 --data.images=DIR
+    wssl stage=downstream ckpt=runs/pretext/<run>/best.ckpt loss=wssl --data.images=DIR --data.masks=DIR
+    wssl resume=runs/downstream/<run>/last.ckpt --trainer.max_epochs=40"""
+
+
+class TrainParser(CommandParser, LightningArgumentParser):
+    """The parser of `wssl train`."""
+
+    aliases = ALIASES
+
+
 class WSSLCLI(LightningCLI):
     """LightningCLI with `stage` and `run.*`, and with our callbacks in the trainer."""
 
+    parser: TrainParser
     pretext_ckpt: str | None = None  # what the resumed run started from
 
-    def __init__(self, stage: str, words: Words, extra_callbacks: Sequence[Callback] = ()) -> None:
+    def __init__(self, stage: str, line: CommandLine, extra_callbacks: Sequence[Callback] = ()) -> None:
         self.stage = stage
-        self.words = words
+        self.line = line
         self.extra_callbacks = extra_callbacks
         super().__init__(
             model_class=STAGES[stage],
@@ -76,13 +91,16 @@ class WSSLCLI(LightningCLI):
                 "enable_model_summary": False,
             },
             seed_everything_default=0,
+            parser_class=TrainParser,
             parser_kwargs={
+                "prog": f"wssl stage={stage}",
+                "description": DESCRIPTION,
                 "exit_on_error": False,
                 "allow_abbrev": False,
                 "default_env": True,
                 "env_prefix": "WSSL",
             },
-            args=words.arguments(),
+            args=line.arguments(),
             run=False,
             auto_configure_optimizers=False,
             # Hyperparameters come from our modules' own arguments, all of plain types.
@@ -90,7 +108,7 @@ class WSSLCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds what belongs to the run and not to a class."""
+        """Add what belongs to the run and not to a class."""
         parser.add_argument(
             "--stage", type=Literal["pretext", "downstream"], default=self.stage, help="which of the two stages"
         )
@@ -119,29 +137,24 @@ class WSSLCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of_data)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Checks the keys, completes lists, and parses; an error is one line."""
-        actions = {option.removeprefix("--"): action for action in parser._actions for option in action.option_strings}
-        check_known(self.words, actions)
-        complete_lists(self.words, actions)
-        try:
-            self.config = parser.parse_args(self.words.arguments())
-        except ArgumentError as error:
-            raise UsageError(first_lines(str(error))) from None
+        """Parse the command line."""
+        self.config = self.parser.parse_line(self.line)
 
     def before_instantiate_classes(self) -> None:
         """Check what can be checked before anything is built, and settle precision, threads and the run directory."""
+        with self.parser.option_names(self.line):
+            self._settle()
+
+    def _settle(self) -> None:
         if self.stage == "downstream" and self.config.model.ckpt is None:
-            raise UsageError(
-                "stage=downstream needs ckpt=: the pretext checkpoint whose encoder is taken over "
-                "(runs/pretext/<run>/best.ckpt), or ckpt=none for a new encoder"
-            )
+            remedy = "name the pretext checkpoint, runs/pretext/<run>/best.ckpt; ckpt=none: a new encoder"
+            raise WSSLError("ckpt", None, "is required in stage=downstream", remedy)
         loggers = [getattr(logger, "class_path", "") for logger in one_or_more(self.config.trainer.logger)]
         callbacks.check_installed(loggers)
         if self.config.trainer.barebones:
-            raise UsageError(
-                "trainer.barebones=true: nothing is logged, validated or saved in that mode; "
-                "trainer.fast_dev_run=true tries a run out, benchmarks/train_step.py measures the loop"
-            )
+            reason = "nothing is logged, validated or saved in that mode"
+            remedy = "trainer.fast_dev_run=true tries a run, benchmarks/train_step.py measures the loop"
+            raise WSSLError("trainer.barebones", True, reason, remedy)
         run = self.config.run
         self.resumed = find_resumed(run.resume, run.dir)
         if self.resumed is not None and self.stage == "downstream":
@@ -181,12 +194,12 @@ class WSSLCLI(LightningCLI):
                 self.config.model[name] = trained.get(name)
 
     def instantiate_classes(self) -> None:
-        """Builds everything; where that fails, no empty folder is left."""
-        with dropped_if_empty(self.made):
+        """Build everything; where that fails, no empty folder is left."""
+        with self.parser.option_names(self.line), dropped_if_empty(self.made):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer with our logger, checkpoints and callbacks, beside those that the user configured."""
+        """Return the trainer with our logger, checkpoints and callbacks, beside those that the user configured."""
         directory = str(self.directory)
         if self.pretext_ckpt is not None:
             self.config.model.ckpt = self.pretext_ckpt  # for the record in config.yaml
@@ -270,22 +283,29 @@ class WSSLCLI(LightningCLI):
             temporary.replace(target)
 
 
-def run(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCLI:
-    """Runs `wssl train` with the arguments after the verb, watched by callbacks that a program hands over.
+def train(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCLI:
+    """Run `wssl train`.
+
+    Args:
+        args: the command line after the command.
+        extra_callbacks: callbacks of a program that calls this.
+
+    Returns:
+        the LightningCLI, with model, data module and trainer as they are after the training.
 
     Raises:
-        UsageError: something in them cannot be used as given.
+        WSSLError: something in the command line cannot be used as given.
     """
-    words = read_words(args, ALIASES)
-    if words.positional:
-        raise UsageError(f"unexpected {words.positional[0]!r}: options are written key=value or --key=value")
-    import_tasks(words)
-    base_on_resumed_run(words)
-    stage = find_stage(words, STAGES)
-    find_moved_paths(words)
+    line = read_line(args, ALIASES)
+    if line.words:
+        raise WSSLError(None, None, f"unexpected {line.words[0]!r}", "options are written key=value or --key=value")
+    import_tasks(line)
+    base_on_resumed_run(line)
+    stage = find_stage(line, STAGES)
+    find_moved_paths(line)
     silence_messages()
-    cli = WSSLCLI(stage, words, extra_callbacks)
-    with dropped_if_empty(cli.made), removed_unless_started(cli.directory, cli.trainer):
+    cli = WSSLCLI(stage, line, extra_callbacks)
+    with cli.parser.option_names(line), dropped_if_empty(cli.made), removed_unless_started(cli.directory, cli.trainer):
         cli.fit()
     if cli.config.trainer.fast_dev_run:
         remove_if_empty(cli.made)

@@ -53,7 +53,7 @@ class WSSLDataModule(pl.LightningDataModule):
         seed: Seed of the order, crops, masks and labels in training.
         pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
         limit: Use only the first so many images of each split, for a quick look.
-        split: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
+        split_rule: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
             `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
         dilate: Pixels at the model's size by which the holes are widened on every side.
         resize_filter: How images are resized: `lanczos`, `bicubic` or `bilinear`, which smooth when they make an image
@@ -78,7 +78,7 @@ class WSSLDataModule(pl.LightningDataModule):
         seed: int = 0,
         pair_seed: int = 0,
         limit: int | None = None,
-        split: str = "auto",
+        split_rule: str = "auto",
         dilate: int = 0,
         resize_filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos",
     ) -> None:
@@ -105,7 +105,7 @@ class WSSLDataModule(pl.LightningDataModule):
         self.image_size, self.resize, self.batch_size = image_size, resize, batch_size
         self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
         self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
-        self.split, self.dilate, self.resize_filter = split, dilate, resize_filter
+        self.split_rule, self.dilate, self.resize_filter = split_rule, dilate, resize_filter
         self.crop_margin = 0
         """Pixels around the crop that a batch has, in `image_with_margin`; `setup` takes it from the module."""
         self._images: ImageSet | None = None
@@ -134,7 +134,7 @@ class WSSLDataModule(pl.LightningDataModule):
         if self._images is None:
             self._announce_synthetic("images", self.images)
             self._images = open_images(
-                self.images, self.resize, self.limit, self.split, self.resize_filter, self.on_error
+                self.images, self.resize, self.limit, self.split_rule, self.resize_filter, self.on_error
             )
         if wants_masks and self._masks is None:
             self._announce_synthetic("masks", self.masks)
@@ -343,6 +343,6 @@ def _hyperparameters(images: str | None, masks: str | None, module: WSSLDataModu
     names = ["image_size", "resize", "batch_size", "hole", "hole_ratio", "num_workers", "on_error"]
     values = {
         name: getattr(module, name)
-        for name in [*names, "seed", "pair_seed", "limit", "split", "dilate", "resize_filter"]
+        for name in [*names, "seed", "pair_seed", "limit", "split_rule", "dilate", "resize_filter"]
     }
     return {"images": images, "masks": masks, **values}

@@ -1,0 +1,136 @@
+"""`wssl prepare`, `wssl masks stats` and `wssl masks make`."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from wssl_pl.cli.output import check_file, new_folder
+from wssl_pl.errors import DataError, WSSLError
+
+LISTED = 10  # damaged masks that are named
+
+
+def prepare(
+    images: Path | None = None,
+    out: Path | None = None,
+    *,
+    size: PositiveInt = 256,
+    workers: NonNegativeInt | None = None,
+    split_rule: str = "auto",
+    resize_filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos",
+    check: bool = False,
+) -> None:
+    """Decode all images once into a cache, which training reads with `--data.images=CACHE`.
+
+    Run again, it continues, or looks for images that have changed.
+
+    Example:
+        wssl prepare images=DIR out=CACHE
+        wssl prepare --check out=CACHE
+
+    Args:
+        images: folder of images, or of Parquet files
+        out: the cache's folder
+        size: height and width, in pixels
+        workers: processes; default: one per core
+        split_rule: how images are divided: auto, folders, celeba, hash, or a folder of file lists
+        resize_filter: how images are resized
+        check: read the cache in out= again and compare it with its hashes
+    """
+    if out is None:
+        raise WSSLError("out", None, "is required", "name the cache's folder")
+    start = time.perf_counter()
+    if check:
+        from wssl_pl.data.cache import check_cache
+
+        cache = check_cache(out, progress=True)
+        print(f"{out}: all {len(cache.entries)} images are as they were written", flush=True)
+        return
+    if images is None:
+        raise WSSLError("images", None, "is required", "name a folder of images")
+    from wssl_pl.data.cache import describe_duplicates
+    from wssl_pl.data.prepare import prepare
+
+    report = prepare(images, out, size, workers, split_rule, progress=True, resize_filter=resize_filter)
+    seconds = time.perf_counter() - start
+    manifest = report.cache.manifest
+    if report.differences is not None:
+        print(f"Since the last time: {report.differences}")
+    if report.skipped:
+        print(f"Skipped {len(report.skipped)} files that cannot be decoded:")
+        print("\n".join(f"  {item.source!r}: {item.reason}" for item in report.skipped))
+    if report.duplicates:
+        print(f"Warning: {describe_duplicates(report.duplicates)}")
+    splits = ", ".join(f"{name} {count}" for name, count in manifest["splits"].items())
+    print(
+        f"{out}: {manifest['count']} images of {manifest['size']} px ({splits}) from {manifest['layout']}, "
+        f"split by {manifest['split_rule']}, in {seconds:.1f} s\nTrain from it with --data.images={out}",
+        flush=True,
+    )
+
+
+def masks_stats(
+    masks: Path,
+    *,
+    out: Path = Path("mask_ratios.png"),
+    size: PositiveInt = 224,
+    dilate: NonNegativeInt = 0,
+    overwrite: bool = False,
+) -> None:
+    """Print and draw the hole ratios of a folder of masks, with black and with white as the hole.
+
+    Example:
+        wssl masks stats data/qd_imd out=mask_ratios.png
+
+    Args:
+        masks: folder of masks
+        out: the histogram, an image file
+        size: the model's size in pixels, at which holes are measured
+        dilate: pixels by which holes are widened
+        overwrite: replace a file that exists
+    """
+    if not masks.is_dir():
+        raise DataError("masks", masks, "is not a folder" if masks.exists() else "does not exist")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_file(out, overwrite)
+    from wssl_pl.data.files import list_images
+    from wssl_pl.data.mask_stats import draw, measure, table
+
+    files = list_images(masks, "masks")
+    if not files:
+        raise DataError("masks", masks, "holds no JPEG, PNG or WebP file")
+    scans = measure(masks, files, size, dilate)
+    print(table(scans))
+    scan = scans["black"]
+    if scan.non_binary:
+        print(f"Warning: {scan.non_binary} of {len(files)} masks are not black and white alone: binarised at half")
+    for file, why in scan.damaged[:LISTED]:
+        print(f"Omitted: {file} {why}")
+    if len(scan.damaged) > LISTED:
+        print(f"Omitted: {len(scan.damaged) - LISTED} more damaged files")
+    print(f"Drawn to {draw(scans, out, masks)}", flush=True)
+
+
+def masks_make(
+    *, out: Path, count: PositiveInt, drawings: Path | None = None, seed: NonNegativeInt = 0, overwrite: bool = False
+) -> None:
+    """Draw masks by the recipe of QD-IMD: strokes of a person's hand, black on white; black is the hole.
+
+    Example:
+        wssl masks make out=MASKS count=12000
+
+    Args:
+        out: folder for train/ and test/
+        count: number of masks, of which a sixth are for testing
+        drawings: Quick, Draw! file of drawings (.ndjson); default: smooth random strokes
+        seed: another seed draws other masks
+        overwrite: replace masks that exist
+    """
+    from wssl_pl.data.mask_maker import DrawnStrokes, RandomStrokes, make_masks
+
+    strokes = DrawnStrokes(drawings) if drawings is not None else RandomStrokes()
+    with new_folder(out, overwrite, {"train", "test"}) as folder:
+        counts = make_masks(folder, count, strokes, seed, progress=True)
+    print(f"{out}: {counts['train']} masks in train, {counts['test']} in test; black is the hole", flush=True)

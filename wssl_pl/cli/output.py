@@ -1,0 +1,73 @@
+"""The one policy for outputs: what exists is refused, unless `--overwrite` is given; then nothing else is replaced."""
+
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wssl_pl.errors import WSSLError
+
+REMEDY = "name another, or add --overwrite"
+
+
+def check_file(out: Path, overwrite: bool) -> Path:
+    """Return the file to write, whose folder exists.
+
+    Raises:
+        WSSLError: it is a folder, it exists and may not be overwritten, or its folder does not exist.
+    """
+    if out.is_dir():
+        raise WSSLError("out", out, "is a folder", "name a file")
+    if out.exists() and not overwrite:
+        raise WSSLError("out", out, "exists already", REMEDY)
+    if not out.parent.is_dir():
+        raise WSSLError("out", out, f"the folder {out.parent} does not exist")
+    return out
+
+
+def check_folder(out: Path, overwrite: bool, files: Collection[str]) -> Path:
+    """Return the folder to write to, which need not exist and may hold other files.
+
+    Args:
+        out: the folder.
+        overwrite: whether an earlier output may be replaced.
+        files: names of what is written into it.
+
+    Raises:
+        WSSLError: it is a file, or holds an output that may not be overwritten.
+    """
+    if out.exists() and not out.is_dir():
+        raise WSSLError("out", out, "is a file", "name a folder")
+    there = sorted(name for name in files if (out / name).exists())
+    if there and not overwrite:
+        raise WSSLError("out", out, f"{there[0]} exists already", REMEDY)
+    return out
+
+
+@contextmanager
+def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[Path]:
+    """Yield an empty folder to write to; with `overwrite` it takes the place of `out` when the block ends.
+
+    Args:
+        out: the folder, new or empty; with `overwrite` it may hold an earlier output.
+        overwrite: whether an earlier output may be replaced.
+        files: names of what an output consists of.
+
+    Raises:
+        WSSLError: it is a file, or holds an output that may not be overwritten, or something else.
+    """
+    check_folder(out, overwrite, files)
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if others := sorted(there - set(files)):
+        raise WSSLError("out", out, f"is not empty: it holds {others[0]}", "name a new folder")
+    if not there:
+        yield out
+        return
+    fresh = out.with_name(f".{out.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        yield fresh
+        shutil.rmtree(out)
+        fresh.rename(out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
