@@ -26,11 +26,12 @@ def test_only_this_machine_reaches_loopback_addresses(host, alone):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["port=0"], "port=0: must be from 1 to 65535"),
-        (["port=abc"], "port=abc: expected a whole number"),
-        (["max_mb=0"], "max_mb=0.0: must be a positive number"),
+        (["port=0"], "port=0: must be a whole number of at least 1"),
+        (["port=65536"], "port=65536: must be from 1 to 65535"),
+        (["port=abc"], "port=abc: must be a whole number of at least 1"),
+        (["max_mb=0"], "max_mb=0: must be a positive number"),
         (["max_megapixels=nan"], "max_megapixels=nan: must be a positive number"),
-        (["concurrency=0"], "concurrency=0: must be at least 1"),
+        (["concurrency=0"], "concurrency=0: must be a whole number of at least 1"),
         (["ckpts=/no/where"], "ckpts=/no/where: is not a folder"),
         (["ckpt=/no/where.ckpt"], "ckpt=/no/where.ckpt: does not exist"),
         (["share=true"], "unknown option 'share'"),

@@ -234,7 +234,7 @@ def test_bad_files_do_not_keep_the_others_and_are_listed(folders, refused, capsy
     Image.fromarray(plane(60, 80)).save("photos/alone.png")
     Image.fromarray(HOLE).save("masks/spare.png")
     error = refused("photos", "masks", "-o", "filled", code=1, lines=4)
-    assert "3 photos were left out" in error
+    assert "3 photos were not filled" in error
     for name in ("alone.png: no mask", "bad.png: is not a JPEG", "80 x 50"):
         assert name in error
     assert sorted(path.name for path in Path("filled").rglob("*.*")) == ["a.png", "a.png", "c.jpg"]
