@@ -86,7 +86,7 @@ def test_a_mask_channel_that_is_not_wanted(train, refused):
         (["weighting=uncertainty", "weights=1,1,1"], "finds its own: omit one of the two"),
         (["weighting=equal"], "weighting"),
         (["--model.mask_channel"], "pretext_holes"),
-        (["--model.pretext_holes", "--data.masks=/no/where"], "data.masks=/no/where does not exist"),
+        (["--model.pretext_holes", "--data.masks=/no/where"], "data.masks=/no/where: does not exist"),
     ],
 )
 def test_one_line(args, message, refused):
