@@ -222,9 +222,9 @@ def _end_with_parent() -> None:
 def _locked(path: Path) -> Iterator[TextIO]:
     """Hold the lock of a run's folder, after the process of a worker that has died has ended.
 
-    A file of ours and not a `FileLock`, whose descriptor is private: the training process inherits it.
+    The training process inherits it, and locks `.lock` of its own. Not a `FileLock`, whose descriptor is private.
     """
-    with (path / ".lock").open("a") as file:
+    with (path / ".study.lock").open("a") as file:
         end = time.monotonic() + TIMEOUT_S
         while not lock_descriptor(file.fileno(), blocking=False):
             if time.monotonic() > end:

@@ -12,17 +12,15 @@ runs/<id>/curve.json        its validation metrics by step, written by version 0
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Result, read_result
+from wssl_pl.files import locked, write_atomically
 from wssl_pl.study.definition import Arm, Claim, Section, Study, Tuning
 from wssl_pl.study.plan import Plan, Run, Status, make_plan
 
@@ -184,11 +182,7 @@ class StudyFolder:
             WSSLError: another process runs this study.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = FileLock(self.path / ".lock").acquire(timeout=0)
-        except Timeout:
-            raise WSSLError("out", self.path, "is in use by another process", "wait until it has ended") from None
-        with lock:
+        with locked(self.path / ".lock", "out", self.path):
             yield
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:
@@ -317,12 +311,7 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 
 def write_json(path: Path, values: Any) -> None:
     """Write a file that is complete whenever it exists."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _renamed(value: Any) -> Any:
