@@ -76,14 +76,14 @@ def batch(count=4, size=64):
 
 
 def test_the_commands_of_the_page_run(folder):
-    for number, command in enumerate(SHELL.splitlines()):
+    for command in SHELL.splitlines():
         _, program, *words = shlex.split(command)
         assert program == "train.py"
-        main([*(word.replace("<run>", "0") for word in words), *SMALL, f"--run.dir=runs/{words[0][6:]}/{number}"])
-    checkpoint = read_checkpoint("runs/downstream/1/best.ckpt")
+        main([*words, *SMALL, *(["--run.dir=filled"] if "stage=downstream" in words else [])])
+    checkpoint = read_checkpoint("filled/best.ckpt")
     assert checkpoint["hyper_parameters"]["encoder"] == "resnet.ResNet"
-    pretext = read_checkpoint("runs/pretext/0/best.ckpt")["state_dict"]
-    module = InpaintModule.load_from_checkpoint("runs/downstream/1/best.ckpt")
+    pretext = read_checkpoint("runs/resnet/best.ckpt")["state_dict"]
+    module = InpaintModule.load_from_checkpoint("filled/best.ckpt")
     for key, value in module.encoder.state_dict().items():
         assert torch.equal(value, pretext[f"encoder.{key}"]), key  # frozen, statistics included
 

@@ -161,7 +161,9 @@ class Page:
         if command == "train":
             if not any(re.match(r"(--)?(stage|resume|config)=", word) for word in words):
                 words = ["stage=pretext", "tasks=rotation", *words]
-            small = DATA | TRAINER | ({} if "stage=downstream" in words else {"model.width": "4"})
+            # That of the pretext checkpoint, or of an encoder by class path.
+            own_width = "stage=downstream" in words or any(word.startswith("--model.encoder=") for word in words)
+            small = DATA | TRAINER | ({} if own_width else {"model.width": "4"})
             if any(re.match(r"resume=(?!auto)", word) for word in words):
                 small = {}
             small = self.fit_cache(words, small)
