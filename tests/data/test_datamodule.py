@@ -478,3 +478,15 @@ def test_fixed_batches_are_spread_over_the_split_and_move_no_loader(make: Make) 
             assert all(torch.equal(batch[key][row], whole[key][place]) for key in KEYS)
     assert same(module.fixed_batches("train", 6, 4), fixed)
     assert len(module.fixed_batches("train", 99, 16)[0]["index"]) == 16
+
+
+def test_an_error_of_a_worker_arrives_as_it_was_raised(make: Make, monkeypatch) -> None:
+    def damaged(self, index):
+        raise DataError("images", "cache", "is damaged", "prepare it again")
+
+    module = make(num_workers=1)
+    module.setup("fit")
+    monkeypatch.setattr(type(module._datasets["train"].images), "read", damaged)
+    with pytest.raises(DataError) as caught:
+        next(iter(module.train_dataloader()))
+    assert str(caught.value) == "images=cache: is damaged: prepare it again"

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from wssl_pl.data.draws import uniform
 from wssl_pl.data.images import ImageSource
 from wssl_pl.data.masks import Masks
 from wssl_pl.data.sampler import Key
+from wssl_pl.errors import WSSLError
 
 RANDOM_NUMBERS = 16
 """Numbers in `batch["random"]` per sample."""
@@ -65,8 +66,17 @@ class PairedDataset(Dataset[Any]):
             `image` uint8 `(B, 3, resize, resize)` in channels_last order, `mask` uint8
             `(B, 1, image_size, image_size)` with 1 = hole (absent without masks), `index` int64 `(B,)`, `crop`
             int64 `(B, 2)` (top, left), `random` int32 `(B, 16)` in [0, 2**24), and `failed`, errors of files that
-            could not be read: they are not in the batch.
+            could not be read: they are not in the batch. A worker process returns an error as `{"error": error}`,
+            because PyTorch would hand on its text alone.
         """
+        try:
+            return self._read(keys)
+        except WSSLError as error:
+            if get_worker_info() is None:
+                raise
+            return {"error": error}
+
+    def _read(self, keys: Sequence[Key | int]) -> dict[str, Any]:
         pairs = np.array([key if isinstance(key, tuple) else (0, key) for key in keys], np.int64)
         images, failures = self.images.read(pairs[:, 1])
         pairs = np.delete(pairs, [position for position, _ in failures], axis=0)

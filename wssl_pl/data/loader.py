@@ -35,6 +35,8 @@ class BatchLoader(DataLoader[Any]):
             self.sampler.set_epoch(epoch)
             self.sampler.skip_batches(batches_done)
         for batch in super().__iter__():
+            if "error" in batch:
+                raise batch["error"]
             failed = batch.pop("failed")
             if failed and self.on_failed is not None:
                 self.on_failed(failed)
