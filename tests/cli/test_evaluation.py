@@ -52,7 +52,6 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["pairs", "out=new", "split=foo"], "split=foo: must be train, val or test"),
         (["pairs", "out=new", "image=x"], "unknown option 'image'"),
         (["pairs", "out=new", "images=/no/where"], "images=/no/where: does not exist"),
-        (["evaluate", "pairs=pairs", "out=new"], "one of ckpt=, method= and predictions=: got none"),
         (["evaluate", "pairs=pairs", "out=new", "method=mean", "ckpt=x"], "got ckpt and method"),
         (["evaluate", "method=mean"], "pairs: is required"),
         (["evaluate", "method=mean", "pairs=pairs"], "out: is required"),

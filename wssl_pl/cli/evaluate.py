@@ -43,6 +43,9 @@ def evaluate_pairs(
     pairs: Path,
     out: Path,
     ckpt: Path | None = None,
+    mask: Literal["hole", "known"] | None = None,
+    range: Literal["0-1", "-1-1", "0-255"] | None = None,
+    size: PositiveInt | None = None,
     method: str | None = None,
     predictions: Path | None = None,
     allow_missing: bool = False,
@@ -65,7 +68,10 @@ def evaluate_pairs(
     Args:
         pairs: a folder made by `wssl pairs`
         out: the folder of the results
-        ckpt: a downstream model
+        ckpt: a model file; default: the shipped model
+        mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
+        range: of such a file: the values of its float images; default: by its inputs
+        size: of such a file that takes any size: the side at which it is used
         method: mean, telea, navier_stokes or biharmonic
         predictions: a folder of images named as the pairs
         allow_missing: measure the predictions that there are
@@ -80,9 +86,10 @@ def evaluate_pairs(
     """
     sources = {"ckpt": ckpt, "method": method, "predictions": predictions}
     given = [name for name, value in sources.items() if value is not None]
-    if len(given) != 1:
-        found = "got " + " and ".join(given) if given else "got none of them"
-        raise WSSLError(None, None, "evaluate takes one of ckpt=, method= and predictions=", found)
+    if len(given) > 1:
+        raise WSSLError(
+            None, None, "evaluate takes one of ckpt=, method= and predictions=", f"got {' and '.join(given)}"
+        )
     check_folder(out, overwrite, RESULT_FILES)
     silence_messages()
     device = find_device(accelerator)
@@ -98,13 +105,13 @@ def evaluate_pairs(
     opened = Pairs.open(pairs)
     opened.check_output(out)
     measured: Method
-    if ckpt is not None:
-        measured = Model(str(ckpt), device, precision)
-    elif method is not None:
+    if method is not None:
         measured = Classical(method)
     elif predictions is not None:
         names = [pair.name for pair in opened.pairs]
         measured = Predictions(predictions, names[:limit], names, allow_missing)
+    else:
+        measured = Model(ckpt, device, precision, mask=mask, range=range, size=size)
     settings = Settings(limit, batch_size, device, lpips_weights, inception_weights, seed)
     result = measure(opened, measured, settings)
     write_report(result, out, opened, measured, device)
