@@ -63,7 +63,7 @@ class Table:
             "ratio": np.repeat(self.ratios, width),
             "ratio_bin": np.repeat(self.bins, width),
             "metric": list(self.metrics) * count,
-            "value": pa.array(self.values.ravel(), from_pandas=True),  # NaN becomes null
+            "value": pa.array(self.values.ravel(), mask=np.isnan(self.values.ravel())),
         }
         return pa.table(rows)
 
