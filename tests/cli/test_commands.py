@@ -1,0 +1,70 @@
+"""The one parser of all commands."""
+
+from pathlib import Path
+
+import pytest
+
+import wssl_pl
+from wssl_pl.cli import COMMANDS, run
+from wssl_pl.errors import WSSLError
+
+
+def test_the_version(capsys):
+    run(["--version"])
+    assert capsys.readouterr().out == f"wssl {wssl_pl.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["inpant", "photo.png"], "unknown command 'inpant': did you mean wssl inpaint?"),
+        (["qqqq"], "unknown command 'qqqq': there are train, runs, "),
+        (["export", "onxx"], "did you mean wssl export onnx?"),
+        (["--config=bad.yaml"], "config=bad.yaml: line 2: not YAML: "),
+        (["--config=keys.yaml"], "config=keys.yaml: line 3: unknown option 'model.widht': did you mean model.width?"),
+        (["runs", "--config=runs.yaml"], "config=runs.yaml: line 1: unknown option 'jsn': did you mean json?"),
+        (["stage=pretext", "--model.width=0"], "model.width=0: must be"),
+        (["stage=pretext", "tasks=rotation,rotation"], "tasks="),
+    ],
+)
+def test_errors_name_the_nearest_key_and_the_option_as_it_is_known(tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("stage: pretext\nmodel: ]\n")
+    Path("keys.yaml").write_text("stage: pretext\nmodel:\n  widht: 3\n")
+    Path("runs.yaml").write_text("jsn: true\n")
+    with pytest.raises(WSSLError) as caught:
+        run(args)
+    assert message in str(caught.value)
+
+
+def test_options_come_from_a_file_and_from_the_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs.yaml").write_text("json: true\n")
+    assert run(["runs", "config=runs.yaml"]) == []
+    assert capsys.readouterr().out == "[]\n"
+    monkeypatch.setenv("WSSL_JSON", "true")
+    run(["runs"])
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_the_help_of_a_command_makes_nothing_and_begins_with_usage_and_example(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS.keys() - {"train"}:
+        with pytest.raises(SystemExit) as end:
+            run([*command.split(), "--help"])
+        assert not end.value.code
+        text = capsys.readouterr().out
+        assert text.startswith(f"usage: wssl {command} ")
+        assert text.index("Example:") < text.index("config=FILE")
+    assert not list(tmp_path.iterdir())
+
+
+def test_our_own_options_come_before_lightnings_and_fit_two_screens(capsys):
+    with pytest.raises(SystemExit):
+        run(["stage=pretext", "--help"])
+    own = capsys.readouterr().out.partition("Lightning's Trainer:")[0]
+    assert "tasks=, --model.tasks" in own
+    assert "--trainer." not in own.partition("Options:")[2]
+    assert len(own.splitlines()) <= 100
+    assert max(map(len, own.splitlines())) <= 105
