@@ -99,3 +99,43 @@ class PairedDataset(Dataset[Any]):
         if self.masks is not None:
             batch["mask"] = torch.from_numpy(self.masks.draw(numbers[:, -1]))
         return batch
+
+
+def complete_batch(batch: dict[str, torch.Tensor], *, train: bool, needs_masks: bool) -> dict[str, torch.Tensor]:
+    """Return a batch of a user's own dataset in the form of `WSSLDataModule`.
+
+    Args:
+        batch: `image` `(B, 3, H, W)`, uint8 or in [0, 1]; `mask` `(B, 1, H, W)` or `(B, H, W)`, 1 = hole; `index` and
+            `random` if the dataset has them.
+        train: Draw new random numbers in every step; else an image always gets the same ones, by its pixels.
+        needs_masks: Whether the module reads `mask`.
+
+    Returns:
+        The batch with float32 images and masks, `index` (default: the positions in the batch) and `random`.
+
+    Raises:
+        WSSLError: The image or the mask is missing, or has another shape.
+    """
+    if not isinstance(batch, dict) or "image" not in batch:
+        raise WSSLError("batch", None, "has no image", "return a dict with `image` and `mask` from your dataset")
+    image = batch["image"]
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise WSSLError("batch", None, f"image is {tuple(image.shape)}", "return images (3, H, W) from your dataset")
+    image = image.float().div(255) if image.dtype == torch.uint8 else image.float()
+    batch = {"index": torch.arange(len(image), device=image.device)} | batch | {"image": image}
+    if needs_masks:
+        mask = batch.get("mask")
+        if mask is None:
+            raise WSSLError("batch", None, "has no mask", "return a dict with `image` and `mask` from your dataset")
+        mask = mask if mask.ndim == 4 else mask[:, None]
+        if mask.shape != image[:, :1].shape:
+            reason = f"mask is {tuple(mask.shape)} beside an image of {tuple(image.shape)}"
+            raise WSSLError("batch", None, reason, "return masks (1, H, W) from your dataset")
+        batch["mask"] = mask.to(image.dtype)
+    if "random" not in batch and train:
+        batch["random"] = torch.rand(len(image), RANDOM_NUMBERS, device=image.device)
+    elif "random" not in batch:
+        pixels = (image.mean((1, 2, 3)).double() * 2**40).long().cpu().numpy()
+        numbers = uniform(0, "own dataset", 0, pixels, RANDOM_NUMBERS)
+        batch["random"] = torch.from_numpy(numbers).float().to(image.device)
+    return batch

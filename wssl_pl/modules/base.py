@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.callbacks import EMAWeights
+from wssl_pl.data.dataset import complete_batch
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.migration import FORMAT, migrate
@@ -129,12 +130,19 @@ class WSSLModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check trainer and data, and compile the networks in place, so that the names in the state dict stay."""
+        # Lightning warns of a hook that module and datamodule both have: only plain loaders get this one.
+        self.__dict__.pop("on_after_batch_transfer", None)
+        if getattr(self.trainer, "datamodule", None) is None:
+            self.on_after_batch_transfer = self._complete_batch  # type: ignore[method-assign]
         if stage == "fit":
             self.check_trainer(self.trainer)
             self.check_data(getattr(self.trainer, "datamodule", None))
             if self.compiles:
                 for network in self.networks():
                     network.compile()
+
+    def _complete_batch(self, batch: Any, dataloader_idx: int) -> Any:
+        return complete_batch(batch, train=self.training, needs_masks=self.needs_masks)
 
     def with_holes(self, images: Tensor, masks: Tensor) -> Tensor:
         """Return the network's input for images `(B, 3, H, W)` in [0, 1].

@@ -1,0 +1,88 @@
+"""The modules train on a user's own dataset in a plain Lightning script."""
+
+import re
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from wssl_pl import InpaintModule, PretextModule
+from wssl_pl.data.dataset import complete_batch
+from wssl_pl.errors import WSSLError
+from wssl_pl.synthetic import draw_mask, synthetic_faces
+
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+
+
+class Faces(Dataset):
+    def __init__(self, floats: bool) -> None:
+        faces = torch.from_numpy(synthetic_faces("train", 32, 8)).permute(0, 3, 1, 2)
+        self.images = faces.float() / 255 if floats else faces
+        self.masks = torch.stack([torch.from_numpy(draw_mask(seed, 32)) for seed in range(8)])
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"image": self.images[index], "mask": self.masks[index]}
+
+
+class Losses(lightning.Callback):
+    def __init__(self) -> None:
+        self.train: list[float] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.train.append(float(outputs["loss"]))
+
+
+def fit(module: lightning.LightningModule, floats: bool, steps: int) -> tuple[list[float], lightning.Trainer]:
+    losses = Losses()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        max_epochs=steps, accelerator="cpu", callbacks=[losses], enable_model_summary=False, **quiet
+    )
+    loaders = DataLoader(Faces(floats), batch_size=8, shuffle=True), DataLoader(Faces(floats), batch_size=4)
+    trainer.fit(module, *loaders)
+    return losses.train, trainer
+
+
+@pytest.mark.parametrize("floats", [True, False])
+def test_both_stages_learn_from_a_plain_loader(tmp_path: Path, floats: bool) -> None:
+    module = PretextModule(["saturation"], width=4, norm="batch", lr=3e-3)
+    losses, trainer = fit(module, floats, steps=20)
+    assert sum(losses[-5:]) < sum(losses[:5])
+    validated = [trainer.validate(module, DataLoader(Faces(floats), 4), verbose=False)[0] for _ in range(2)]
+    assert validated[0] == validated[1]  # the levels of an image in validation are fixed
+    trainer.save_checkpoint(tmp_path / "pretext.ckpt")
+    model = InpaintModule(str(tmp_path / "pretext.ckpt"), freeze_layers=0, lr=3e-3)
+    losses, trainer = fit(model, floats, steps=20)
+    assert losses[-1] < losses[0]
+    (first, second) = trainer.predict(model, DataLoader(Faces(floats), batch_size=4))
+    assert first["composite"].shape == second["composite"].shape == (4, 3, 32, 32)
+
+
+def test_what_a_batch_lacks_is_said() -> None:
+    images, masks = torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32)
+    for batch, message in [
+        (images, "has no image"),
+        ({"image": images}, "has no mask"),
+        ({"image": images[0]}, r"image is \(3, 32, 32\)"),
+        ({"image": images, "mask": masks[:, :8]}, r"mask is \(2, 1, 8, 32\)"),
+    ]:
+        with pytest.raises(WSSLError, match=message):
+            complete_batch(batch, train=True, needs_masks=True)
+    given = {"image": images, "random": torch.zeros(2, 16), "index": torch.tensor([5, 6])}
+    completed = complete_batch(given, train=True, needs_masks=False)
+    assert completed["index"].tolist() == [5, 6]
+    assert not completed["random"].any()
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = PAGE.read_text().partition("## Your own dataset")[2]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert code
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code[1].replace("max_epochs=5", "max_epochs=1"), "docs/data.md", "exec"), {"__name__": "example"})
+    assert (tmp_path / "pretext.ckpt").is_file()
