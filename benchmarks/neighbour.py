@@ -33,7 +33,7 @@ POLICIES: dict[str, dict[str, str]] = {
 }
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS", "OMP_PROC_BIND")
 OURS = "spin 1000"  # what the `wssl` command sets (wssl_pl.devices.WAITING), beside leaving a busy core alone
-CALLS = {"step, width 2, 32 px": 200, "step, width 16, 96 px": 4, "step, width 64, 128 px": 2, "12-megapixel fill": 1}
+CALLS = {"step, width 2, 32 px": 20, "step, width 16, 96 px": 4, "step, width 64, 128 px": 2, "12-megapixel fill": 1}
 NEIGHBOUR = [sys.executable, "-c", "while True: pass"]
 
 

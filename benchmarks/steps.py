@@ -171,7 +171,9 @@ class ImagesInMemory(Callback):
                 return
             array = decode(old.images, len(old))
             if len(array) < len(old):
-                raise DataError(f"{len(old) - len(array)} of {len(old)} images cannot be decoded: replace them")
+                raise DataError(
+                    "images", None, f"{len(old) - len(array)} of {len(old)} cannot be decoded", "replace them"
+                )
         old.images = Repeated(array, self.length or len(array))
 
 

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 ERROR_FILE = "WSSL_ERROR_FILE"  # environment variable: the file that `write_error` writes
 
@@ -55,19 +54,11 @@ def _as_typed(value: object) -> str:
     return f"={value}"
 
 
-class UsageError(WSSLError):
-    """A `WSSLError` that also takes a message in one piece, as code that has not been converted gives it."""
-
-    def __init__(self, *parts: Any) -> None:
-        super().__init__(*(parts if len(parts) > 1 else (None, None, *parts)))
-        self.args = parts
-
-
-class DataError(UsageError):
+class DataError(WSSLError):
     """A folder or a file of the data set that cannot be used; the message names it."""
 
 
-class SomeFailed(UsageError):
+class SomeFailed(WSSLError):
     """Some of many files could not be done, all others were; the message lists them."""
 
     exit_code = 1

@@ -68,5 +68,5 @@ def test_fewer_validation_images_than_processes_are_one_line(tmp_path):
     assert "Traceback" not in errors
     # Each process that gets so far says it.
     found = {line for line in errors.splitlines() if line.startswith("error: ")}
-    assert found == {"error: images=images: has 1 val images for 2 processes: add images, or use fewer devices"}
+    assert found == {"error: data.images=images: has 1 val images for 2 processes: add images, or use fewer devices"}
     assert not list((tmp_path / "runs").glob("*/*"))

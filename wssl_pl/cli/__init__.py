@@ -89,7 +89,8 @@ def _run(words: Sequence[str]) -> None:
     except (WSSLError, TrainingStopped) as error:
         write_error(error)
         if message := str(error).strip():
-            print(f"error: {message}", file=sys.stderr, flush=True)
+            # In one write: several processes of a training may end at the same moment.
+            print(f"error: {message}\n", end="", file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, "exit_code", 2)) from None
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr, flush=True)

@@ -72,7 +72,7 @@ def export_safetensors(
     module, info = read_module(path)
 
     from wssl_pl.export.card import model_card
-    from wssl_pl.inference.output import replacing
+    from wssl_pl.files import replacing
 
     parameters = sum(value.numel() for value in module.state_dict().values())
     card = model_card(info, parameters, title, out.name, data, license, figures)

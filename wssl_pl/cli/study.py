@@ -16,6 +16,7 @@ from wssl_pl.cli.output import check_folder
 from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
+from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study.definition import Study, Tuning, check, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, describe, make_plan, split_options
@@ -257,8 +258,11 @@ def check_runs(study: Study, plan: Plan) -> None:
         seen.add(identity)
         where = f"arm {run.arms[0]}, {run.stage}"
         try:
+            # Declared by the user; the run's own process imports them from its command line.
             for task in run.options.get("model.tasks") or []:
-                import_task(task)  # declared by the user; the run's own process imports it from its command line
+                import_task(task)
+            if encoder := run.options.get("model.encoder"):
+                import_encoder(encoder)
             line = read_line(run.arguments(study.validations), ALIASES)
             if run.stage in parsers:
                 parsers[run.stage].check(line)

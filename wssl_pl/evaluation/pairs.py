@@ -115,8 +115,8 @@ def write_named_pairs(
         DataError: Images or masks are missing, cannot be read, or are of different sizes.
 
     Example:
-        >>> write_named_pairs("examples/images", "examples/masks", "pairs")  # doctest: +SKIP
-        >>> write_named_pairs("examples/*.png", "examples/*_mask.png", "pairs", hole="white")  # doctest: +SKIP
+        `write_named_pairs("examples/images", "examples/masks", "pairs")`, or from one folder
+        `write_named_pairs("examples/*.png", "examples/*_mask.png", "pairs", hole="white")`.
     """
     folder = _new_folder(out)
     found, holes = match_files(images, "images"), match_files(masks, "masks")

@@ -10,7 +10,7 @@ import torch
 import wssl_pl
 from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import metadata
-from wssl_pl.inference.output import replacing
+from wssl_pl.files import replacing
 from wssl_pl.models import ModelInfo, open_model
 from wssl_pl.modules import InpaintModule
 

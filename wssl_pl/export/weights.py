@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from wssl_pl.inference.output import replacing
+from wssl_pl.files import replacing
 from wssl_pl.models import ModelInfo
 from wssl_pl.models.weights import CONFIG, WEIGHTS
 

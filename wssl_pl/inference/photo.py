@@ -14,9 +14,9 @@ from PIL import Image
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import replacing
 from wssl_pl.inference import metadata
 from wssl_pl.inference.metadata import PREFIX, Chunk
-from wssl_pl.inference.output import replacing
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MEGAPIXELS = 100.0

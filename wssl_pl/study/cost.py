@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.devices import choose_precision
-from wssl_pl.errors import UsageError
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.plan import Plan, Run, Status
@@ -48,7 +48,7 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
     """The run's LightningModule, untrained, at most `widest` wide; its checkpoint need not be there yet.
 
     Raises:
-        UsageError: an option has a value that the module refuses, or is none of its options.
+        WSSLError: an option has a value that the module refuses, or is none of its options.
     """
     options = {key.removeprefix("model."): value for key, value in run.options.items() if key.startswith("model.")}
     if run.stage == "downstream":
@@ -61,7 +61,7 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
     try:
         return MODULES[run.stage](**options)
     except TypeError as error:
-        raise UsageError(f"{run.stage} of {', '.join(run.arms)}: {str(error).split('__init__() ')[-1]}") from None
+        raise WSSLError(None, None, f"{run.stage} of {', '.join(run.arms)}", str(error)) from None
 
 
 def kind(plan: Plan, run: Run) -> Kind:
