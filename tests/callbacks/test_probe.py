@@ -77,6 +77,7 @@ def validated(module, **settings):
     return metrics["val/probe_psnr"], metrics["val/probe_psnr_mean_fill"], metrics["val/rankme"]
 
 
+@pytest.mark.slow
 def test_the_probe_tells_features_that_keep_the_image_from_constant_ones():
     module = PretextModule(["saturation"], width=8, probe_steps=80)
     good, mean_fill, rank = validated(module)

@@ -8,6 +8,7 @@ from tests.cli.interruptions import interrupt_at
 from wssl_pl.modules import PretextModule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 5])
 def test_ctrl_c_in_a_run_with_an_average_resumes_exactly(train, monkeypatch, step):
     args = ["stage=pretext", "tasks=rotation", "--model.ema=0.9", "--model.lr=0.01", "--data.limit=20"]

@@ -96,6 +96,7 @@ def test_what_cannot_take_effect_on_resume_is_refused(train, refused, typed):
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["freeze_layers"] == 0
 
 
+@pytest.mark.slow
 def test_resume_auto_starts_resumes_and_ends_with_one_command(train, monkeypatch, capsys):
     train("stage=pretext", "tasks=rotation", "--run.dir=whole", epochs=2)
     command = ["stage=pretext", "tasks=rotation", "resume=auto", "--run.dir=run"]
@@ -161,6 +162,7 @@ def test_a_worse_epoch_does_not_replace_the_best_checkpoint_of_a_run_in_another_
         assert read_checkpoint("other/last.ckpt")["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_without_its_best_checkpoint_a_run_keeps_the_best_from_now_on(train, monkeypatch):
     train(*SCRATCH, "--run.dir=run")
     Path("run/best.ckpt").unlink()

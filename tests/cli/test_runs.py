@@ -83,6 +83,7 @@ def test_a_configuration_gives_way_to_what_is_typed_wherever_it_stands(train):
     assert PretextModule.load_from_checkpoint("run/last.ckpt", weights_only=True).hparams["lr"] == 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretext", "downstream"])
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train, stage):
     args = [f"stage={stage}", "--model.lr=0.001", *(["ckpt=none", "freeze_layers=0"] if stage == "downstream" else [])]

@@ -39,6 +39,7 @@ def test_sigterm_leaves_a_checkpoint_and_ends_with_143(train, monkeypatch, capsy
     assert same(weights("whole/last.ckpt"), weights("parts/last.ckpt"))
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_process_with_143(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), *PRETEXT, *SMALL, "--run.dir=run", "--trainer.max_epochs=1000"]

@@ -39,6 +39,7 @@ def test_it_learns_on_the_synthetic_dataset(train, weighting):
         assert len(set(seen[f"train/weight/{task}"])) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", LEARNED)
 def test_it_goes_on_exactly_and_hands_its_encoder_over(train, monkeypatch, weighting):
     train(*args(weighting), "--run.dir=whole", epochs=2)
