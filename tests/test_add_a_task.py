@@ -41,8 +41,8 @@ def test_the_example_is_as_short_as_it_says():
 
 def test_the_commands_of_the_page_run(brightness):
     for number, command in enumerate(SHELL.splitlines()):
-        _, program, *words = shlex.split(command)
-        assert program == "train.py"
+        program, verb, *words = shlex.split(command)
+        assert (program, verb) == ("wssl", "train")
         own = ["--model.width=4", f"--run.dir=runs/pretext/{number}"] if "stage=pretext" in words else []
         main([*(word.replace("<run>", "0") for word in words), *SMALL, *own])
     first, second = (

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from lightning import Trainer
+from PIL import Image
 
 from tests.study.conftest import TINY as STUDY
 from wssl_pl.cli import main
@@ -77,8 +78,8 @@ def batch(count=4, size=64):
 
 def test_the_commands_of_the_page_run(folder):
     for command in SHELL.splitlines():
-        _, program, *words = shlex.split(command)
-        assert program == "train.py"
+        program, verb, *words = shlex.split(command)
+        assert (program, verb) == ("wssl", "train")
         main([*words, *SMALL, *(["--run.dir=filled"] if "stage=downstream" in words else [])])
     checkpoint = read_checkpoint("filled/best.ckpt")
     assert checkpoint["hyper_parameters"]["encoder"] == "resnet.ResNet"
@@ -86,6 +87,25 @@ def test_the_commands_of_the_page_run(folder):
     module = InpaintModule.load_from_checkpoint("filled/best.ckpt")
     for key, value in module.encoder.state_dict().items():
         assert torch.equal(value, pretext[f"encoder.{key}"]), key  # frozen, statistics included
+
+
+def test_commands_open_a_model_with_the_encoder_that_is_typed(folder, capsys):
+    import_encoder("tiny.Tiny")
+    model = saved("model.ckpt", InpaintModule(encoder="tiny.Tiny", freeze_layers=0), "downstream")
+    forget()
+    photo = Image.new("RGBA", (80, 80), (90, 90, 90, 255))
+    photo.paste((0, 0, 0, 0), (20, 20, 40, 40))
+    photo.save("photo.png")
+    export = ["export", "safetensors", f"ckpt={model}", "out=model.safetensors"]
+    inpaint = ["inpaint", "photo.png", "out=filled.png", f"ckpt={model}", "device=cpu"]
+    for command in (export, inpaint):
+        with pytest.raises(SystemExit):
+            main(command)
+        assert "its module tiny is not imported" in capsys.readouterr().err
+        main([*command, "encoder=tiny.Tiny"])
+        forget()
+    assert Path("filled.png").is_file()
+    assert Path("model.safetensors").is_file()
 
 
 def test_the_python_of_the_page_runs(folder):

@@ -9,6 +9,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from wssl_pl.cli.arguments import call, read_line
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.output import check_folder
+from wssl_pl.cli.own_encoder import import_encoder
 from wssl_pl.errors import WSSLError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def evaluate_pairs(
     pairs: Path,
     out: Path,
     ckpt: Path | None = None,
+    encoder: str | None = None,
     mask: Literal["hole", "known"] | None = None,
     range: Literal["0-1", "-1-1", "0-255"] | None = None,
     size: PositiveInt | None = None,
@@ -69,6 +71,7 @@ def evaluate_pairs(
         pairs: a folder made by `wssl pairs`
         out: the folder of the results
         ckpt: a model file; default: the shipped model
+        encoder: class path of the encoder of your own that the model was trained with, which is imported
         mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
         range: of such a file: the values of its float images; default: by its inputs
         size: of such a file that takes any size: the side at which it is used
@@ -93,6 +96,7 @@ def evaluate_pairs(
     check_folder(out, overwrite, RESULT_FILES)
     silence_messages()
     device = find_device(accelerator)
+    import_encoder(encoder)
 
     from wssl_pl.evaluation.evaluate import Settings
     from wssl_pl.evaluation.evaluate import evaluate as measure

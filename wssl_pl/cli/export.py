@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from wssl_pl.cli.output import check_file, check_folder
+from wssl_pl.cli.own_encoder import import_encoder
 from wssl_pl.errors import WSSLError
 
 
-def export_onnx(*, out: Path, ckpt: Path | None = None, overwrite: bool = False) -> None:
+def export_onnx(*, out: Path, ckpt: Path | None = None, encoder: str | None = None, overwrite: bool = False) -> None:
     """Write a model as ONNX, for images of any number and size, and compare it with PyTorch.
 
     Example:
@@ -15,12 +16,14 @@ def export_onnx(*, out: Path, ckpt: Path | None = None, overwrite: bool = False)
     Args:
         out: the .onnx file; also -o
         ckpt: .ckpt or .safetensors file or exported folder; default: the shipped model
+        encoder: class path of the encoder of your own that the model was trained with, which is imported
         overwrite: replace a file that exists
     """
     if out.suffix.lower() != ".onnx":
         raise WSSLError("out", out, "does not end in .onnx")
     check_file(out, overwrite)
     path = _model_path(ckpt, out)
+    import_encoder(encoder)
 
     from wssl_pl.export.onnx_file import write_onnx
     from wssl_pl.models.weights import read_module
@@ -35,6 +38,7 @@ def export_safetensors(
     *,
     out: Path,
     ckpt: Path | None = None,
+    encoder: str | None = None,
     half: bool = False,
     title: str = "WSSL inpainting",
     data: str | None = None,
@@ -50,6 +54,7 @@ def export_safetensors(
     Args:
         out: a folder for weights, config.json and model card, or a .safetensors file; also -o
         ckpt: .ckpt or .safetensors file or exported folder; default: the shipped model
+        encoder: class path of the encoder of your own that the model was trained with, which is imported
         half: float16, half the size
         title: the model's name on its card
         data: on the card, what it was trained on, in a sentence or two
@@ -58,6 +63,7 @@ def export_safetensors(
         overwrite: replace files that exist
     """
     path = _model_path(ckpt, out)
+    import_encoder(encoder)
 
     from wssl_pl.export.weights import write_folder, write_safetensors
     from wssl_pl.models.weights import CONFIG, WEIGHTS, read_module

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from wssl_pl.cli.output import check_file
+from wssl_pl.cli.own_encoder import import_encoder
 from wssl_pl.errors import SomeFailed, WSSLError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def inpaint(
     *,
     out: Path,
     ckpt: Path | None = None,
+    encoder: str | None = None,
     hole: Literal["white", "black"] = "white",
     hole_color: str = "",
     dilate: NonNegativeInt = 0,
@@ -41,6 +43,7 @@ def inpaint(
         mask: its mask, or a folder of masks of the same names; default: see hole_color
         out: the result, or the folder of the results; also -o
         ckpt: .ckpt, .safetensors or .onnx file or exported folder; default: the shipped model
+        encoder: class path of the encoder of your own that the model was trained with, which is imported
         hole: brightness of the hole in the mask
         hole_color: without a mask, the colour that marks the hole, as #ff00ff; default: transparent pixels are the hole
         dilate: pixels by which holes are widened
@@ -57,6 +60,8 @@ def inpaint(
     for name, path in (("photo", photo), ("mask", mask)):
         if path is not None and not path.exists():
             raise WSSLError(name, path, "does not exist")
+
+    import_encoder(encoder)
 
     from wssl_pl.inference.folder import PhotoPaths, check_outputs, pair_folders
     from wssl_pl.inference.masks import MaskOptions

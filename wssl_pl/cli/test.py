@@ -13,6 +13,7 @@ from wssl_pl.cli.arguments import call, read_line, value_of
 from wssl_pl.cli.evaluate import RESULT_FILES, Accelerator, Precision, find_device
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.output import check_folder
+from wssl_pl.cli.own_encoder import import_encoder
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.modules import PretextModule, read_checkpoint
 
@@ -43,6 +44,7 @@ def test(args: Sequence[str]) -> dict[str, float]:
 def measure_downstream(
     *,
     ckpt: Path,
+    encoder: str | None = None,
     out: Path | None = None,
     batch_size: PositiveInt = 16,
     lpips_weights: str | None = None,
@@ -60,6 +62,7 @@ def measure_downstream(
 
     Args:
         ckpt: the checkpoint of a downstream or pretext model, runs/<stage>/<run>/best.ckpt
+        encoder: class path of the encoder of your own that the model was trained with, which is imported
         out: folder for metrics.json and the report; default: the metrics are only printed
         batch_size: pairs in memory at once
         lpips_weights: torchvision's AlexNet or VGG16 weights; default: no LPIPS
@@ -71,6 +74,7 @@ def measure_downstream(
         data: the images and masks
     """
     _check_out(out, overwrite)
+    import_encoder(encoder)
     device = find_device(accelerator)
 
     from wssl_pl.evaluation.evaluate import Settings, evaluate
@@ -94,6 +98,7 @@ def measure_downstream(
 def measure_pretext(
     *,
     ckpt: Path,
+    encoder: str | None = None,
     out: Path | None = None,
     accelerator: Accelerator = "auto",
     precision: Precision = "32-true",
@@ -104,6 +109,7 @@ def measure_pretext(
 
     Args:
         ckpt: the checkpoint, runs/pretext/<run>/best.ckpt
+        encoder: class path of the encoder of your own that the model was trained with, which is imported
         out: folder for metrics.json; default: the metrics are only printed
         accelerator: where the model runs
         precision: the model's
@@ -111,6 +117,7 @@ def measure_pretext(
         data: the images
     """
     _check_out(out, overwrite)
+    import_encoder(encoder)
     device = find_device(accelerator)
     overrides: dict[str, Any] = {"compile": False, "probe_steps": 0}
     if read_checkpoint(ckpt)["hyper_parameters"].get("weighting") == "upgrad":
