@@ -71,7 +71,7 @@ def evaluate_pairs(
         pairs: a folder made by `wssl pairs`
         out: the folder of the results
         ckpt: a model file; default: the shipped model
-        encoder: class path of the encoder of your own that the model was trained with, which is imported
+        encoder: class path of your own encoder, if the model has one; it is imported
         mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
         range: of such a file: the values of its float images; default: by its inputs
         size: of such a file that takes any size: the side at which it is used

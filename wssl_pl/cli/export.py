@@ -16,7 +16,7 @@ def export_onnx(*, out: Path, ckpt: Path | None = None, encoder: str | None = No
     Args:
         out: the .onnx file; also -o
         ckpt: .ckpt or .safetensors file or exported folder; default: the shipped model
-        encoder: class path of the encoder of your own that the model was trained with, which is imported
+        encoder: class path of your own encoder, if the model has one; it is imported
         overwrite: replace a file that exists
     """
     if out.suffix.lower() != ".onnx":
@@ -54,7 +54,7 @@ def export_safetensors(
     Args:
         out: a folder for weights, config.json and model card, or a .safetensors file; also -o
         ckpt: .ckpt or .safetensors file or exported folder; default: the shipped model
-        encoder: class path of the encoder of your own that the model was trained with, which is imported
+        encoder: class path of your own encoder, if the model has one; it is imported
         half: float16, half the size
         title: the model's name on its card
         data: on the card, what it was trained on, in a sentence or two

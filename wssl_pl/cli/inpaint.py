@@ -43,7 +43,7 @@ def inpaint(
         mask: its mask, or a folder of masks of the same names; default: see hole_color
         out: the result, or the folder of the results; also -o
         ckpt: .ckpt, .safetensors or .onnx file or exported folder; default: the shipped model
-        encoder: class path of the encoder of your own that the model was trained with, which is imported
+        encoder: class path of your own encoder, if the model has one; it is imported
         hole: brightness of the hole in the mask
         hole_color: without a mask, the colour that marks the hole, as #ff00ff; default: transparent pixels are the hole
         dilate: pixels by which holes are widened

@@ -62,7 +62,7 @@ def measure_downstream(
 
     Args:
         ckpt: the checkpoint of a downstream or pretext model, runs/<stage>/<run>/best.ckpt
-        encoder: class path of the encoder of your own that the model was trained with, which is imported
+        encoder: class path of your own encoder, if the model has one; it is imported
         out: folder for metrics.json and the report; default: the metrics are only printed
         batch_size: pairs in memory at once
         lpips_weights: torchvision's AlexNet or VGG16 weights; default: no LPIPS
@@ -109,7 +109,7 @@ def measure_pretext(
 
     Args:
         ckpt: the checkpoint, runs/pretext/<run>/best.ckpt
-        encoder: class path of the encoder of your own that the model was trained with, which is imported
+        encoder: class path of your own encoder, if the model has one; it is imported
         out: folder for metrics.json; default: the metrics are only printed
         accelerator: where the model runs
         precision: the model's
