@@ -221,15 +221,15 @@ def test_test_measures_a_pretext_model_on_the_test_split(train, capsys, refused)
     module = PretextModule.load_from_checkpoint("run/best.ckpt", weights_only=True).eval()
     data = WSSLDataModule(**torch.load("run/best.ckpt", weights_only=True)["datamodule_hyper_parameters"])
     data.setup("test")
-    tally = {name: torch.zeros(task.state_shape) for name, task in module.tasks.items()}
+    states = {name: torch.zeros(task.state_shape) for name, task in module.tasks.items()}
     for raw in data.test_dataloader():
         with torch.no_grad():
             images, targets = module.prepare_inputs(data.on_after_batch_transfer(raw, 0))
             outputs = module(images)
         for name, task in module.tasks.items():
-            tally[name] += task.state(outputs[name], targets[name])
+            states[name] += task.state(outputs[name], targets[name])
     for name, task in module.tasks.items():
-        assert figures[f"test/{task.score_name}/{name}"] == pytest.approx(task.score(tally[name]).item(), abs=1e-5)
+        assert figures[f"test/{task.score_name}/{name}"] == pytest.approx(task.score(states[name]).item(), abs=1e-5)
     assert "lpips_weights" in refused("test", "ckpt=run/best.ckpt", "lpips_weights=x", small=[], epochs=None)
     assert "precision=8" in refused("test", "ckpt=run/best.ckpt", "precision=8", small=[], epochs=None)
 

@@ -58,12 +58,12 @@ def session_is_empty(leader: int) -> bool:
 
 
 def test_killed_ten_times_it_is_byte_identical_to_one_made_in_peace(images: Path, tmp_path: Path) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     process = start(images, tmp_path / "peace")
     assert process.wait() == 0
-    length = time.monotonic() - begun
+    length = time.monotonic() - started
     moments, kills = random.Random(0), 0
-    while kills < 10 and time.monotonic() < begun + 400:
+    while kills < 10 and time.monotonic() < started + 400:
         process = start(images, tmp_path / "out")
         if kills == 0:
             # The first one comes in mid-work, when something is noted that the next one has to go on from.

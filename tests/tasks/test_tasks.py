@@ -137,8 +137,8 @@ def test_chance_is_distinguished_from_learning(levels, samples):
     named = {}
     for accuracy in (chance, chance + 5 * (chance * (1 - chance) / samples) ** 0.5):
         right = torch.binomial(torch.full((500,), float(samples)), torch.tensor(accuracy), generator=generator)
-        tallies = [torch.tensor([[count, samples - count], [0, 0]]) for count in right]
-        named[accuracy] = sum(bool(task.at_chance(tally)) for tally in tallies) / 500
+        states = [torch.tensor([[count, samples - count], [0, 0]]) for count in right]
+        named[accuracy] = sum(bool(task.at_chance(state)) for state in states) / 500
     by_chance, knowing = named.values()
     assert by_chance > 0.985  # 0.9987 were the binomial distribution a normal one
     assert knowing < 0.1

@@ -60,7 +60,7 @@ class PretextTask(nn.Module):
         raise NotImplementedError
 
     def predict(self, output: Tensor) -> Tensor:
-        """Return the prediction that the head's output stands for; by default the output itself."""
+        """Return the prediction of the head's output; by default the output itself."""
         return output
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class PretextTask(nn.Module):
         return {}
 
     def image(self, output: Tensor) -> Tensor | None:
-        """Return the image `(B, 3, h, w)` in [0, 1] that the head's output stands for, drawn after every validation.
+        """Return the image `(B, 3, h, w)` in [0, 1] of the head's output, drawn after every validation.
 
         By default there is none.
         """
