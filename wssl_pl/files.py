@@ -1,16 +1,19 @@
 """Files that are whole or not there at all, and locks between processes."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from wssl_pl.errors import WSSLError
 
-__all__ = ["Timeout", "hold", "is_held", "locked", "replacing", "write_atomically"]
+__all__ = ["Timeout", "hold", "is_held", "locked", "owned", "replacing", "write_atomically"]
+
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # of file systems without locks
 
 
 @contextmanager
@@ -43,13 +46,16 @@ def hold(path: Path) -> FileLock | None:
 
     Raises:
         Timeout: Another process holds it.
+        OSError: It cannot be made or written.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, fallback_to_soft=False)  # the fallback's locks would outlive a killed process
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise
-    except OSError:  # a file system without locks
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
         return None
     return lock
 
@@ -61,6 +67,8 @@ def is_held(path: Path) -> bool:
             lock.release()
     except Timeout:
         return True
+    except OSError:  # somebody else's
+        pass
     return False
 
 
@@ -74,16 +82,57 @@ def locked(path: Path, parameter: str, value: object) -> Iterator[None]:
         value: Its value.
 
     Raises:
-        WSSLError: Another process holds it.
+        WSSLError: Another process holds it, or it cannot be written.
     """
     try:
         lock = hold(path)
+        if lock:
+            path.write_text(f"{os.getpid()} on {socket.gethostname()}")
     except Timeout:
-        reason = f"is being written by another process ({path.read_text()})"
-        raise WSSLError(parameter, value, reason, "wait until it has ended") from None
+        holder = ""
+        with suppress(OSError, ValueError):
+            holder = path.read_text()
+        reason = "is being written by another process" + (f" ({holder})" if holder else "")
+        raise WSSLError(parameter, value, reason, "wait until it has ended, or name another") from None
+    except OSError as error:
+        raise WSSLError(parameter, value, f"cannot be written: {error.strerror}", "name another") from None
     try:
-        path.write_text(f"{os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         if lock:
             lock.release()
+
+
+@contextmanager
+def owned(out: Path, parameter: str = "out", folder: bool = True) -> Iterator[None]:
+    """Make sure that an output can be written, and that no other process writes it, while the block runs.
+
+    The folder is made, and removed if nothing is in it at the end. The lock file is removed too; that of a killed
+    process does not block.
+
+    Args:
+        out: The output.
+        parameter: The parameter that names it, for the message.
+        folder: Whether it is a folder. Its lock file is `.lock` in it, that of a file is `.NAME.lock` beside it.
+
+    Raises:
+        WSSLError: It cannot be written, or another process writes it.
+    """
+    home = out if folder else out.parent
+    lock = home / (".lock" if folder else f".{out.name}.lock")
+    made = [path for path in (home, *home.parents) if not os.path.exists(path)]  # noqa: PTH110, False for a closed folder
+    try:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WSSLError(parameter, out, f"cannot be written: {error.strerror}", "name another") from None
+        with locked(lock, parameter, out):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # while it is held: a process that has opened it sees that it is gone
+                    lock.unlink()
+    finally:
+        for path in made:
+            with suppress(OSError):  # not empty
+                path.rmdir()

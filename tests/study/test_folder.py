@@ -43,11 +43,6 @@ def test_other_peoples_files_are_left_alone(declare, tmp_path):
         StudyFolder(tmp_path / "full").begin(read_study([declare()]))
 
 
-def test_only_one_driver_at_a_time(begun):
-    with begun.locked(), pytest.raises(WSSLError, match="by another process"), StudyFolder(begun.path).locked():
-        pass
-
-
 def test_a_folder_without_a_study(tmp_path):
     with pytest.raises(WSSLError, match="does not exist"):
         StudyFolder.open(tmp_path / "nothing")

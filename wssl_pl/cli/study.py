@@ -16,6 +16,7 @@ from wssl_pl.cli.output import check_folder
 from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import owned
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study.definition import Study, Tuning, check, read_study
 from wssl_pl.study.folder import StudyFolder
@@ -133,7 +134,7 @@ def study(
         if dry_run:
             return print_plan(folder.plan(), place, folder)
         place.check()
-        with folder.locked():
+        with owned(folder.path):
             return train_runs(folder, place)
     declared = declare(read_study(names), changes, options)
     plan = make_plan(declared)
@@ -145,7 +146,7 @@ def study(
         raise WSSLError("out", None, "is required", "name the folder for runs and report")
     place.check()
     folder = StudyFolder(out)
-    with folder.locked():
+    with owned(folder.path):
         folder.begin(declared)
         for other in reuse or []:
             taken = folder.reuse(StudyFolder.open(other), plan)

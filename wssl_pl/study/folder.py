@@ -20,7 +20,7 @@ from typing import Any
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Result, read_result
-from wssl_pl.files import locked, write_atomically
+from wssl_pl.files import write_atomically
 from wssl_pl.study.definition import Arm, Claim, Section, Study, Tuning
 from wssl_pl.study.plan import Plan, Run, Status, make_plan
 
@@ -173,17 +173,6 @@ class StudyFolder:
                         found.setdefault(tag, {})[int(row["step"])] = float(value)
         points = {tag: dict(sorted(values.items())) for tag, values in found.items()}
         return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items()}
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of the study: one driver at a time.
-
-        Raises:
-            WSSLError: another process runs this study.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path / ".lock", "out", self.path):
-            yield
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:
         """Link the finished runs that this plan shares with another study, and return how many."""
