@@ -1,11 +1,14 @@
 """The one parser of all commands."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from jsonargparse.typing import NonNegativeInt
 
 import wssl_pl
 from wssl_pl.cli import COMMANDS, run
+from wssl_pl.cli.arguments import call
 from wssl_pl.errors import WSSLError
 
 
@@ -68,3 +71,28 @@ def test_our_own_options_come_before_lightnings_and_fit_two_screens(capsys):
     assert "--trainer." not in own.partition("Options:")[2]
     assert len(own.splitlines()) <= 100
     assert max(map(len, own.splitlines())) <= 105
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Options of two commands.
+
+    Args:
+        seed: of the draws
+    """
+
+    seed: NonNegativeInt = 3
+
+
+def test_the_fields_of_a_dataclass_are_options(capsys):
+    def command(*, out: str, shared: Shared) -> tuple[str, Shared]:
+        """Do it."""
+        return out, shared
+
+    assert call(command, "do", ["out=here"]) == ("here", Shared())
+    assert call(command, "do", ["out=here", "seed=5"]) == ("here", Shared(seed=5))
+    with pytest.raises(WSSLError, match="seed=-1: must be a whole number of at least 0"):
+        call(command, "do", ["out=here", "seed=-1"])
+    with pytest.raises(SystemExit):
+        call(command, "do", ["--help"])
+    assert "seed= of the draws (default: 3)" in " ".join(capsys.readouterr().out.split())

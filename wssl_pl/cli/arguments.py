@@ -12,7 +12,7 @@ import textwrap
 from argparse import SUPPRESS, Action, ArgumentError, HelpFormatter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
@@ -360,8 +360,9 @@ def _keys(node: yaml.Node | None, named: Mapping[str, Action], prefix: str = "")
 def make_parser(function: Callable[..., Any], command: str) -> CommandParser:
     """Return the parser of a command: the options are the function's parameters, the help is its docstring.
 
-    A parameter `data: WSSLDataModule` becomes the options `data.images`, `data.masks` and so on, each of which also has
-    its short name (`images`) unless the function has a parameter of that name.
+    The fields of a parameter that is a dataclass are options as well. A parameter `data: WSSLDataModule` becomes the
+    options `data.images`, `data.masks` and so on, each of which also has its short name (`images`) unless the function
+    has an option of that name.
     """
     doc = inspect.getdoc(function) or ""
     parser = CommandParser(
@@ -374,11 +375,17 @@ def make_parser(function: Callable[..., Any], command: str) -> CommandParser:
     parser.add_argument("--config", action="config", help="YAML file of options")
     parameters = inspect.signature(function).parameters
     modules = {name for name, parameter in parameters.items() if hasattr(parameter.annotation, "prepare_data")}
-    parser.add_function_arguments(function, skip={*modules})
+    shared = {
+        name: parameter.annotation for name, parameter in parameters.items() if is_dataclass(parameter.annotation)
+    }
+    parser.add_function_arguments(function, skip={*modules, *shared})
+    for options in shared.values():
+        parser.add_class_arguments(options)
+    plain = parser.named()
     for name in modules:
         parser.add_class_arguments(parameters[name].annotation, name)
         own = {option.removeprefix(f"{name}."): option for option in parser.named() if option.startswith(f"{name}.")}
-        parser.aliases = {short: option for short, option in own.items() if short not in parameters}
+        parser.aliases = {short: option for short, option in own.items() if short not in plain}
     parser.required = [
         name
         for name, parameter in parameters.items()
@@ -430,9 +437,18 @@ def call(
     for key in passed:
         parser.add_argument(f"--{key}", type=others[0].annotation)
     config = parser.instantiate_classes(parser.parse_line(line))
-    values = {name: config[name] for name in parameters if name not in {other.name for other in others}}
+    own = {name: parameter for name, parameter in parameters.items() if parameter not in others}
+    values = {name: _value(config, name, parameter) for name, parameter in own.items()}
     with parser.option_names(line):
         return function(**values, **{key: config[key] for key in passed})
+
+
+def _value(config: Namespace, name: str, parameter: inspect.Parameter) -> Any:
+    """Return the value of a parameter; a dataclass is made of the options that are its fields."""
+    kind = parameter.annotation
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        return config[name]
+    return kind(**{field.name: config[field.name] for field in fields(kind)})
 
 
 def _is_foreign(key: str, named: Mapping[str, Action]) -> bool:

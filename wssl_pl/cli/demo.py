@@ -42,11 +42,9 @@ def draw(ckpt: str, cli: WSSLCLI, path: Path) -> None:
     from torchvision.utils import save_image
 
     from wssl_pl.callbacks import image_grid
-    from wssl_pl.modules import InpaintModule
+    from wssl_pl.models import open_model
 
-    module = InpaintModule.load_from_checkpoint(ckpt).eval()
     batch = cli.datamodule.on_after_batch_transfer(next(iter(cli.datamodule.val_dataloader())), 0)
     image, mask = batch["image"][:IMAGES], batch["mask"][:IMAGES]
-    with torch.no_grad():
-        output = module(image, mask)
+    output = torch.from_numpy(open_model(ckpt, "cpu")(image.numpy(), mask.numpy()))
     save_image(image_grid(image, mask, output), path)

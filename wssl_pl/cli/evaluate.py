@@ -4,25 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
+from jsonargparse.typing import PositiveInt
 
 from wssl_pl.cli.arguments import call, read_line
 from wssl_pl.cli.messages import silence_messages
+from wssl_pl.cli.options import AnyModelFile, Measuring, import_encoder
 from wssl_pl.cli.output import check_folder
-from wssl_pl.cli.own_encoder import import_encoder
 from wssl_pl.errors import WSSLError
 
 if TYPE_CHECKING:
-    import torch
-
     from wssl_pl.evaluation.compare import Comparison
     from wssl_pl.evaluation.results import Result
 
 RESULT_FILES = ("summary.json", "per_image.parquet", "report.md", "report.html", "metrics.json")
 COMPARISON_FILES = ("comparison.md", "comparison.json")
-
-Accelerator = Literal["auto", "cpu", "gpu", "cuda"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def evaluate(args: Sequence[str]) -> "Result | Comparison":
@@ -43,22 +38,14 @@ def evaluate_pairs(
     *,
     pairs: Path,
     out: Path,
-    ckpt: Path | None = None,
-    encoder: str | None = None,
     mask: Literal["hole", "known"] | None = None,
-    range: Literal["0-1", "-1-1", "0-255"] | None = None,
-    size: PositiveInt | None = None,
     method: str | None = None,
     predictions: Path | None = None,
     allow_missing: bool = False,
     limit: PositiveInt | None = None,
-    batch_size: PositiveInt = 16,
-    lpips_weights: str | None = None,
-    inception_weights: str | None = None,
-    seed: NonNegativeInt = 0,
-    accelerator: Accelerator = "auto",
-    precision: Precision = "32-true",
     overwrite: bool = False,
+    model: AnyModelFile,
+    measuring: Measuring,
 ) -> "Result":
     """Measure a model, a classical method or another program's images on fixed pairs.
 
@@ -70,24 +57,16 @@ def evaluate_pairs(
     Args:
         pairs: a folder made by `wssl pairs`
         out: the folder of the results
-        ckpt: a model file; default: the shipped model
-        encoder: class path of your own encoder, if the model has one; it is imported
         mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
-        range: of such a file: the values of its float images; default: by its inputs
-        size: of such a file that takes any size: the side at which it is used
         method: mean, telea, navier_stokes or biharmonic
         predictions: a folder of images named as the pairs
         allow_missing: measure the predictions that there are
         limit: only the first so many pairs
-        batch_size: pairs in memory at once
-        lpips_weights: torchvision's AlexNet or VGG16 weights; default: no LPIPS
-        inception_weights: torch-fidelity's Inception weights; default: no FID
-        seed: seed of the bootstrap intervals
-        accelerator: where a model runs
-        precision: the model's
         overwrite: replace results that exist
+        model: the model file
+        measuring: how they are measured
     """
-    sources = {"ckpt": ckpt, "method": method, "predictions": predictions}
+    sources = {"ckpt": model.ckpt, "method": method, "predictions": predictions}
     given = [name for name, value in sources.items() if value is not None]
     if len(given) > 1:
         raise WSSLError(
@@ -95,10 +74,9 @@ def evaluate_pairs(
         )
     check_folder(out, overwrite, RESULT_FILES)
     silence_messages()
-    device = find_device(accelerator)
-    import_encoder(encoder)
+    settings = measuring.settings(limit)
+    import_encoder(model.encoder)
 
-    from wssl_pl.evaluation.evaluate import Settings
     from wssl_pl.evaluation.evaluate import evaluate as measure
     from wssl_pl.evaluation.methods import Classical, Method, Model
     from wssl_pl.evaluation.pages import markdown
@@ -115,10 +93,10 @@ def evaluate_pairs(
         names = [pair.name for pair in opened.pairs]
         measured = Predictions(predictions, names[:limit], names, allow_missing)
     else:
-        measured = Model(ckpt, device, precision, mask=mask, range=range, size=size)
-    settings = Settings(limit, batch_size, device, lpips_weights, inception_weights, seed)
+        convention = {"mask": mask, "range": model.range, "size": model.size}
+        measured = Model(model.ckpt, settings.device, measuring.precision, **convention)
     result = measure(opened, measured, settings)
-    write_report(result, out, opened, measured, device)
+    write_report(result, out, opened, measured, settings.device)
     print(markdown(metric_rows(result)))
     for note in [*result.notes, *excluded(result)]:
         print(note)
@@ -147,18 +125,3 @@ def compare_results(compare: list[str], *, out: Path | None = None, overwrite: b
     if out is not None:
         write_comparison(result, out)
     return result
-
-
-def find_device(accelerator: Accelerator) -> "torch.device":
-    """Return the device.
-
-    Raises:
-        WSSLError: there is no such device here.
-    """
-    import torch
-
-    if accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise WSSLError("accelerator", accelerator, "there is no CUDA device here")
-    return torch.device("cuda")

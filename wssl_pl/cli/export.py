@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from wssl_pl.cli.options import ModelFile, import_encoder
 from wssl_pl.cli.output import check_file, check_folder
-from wssl_pl.cli.own_encoder import import_encoder
 from wssl_pl.errors import WSSLError
 
 
-def export_onnx(*, out: Path, ckpt: Path | None = None, encoder: str | None = None, overwrite: bool = False) -> None:
+def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None:
     """Write a model as ONNX, for images of any number and size, and compare it with PyTorch.
 
     Example:
@@ -15,15 +15,14 @@ def export_onnx(*, out: Path, ckpt: Path | None = None, encoder: str | None = No
 
     Args:
         out: the .onnx file; also -o
-        ckpt: .ckpt or .safetensors file or exported folder; default: the shipped model
-        encoder: class path of your own encoder, if the model has one; it is imported
         overwrite: replace a file that exists
+        model: the model file
     """
     if out.suffix.lower() != ".onnx":
         raise WSSLError("out", out, "does not end in .onnx")
     check_file(out, overwrite)
-    path = _model_path(ckpt, out)
-    import_encoder(encoder)
+    path = _model_path(model.ckpt, out)
+    import_encoder(model.encoder)
 
     from wssl_pl.export.onnx_file import write_onnx
     from wssl_pl.models.weights import read_module
@@ -37,14 +36,13 @@ def export_onnx(*, out: Path, ckpt: Path | None = None, encoder: str | None = No
 def export_safetensors(
     *,
     out: Path,
-    ckpt: Path | None = None,
-    encoder: str | None = None,
     half: bool = False,
     title: str = "WSSL inpainting",
     data: str | None = None,
     license: str | None = None,
     figures: Path | None = None,
     overwrite: bool = False,
+    model: ModelFile,
 ) -> None:
     """Write a model as safetensors: a folder with a model card, which huggingface_hub loads, or a single file.
 
@@ -53,17 +51,16 @@ def export_safetensors(
 
     Args:
         out: a folder for weights, config.json and model card, or a .safetensors file; also -o
-        ckpt: .ckpt or .safetensors file or exported folder; default: the shipped model
-        encoder: class path of your own encoder, if the model has one; it is imported
         half: float16, half the size
         title: the model's name on its card
         data: on the card, what it was trained on, in a sentence or two
         license: on the card, the licence of the weights
         figures: on the card, a result folder of `wssl evaluate`
         overwrite: replace files that exist
+        model: the model file
     """
-    path = _model_path(ckpt, out)
-    import_encoder(encoder)
+    path = _model_path(model.ckpt, out)
+    import_encoder(model.encoder)
 
     from wssl_pl.export.weights import write_folder, write_safetensors
     from wssl_pl.models.weights import CONFIG, WEIGHTS, read_module

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
+from wssl_pl.cli.options import ModelFile, import_encoder
 from wssl_pl.cli.output import check_file
-from wssl_pl.cli.own_encoder import import_encoder
 from wssl_pl.errors import SomeFailed, WSSLError
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ def inpaint(
     mask: Path | None = None,
     *,
     out: Path,
-    ckpt: Path | None = None,
-    encoder: str | None = None,
     hole: Literal["white", "black"] = "white",
     hole_color: str = "",
     dilate: NonNegativeInt = 0,
@@ -31,6 +29,7 @@ def inpaint(
     overwrite: bool = False,
     device: str = "auto",
     max_megapixels: PositiveFloat = 100.0,
+    model: ModelFile,
 ) -> None:
     """Fill the holes of a photo, or of a folder of photos. A mask is white where the hole is.
 
@@ -42,8 +41,6 @@ def inpaint(
         photo: JPEG, PNG or WebP file, or a folder of them
         mask: its mask, or a folder of masks of the same names; default: see hole_color
         out: the result, or the folder of the results; also -o
-        ckpt: .ckpt, .safetensors or .onnx file or exported folder; default: the shipped model
-        encoder: class path of your own encoder, if the model has one; it is imported
         hole: brightness of the hole in the mask
         hole_color: without a mask, the colour that marks the hole, as #ff00ff; default: transparent pixels are the hole
         dilate: pixels by which holes are widened
@@ -51,6 +48,7 @@ def inpaint(
         overwrite: replace results that exist
         device: auto, cpu, cuda, cuda:N or mps
         max_megapixels: refuse larger photos, in millions of pixels
+        model: the model file
 
     Raises:
         SomeFailed: photos of a folder could not be filled; the others were.
@@ -61,7 +59,7 @@ def inpaint(
         if path is not None and not path.exists():
             raise WSSLError(name, path, "does not exist")
 
-    import_encoder(encoder)
+    import_encoder(model.encoder)
 
     from wssl_pl.inference.folder import PhotoPaths, check_outputs, pair_folders
     from wssl_pl.inference.masks import MaskOptions
@@ -76,7 +74,7 @@ def inpaint(
             if not jobs:
                 raise WSSLError("photo", photo, f"no photo has a mask of its name in mask={mask}")
             missing = [f"{path}: no mask of this name in {mask}" for path in alone]
-            _fill_folder(jobs, missing, out, holes, ckpt, device)
+            _fill_folder(jobs, missing, out, holes, model.ckpt, device)
             if spare:
                 print(f"Note: {spare} masks are without a photo of their name", flush=True)
         else:
@@ -85,7 +83,7 @@ def inpaint(
             job = PhotoPaths(photo, mask, out / photo.name if out.is_dir() else out)
             check_outputs([job], overwrite)
             check_file(job.out, overwrite)
-            _fill_one(job, holes, ckpt, device)
+            _fill_one(job, holes, model.ckpt, device)
 
 
 def _fill_one(job: "PhotoPaths", holes: "MaskOptions", ckpt: Path | None, device: str) -> None:

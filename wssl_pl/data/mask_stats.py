@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wssl_pl.data.masks import MaskIndex, MaskScan, histogram, scan_masks
+from wssl_pl.drawing import new_figure
 
 POLARITIES = ("black", "white")
 
@@ -33,11 +34,7 @@ def table(scans: Mapping[str, MaskScan]) -> str:
 
 def draw(scans: Mapping[str, MaskScan], path: Path, folder: Path) -> Path:
     """Draw the histograms, one panel per polarity, the paper's range shaded, and return the path."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 3.2)
     axes = figure.subplots(1, len(scans), sharey=True)
     for axis, (hole, scan) in zip(axes, scans.items(), strict=True):
         axis.axvspan(30, 50, color="0.92", zorder=0)
@@ -46,5 +43,5 @@ def draw(scans: Mapping[str, MaskScan], path: Path, folder: Path) -> Path:
     axes[0].set_ylabel("masks")
     figure.suptitle(f"{folder}: {len(next(iter(scans.values())).ratios)} masks")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path)
     return path

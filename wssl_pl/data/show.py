@@ -1,5 +1,6 @@
 """Draw a batch: what was read, what the model sees of it, and the hole."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from wssl_pl.data.datamodule import WSSLDataModule
 from wssl_pl.data.sampler import KeySampler
+from wssl_pl.drawing import Panel, draw_panels
 
 Batch = dict[str, Any]
 
@@ -37,36 +39,20 @@ def draw_batch(module: WSSLDataModule, raw: Batch, path: Path, title: str) -> Pa
         path: The PNG file.
         title: Written above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     batch = module.on_after_batch_transfer(dict(raw), 0)
-    count, size = len(raw["index"]), module.image_size
-    across = 2 if count > 4 else 1
-    down = -(-count // across)
-    figure = Figure(figsize=(8.4 * across, 2.3 * down + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(down, 4 * across, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for i in range(count):
-        row, column = i // across, 4 * (i % across)
-        crop = batch["image"][i].permute(1, 2, 0).numpy()
+    samples = []
+    for i, (image, crop) in enumerate(zip(raw["image"], batch["image"], strict=True)):
         top, left = raw["crop"][i].tolist()
-        panels = axes[row, column : column + 4]
-        panels[0].imshow(raw["image"][i].permute(1, 2, 0).numpy())
-        panels[0].add_patch(Rectangle((left - 0.5, top - 0.5), size, size, fill=False, edgecolor="yellow"))
-        panels[0].set_title(f"index {int(raw['index'][i])}", fontsize=8)
-        panels[1].imshow(crop)
-        panels[1].set_title(f"crop at ({top}, {left})", fontsize=8)
+        cropped = crop.permute(1, 2, 0).numpy()
+        frame = top, left, module.image_size
+        panels = [Panel(image.permute(1, 2, 0).numpy(), f"index {int(raw['index'][i])}", frame)]
+        panels.append(Panel(cropped, f"crop at ({top}, {left})"))
         if "mask" in batch:
             mask = batch["mask"][i, 0].numpy()
-            panels[2].imshow(mask, cmap="gray", vmin=0, vmax=1)
-            panels[2].set_title(f"hole {np.mean(mask):.1%}", fontsize=8)
-            panels[3].imshow(crop * (1 - mask[..., None]))
-            panels[3].set_title("input", fontsize=8)
-    figure.suptitle(title, fontsize=9)
+            panels += [Panel(mask, f"hole {np.mean(mask):.1%}"), Panel(cropped * (1 - mask[..., None]), "input")]
+        samples.append(panels)
+    across = 2 if len(samples) > 4 else 1
+    rows = [list(chain(*samples[i : i + across])) for i in range(0, len(samples), across)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    draw_panels(rows, 2.1, title).savefig(path)
     return path

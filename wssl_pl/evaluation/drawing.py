@@ -8,9 +8,9 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from wssl_pl.callbacks import image_grid
+from wssl_pl.drawing import figure_png, new_figure
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Method
-from wssl_pl.evaluation.pages import figure_png, new_figure
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Table
 from wssl_pl.metrics.bins import BINS

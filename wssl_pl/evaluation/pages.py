@@ -1,11 +1,10 @@
-"""Pages as jinja2 templates, Markdown beside its image files or one HTML file that holds everything, and their figures.
+"""Pages as jinja2 templates, Markdown beside its image files or one HTML file that holds everything.
 
 A package with templates of its own extends the base: `{% extends "base.html.j2" %}`, rendered by
 `render("study.html.j2", "wssl_pl.study", **context)`.
 """
 
 import base64
-import io
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -18,7 +17,6 @@ from wssl_pl.evaluation.metrics import LABELS, digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLOURS = {
     "supported": "#1a7f37",
@@ -109,21 +107,6 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def new_figure(width: float, height: float, dpi: float = 120) -> "Figure":
-    """Return a figure of `width` x `height` inches."""
-    # Without pyplot: no window system is used and nothing stays in its global list.
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
-
-
 def plain_frame(axes: "Axes") -> None:
     """Hide the upper and the right border."""
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def figure_png(figure: "Figure") -> bytes:
-    """Return a figure as PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

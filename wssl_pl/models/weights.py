@@ -44,8 +44,12 @@ class TorchPredictor:
             return result
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, parameter: str = "device") -> torch.device:
     """Return the device of a name: `auto`, `cpu`, `gpu`, `cuda`, `cuda:N` or `mps`.
+
+    Args:
+        name: its name.
+        parameter: the parameter that gave it, for messages.
 
     Raises:
         WSSLError: no such name, or no such device here.
@@ -56,12 +60,12 @@ def find_device(name: str) -> torch.device:
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise WSSLError("device", name, "there is no CUDA device here", "device=cpu works everywhere")
+            raise WSSLError(parameter, name, "there is no CUDA device here", f"{parameter}=cpu works everywhere")
         if number and int(number) >= count:
-            raise WSSLError("device", name, f"there are {count} CUDA devices here, counted from 0")
+            raise WSSLError(parameter, name, f"there are {count} CUDA devices here, counted from 0")
         return torch.device("cuda", int(number)) if number else torch.device("cuda")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise WSSLError("device", name, "there is no MPS device here", "device=cpu works everywhere")
+        raise WSSLError(parameter, name, "there is no MPS device here", f"{parameter}=cpu works everywhere")
     return torch.device(kind)
 
 

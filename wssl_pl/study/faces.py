@@ -1,7 +1,5 @@
 """The paper's Figure 3 with the study's own models: a few test pairs, masked, as each arm fills them, and true."""
 
-import io
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wssl_pl.callbacks.images import HOLE_GREY
+from wssl_pl.drawing import Panel, draw_panels, figure_png
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Model
@@ -18,8 +17,7 @@ from wssl_pl.study.folder import Results
 
 ROWS = 4  # pairs that are shown, evenly over the list
 ACROSS = 7  # arms beside each other
-INCHES = 1.35  # of a picture's side
-TITLE = 0.55  # inches
+INCHES = 1.35  # of an image's side
 
 
 def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[str]]:
@@ -67,27 +65,12 @@ def _fill(model: Model, pairs: Sequence[Pair], image: Tensor, mask: Tensor) -> T
 
 def _draw(columns: Sequence[tuple[str, Tensor]]) -> bytes:
     """The arms' columns in bands of at most `ACROSS`, each between the masked picture and the original."""
-    from matplotlib.figure import Figure
-
     masked, *arms, original = columns
-    bands = [[masked, *arms[start : start + ACROSS], original] for start in range(0, len(arms), ACROSS)]
-    rows, size = len(masked[1]), masked[1].shape[-1]
-    high = INCHES * rows + TITLE
-    width, height = INCHES * len(bands[0]), high * len(bands)
-    figure = Figure(figsize=(width, height), dpi=max(100, size / INCHES))
-    for number, band in enumerate(bands):
-        top = height - number * high - TITLE
-        grid = figure.add_gridspec(
-            rows, len(band), wspace=0.03, hspace=0.03, left=0.01, right=0.01 + 0.98 * len(band) / len(bands[0]),
-            bottom=(top - INCHES * rows) / height, top=top / height,
-        )  # fmt: skip
-        for column, (title, pictures) in enumerate(band):
-            for row in range(rows):
-                axes = figure.add_subplot(grid[row, column])
-                axes.imshow(pictures[row].permute(1, 2, 0).clamp(0, 1).cpu().numpy())
-                axes.set_axis_off()
-                if row == 0:
-                    axes.set_title("\n".join(textwrap.wrap(title, 22)), fontsize=6.5)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    rows = []
+    for start in range(0, len(arms), ACROSS):
+        band = [masked, *arms[start : start + ACROSS], original]
+        titles = [title for title, _ in band]
+        images = torch.stack([pictures for _, pictures in band], dim=1).permute(0, 1, 3, 4, 2).cpu().numpy()
+        for number, row in enumerate(images):
+            rows.append([Panel(image, "" if number else title) for image, title in zip(row, titles, strict=True)])
+    return figure_png(draw_panels(rows, INCHES))

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wssl_pl.drawing import figure_png, new_figure
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pages import COLOURS as STATE_COLOURS
-from wssl_pl.evaluation.pages import figure_png, new_figure, number, plain_frame, probability, render, signed, span
+from wssl_pl.evaluation.pages import number, plain_frame, probability, render, signed, span
 from wssl_pl.evaluation.statistics import (
     CONVERGENCE_METRIC,
     CONVERGENCE_RULE,

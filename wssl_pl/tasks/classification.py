@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wssl_pl.drawing import new_figure
 from wssl_pl.errors import WSSLError
 from wssl_pl.networks import TaskHead
 from wssl_pl.tasks.base import PretextTask
@@ -92,11 +93,8 @@ class Classification(PretextTask):
 
     def figures(self, state: Tensor, title: str) -> "dict[str, Figure]":
         """Return the confusion matrix, drawn with the fractions of each row."""
-        from matplotlib.figure import Figure
-
         fractions = state.float() / state.sum(dim=1, keepdim=True).clamp(min=1)
-        # A Figure of its own, without pyplot: no window system is needed and nothing is left in its global list.
-        figure = Figure(figsize=(3.6, 3.4), layout="constrained")
+        figure = new_figure(3.6, 3.4, dpi=100)
         axes = figure.subplots()
         axes.imshow(fractions.numpy(), vmin=0, vmax=1, cmap="Blues")
         names = [f"{level:g}" for level in self.levels]
