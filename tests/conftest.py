@@ -1,5 +1,6 @@
 """Fixtures that every part of the tests uses."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -53,6 +54,30 @@ def _cache_folder(tmp_path_factory):
 def _cache_home(_cache_folder, monkeypatch):
     """Nothing that a test keeps between runs goes to the user's own cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_folder))
+
+
+@pytest.fixture
+def permissions_count():
+    """Make the permissions of files count where root runs the tests too: drop its right to ignore them."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc, header = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before, without = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, before) == libc.capget(header, without) == 0
+    without[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, of this thread and those that it starts
+    assert libc.capset(header, without) == 0
+    yield
+    assert libc.capset(header, before) == 0
+
+
+@pytest.fixture
+def read_only(permissions_count, tmp_path):
+    """Return a folder into which nothing can be written."""
+    folder = tmp_path / "read-only"
+    folder.mkdir(mode=0o555)
+    yield folder
+    folder.chmod(0o755)
 
 
 @pytest.fixture

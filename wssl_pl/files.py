@@ -1,41 +1,121 @@
 """Files that are whole or not there at all, and locks between processes."""
 
 import errno
+import functools
 import os
+import secrets
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, Timeout, lock_descriptor
 
 from wssl_pl.errors import WSSLError
 
-__all__ = ["Timeout", "hold", "is_held", "locked", "owned", "replacing", "write_atomically"]
+__all__ = [
+    "Timeout", "check_writable", "hold", "is_held", "locked", "owned", "replacing", "write_atomically", "writing",
+]  # fmt: skip
 
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # of file systems without locks
+PREFIX, SUFFIX = ".wssl-", ".part"  # of temporary files
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which replaces it when the block ends and is removed when the block fails.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file beside `path`, which replaces it when the block ends and is removed when the block fails.
 
-    The suffix is that of `path`, because image writers choose the format by it.
+    Nobody can guess its name, and a file or link that is there already is never written to. Its mode follows the umask.
+    What a killed process left in the folder is removed.
+
+    Raises:
+        OSError: It cannot be written.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("r+b") as file:
+    _remove_leftovers(path.parent.absolute())
+    with _new_file(path.parent) as file:
+        try:
+            yield file
+            file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            Path(file.name).replace(path)
+        finally:
+            Path(file.name).unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is on the disk, whole, whenever it has its name."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def _new_file(folder: Path) -> BinaryIO:
+    """Return an open file of a new name, locked for as long as it is open."""
+    while True:
+        file = (folder / f"{PREFIX}{secrets.token_hex(16)}{SUFFIX}").open("x+b")
+        held = True
+        with suppress(OSError):  # a file system without locks
+            held = lock_descriptor(file.fileno(), blocking=False)
+        if held and os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another process takes it for a leftover, since it was not locked yet
+
+
+@functools.cache  # once per process: the folder may hold many files
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that nobody holds."""
+    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if lock_descriptor(descriptor, blocking=False):
+                    path.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file that is on the disk, whole, whenever it has its name; text as UTF-8.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def writing(parameter: str, path: Path) -> Iterator[None]:
+    """Say in one line why an output could not be written in the block.
+
+    Args:
+        parameter: The parameter that names the output, for the message.
+        path: Its value.
+
+    Raises:
+        WSSLError: In place of an `OSError`: the disk is full, the folder is read-only, and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "name another place"
+        where = Path(str(error.filename or path)).absolute()
+        named = "" if where.is_relative_to(path.absolute().parent) or where.name.startswith(PREFIX) else f"{where}: "
+        reason = f"cannot be written: {named}{error.strerror or error}"
+        raise WSSLError(parameter, path, reason, remedy) from error
+
+
+def check_writable(folder: Path, parameter: str, path: Path) -> None:
+    """Check, before any work, that something can be written into a folder, or into the nearest one that exists.
+
+    Args:
+        folder: The folder.
+        parameter: The parameter that names the output, for the message.
+        path: Its value.
+
+    Raises:
+        WSSLError: Nothing can.
+    """
+    with writing(parameter, path):
+        absolute = folder.absolute()
+        existing = next(each for each in (absolute, *absolute.parents) if each.exists())
+        with tempfile.TemporaryFile(dir=existing, prefix=PREFIX) as file:  # has no name on Linux
+            file.write(bytes(4096))
 
 
 def hold(path: Path) -> FileLock | None:
@@ -73,7 +153,7 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, parameter: str, value: object) -> Iterator[None]:
+def locked(path: Path, parameter: str, value: Path) -> Iterator[None]:
     """Hold a lock file, with the number of this process in it, while the block runs.
 
     Args:
@@ -84,18 +164,17 @@ def locked(path: Path, parameter: str, value: object) -> Iterator[None]:
     Raises:
         WSSLError: Another process holds it, or it cannot be written.
     """
-    try:
-        lock = hold(path)
+    with writing(parameter, value):
+        try:
+            lock = hold(path)
+        except Timeout:
+            holder = ""
+            with suppress(OSError, ValueError):
+                holder = path.read_text()
+            reason = "is being written by another process" + (f" ({holder})" if holder else "")
+            raise WSSLError(parameter, value, reason, "wait until it has ended, or name another") from None
         if lock:
             path.write_text(f"{os.getpid()} on {socket.gethostname()}")
-    except Timeout:
-        holder = ""
-        with suppress(OSError, ValueError):
-            holder = path.read_text()
-        reason = "is being written by another process" + (f" ({holder})" if holder else "")
-        raise WSSLError(parameter, value, reason, "wait until it has ended, or name another") from None
-    except OSError as error:
-        raise WSSLError(parameter, value, f"cannot be written: {error.strerror}", "name another") from None
     try:
         yield
     finally:
@@ -122,10 +201,8 @@ def owned(out: Path, parameter: str = "out", folder: bool = True) -> Iterator[No
     lock = home / (".lock" if folder else f".{out.name}.lock")
     made = [path for path in (home, *home.parents) if not os.path.exists(path)]  # noqa: PTH110, False for a closed folder
     try:
-        try:
+        with writing(parameter, out):
             home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WSSLError(parameter, out, f"cannot be written: {error.strerror}", "name another") from None
         with locked(lock, parameter, out):
             try:
                 yield

@@ -1,6 +1,5 @@
 """`best.ckpt` and `last.ckpt`, written so that a full disk or a crash never costs the one before."""
 
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, CheckpointIO, TorchC
 from torch import Tensor
 
 from wssl_pl.errors import DiskFull, WSSLError
+from wssl_pl.files import replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,17 +26,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             DiskFull: the disk is full or the folder cannot be written.
         """
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with replacing(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
         except (OSError, RuntimeError) as error:
             # torch.save's zip writer reports a full disk as a RuntimeError.
-            temporary.unlink(missing_ok=True)
             then = f"the previous one is unharmed; make room and resume with resume={path}"
             if not path.exists():
                 then = "there was none before; make room and start again"

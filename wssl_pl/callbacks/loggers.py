@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import write_atomically
 
 # The packages of Lightning's loggers, which are imported under the same name.
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "LitLogger": "litlogger"}
@@ -39,15 +41,12 @@ class _AppendingWriter(ExperimentWriter):
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         # Lightning writes over the file, so that a full disk or a kill at this moment would cost all rows.
         path = Path(self.metrics_file_path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with path.open(newline="") as old, temporary.open("w", newline="") as new:
-                writer = csv.DictWriter(new, fieldnames, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(csv.DictReader(old))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        new = io.StringIO()
+        writer = csv.DictWriter(new, fieldnames, extrasaction="ignore")
+        writer.writeheader()
+        with path.open(newline="") as old:
+            writer.writerows(csv.DictReader(old))
+        write_atomically(path, new.getvalue())
 
 
 class RunCSVLogger(CSVLogger):

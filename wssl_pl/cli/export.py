@@ -75,14 +75,13 @@ def export_safetensors(
     module, info = read_module(path)
 
     from wssl_pl.export.card import model_card
-    from wssl_pl.files import replacing
+    from wssl_pl.files import write_atomically
 
     parameters = sum(value.numel() for value in module.state_dict().values())
     card = model_card(info, parameters, title, out.name, data, license, figures)
     out.mkdir(parents=True, exist_ok=True)
     write_folder(module.state_dict(), info, out, half)
-    with replacing(out / "README.md") as temporary:
-        temporary.write_text(card)
+    write_atomically(out / "README.md", card)
     print(f"Written {WEIGHTS}, {CONFIG} and README.md to {out} from {info.name}", flush=True)
 
 

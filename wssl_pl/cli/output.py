@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import check_writable, writing
 
 REMEDY = "name another, or add --overwrite"
 
@@ -14,7 +15,7 @@ def check_file(out: Path, overwrite: bool) -> Path:
     """Return the file to write, whose folder exists.
 
     Raises:
-        WSSLError: it is a folder, it exists and may not be overwritten, or its folder does not exist.
+        WSSLError: it is a folder, it exists and may not be overwritten, or its folder does not exist or is read-only.
     """
     if out.is_dir():
         raise WSSLError("out", out, "is a folder", "name a file")
@@ -22,6 +23,7 @@ def check_file(out: Path, overwrite: bool) -> Path:
         raise WSSLError("out", out, "exists already", REMEDY)
     if not out.parent.is_dir():
         raise WSSLError("out", out, f"the folder {out.parent} does not exist")
+    check_writable(out.parent, "out", out)
     return out
 
 
@@ -34,13 +36,14 @@ def check_folder(out: Path, overwrite: bool, files: Collection[str]) -> Path:
         files: names of what is written into it.
 
     Raises:
-        WSSLError: it is a file, or holds an output that may not be overwritten.
+        WSSLError: it is a file, holds an output that may not be overwritten, or is read-only.
     """
     if out.exists() and not out.is_dir():
         raise WSSLError("out", out, "is a file", "name a folder")
     there = sorted(name for name in files if (out / name).exists())
     if there and not overwrite:
         raise WSSLError("out", out, f"{there[0]} exists already", REMEDY)
+    check_writable(out, "out", out)
     return out
 
 
@@ -65,6 +68,8 @@ def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[P
         return
     fresh = out.with_name(f".{out.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
+    with writing("out", out):
+        fresh.mkdir()  # fails where somebody has put a link
     try:
         yield fresh
         shutil.rmtree(out)

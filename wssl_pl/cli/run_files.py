@@ -24,7 +24,7 @@ from wssl_pl.cli.run_record import LOCK, RECORD
 from wssl_pl.data.sources import SYNTHETIC
 from wssl_pl.data.splits import RULES
 from wssl_pl.errors import Interrupted, Terminated, WSSLError
-from wssl_pl.files import hold
+from wssl_pl.files import hold, write_atomically
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.folder import write_json
 
@@ -95,11 +95,10 @@ class RunFiles(SaveConfigCallback):
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         config, typed = with_absolute_paths(self.config, datamodule.images, datamodule.masks)
         config.run.dir = config.run.resume = None
-        path, fresh = self.directory / CONFIG, self.directory / f".{CONFIG}.tmp"
-        self.parser.save(config, fresh, skip_unset=False, overwrite=True, multifile=False)
+        path, content = self.directory / CONFIG, self.parser.dump(config, skip_unset=False)
         if path.exists():
             shutil.copy2(path, _numbered(path))
-        fresh.replace(path)
+        write_atomically(path, content)
         write_json(self.directory / DATA, datamodule.describe() | {"typed": typed})
 
     def _record(self, state: str, trainer: Trainer) -> None:

@@ -36,6 +36,7 @@ from wssl_pl.cli.run_record import read_record
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import Interrupted, Terminated, WSSLError
+from wssl_pl.files import replacing
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
 
@@ -278,9 +279,8 @@ class WSSLCLI(LightningCLI):
         source, target = self.resumed.parent / "best.ckpt", self.directory / "best.ckpt"
         if is_first_process() and source.is_file() and not target.exists():
             self.directory.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
+            with source.open("rb") as best, replacing(target) as file:
+                shutil.copyfileobj(best, file)
 
 
 def train(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSLCLI:

@@ -141,8 +141,8 @@ class MaskIndex:
         for path in self.places:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as temporary:
-                    parquet.write_table(table, temporary, compression="none", write_page_checksum=True)
+                with replacing(path) as file:
+                    parquet.write_table(table, file, compression="none", write_page_checksum=True)
             except OSError:
                 continue
             self.changed = False

@@ -462,7 +462,7 @@ def _finish(sources: Sources, out: Path, work: Path, size: int, resize_filter: s
     write_atomically(out / manifest["index"]["file"], index)
     if (work / "images.npy").is_file():
         (work / "images.npy").replace(out / name)
-    write_atomically(out / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_atomically(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     for path in [*out.glob("images-*.npy"), *out.glob("index-*.parquet")]:
         if path.name not in (name, manifest["index"]["file"]):
             path.unlink()

@@ -11,7 +11,9 @@ import wssl_pl
 from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import metadata
 from wssl_pl.files import replacing
-from wssl_pl.models import ModelInfo, open_model
+from wssl_pl.models import ModelInfo
+from wssl_pl.models.info import Convention
+from wssl_pl.models.onnx import open_onnx
 from wssl_pl.modules import InpaintModule
 
 MULTIPLE = 32  # of both sides, from which the networks' five poolings need no padding
@@ -65,9 +67,10 @@ def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
     }
     onnx.helper.set_model_props(proto, metadata(info) | VALUES | told)
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(proto.SerializeToString())
-        difference = compare(module, temporary)
+    with replacing(path) as file:
+        file.write(proto.SerializeToString())
+        file.flush()
+        difference = compare(module, Path(file.name))
         if not difference < TOLERANCE:
             raise RuntimeError(f"the ONNX file differs from PyTorch by {difference:.2g}, more than {TOLERANCE}")
     return difference
@@ -99,7 +102,7 @@ def _exported(module: InpaintModule) -> Any:
 
 def compare(module: InpaintModule, path: Path) -> float:
     """The largest difference between an ONNX file and PyTorch at three sizes."""
-    predictor = open_model(path, "cpu")
+    predictor = open_onnx(path, "cpu", None, Convention())
     random = np.random.default_rng(0)
     largest = 0.0
     for batch, height, width in COMPARED:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from wssl_pl.files import replacing
+from wssl_pl.files import write_atomically
 from wssl_pl.models import ModelInfo
 from wssl_pl.models.weights import CONFIG, WEIGHTS
 
@@ -28,16 +28,14 @@ def write_safetensors(state: Mapping[str, Tensor], info: ModelInfo, path: Path, 
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous(memory_format=torch.contiguous_format)
         for key, value in state.items()
     }
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(plain, metadata(info)))
+    write_atomically(path, save(plain, metadata(info)))
 
 
 def write_folder(state: Mapping[str, Tensor], info: ModelInfo, folder: Path, half: bool = False) -> None:
     """Write `model.safetensors` and `config.json`, which `open_model` and huggingface_hub read."""
     write_safetensors(state, info, folder / WEIGHTS, half)
     config = info.hyper_parameters | {"library": "wssl-pl", "stage": "downstream", "training": info.training}
-    with replacing(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
+    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def metadata(info: ModelInfo) -> dict[str, str]:

@@ -175,15 +175,15 @@ def write_photo(photo: Photo, path: Path) -> None:
         pixels = np.concatenate([pixels, photo.alpha[..., None]], axis=-1)
     stored = np.ascontiguousarray(metadata.as_stored(pixels, photo.turn))
     extra = {key: value for key, value in (("exif", photo.exif), ("icc_profile", photo.profile)) if value}
-    with replacing(path) as temporary:
+    with replacing(path) as file:
         if form == "JPEG":
-            _to_pil(stored).save(temporary, form, quality=QUALITY, subsampling=0, **extra)
+            _to_pil(stored).save(file, form, quality=QUALITY, subsampling=0, **extra)
         elif form == "WEBP":
-            _to_pil(stored).save(temporary, form, lossless=True, exact=True, **extra)
+            _to_pil(stored).save(file, form, lossless=True, exact=True, **extra)
         elif stored.dtype == np.uint16 or photo.chunks:
-            temporary.write_bytes(metadata.with_chunks(_encode_png(stored), photo.chunks))
+            file.write(metadata.with_chunks(_encode_png(stored), photo.chunks))
         else:
-            _to_pil(stored).save(temporary, form, **extra)
+            _to_pil(stored).save(file, form, **extra)
 
 
 def _to_pil(pixels: NDArray[np.uint8]) -> Image.Image:

@@ -300,7 +300,7 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 
 def write_json(path: Path, values: Any) -> None:
     """Write a file that is complete whenever it exists."""
-    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+    write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
 def _renamed(value: Any) -> Any:
