@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -145,9 +146,7 @@ def test_an_interrupted_write_leaves_nothing(model_files, tmp_path, monkeypatch)
     state, info = read_weights(model_files["ckpt"])
     target = tmp_path / "model.safetensors"
     target.write_text("old")
-    monkeypatch.setattr(
-        Path, "write_bytes", lambda self, content: self.touch() or (_ for _ in ()).throw(OSError("full"))
-    )
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         write_safetensors(state, info, target)
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
