@@ -65,7 +65,7 @@ def write_study(
     generator = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     declared = {
-        name: Arm(name, arm.label or name, arm.pretext, paper=arm.paper) for name, arm in arms.items()
+        name: Arm(arm.pretext, paper=arm.paper, label=arm.label or name, name=name) for name, arm in arms.items()
     }  # fmt: skip
     sections = sections or [Section("fake", "A fake study", list(arms), claims, plots or [])]
     options: dict[str, dict[str, Any]] = {"common": {"data.image_size": 96}, "pretext": {}, "downstream": {}}

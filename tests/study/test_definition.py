@@ -1,5 +1,6 @@
 import csv
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -100,24 +101,28 @@ def test_several_studies_make_one(declare):
     ("changes", "said"),
     [
         ({"armz": {}}, "line 40: unknown key 'armz': did you mean arms?"),
-        ({"arms": {"a": {"pretext": "none", "downstraem": {}}}}, "did you mean downstream?"),
-        ({"arms": {"a": {}}}, "arm a: pretext is required: give options"),
-        (
-            {"arms": {"a": {"pretext": "none", "steps": "twice"}}, "claims": []},
-            "arm a: steps: 'twice' is unknown: there are equal, total",
-        ),
+        ({"arms": {"a": {"pretext": "none", "downstraem": {}}}}, "arms.a: unknown key 'downstraem': did you mean down"),
+        ({"arms": {"a": {}}}, "arms.a.pretext is required: give options"),
+        ({"arms": {"a": {"pretext": "none", "steps": "twice"}}}, "arms.a.steps: 'twice' is not one of equal, total"),
         ({"seeds": []}, "seeds=[]: must be a list"),
         ({"seeds": [0, 0]}, "seeds=[0,0]: has the same seed twice"),
+        ({"seeds": [0, True]}, "seeds[1]: True is not a whole number"),
         ({"steps": {"pretext": 0, "downstream": 1}}, "steps.pretext=0"),
-        ({"claims": [{"claim": "x", "better": "nobody", "than": "scratch"}]}, "claim 'x': 'nobody' is unknown"),
-        ({"claims": [{"claim": "x", "better": "frozen"}]}, "than is required"),
+        ({"claims": [{"claim": "x", "better": "nobody", "than": "scratch"}]}, "there is no arm 'nobody'"),
+        ({"claims": [{"claim": "x", "better": "frozen"}]}, "claims[0].than is required"),
         (
             {"claims": [{"claim": "x", "better": "frozen", "than": "scratch", "metrics": ["fid"]}]},
-            "metrics: 'fid' is unknown: there are psnr_composite",
+            "claims[0].metrics[0]: 'fid' is not one of psnr_composite",
         ),
         ({"tune": {"values": [1.0]}}, "two or more values"),
         ({"plots": ["figure9"]}, "'figure9'"),
         ({"arms": None}, "no arms"),
+        ({"arms": 3}, "arms: 3 is not a mapping"),
+        ({"arms": {"a": {"pretext": True}}}, "arms.a.pretext: True is not a mapping"),
+        ({"plots": True}, "plots: True is not a list"),
+        ({"claims": 1}, "claims: 1 is not a list"),
+        ({"include": [1.5]}, "study=1.5: is neither"),
+        ({"common": {"data.limit": date(2020, 1, 1)}}, "common.data.limit: datetime.date(2020, 1, 1) is not text"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(declare, changes, said):
@@ -125,6 +130,34 @@ def test_what_is_wrong_is_said_in_one_line(declare, changes, said):
         read_study([declare(**changes)])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 5000, "is not YAML"),
+        ("common: {x: " + "[" * 300 + "]" * 300 + "}", "common: nested more than 20 deep"),
+        ("common: &a {x: *a}", "common: nested more than 20 deep"),
+        ("common: {x: 2020-13-01}", "is not YAML: month must be in 1..12"),
+        ("!!bool x", "is not YAML"),
+        ("\x00", "is not YAML"),
+        (b"\xff\xfe\x00a", "is not YAML"),
+        ("", "None is not a mapping"),
+    ],
+)
+def test_what_is_no_definition_is_said_in_one_line(tmp_path, text, said):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(WSSLError) as error:
+        read_study([str(path)])
+    assert str(error.value).startswith(f"study={path}: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_value_that_yaml_takes_for_text_is_a_number(declare):
+    tune = read_study([declare(tune={"values": ["5e-4", 1]})]).tune
+    assert tune.values == [0.0005, 1.0]
 
 
 def test_a_shipped_study_is_found_from_any_folder(tmp_path, monkeypatch):

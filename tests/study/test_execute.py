@@ -5,9 +5,11 @@ import json
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
+from tests.study.fakes import write_evaluation
 from wssl_pl.cli import main
 from wssl_pl.errors import DiskFull, TrainingStopped, WSSLError, write_error
 from wssl_pl.study import execute as module
@@ -170,20 +172,42 @@ def test_a_full_disk_stops_everything(study, play):
         go(study, first(study)[1])
 
 
+MEASURES = """
+    if sys.argv[1] == 'evaluate':
+        shutil.copytree(here / 'evaluation', words['out'], dirs_exist_ok=True)
+    else:
+        save()
+"""
+
+
 def test_a_finished_model_is_measured_once(study, play, tmp_path):
-    calls = play(
-        """
-        if sys.argv[1] == 'evaluate':
-            pathlib.Path(words['out']).mkdir()
-            pathlib.Path(words['out'], 'summary.json').write_text('{}')
-        else:
-            save()
-        """
-    )
+    calls = play(MEASURES)
+    write_evaluation(tmp_path / "evaluation", np.array([20.0, 21.0]))
     _, run = first(study)
-    assert go(study, run, pairs=tmp_path / "pairs").state == "done"
+    for _ in range(2):
+        assert go(study, run, pairs=tmp_path / "pairs").state == "done"
     _, evaluation = calls.read_text().splitlines()
     assert evaluation.startswith(f"evaluate pairs={tmp_path}/pairs ckpt={study.run(run.id)}/best.ckpt")
+
+
+@pytest.mark.parametrize("damaged", ["summary.json", "per_image.parquet"])
+def test_a_damaged_result_is_measured_again(study, play, tmp_path, damaged):
+    calls = play(MEASURES)
+    write_evaluation(tmp_path / "evaluation", np.array([20.0, 21.0]))
+    _, run = first(study)
+    status = go(study, run, pairs=tmp_path / "pairs")
+    (study.run(run.id) / "evaluation" / damaged).write_bytes(b"\xff")
+    assert not study.is_done(run, measured=True)
+    assert study.is_done(run, measured=False)
+    assert go(study, run, pairs=tmp_path / "pairs") == status
+    assert [call.split()[0].split("=")[0] for call in calls.read_text().splitlines()] == ["stage"] + 2 * ["evaluate"]
+    assert calls.read_text().endswith("overwrite=true\n")
+
+
+@pytest.mark.parametrize("error", ["[", "3", "{}", "[" * 9999])
+def test_a_damaged_error_file_is_replaced_by_the_exit_code(study, play, error):
+    play(f"pathlib.Path(os.environ['WSSL_ERROR_FILE']).write_text({error!r}); sys.exit(2)")
+    assert "ended with exit code 2" in go(study, first(study)[1]).reason
 
 
 def test_an_evaluation_that_fails_does_not_cost_the_training(study, play, tmp_path):

@@ -23,7 +23,7 @@ def test_a_folder_that_is_no_study(tmp_path):
     with pytest.raises(WSSLError, match="cannot be read"):
         read_results(tmp_path)
     write(tmp_path / "study.json", {"version": 1, "study": {"name": "old"}})
-    with pytest.raises(WSSLError, match="another version"):
+    with pytest.raises(WSSLError, match=r"study\.json: cannot be read \(study\.sections is required\)"):
         read_results(tmp_path)
 
 
@@ -80,6 +80,52 @@ def test_a_study_without_a_plan_or_runs(tmp_path):
         read_results(folder)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"runs": 3, "final": {}},
+        {"runs": [], "final": {"a": {"0": "nobody"}}},
+        {"runs": [{"id": "../x", "stage": "pretext", "seed": 0, "options": {}, "steps": 1}], "final": {}},
+        {"runs": [{"id": "x", "stage": "pretext", "seed": 0, "options": {}, "steps": 1, "needs": ["x"]}], "final": {}},
+    ],
+)
+def test_a_damaged_plan_is_named_with_its_remedy(tmp_path, damage):
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
+    write(folder / "plan.json", damage)
+    with pytest.raises(WSSLError, match=r"plan\.json: cannot be read .*: delete the file; the plan is made again"):
+        read_results(folder)
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff", b"[" * 9999, b"3", b'{"version": 2, "study": {"name": "x", "sections": 3}, "cwd": "/"}']
+)
+def test_a_damaged_study_is_named_with_its_remedy(tmp_path, text):
+    (tmp_path / "study.json").write_bytes(text)
+    with pytest.raises(WSSLError, match=r"study\.json: cannot be read .*: start the study again") as error:
+        read_results(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("summary", ["[" * 9999, "3", "{}", '{"pairs": 3}'])
+def test_a_damaged_result_of_one_run_is_not_the_end_of_the_study(tmp_path, summary):
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
+    (folder / "runs" / "downstream-s1-b" / "evaluation" / "summary.json").write_text(summary)
+    results = read_results(folder)
+    assert results.missing["b"][1][0] == "not measured"
+    assert len(results.evaluations) == 5
+
+
+def test_a_damaged_curve_is_named_in_the_report(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
+    path = folder / "runs" / "downstream-s1-b" / "curve.json"
+    for text in (b"\xff", b"3", b'{"val/psnr": [[1]]}', b"[" * 9999):
+        path.write_bytes(text)
+        results = read_results(folder)
+        assert summarise(results).arms["b"].convergence.state == "unknown"
+        assert list(results.damaged) == ["downstream-s1-b"]
+        assert f"{path}: cannot be read: remove the folder of the run" in results.damaged["downstream-s1-b"]
+
+
 def test_a_status_that_is_being_written(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
     (folder / "runs" / "downstream-s0-a" / "status.json").write_text('{"state": "do')
@@ -129,12 +175,12 @@ def test_accuracy_is_that_of_the_kept_checkpoint():
 
 def test_tasks_and_weights():
     def arm(**options):
-        return tasks_of(Arm("x", "x", long_names(options)))
+        return tasks_of(Arm(long_names(options)))
 
     assert arm(tasks=["rotation", "sharpness"], weights=[3, 1]) == (["rotation", "sharpness"], [0.75, 0.25])
     assert arm(**{"model.tasks": "[rotation,sharpness]"}) == (["rotation", "sharpness"], [0.5, 0.5])
     assert arm(tasks=["rotation"], weighting="uncertainty") == (["rotation"], None)
-    assert tasks_of(Arm("x", "x", None)) == ([], [])
+    assert tasks_of(Arm(None)) == ([], [])
 
 
 def test_the_search(tmp_path):

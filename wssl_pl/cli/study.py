@@ -15,12 +15,15 @@ from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.output import check_folder
 from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.devices import usable_cores
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import owned
 from wssl_pl.modules.encoder import import_encoder
-from wssl_pl.study.definition import Study, Tuning, check, read_study
+from wssl_pl.study import cost
+from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study
+from wssl_pl.study.driver import Resources, check_address, run_study
 from wssl_pl.study.folder import StudyFolder
-from wssl_pl.study.plan import Plan, describe, make_plan, split_options
+from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
 from wssl_pl.tasks import import_task
 
 REPORT_FILES = ("report.md", "report.html")
@@ -124,7 +127,7 @@ def study(
     changes = {"seeds": seeds, "arms": arms, "validations": validations, "tune": tune}
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {f"steps.{stage}": count for stage, count in vars(steps).items() if count is not None}
-    place = Place(ray.address, cpus_per_run, gpus_per_run, parallel, evaluate)
+    resources = Resources(ray.address, cpus_per_run, gpus_per_run, parallel)
     if names[0] == "resume":
         if len(names) != 2:
             raise WSSLError(None, None, "study resume takes one folder, that of the study")
@@ -132,26 +135,26 @@ def study(
         if changes or options:
             folder.check_same(declare(folder.study(), changes, options))
         if dry_run:
-            return print_plan(folder.plan(), place, folder)
-        place.check()
+            return print_plan(folder.plan(), resources, folder)
+        check_address(resources.address)
         with owned(folder.path):
-            return train_runs(folder, place)
+            return train_runs(folder, resources, evaluate)
     declared = declare(read_study(names), changes, options)
     plan = make_plan(declared)
     check_runs(declared, plan)
     if dry_run:
         started = StudyFolder(out) if out is not None and StudyFolder(out).holds_study() else None
-        return print_plan(plan, place, started)
+        return print_plan(plan, resources, started)
     if out is None:
         raise WSSLError("out", None, "is required", "name the folder for runs and report")
-    place.check()
+    check_address(resources.address)
     folder = StudyFolder(out)
     with owned(folder.path):
         folder.begin(declared)
         for other in reuse or []:
             taken = folder.reuse(StudyFolder.open(other), plan)
             print(f"{taken} finished runs taken over from {other}", flush=True)
-        return train_runs(folder, place)
+        return train_runs(folder, resources, evaluate)
 
 
 def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
@@ -165,7 +168,7 @@ def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False)
         out: folder of the report; default: report/ in that of the study, where it is replaced
         overwrite: replace a report that exists in out=
     """
-    from wssl_pl.study.report import write_report
+    from wssl_pl.study.report import write_report  # needs matplotlib
 
     if out is not None:
         check_folder(out, overwrite, REPORT_FILES)
@@ -187,7 +190,7 @@ def declare(study: Study, changes: Mapping[str, Any], options: Mapping[str, Any]
     """
     study.seeds = changes.get("seeds", study.seeds)
     study.validations = changes.get("validations", study.validations)
-    study.steps |= {key.partition(".")[2]: value for key, value in changes.items() if key.startswith("steps.")}
+    study.steps |= {stage: changes[f"steps.{stage}"] for stage in STAGES if f"steps.{stage}" in changes}
     if "arms" in changes:
         study = only_arms(study, changes["arms"])
     tune = changes.get("tune")
@@ -248,8 +251,6 @@ def check_runs(study: Study, plan: Plan) -> None:
     Raises:
         WSSLError: one of them would fail.
     """
-    from wssl_pl.study.cost import build_module
-
     seen = set()
     parsers: dict[str, _ParseOnly] = {}
     for run in plan.runs.values():
@@ -270,76 +271,42 @@ def check_runs(study: Study, plan: Plan) -> None:
             else:
                 parsers[run.stage] = _ParseOnly(run.stage, line)
             with parsers[run.stage].parser.option_names(line):
-                build_module(plan, run, widest=1)
+                cost.build_module(plan, run, widest=1)
         except WSSLError as error:
             raise WSSLError(None, None, f"{where}: {error}") from None
 
 
-@dataclass
-class Place:
-    """Where runs are trained, and whether they are evaluated.
-
-    Attributes:
-        address: of a Ray cluster.
-        cpus: CPU cores of each run.
-        gpus: share of a GPU of each run.
-        parallel: runs at a time.
-        evaluate: whether the trained models are measured.
-    """
-
-    address: str | None
-    cpus: float
-    gpus: float | None
-    parallel: int | None
-    evaluate: bool
-
-    def check(self) -> None:
-        """Raise `WSSLError` if no cluster answers at the address."""
-        from wssl_pl.study.driver import check_address
-
-        check_address(self.address)
-
-
-def print_plan(plan: Plan, place: Place, folder: StudyFolder | None = None) -> Plan:
+def print_plan(plan: Plan, resources: Resources, folder: StudyFolder | None = None) -> Plan:
     """Print one line per run on standard output, and on standard error the expected time of what is left to do.
 
     Args:
         plan: the runs.
-        place: where they are trained.
+        resources: with what they are trained.
         folder: the study's, where it has been started: finished runs are not counted, and give the time of a step.
     """
-    from wssl_pl.devices import usable_cores
-    from wssl_pl.study.cost import BUDGET_S, as_time, expected_seconds, kind, labels, learned_costs, measure_costs
-    from wssl_pl.study.plan import Status
-
     for run in plan.runs.values():
         print(describe(plan, run))
     sys.stdout.flush()
     states = {name: folder.status(name) if folder else Status() for name in plan.runs}
-    slots = max(1, int(place.parallel or usable_cores() // max(place.cpus, 1)))
-    learned = learned_costs(plan, states)
-    print(f"Measuring training steps for about {BUDGET_S:.0f} s", file=sys.stderr, flush=True)
-    costs = measure_costs(plan, max(1, int(place.cpus)), learned)
-    seconds = expected_seconds(plan, {name: cost.seconds for name, cost in costs.items()}, slots, states, {})
-    assert seconds is not None
+    slots = max(1, int(resources.parallel or usable_cores() // max(resources.cpus, 1)))
+    print(f"Measuring training steps for about {cost.BUDGET_S:.0f} s", file=sys.stderr, flush=True)
+    costs = cost.measure_costs(plan, max(1, int(resources.cpus)), cost.learned_costs(plan, states))
+    seconds = cost.expected_seconds(plan, {name: found.seconds for name, found in costs.items()}, slots, states)
     print("Seconds per training step:", file=sys.stderr)
-    kinds = [kind(plan, run) for run in plan.runs.values()]
-    for name, label in labels(costs).items():
-        cost, number = costs[name], kinds.count(name)
-        print(f"  {cost.seconds:9.4f}  {label}, {number} runs, {cost.source}", file=sys.stderr)
+    kinds = [cost.kind(plan, run) for run in plan.runs.values()]
+    for name, label in cost.labels(costs).items():
+        found, number = costs[name], kinds.count(name)
+        print(f"  {found.seconds:9.4f}  {label}, {number} runs, {found.source}", file=sys.stderr)
     done = sum(state.state == "done" for state in states.values())
     number_of_runs = f"{len(plan.runs)} runs" + (f", {done} of them done" if done else "")
-    print(f"{number_of_runs}, {slots} at a time: about {as_time(seconds)} of training", file=sys.stderr)
+    print(f"{number_of_runs}, {slots} at a time: about {cost.as_time(seconds)} of training", file=sys.stderr)
     print("Validation, evaluation and start-up are not included.", file=sys.stderr, flush=True)
     return plan
 
 
-def train_runs(folder: StudyFolder, place: Place) -> Any:
-    """Train and evaluate what is left of a study, write the report, and return the runs."""
-    from wssl_pl.study.driver import Resources, run_study
-
-    resources = Resources(place.address, place.cpus, place.gpus, place.parallel)
-    pairs = write_pairs(folder) if place.evaluate else None
+def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool) -> Any:
+    """Train and, with `evaluate`, measure what is left of a study and write its report; return the runs."""
+    pairs = write_pairs(folder) if evaluate else None
     print(f"TensorBoard of all runs: tensorboard --logdir {folder.path / 'runs'}", flush=True)
     plan = run_study(folder, resources, pairs)
     states = [run.status.state for run in plan.runs.values()]

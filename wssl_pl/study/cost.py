@@ -1,7 +1,8 @@
 """Expected time of a study: from steps that are measured here on small batches, or from runs that are finished."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,7 @@ from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.plan import Plan, Run, Status
 
-BUDGET_S = 4.0  # for the measurement of all kinds of run
-SLICE_S = 1.0  # of it, at least, for the first kind of a stage
-LARGEST_START_S = 15.0  # a second batch that may take longer than this is measured with smaller images
+BUDGET_S = 3.0  # for the measurement of steps
 NARROW = 4  # width at which floating-point operations are counted
 DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
@@ -31,7 +30,7 @@ Kind = tuple[str, ...]
 """The stage and all options that decide how long a step takes, each as `name=value`."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cost:
     """Time of one training step.
 
@@ -45,7 +44,7 @@ class Cost:
 
 
 def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
-    """The run's LightningModule, untrained, at most `widest` wide; its checkpoint need not be there yet.
+    """Return the run's LightningModule, untrained, at most `widest` wide; its checkpoint need not be there yet.
 
     Raises:
         WSSLError: an option has a value that the module refuses, or is none of its options.
@@ -132,23 +131,6 @@ class _Stepper:
         return time.thread_time() if self.device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def count_operations(plan: Plan, run: Run) -> float:
-    """Return the floating-point operations of a narrow step: how costly kinds are in relation to each other."""
-    with FlopCounterMode(display=False) as counter:
-        _Stepper(plan, run, NARROW).step(1, 64)
-    value: float = counter.get_total_flops()
-    return value
-
-
-def _batches(count: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield doubling batches up to the run's own, as number of images and their size."""
-    number = 1
-    while number < count:
-        yield number, size
-        number *= 2
-    yield count, size
-
-
 def measure_step(plan: Plan, run: Run, budget: float) -> Cost:
     """Return the time of a training step, measured on growing batches for about `budget` seconds.
 
@@ -161,29 +143,20 @@ def measure_step(plan: Plan, run: Run, budget: float) -> Cost:
     end = time.perf_counter() + budget
     stepper = _Stepper(plan, run)
     stepper.step(1, min(size, 32))  # memory is allocated and kernels are chosen
+    small = [(1, min(size, 64)), (1, min(size, 224))] if count > 1 or size > 64 else []
+    doubled = [(2**power, size) for power in range(count.bit_length()) if 2**power < count]
     points: list[tuple[int, float]] = []
-    images = ""
-
-    def measure(number: int, side: int) -> None:
-        nonlocal images
+    for number, side in dict.fromkeys([*small, *doubled, (count, size)]):
+        pixels = number * side * side
+        if len(points) > 1 and time.perf_counter() + _at(points, pixels) > end:
+            break
         if stepper.device.type == "cuda":
             stepper.step(number, side)  # kernels are chosen again for every size
         seconds = stepper.step(number, side)
         if time.perf_counter() + seconds < end:
             seconds = min(seconds, stepper.step(number, side))
-        points.append((number * side * side, seconds))
+        points.append((pixels, seconds))
         images = f"{number} x {side} px"
-
-    if size > 64:
-        measure(1, 64)
-        middle = 224 if 12 * points[0][1] < LARGEST_START_S else 128
-        if size > middle:
-            measure(1, middle)
-    for number, side in _batches(count, size):
-        pixels = number * side * side
-        if len(points) >= 2 and time.perf_counter() + _at(points, pixels) > end:
-            break
-        measure(number, side)
     whole = count * size * size
     if points[-1][0] == whole:
         return Cost(points[-1][1], f"measured with {images}")
@@ -204,58 +177,52 @@ def measure_costs(
 ) -> dict[Kind, Cost]:
     """Return the time of a step for every kind of run.
 
+    One kind of each stage is measured, that with most steps, unless a run of the stage is finished; the others take its
+    time in proportion to their floating-point operations.
+
     Args:
         plan: the runs.
         threads: CPU threads of a run.
         known: seconds per step of kinds that need no measurement, from finished runs.
-        budget: seconds after which no further kind is measured. The kinds with most steps come first; what is left
-            takes the time of a kind of the same stage, in proportion to the floating-point operations.
+        budget: seconds for the measurements.
     """
     examples: dict[Kind, Run] = {}
-    steps: dict[Kind, int] = {}
+    steps: Counter[Kind] = Counter()
     for run in plan.runs.values():
-        name = kind(plan, run)
-        examples.setdefault(name, run)
-        steps[name] = steps.get(name, 0) + run.steps
+        examples.setdefault(kind(plan, run), run)
+        steps[kind(plan, run)] += run.steps
     costs = {name: Cost(known[name], "from finished runs") for name in examples if known and name in known}
-    left = sorted(examples.keys() - costs.keys(), key=lambda name: -steps[name])
-    # One kind of each stage first, from which the others may be derived.
-    first = set({name[0]: name for name in reversed(left)}.values())
-    left = [*(name for name in left if name in first), *(name for name in left if name not in first)]
-    before = torch.get_num_threads()
+    left = [name for name, _ in steps.most_common() if name not in costs]
+    sources = {name[0]: name for name in costs}  # by stage
+    measured = {name[0]: name for name in reversed(left) if name[0] not in sources}
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        end = time.perf_counter() + budget
-        took: dict[str, float] = {}  # seconds, by stage
-        while left:
-            name = left[0]
-            started = time.perf_counter()
-            remaining = end - started
-            if name[0] in took and remaining < took[name[0]]:
-                break
-            share = remaining / len(left)
-            costs[name] = measure_step(plan, examples[name], share if name[0] in took else max(share, SLICE_S))
-            took.setdefault(name[0], time.perf_counter() - started)
-            left.pop(0)
+        for name in measured.values():
+            costs[name] = measure_step(plan, examples[name], budget / len(measured))
         for name in left:
-            source = next(other for other in costs if other[0] == name[0])
-            ratio = _work(plan, examples[name]) / _work(plan, examples[source])
-            costs[name] = Cost(costs[source].seconds * ratio, "by floating-point operations")
+            if name not in costs:
+                source = (sources | measured)[name[0]]
+                ratio = count_operations(plan, examples[name]) / count_operations(plan, examples[source])
+                costs[name] = Cost(costs[source].seconds * ratio, "by floating-point operations")
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)
     return {name: costs[name] for name in examples}
 
 
-def _work(plan: Plan, run: Run) -> float:
-    """Return the relative work of a step: operations at one width, times what width and batch make of them."""
+def count_operations(plan: Plan, run: Run) -> float:
+    """Return the relative work of a step: floating-point operations of a narrow one, times width and batch."""
     encoder = plan.runs[run.pretext].options if run.pretext else {}
     width = int(run.options.get("model.width", encoder.get("model.width", 64)) or 64)
     count, size = batch_shape(run)
-    return count_operations(plan, run) * width**2 * count * size**2
+    with FlopCounterMode(display=False) as counter:
+        _Stepper(plan, run, NARROW).step(1, 64)
+    operations: float = counter.get_total_flops()
+    return operations * width**2 * count * size**2
 
 
 def learned_costs(plan: Plan, states: Mapping[str, Status]) -> dict[Kind, float]:
-    """Seconds per step from the runs that are done, by kind."""
+    """Return the seconds per step of the runs that are done, by kind."""
     sums: dict[Kind, list[float]] = {}
     for identity, status in states.items():
         if status.state == "done" and status.steps:
@@ -265,35 +232,25 @@ def learned_costs(plan: Plan, states: Mapping[str, Status]) -> dict[Kind, float]
     return {name: seconds / steps for name, (seconds, steps) in sums.items()}
 
 
-def expected_seconds(
-    plan: Plan, costs: Mapping[Kind, float], slots: int, states: Mapping[str, Status], done_steps: Mapping[str, int]
-) -> float | None:
-    """Seconds until all runs are done, if `slots` are always busy; None while a cost is unknown.
+def expected_seconds(plan: Plan, costs: Mapping[Kind, float], slots: int, states: Mapping[str, Status]) -> float:
+    """Return the seconds until all runs are done, if `slots` are always busy.
 
     Args:
         plan: the runs.
-        costs: seconds per step by kind; a kind that is missing takes the mean of its stage.
+        costs: seconds per step by kind.
         slots: runs at the same time.
-        states: what has become of them.
-        done_steps: steps of those that are under way.
+        states: of the runs.
     """
-    total = 0.0
-    longest = 0.0
-    for identity, run in plan.runs.items():
-        if states[identity].state not in ("waiting", "running"):
-            continue
-        same_stage = [cost for name, cost in costs.items() if name[0] == run.stage]
-        cost = costs.get(kind(plan, run)) or (sum(same_stage) / len(same_stage) if same_stage else None)
-        if cost is None:
-            return None
-        left = cost * max(0, run.steps - done_steps.get(identity, 0))
-        total += left
-        longest = max(longest, left)
-    return max(total / max(1, slots), longest)
+    left = [
+        costs[kind(plan, run)] * max(0, run.steps - states[name].steps)
+        for name, run in plan.runs.items()
+        if states[name].state in ("waiting", "running")
+    ]
+    return max(sum(left) / max(1, slots), max(left, default=0.0))
 
 
 def as_time(seconds: float) -> str:
-    """Seconds as `3 h 05 min` or `12 min` or `40 s`."""
+    """Return seconds as `3 h 05 min` or `12 min` or `40 s`."""
     minutes = round(seconds / 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -5,50 +5,53 @@ The options of runs are passed through as they are and not parsed by jsonargpars
 of every run as `wssl train` will before it starts the first one.
 """
 
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.records import read_record
 
-METRICS = ("psnr_composite", "ssim_composite", "psnr", "ssim")
-STAGES = ("pretext", "downstream")
+Metric = Literal["psnr_composite", "ssim_composite", "psnr", "ssim"]
+Stage = Literal["pretext", "downstream"]
+Plot = Literal["figure2", "figure3", "figure4"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 OPTIONS = ("common", *STAGES)
-PLOTS = ("figure2", "figure3", "figure4")
-ARM_STEPS = ("equal", "total")
 DEFINITIONS = Path(__file__).parent / "definitions"
 
 Options = dict[str, Any]
 """Options of `wssl train` by their long names: `model.tasks`, `data.batch_size`, `trainer.precision`."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Arm:
     """A setting that is compared with the others.
 
     Attributes:
-        name: unique in the study.
-        label: its name in tables.
         pretext: options of its pretext run; None: there is no pretext run.
         downstream: options of its downstream run.
         steps: of the downstream run: `equal` to those of the other arms, or those of both stages together (`total`).
         paper: the paper's metrics, `ssim` and `psnr`.
+        label: its name in tables.
+        name: unique in the study.
     """
 
-    name: str
-    label: str
-    pretext: Options | None
+    pretext: Options | None = field(metadata={"example": "give options such as {tasks: [rotation]}, or none"})
     downstream: Options = field(default_factory=dict)
-    steps: str = "equal"
+    steps: Literal["equal", "total"] = "equal"
     paper: dict[str, float] = field(default_factory=dict)
+    label: str = ""
+    name: str = ""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Claim:
     """The claim that some arms are better than others, in the mean over each group.
 
@@ -62,10 +65,12 @@ class Claim:
     claim: str
     better: list[str]
     than: list[str]
-    metrics: list[str] = field(default_factory=lambda: ["psnr_composite", "ssim_composite"])
+    metrics: list[Metric] = field(
+        default_factory=lambda: ["psnr_composite", "ssim_composite"], metadata={"formerly": "figures"}
+    )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Section:
     """A table of the report: some arms, the claims about them, and the figures to draw."""
 
@@ -73,10 +78,10 @@ class Section:
     title: str
     arms: list[str]
     claims: list[Claim] = field(default_factory=list)
-    plots: list[str] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tuning:
     """A search of one option on the validation split, with the same effort for every arm.
 
@@ -92,7 +97,7 @@ class Tuning:
     values: list[float] = field(default_factory=list)
     steps: int = 500
     seed: int = 100
-    metric: str = "psnr_composite"
+    metric: Metric = field(default="psnr_composite", metadata={"formerly": "figure"})
 
 
 @dataclass
@@ -106,11 +111,29 @@ class Study:
     sections: list[Section]
     arms: dict[str, Arm]
     seeds: list[int]
-    steps: dict[str, int]
+    steps: dict[Stage, int]
     validations: int
     options: dict[str, Options]
     tune: Tuning | None = None
-    omitted: dict[str, str] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict, metadata={"formerly": "left_out"})
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A YAML file; the arms of the definitions in `include` come before its own."""
+
+    title: str = ""
+    include: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    steps: dict[Stage, int] = field(default_factory=dict)
+    validations: int = 10
+    tune: Tuning | None = None
+    common: Options = field(default_factory=dict)
+    pretext: Options = field(default_factory=dict)
+    downstream: Options = field(default_factory=dict)
+    arms: dict[str, Arm] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
 
 
 def long_names(options: Mapping[str, Any]) -> Options:
@@ -125,19 +148,22 @@ def find_definition(name: str) -> Path:
         WSSLError: there is none.
     """
     for path in (Path(name), DEFINITIONS / f"{name}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113 (unlike `is_file`, False for names that no file can have)
             return path
     known = sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
-    raise WSSLError("study", name, "is neither a YAML file nor a shipped study", _suggest(name, known))
+    nearest = get_close_matches(name, known, n=1)
+    remedy = (f"did you mean {nearest[0]}? " if nearest else "") + f"there are {', '.join(known)}"
+    raise WSSLError("study", name, "is neither a YAML file nor a shipped study", remedy)
 
 
 def read_study(names: Sequence[str]) -> Study:
     """Return one study of one or more definitions; runs that they have in common are trained once.
 
     Raises:
-        WSSLError: a definition is missing, is not YAML, has an unknown key, or contradicts another one.
+        WSSLError: a definition is missing, is not YAML, has an unknown key or a value of another type, or contradicts
+            itself or another one.
     """
-    whole, *others = [_Definition(find_definition(name)).study() for name in names]
+    whole, *others = [_make_study(find_definition(name)) for name in names]
     for other in others:
         both = f"{whole.name} and {other.name}"
         for part in ("seeds", "steps", "validations", "options", "tune"):
@@ -151,117 +177,72 @@ def read_study(names: Sequence[str]) -> Study:
     return whole
 
 
-class _Definition:
-    """A YAML file; errors name it, and the line if a key is wrong."""
-
-    KEYS = ("title", "include", "seeds", "steps", "validations", "tune", *OPTIONS, "arms", "claims", "plots")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.text = path.read_text()
-            values = yaml.safe_load(self.text)
-        except UnicodeDecodeError:
-            raise self.error("is not YAML: it is not text") from None
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark
-            raise self.error(f"is not YAML: {error.problem}", line=mark.line + 1 if mark else None) from None
-        self.values = self.check_keys(values, self.KEYS)
-
-    def error(self, reason: str, remedy: str | None = None, line: int | None = None) -> WSSLError:
-        return WSSLError("study", self.path, reason if line is None else f"line {line}: {reason}", remedy)
-
-    def check_keys(self, values: Any, known: Iterable[str], where: str = "") -> dict[str, Any]:
-        """Return `values`, a mapping with no other keys than the known ones."""
-        if not isinstance(values, dict):
-            raise self.error(f"{where}is {values!r}", f"give a mapping with {', '.join(known)}")
-        for key in values.keys() - set(known):
-            found = re.search(rf"(?<!\w){re.escape(str(key))}\s*:", self.text)
-            line = self.text[: found.start()].count("\n") + 1 if found else None
-            raise self.error(f"{where}unknown key {key!r}", _suggest(str(key), known), line)
-        return values
-
-    def study(self) -> Study:
-        values = self.values
-        arms: dict[str, Arm] = {}
-        for included in values.get("include", []):
-            arms |= _Definition(find_definition(included)).arms()
-        arms |= self.arms()
-        if not arms:
-            raise self.error("there are no arms")
-        claims = [self.claim(claim, arms) for claim in values.get("claims", [])]
-        self.check_names("plots: ", values.get("plots", []), PLOTS)
-        tune = values.get("tune")
-        study = Study(
-            name=self.path.stem,
-            sections=[Section(self.path.stem, values.get("title", self.path.stem), list(arms), claims,
-                              values.get("plots", []))],
-            arms=arms,
-            seeds=values.get("seeds", [0, 1, 2]),
-            steps=self.check_keys(values.get("steps", {}), STAGES, "steps: "),
-            validations=values.get("validations", 10),
-            options={name: long_names(values.get(name) or {}) for name in OPTIONS},
-            tune=None if tune in (None, "none") else Tuning(**self.check_keys(tune, _names(Tuning), "tune: ")),
-        )  # fmt: skip
-        try:
-            check(study)
-        except WSSLError as error:
-            raise self.error(f"{error.format(error.parameter)}") from None
-        return study
-
-    def arms(self) -> dict[str, Arm]:
-        arms = {}
-        for name, entry in (self.values.get("arms") or {}).items():
-            where = f"arm {name}: "
-            entry = dict(self.check_keys(entry or {}, _names(Arm)[1:], where))
-            if "pretext" not in entry:
-                raise self.error(f"{where}pretext is required", "give options such as {tasks: [rotation]}, or none")
-            pretext = entry.pop("pretext")
-            self.check_names(f"{where}steps: ", [entry.get("steps", "equal")], ARM_STEPS)
-            entry["pretext"] = None if pretext in (None, "none") else long_names(pretext)
-            entry["downstream"] = long_names(entry.get("downstream") or {})
-            arms[name] = Arm(**{"name": name, "label": name} | entry)
-        return arms
-
-    def claim(self, values: Any, arms: Mapping[str, Arm]) -> Claim:
-        self.check_keys(values, _names(Claim), "claim: ")
-        if missing := {"claim", "better", "than"} - values.keys():
-            raise self.error(f"claim {values}: {sorted(missing)[0]} is required")
-        sides = {side: [values[side]] if isinstance(values[side], str) else values[side] for side in ("better", "than")}
-        claim = Claim(**values | sides)
-        self.check_names(f"claim {claim.claim!r}: ", [*claim.better, *claim.than], arms)
-        self.check_names(f"claim {claim.claim!r}: metrics: ", claim.metrics, METRICS)
-        return claim
-
-    def check_names(self, where: str, given: Iterable[str], known: Iterable[str]) -> None:
-        for name in given:
-            if name not in known:
-                raise self.error(f"{where}{name!r} is unknown", _suggest(str(name), known))
+def _make_study(path: Path) -> Study:
+    given = read_definition(path)
+    arms: dict[str, Arm] = {}
+    for definition in (*map(read_definition, map(find_definition, given.include)), given):
+        for name, arm in definition.arms.items():
+            pretext = None if arm.pretext is None else long_names(arm.pretext)
+            downstream = long_names(arm.downstream)
+            arms[name] = replace(arm, name=name, label=arm.label or name, pretext=pretext, downstream=downstream)
+    section = Section(path.stem, given.title or path.stem, list(arms), given.claims, given.plots)
+    options = {name: long_names(getattr(given, name)) for name in OPTIONS}
+    study = Study(path.stem, [section], arms, given.seeds, given.steps, given.validations, options, given.tune)
+    try:
+        check(study)
+    except WSSLError as error:
+        raise WSSLError("study", path, str(error)) from None
+    return study
 
 
-def _names(kind: Any) -> list[str]:
-    return [one.name for one in fields(kind)]
+def read_definition(path: Path) -> Definition:
+    """Return what a YAML file holds.
 
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    nearest = get_close_matches(name, known, n=1)
-    return (f"did you mean {nearest[0]}? " if nearest else "") + f"there are {', '.join(known)}"
+    Raises:
+        WSSLError: it cannot be read, is not YAML, or has an unknown key or a value of another type; the message names
+            the file, and the line if a key is unknown.
+    """
+    text = ""
+    try:
+        text = path.read_text()
+        values = yaml.safe_load(text)
+    except OSError as error:
+        raise WSSLError("study", path, f"cannot be read: {error.strerror}") from None
+    except Exception as error:  # PyYAML's constructors raise what the types do that they make
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise WSSLError("study", path, f"{where}is not YAML: {reason}") from None
+    try:
+        definition: Definition = read_record(Definition, values)
+    except WSSLError as error:
+        found = re.search(rf"(?<!\w){re.escape(str(error.value))}\s*:", text) if error.value is not None else None
+        where = f"line {text[: found.start()].count(chr(10)) + 1}: " if found else ""
+        raise WSSLError("study", path, f"{where}{error.reason}", error.remedy) from None
+    return definition
 
 
 def check(study: Study) -> None:
-    """Check the numbers of a study.
+    """Check the numbers of a study, and the names in it.
 
     Raises:
         WSSLError: no study can have them.
     """
-    seeds = study.seeds
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
-        raise WSSLError("seeds", seeds, "must be a list of numbers of at least 0", "give seeds=[0,1,2]")
-    if len(set(seeds)) < len(seeds):
-        raise WSSLError("seeds", seeds, "has the same seed twice")
-    numbers = {f"steps.{stage}": study.steps.get(stage) for stage in STAGES} | {"validations": study.validations}
+    if not study.arms:
+        raise WSSLError(None, None, "there are no arms")
+    if not study.seeds or min(study.seeds) < 0:
+        raise WSSLError("seeds", study.seeds, "must be a list of numbers of at least 0", "give seeds=[0,1,2]")
+    if len(set(study.seeds)) < len(study.seeds):
+        raise WSSLError("seeds", study.seeds, "has the same seed twice")
+    numbers = {f"steps.{stage}": study.steps.get(stage, 0) for stage in STAGES} | {"validations": study.validations}
     for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
+        if value < 1:
             raise WSSLError(name, value, "must be a number of at least 1")
     if study.tune is not None and (len(study.tune.values) < 2 or study.tune.steps < 1):
         raise WSSLError("tune", None, "needs two or more values, and at least 1 step of a trial")
+    for section in study.sections:
+        for name in [*section.arms, *(arm for claim in section.claims for arm in (*claim.better, *claim.than))]:
+            if name not in study.arms:
+                nearest = get_close_matches(name, study.arms, n=1)
+                remedy = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(study.arms)}"
+                raise WSSLError(None, None, f"{section.name}: there is no arm {name!r}", remedy)

@@ -193,15 +193,17 @@ class Progress:
 
 def read_step(path: Path) -> int:
     """Return the last step that a running training has logged; 0 before the first one."""
-    return max((int(row["step"]) for row in read_metrics(path) if row.get("step")), default=0)
+    return max((int(row["step"]) for row in read_metrics(path) if (row.get("step") or "").isdigit()), default=0)
 
 
 class _Driver:
     def __init__(self, ray: Any, folder: StudyFolder, resources: Resources, pairs: Path | None, out: TextIO) -> None:
         self.ray, self.folder, self.pairs, self.cwd = ray, folder, pairs, folder.cwd()
         plan = folder.plan()
-        again = {name: run for name, run in plan.runs.items() if run.status.state not in ("done", "failed")}
-        self.plan = replace(plan, runs=plan.runs | {name: replace(run, status=Status()) for name, run in again.items()})
+        for run in plan.runs.values():
+            if run.status.state != "failed" and not folder.is_done(run, measured=pairs is not None):
+                plan.runs[run.id] = replace(run, status=Status())
+        self.plan = plan
         total = ray.cluster_resources()
         gpus = resources.gpus if resources.gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
         self.slots = min(resources.parallel or len(plan.runs), fits(total, resources.cpus, gpus))

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import itertools
-import json
 import os
 import pickle
 import signal
@@ -18,6 +17,7 @@ from typing import Any, TextIO
 from filelock import lock_descriptor
 
 from wssl_pl.errors import ERROR_FILE, DiskFull, TrainingStopped, WSSLError
+from wssl_pl.records import read_json
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Run, Status
 
@@ -55,14 +55,15 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path) as lock:
         status = folder.status(run.id)
-        if status.state == "done":
+        if folder.is_done(run, measured=pairs is not None):
             return status
-        status = replace(status, state="running", reason=None)
         try:
-            status = folder.set_status(run.id, replace(status, chosen=choose(folder, plan, run)))
-            status = _train(folder, run, status, cwd, lock)
-            if pairs is not None and run.stage == "downstream" and not run.trial:
-                _evaluate(path, cwd, pairs, lock)
+            if status.state != "done":
+                status = replace(status, state="running", reason=None)
+                status = folder.set_status(run.id, replace(status, chosen=choose(folder, plan, run)))
+                status = _train(folder, run, status, cwd, lock)
+            if pairs is not None and run.reported:
+                _evaluate(folder, run, cwd, pairs, lock)
             status = replace(status, state="done")
         except DiskFull:
             raise
@@ -157,13 +158,16 @@ def trained_steps(path: Path) -> int:
         raise WSSLError("resume", last, "is not a complete checkpoint", "delete the file to train again") from None
 
 
-def _evaluate(path: Path, cwd: Path, pairs: Path, lock: TextIO) -> None:
-    if (path / "evaluation" / "summary.json").is_file():
+def _evaluate(folder: StudyFolder, run: Run, cwd: Path, pairs: Path, lock: TextIO) -> None:
+    with contextlib.suppress(WSSLError):
+        folder.result(run.id)
         return
-    arguments = ["evaluate", f"pairs={pairs.resolve()}", f"ckpt={path.resolve() / 'best.ckpt'}"]
-    code = _call([*arguments, f"out={path.resolve() / 'evaluation'}"], cwd, path / "log.txt", lock)
+    path = folder.run(run.id).resolve()
+    arguments = ["evaluate", f"pairs={pairs.resolve()}", f"ckpt={path / 'best.ckpt'}", f"out={path / 'evaluation'}"]
+    # An evaluation that was killed leaves some of its files.
+    code = _call([*arguments, "overwrite=true"], cwd, path / "log.txt", lock)
     if code in (*STOPPED, -signal.SIGKILL):
-        raise Unfinished(f"the evaluation of {path.name} was stopped")
+        raise Unfinished(f"the evaluation of {run.id} was stopped")
     if code != 0:
         raise _error(path, code)
 
@@ -203,11 +207,12 @@ def _call(arguments: Sequence[str], cwd: Path, log: Path, lock: TextIO) -> int:
 
 def _error(path: Path, code: int) -> TrainingStopped:
     """Return the error that a command has written to `error.json`, or its exit code."""
-    try:
-        error = json.loads((path / "error.json").read_text())
-    except (OSError, ValueError):
+    error = {}
+    with contextlib.suppress(WSSLError):
+        error = read_json(path / "error.json", dict[str, Any], "out", "see log.txt")
+    if "message" not in error:
         return TrainingStopped(f"the process ended with exit code {code}; see {path / 'log.txt'}")
-    return (DiskFull if error["disk_full"] else TrainingStopped)(error["message"])
+    return (DiskFull if error.get("disk_full") else TrainingStopped)(str(error["message"]))
 
 
 def _end_with_parent() -> None:

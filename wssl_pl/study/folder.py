@@ -13,19 +13,18 @@ runs/<id>/curve.json        its validation metrics by step, written by version 0
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.files import write_atomically
-from wssl_pl.study.definition import Arm, Claim, Section, Study, Tuning
-from wssl_pl.study.plan import Plan, Run, Status, make_plan
+from wssl_pl.records import read_json
+from wssl_pl.study.definition import Study, check
+from wssl_pl.study.plan import Plan, PlanFile, Run, Status, make_plan
 
 VERSION = 2
-RENAMED = {"figures": "metrics", "figure": "metric", "left_out": "omitted"}  # keys of version 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,15 @@ class Curve:
     metric: str
     steps: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `study.json` holds: the study, and the folder to which relative paths of its options belong."""
+
+    version: int
+    study: Study
+    cwd: str
 
 
 class StudyFolder:
@@ -85,15 +93,21 @@ class StudyFolder:
         Raises:
             WSSLError: `study.json` cannot be read.
         """
-        with self._reading("study.json") as values:
-            study = _renamed(values["study"])
-            study["sections"] = [
-                Section(**{**section, "claims": [Claim(**claim) for claim in section["claims"]]})
-                for section in study["sections"]
-            ]
-            study["arms"] = {name: Arm(**arm) for name, arm in study["arms"].items()}
-            study["tune"] = Tuning(**study["tune"]) if study["tune"] else None
-            return Study(**study)
+        return self._started().study
+
+    def cwd(self) -> Path:
+        """Return the folder to which relative paths of its options belong."""
+        return Path(self._started().cwd)
+
+    def _started(self) -> Started:
+        path = self.path / "study.json"
+        remedy = f"start the study again in another folder, with reuse={self.path} for its finished runs"
+        started: Started = read_json(path, Started, "out", remedy)
+        try:
+            check(started.study)
+        except WSSLError as error:
+            raise WSSLError("out", path, f"cannot be read ({error})", remedy) from None
+        return started
 
     def plan(self) -> Plan:
         """Return its runs with their states.
@@ -101,24 +115,15 @@ class StudyFolder:
         Raises:
             WSSLError: `plan.json` cannot be read.
         """
-        if not (self.path / "plan.json").is_file():
+        path = self.path / "plan.json"
+        if not path.is_file():
             return make_plan(self.study())
-        with self._reading("plan.json") as values:
-            runs = {entry["id"]: Run(**entry, status=self.status(entry["id"])) for entry in values["runs"]}
-            return Plan(runs, {arm: {int(s): run for s, run in by.items()} for arm, by in values["final"].items()})
-
-    def cwd(self) -> Path:
-        """Return the folder to which relative paths of its options belong."""
-        with self._reading("study.json") as values:
-            return Path(values["cwd"])
-
-    @contextmanager
-    def _reading(self, name: str) -> Iterator[Any]:
-        try:
-            yield json.loads((self.path / name).read_text())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            reason = "cannot be read, or is of another version"
-            raise WSSLError("out", self.path / name, reason, "start the study again in another folder") from None
+        remedy = "delete the file; the plan is made again from study.json"
+        file: PlanFile = read_json(path, PlanFile, "out", remedy)
+        plan = Plan({run.id: run for run in file.runs}, file.final)
+        if wrong := plan.wrong_id():
+            raise WSSLError("out", path, f"cannot be read ({wrong!r} is no run, or comes too late)", remedy)
+        return replace(plan, runs={name: replace(run, status=self.status(name)) for name, run in plan.runs.items()})
 
     def check_same(self, study: Study) -> None:
         """Check that the study is the one that was started here.
@@ -144,12 +149,11 @@ class StudyFolder:
 
     def status(self, identity: str) -> Status:
         """Return the state of a run; one that was not started is waiting."""
+        path = self.run(identity) / "status.json"
         try:
-            return Status(**json.loads((self.run(identity) / "status.json").read_text()))
-        except FileNotFoundError:
-            return Status()
-        except (ValueError, TypeError):
-            return Status(reason="its status.json cannot be read: it is started again")
+            return read_json(path, Status, "out", "it is started again") if path.is_file() else Status()
+        except WSSLError as error:
+            return Status(reason=str(error))
 
     def set_status(self, identity: str, status: Status) -> Status:
         """Write the state of a run, and return it."""
@@ -157,20 +161,52 @@ class StudyFolder:
         write_json(self.run(identity) / "status.json", asdict(status))
         return status
 
+    def result(self, identity: str) -> Result:
+        """Return the result of a run's evaluation.
+
+        Raises:
+            WSSLError: there is none, or it cannot be read.
+        """
+        folder = self.run(identity) / "evaluation"
+        result = read_result(folder)
+        if not isinstance(result.pairs, Mapping) or not isinstance(result.pairs.get("hash"), str):
+            raise WSSLError("result", folder, "has no hash of its pairs", "resume the study, which measures again")
+        return result
+
+    def is_done(self, run: Run, measured: bool) -> bool:
+        """Return whether nothing of a run is left to do; with `measured`, one that is reported needs its result."""
+        if self.status(run.id).state != "done":
+            return False
+        try:
+            if measured and run.reported:
+                self.result(run.id)
+        except WSSLError:
+            return False
+        return True
+
     def curves(self, identity: str) -> dict[str, Curve]:
         """Return the validation metrics of a run by their names.
 
         A step that a resumed run has logged again counts once, with its last value.
+
+        Raises:
+            WSSLError: the file cannot be read.
         """
         found: dict[str, dict[int, float]] = {}
+        path = self.run(identity) / "curve.json"
         try:
-            for tag, points in json.loads((self.run(identity) / "curve.json").read_text()).items():
-                found[tag] = {int(step): float(value) for step, value in points}
-        except (OSError, ValueError):
-            for row in read_metrics(self.run(identity)):
-                for tag, value in row.items():
-                    if tag and tag.startswith("val/") and value:
-                        found.setdefault(tag, {})[int(row["step"])] = float(value)
+            if path.is_file():
+                for tag, points in json.loads(path.read_bytes()).items():
+                    found[tag] = {int(step): float(value) for step, value in points}
+            else:
+                path = path.with_name("metrics.csv")
+                for row in read_metrics(path.parent):
+                    for tag, text in row.items():
+                        if tag and tag.startswith("val/") and text:
+                            found.setdefault(tag, {})[int(row["step"])] = float(text)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error):
+            remedy = "remove the folder of the run and resume the study, which trains it again"
+            raise WSSLError("out", path, "cannot be read", remedy) from None
         points = {tag: dict(sorted(values.items())) for tag, values in found.items()}
         return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items()}
 
@@ -195,6 +231,7 @@ class Results:
         plan: its runs with their states.
         evaluations: of the reported runs that were measured, by id.
         missing: for each arm and seed without metrics, the state and the reason.
+        damaged: a line for each run whose validation metrics cannot be read, by id.
     """
 
     folder: StudyFolder
@@ -202,6 +239,7 @@ class Results:
     plan: Plan
     evaluations: dict[str, Result] = field(default_factory=dict)
     missing: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def measured(self, arm: str) -> dict[int, Run]:
         """Return an arm's measured runs by seed, in the study's order."""
@@ -213,8 +251,16 @@ class Results:
         """Yield the run and all runs that it needs, without the trials of a search."""
         yield run
         for name in run.needs:
-            if name in self.plan.runs and not self.plan.runs[name].trial:
+            if not self.plan.runs[name].trial:
                 yield from self.chain(self.plan.runs[name])
+
+    def curves(self, identity: str) -> dict[str, Curve]:
+        """Return a run's validation metrics by name; none, and a line in `damaged`, if they cannot be read."""
+        try:
+            return self.folder.curves(identity)
+        except WSSLError as error:
+            self.damaged.setdefault(identity, str(error))
+            return {}
 
 
 def read_results(directory: str | Path) -> Results:
@@ -227,13 +273,14 @@ def read_results(directory: str | Path) -> Results:
     results = Results(folder, folder.study(), folder.plan())
     for name in results.study.arms:
         for seed in results.study.seeds:
-            run = results.plan.runs.get(results.plan.final.get(name, {}).get(seed, ""))
+            identity = results.plan.final.get(name, {}).get(seed)
+            run = None if identity is None else results.plan.runs[identity]
             reason = ("not planned", "it is not in plan.json") if run is None else _unfinished(results.plan, run)
             if run is not None and reason is None and run.id not in results.evaluations:
                 try:
-                    results.evaluations[run.id] = read_result(folder.run(run.id) / "evaluation")
-                except WSSLError:
-                    reason = "not measured", "trained, but without a complete result of `wssl evaluate`"
+                    results.evaluations[run.id] = folder.result(run.id)
+                except WSSLError as error:
+                    reason = "not measured", f"{error.reason}: resume the study, which measures it"
             if reason is not None:
                 results.missing.setdefault(name, {})[seed] = reason
     _check_pairs(results)
@@ -244,7 +291,7 @@ def _unfinished(plan: Plan, run: Run) -> tuple[str, str] | None:
     state, reason = run.status.state, run.status.reason
     if state == "done":
         return None
-    for need in (plan.runs[name] for name in run.needs if name in plan.runs):
+    for need in (plan.runs[name] for name in run.needs):
         if state != "failed" and need.status.state == "failed" and not need.trial:
             return "skipped", f"its {need.stage} run {need.id} failed: {need.status.reason or 'no reason was recorded'}"
     reasons = {"failed": "no reason was recorded", "running": "still running", "waiting": "not started"}
@@ -255,8 +302,8 @@ def _check_pairs(results: Results) -> None:
     """Raise `WSSLError` unless all runs were measured on the same pairs."""
     source = results.folder.path / "pairs"
     try:
-        wanted = json.loads((source / "manifest.json").read_text())["hash"]
-    except (OSError, ValueError):
+        wanted = read_json(source / "manifest.json", dict[str, Any], "pairs", "")["hash"]
+    except (WSSLError, KeyError):
         wanted = None
     names: list[str] | None = None
     for run, result in results.evaluations.items():
@@ -276,7 +323,7 @@ def _check_pairs(results: Results) -> None:
 def read_metrics(directory: Path) -> list[dict[str, str]]:
     """Return the rows of a run's `metrics.csv`, without a row that is being written; none before the first one."""
     try:
-        text = (directory / "metrics.csv").read_text()
+        text = (directory / "metrics.csv").read_text(errors="replace")
     except FileNotFoundError:
         return []
     rows = list(csv.DictReader(text.splitlines()))
@@ -300,14 +347,5 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 
 def write_json(path: Path, values: Any) -> None:
     """Write a file that is complete whenever it exists."""
-    write_atomically(path, json.dumps(values, indent=2) + "\n")
-
-
-def _renamed(value: Any) -> Any:
-    """Return a nested value with today's keys in place of those of version 1, but for the names of arms."""
-    if isinstance(value, list):
-        return [_renamed(item) for item in value]
-    if isinstance(value, dict):
-        kept = ("arms", "options")
-        return {RENAMED.get(key, key): inner if key in kept else _renamed(inner) for key, inner in value.items()}
-    return value
+    write_atomically(path, json.dumps(values, indent=2) + "
+")

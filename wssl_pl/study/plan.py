@@ -4,13 +4,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from wssl_pl.study.definition import OPTIONS, Arm, Options, Study, long_names
+from wssl_pl.study.definition import OPTIONS, Arm, Options, Stage, Study, long_names
 
 # Options that say nothing new, so that the run of `loss: wssl` is that of an arm without a loss.
 DEFAULTS: dict[str, Any] = {"model.loss": "wssl", "model.freeze_layers": 16}
-ENDED = ("done", "failed", "skipped")
+State = Literal["waiting", "running", "done", "failed", "skipped"]
+ENDED: tuple[State, ...] = ("done", "failed", "skipped")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Status:
         chosen: the option that the search chose.
     """
 
-    state: str = "waiting"
+    state: State = "waiting"
     reason: str | None = None
     seconds: float = 0.0
     steps: int = 0
@@ -53,7 +55,7 @@ class Run:
     """
 
     id: str
-    stage: str
+    stage: Stage
     seed: int
     options: Options
     steps: int
@@ -64,11 +66,16 @@ class Run:
     trial: bool = False
     status: Status = field(default_factory=Status)
 
+    @property
+    def reported(self) -> bool:
+        """Whether the run is measured on the test pairs, for the report."""
+        return self.stage == "downstream" and not self.trial
+
     def arguments(self, validations: int) -> list[str]:
         """Return the command line of `wssl train` without directory and checkpoint."""
         # A trial is judged by the best of two validations, at half of its steps and at the end.
         validations = min(validations, 2) if self.trial else validations
-        given = {"stage": self.stage, "seed_everything": self.seed} | self.options
+        given: Options = {"stage": self.stage, "seed_everything": self.seed, **self.options}
         given |= {
             "trainer.max_epochs": -1,
             "trainer.max_steps": self.steps,
@@ -91,6 +98,25 @@ class Plan:
         """Return the plan in plain types, for `plan.json`, without the states of the runs."""
         runs = [{key: value for key, value in asdict(run).items() if key != "status"} for run in self.runs.values()]
         return {"runs": runs, "final": self.final}
+
+    def wrong_id(self) -> str | None:
+        """Return the first id that is no name of a folder, or of a run that should come earlier; None without one."""
+        known: set[str] = set()
+        for run in self.runs.values():
+            needed = [*run.needs, *(run.chooses or {}).values(), *([run.pretext] if run.pretext else [])]
+            wrong = [name for name in needed if name not in known] + [run.id] * (Path(run.id).name != run.id)
+            if wrong:
+                return wrong[0]
+            known.add(run.id)
+        return next((name for by_seed in self.final.values() for name in by_seed.values() if name not in known), None)
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """What `plan.json` holds."""
+
+    runs: list[Run]
+    final: dict[str, dict[int, str]]
 
 
 def make_plan(study: Study) -> Plan:

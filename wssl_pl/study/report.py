@@ -149,7 +149,7 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
         "few_seeds": few_seeds(len(study.seeds)),
         "missing": missing_rows(report),
         "omitted": list(study.omitted.values()),
-        "failed": failed_runs(results),
+        "failed": [*failed_runs(results), *results.damaged.values()],
         "search": search_table(results, report),
     }
 

@@ -223,7 +223,7 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
     runs = results.measured(arm.name)
     tasks, weights = tasks_of(arm)
     chains = [list(results.chain(run)) for run in runs.values()]
-    curves = {seed: results.folder.curves(run.id) for seed, run in runs.items()}
+    curves = {seed: results.curves(run.id) for seed, run in runs.items()}
     pretexts = dict.fromkeys(run.id for chain in chains for run in chain if run.stage == "pretext")
     tables = {seed: results.evaluations[run.id].table for seed, run in runs.items()}
     return ArmResult(
@@ -235,7 +235,7 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
         metrics={metric: _spread({seed: table.column(metric) for seed, table in tables.items()}) for metric in METRICS},
         steps=_by_stage(chains, lambda run: run.steps),
         minutes=_by_stage(chains, lambda run: run.status.seconds / 60),
-        scores=scores([results.folder.curves(run) for run in pretexts]),
+        scores=scores([results.curves(run) for run in pretexts]),
         convergence=judge_convergence([points_of(own, CONVERGENCE_METRIC) for own in curves.values()]),
         curves=curves,
         missing=results.missing.get(arm.name, {}),
@@ -314,7 +314,10 @@ def judge_section(results: Results, section: Section, arms: Mapping[str, ArmResu
         corrected = holm([found[key].difference.p for key in tested], family=len(named))
         for key, p in zip(tested, corrected, strict=True):
             found[key] = replace(found[key], family=len(named), p=p, state=state_of(found[key].difference, p))
-    own = [{name: found[n, name] for name in v.claim.metrics if (n, name) in found} for n, v in enumerate(verdicts)]
+    own: list[dict[str, Comparison]] = [
+        {name: found[number, name] for name in verdict.claim.metrics if (number, name) in found}
+        for number, verdict in enumerate(verdicts)
+    ]
     return [_decide(verdict, comparisons) for verdict, comparisons in zip(verdicts, own, strict=True)]
 
 
@@ -353,8 +356,8 @@ def _compare_all(results: Results, verdicts: Sequence[Verdict], seed: int) -> di
     """Return the comparisons by number of the claim and metric; those of equally many seeds are drawn together."""
     by_seeds: dict[int, list[tuple[int, str]]] = {}
     for number, verdict in enumerate(verdicts):
-        for metric in dict.fromkeys(verdict.claim.metrics) if verdict.reason is None else ():
-            by_seeds.setdefault(len(verdict.seeds), []).append((number, metric))
+        for name in dict.fromkeys(verdict.claim.metrics) if verdict.reason is None else ():
+            by_seeds.setdefault(len(verdict.seeds), []).append((number, name))
     found = {}
     for keys in by_seeds.values():
         sides = []
@@ -448,7 +451,7 @@ def search_of(results: Results, tune: Tuning, arm: str) -> Search:
     tried = {}
     for run in results.plan.runs.values():
         if run.trial and arm in run.arms and tune.option in run.options:
-            curve = results.folder.curves(run.id).get(f"val/{tune.metric}")
+            curve = results.curves(run.id).get(f"val/{tune.metric}")
             best = max(curve.values) if curve is not None and run.status.state == "done" else None
             tried[str(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
     final = [results.plan.runs[run] for run in results.plan.final.get(arm, {}).values() if run in results.plan.runs]
