@@ -67,9 +67,9 @@ def main() -> None:
         seconds = wall_seconds(run)
         summary[run.name] = {"steps": max(c[-1][0] for c in curves[run.name].values()), "seconds": round(seconds)}
         judged = judge_convergence([curves[run.name].get(CONVERGENCE_METRIC, [])])
-        if judged.rise is not None:
+        if judged.slope is not None:
             converged = judged.state == "converged"
-            summary[run.name] |= {"gain_last_fifth_db": round(judged.rise, 3), "converged": converged}
+            summary[run.name] |= {"gain_last_fifth_db": round(judged.slope, 3), "converged": converged}
         print(run.name, summary[run.name])
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".json").write_text(json.dumps({"summary": summary, "curves": curves}) + "\n")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wssl_pl.evaluation.statistics import judge_convergence, last_rise, near_chance
+from wssl_pl.evaluation.statistics import judge_convergence, last_slope, near_chance
 
 STEPS = np.arange(150, 1501, 150)
 
@@ -12,34 +12,34 @@ def line(gain, level=23.0):
 
 
 def test_the_rise_of_a_line_is_its_gain():
-    assert last_rise(line(0.3)) == pytest.approx(0.3, rel=1e-3)
-    assert last_rise(line(-0.2)) == pytest.approx(-0.2, rel=1e-3)
+    assert last_slope(line(0.3)) == pytest.approx(0.3, rel=1e-3)
+    assert last_slope(line(-0.2)) == pytest.approx(-0.2, rel=1e-3)
 
 
 def test_what_comes_before_the_last_fifth_does_not_matter():
     steep = [[step, value - (3.0 if step < 1100 else 0.0)] for step, value in line(0.05)]
-    assert last_rise(steep) == pytest.approx(0.05, rel=1e-3)
+    assert last_slope(steep) == pytest.approx(0.05, rel=1e-3)
 
 
 def test_many_validations_take_noise_out():
     noise = np.random.default_rng(0).normal(0, 0.1, (300, 200))
     steps = range(10, 2001, 10)
-    rises = [last_rise(list(zip(steps, 23 + row, strict=True))) for row in noise]
+    slopes = [last_slope(list(zip(steps, 23 + row, strict=True))) for row in noise]
     ends = noise[:, -1] - noise[:, -41]
-    assert np.std(rises) < 0.5 * np.std(ends)
-    assert abs(np.mean(rises)) < 0.01
+    assert np.std(slopes) < 0.5 * np.std(ends)
+    assert abs(np.mean(slopes)) < 0.01
 
 
 def test_few_validations():
-    assert last_rise([[499, 20.0], [999, 21.0]]) == pytest.approx(1 / 500 * 0.2 * 999)
-    assert last_rise([[999, 21.0]]) is None
-    assert last_rise([]) is None
-    assert last_rise([[499, 20.0], [999, float("nan")]]) is None
+    assert last_slope([[499, 20.0], [999, 21.0]]) == pytest.approx(1 / 500 * 0.2 * 999)
+    assert last_slope([[999, 21.0]]) is None
+    assert last_slope([]) is None
+    assert last_slope([[499, 20.0], [999, float("nan")]]) is None
 
 
 def test_an_arm_is_judged_by_the_mean_over_its_seeds():
     judged = judge_convergence([line(0.05), line(0.2)])
-    assert (judged.state, judged.rise) == ("not converged", pytest.approx(0.125, rel=1e-3))
+    assert (judged.state, judged.slope) == ("not converged", pytest.approx(0.125, rel=1e-3))
     assert judged.error == pytest.approx(0.075, rel=1e-2)
     assert judge_convergence([line(0.05), line(0.13)]).state == "converged"
     assert judge_convergence([line(0.05)]).error is None

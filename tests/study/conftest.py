@@ -41,7 +41,7 @@ def declare(tmp_path):
 
 @pytest.fixture
 def study(declare, tmp_path):
-    """The folder of a small study that was begun and has run nothing."""
+    """The folder of a small study that was started and has run nothing."""
     folder = StudyFolder(tmp_path / "study")
     folder.begin(read_study([declare()]))
     return folder

@@ -127,17 +127,17 @@ def test_what_was_skipped_is_looked_at_again(study, drive):
 
 @pytest.mark.parametrize("error", [DiskFull("the disk is full"), Unfinished("it was interrupted")])
 def test_a_full_disk_lets_the_others_end_and_begins_nothing_new(study, drive, error):
-    begun = []
+    started = []
 
     def outcome(run):
-        begun.append(run.id)
-        if len(begun) == 1:
+        started.append(run.id)
+        if len(started) == 1:
             raise error
         return Status("done")
 
     with pytest.raises(TrainingStopped, match="study resume"):
         drive(outcome)
-    assert len(begun) == 2  # the other one that was under way
+    assert len(started) == 2  # the other one that was under way
 
 
 def test_an_unforeseen_error_is_one_failed_run(study, drive):

@@ -8,32 +8,32 @@ from wssl_pl.study.plan import Status
 
 
 @pytest.fixture
-def begun(declare, tmp_path):
+def started(declare, tmp_path):
     folder = StudyFolder(tmp_path / "study")
     folder.begin(read_study([declare()]))
     return folder
 
 
-def test_it_gives_back_what_was_begun(begun, declare):
+def test_it_gives_back_what_was_begun(started, declare):
     study = read_study([declare()])
-    assert begun.study() == study
-    begun.begin(study)  # the same one goes on
-    assert StudyFolder.open(begun.path).plan().final.keys() == study.arms.keys()
+    assert started.study() == study
+    started.begin(study)  # the same one goes on
+    assert StudyFolder.open(started.path).plan().final.keys() == study.arms.keys()
 
 
-def test_a_changed_study_is_refused_with_the_difference(begun, declare):
+def test_a_changed_study_is_refused_with_the_difference(started, declare):
     study = read_study([declare()])
     study.seeds = [0]
     study.options["common"]["data.batch_size"] = 8
     with pytest.raises(WSSLError) as error:
-        begun.begin(study)
+        started.begin(study)
     assert "seeds: [0, 1] -> [0]" in str(error.value)
     assert "options.common.data.batch_size: 4 -> 8" in str(error.value)
 
 
-def test_two_studies_in_one_folder_are_refused(begun, declare):
+def test_two_studies_in_one_folder_are_refused(started, declare):
     with pytest.raises(WSSLError, match="holds the study 'tiny': give 'other' another folder"):
-        begun.begin(read_study([declare("other")]))
+        started.begin(read_study([declare("other")]))
 
 
 def test_other_peoples_files_are_left_alone(declare, tmp_path):
@@ -50,22 +50,22 @@ def test_a_folder_without_a_study(tmp_path):
         StudyFolder.open(tmp_path)
 
 
-def test_status_is_kept_and_a_damaged_one_begins_again(begun):
-    identity = next(iter(begun.plan().runs))
-    assert begun.status(identity).state == "waiting"
-    begun.set_status(identity, Status("failed", reason="the loss is not finite", attempts=2))
-    assert begun.status(identity) == Status("failed", reason="the loss is not finite", attempts=2)
-    (begun.run(identity) / "status.json").write_text("{")
-    assert begun.status(identity).state == "waiting"
+def test_status_is_kept_and_a_damaged_one_begins_again(started):
+    identity = next(iter(started.plan().runs))
+    assert started.status(identity).state == "waiting"
+    started.set_status(identity, Status("failed", reason="the loss is not finite", attempts=2))
+    assert started.status(identity) == Status("failed", reason="the loss is not finite", attempts=2)
+    (started.run(identity) / "status.json").write_text("{")
+    assert started.status(identity).state == "waiting"
 
 
-def test_finished_runs_are_taken_over_from_another_study(begun, declare, tmp_path):
-    first, second, *_ = begun.plan().runs
-    begun.set_status(first, Status("done", steps=12))
-    begun.set_status(second, Status("failed"))
+def test_finished_runs_are_taken_over_from_another_study(started, declare, tmp_path):
+    first, second, *_ = started.plan().runs
+    started.set_status(first, Status("done", steps=12))
+    started.set_status(second, Status("failed"))
     other = StudyFolder(tmp_path / "again")
     other.begin(read_study([declare()]))
-    assert other.reuse(begun, other.plan()) == 1
+    assert other.reuse(started, other.plan()) == 1
     assert other.status(first) == Status("done", steps=12)
     assert other.status(second).state == "waiting"
 

@@ -89,9 +89,9 @@ def test_a_head_near_chance_is_marked_and_an_arm_without_a_seed_has_no_row(tmp_p
 
 def test_arms_that_were_not_asked_for_are_named(tmp_path):
     folder = small(tmp_path)
-    begun = json.loads((folder / "study.json").read_text())
-    begun["study"]["omitted"] = {"other": "another way"}
-    (folder / "study.json").write_text(json.dumps(begun))
+    started = json.loads((folder / "study.json").read_text())
+    started["study"]["omitted"] = {"other": "another way"}
+    (folder / "study.json").write_text(json.dumps(started))
     text = (write_report(folder) / "report.md").read_text()
     assert text.index("omitted from this study") < text.index("another way")
 

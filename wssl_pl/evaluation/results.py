@@ -201,7 +201,7 @@ def read_result(folder: str | Path) -> Result:
             summary["fid"],
             summary["bootstrap"]["seed"],
         )
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise DataError("result", folder, "cannot be read", remedy) from error
 
 

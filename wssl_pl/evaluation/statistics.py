@@ -238,28 +238,28 @@ class Convergence:
 
     Attributes:
         state: `converged`, `not converged`, or `unknown` where a curve is missing.
-        rise: dB in the last fifth of the steps, the mean over seeds.
+        slope: dB per last fifth of the steps, the mean over seeds.
         error: standard error of that mean; None with one seed.
-        by_seed: the rise of each seed that has a curve.
+        by_seed: the slope of each seed that has a curve.
     """
 
     state: str
-    rise: float | None = None
+    slope: float | None = None
     error: float | None = None
     by_seed: list[float] | None = None
 
 
 def judge_convergence(curves: Sequence[Curve]) -> Convergence:
     """Judge an arm by the curves of its seeds, each a list of (step, raw validation PSNR)."""
-    rises = [rise for curve in curves if (rise := last_rise(curve)) is not None]
-    if not rises or len(rises) < len(curves):
-        return Convergence("unknown", by_seed=rises)
-    mean = float(np.mean(rises))
-    error = float(np.std(rises, ddof=1)) / math.sqrt(len(rises)) if len(rises) > 1 else None
-    return Convergence("not converged" if mean >= MIN_GAIN_DB - 1e-9 else "converged", mean, error, rises)
+    slopes = [slope for curve in curves if (slope := last_slope(curve)) is not None]
+    if not slopes or len(slopes) < len(curves):
+        return Convergence("unknown", by_seed=slopes)
+    mean = float(np.mean(slopes))
+    error = float(np.std(slopes, ddof=1)) / math.sqrt(len(slopes)) if len(slopes) > 1 else None
+    return Convergence("not converged" if mean >= MIN_GAIN_DB - 1e-9 else "converged", mean, error, slopes)
 
 
-def last_rise(curve: Curve) -> float | None:
+def last_slope(curve: Curve) -> float | None:
     """Return the dB that a fitted line gains over the last fifth of the steps; None with fewer than two validations.
 
     A run that was validated fewer than five times has only its last one in that fifth: the one before is used too.

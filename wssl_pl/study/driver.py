@@ -270,6 +270,8 @@ class _Driver:
             self._set(run, Status())
             if isinstance(error.cause, DiskFull | Unfinished):
                 raise error.cause from None
+            if isinstance(error.cause, OSError):  # the disk is full, or the folder of the study is read-only
+                raise Unfinished(f"{run}: {error.cause}") from None
             reason = f"{type(error.cause).__name__}: {error.cause}".splitlines()[0][:400]
             status = self.folder.set_status(run, Status("failed", reason=reason))
             self.statuses[run] = self.ray.put(status)

@@ -34,11 +34,11 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
         return None, ["no arm is measured yet"]
     try:
         pairs = Pairs.open(results.folder.path / "pairs")
+        chosen = [pairs.pairs[int(number)] for number in np.linspace(0, len(pairs) - 1, min(ROWS, len(pairs)))]
+        image, mask = pairs.read(chosen)
     except WSSLError as error:
         return None, [str(error)]
-    chosen = [pairs.pairs[int(number)] for number in np.linspace(0, len(pairs) - 1, min(ROWS, len(pairs)))]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    image, mask = pairs.read(chosen)
     image, mask = image.to(device).float().div_(255), mask.to(device).float()
     columns = [("masked", torch.where(mask > 0.5, HOLE_GREY, image))]
     notes = []

@@ -21,7 +21,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.files import write_atomically
 from wssl_pl.records import read_json
-from wssl_pl.study.definition import Study, check
+from wssl_pl.study.definition import STAGES, Study
 from wssl_pl.study.plan import Plan, PlanFile, Run, Status, make_plan
 
 VERSION = 2
@@ -81,11 +81,11 @@ class StudyFolder:
         if self.holds_study():
             self.check_same(study)
             return
-        if self.path.is_file() or (self.path.is_dir() and any(p.name != ".lock" for p in self.path.iterdir())):
+        if self.path.is_file() or (self.path.is_dir() and any(p.name[0] != "." for p in self.path.iterdir())):
             raise WSSLError("out", self.path, "is not empty and holds no study", "give a new folder")
-        (self.path / "runs").mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "plan.json", make_plan(study).as_dict())
-        write_json(self.path / "study.json", {"version": VERSION, "study": asdict(study), "cwd": str(Path.cwd())})
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "study.json", asdict(Started(VERSION, study, str(Path.cwd()))))
+        write_json(self.path / "plan.json", make_plan(study).as_dict())  # killed before, it is made again when needed
 
     def study(self) -> Study:
         """Return the study as it was started.
@@ -103,10 +103,11 @@ class StudyFolder:
         path = self.path / "study.json"
         remedy = f"start the study again in another folder, with reuse={self.path} for its finished runs"
         started: Started = read_json(path, Started, "out", remedy)
-        try:
-            check(started.study)
-        except WSSLError as error:
-            raise WSSLError("out", path, f"cannot be read ({error})", remedy) from None
+        study, claims = started.study, [claim for section in started.study.sections for claim in section.claims]
+        named = [name for section in study.sections for name in section.arms]
+        named += [name for claim in claims for name in (*claim.better, *claim.than)]
+        if missing := [*({*named} - study.arms.keys()), *({*STAGES} - study.steps.keys())]:
+            raise WSSLError("out", path, f"cannot be read ({missing[0]!r} is missing)", remedy)
         return started
 
     def plan(self) -> Plan:
@@ -121,7 +122,7 @@ class StudyFolder:
         remedy = "delete the file; the plan is made again from study.json"
         file: PlanFile = read_json(path, PlanFile, "out", remedy)
         plan = Plan({run.id: run for run in file.runs}, file.final)
-        if wrong := plan.wrong_id():
+        if wrong := _wrong_id(plan):
             raise WSSLError("out", path, f"cannot be read ({wrong!r} is no run, or comes too late)", remedy)
         return replace(plan, runs={name: replace(run, status=self.status(name)) for name, run in plan.runs.items()})
 
@@ -216,9 +217,21 @@ class StudyFolder:
         for identity in plan.runs:
             mine, theirs = self.run(identity), other.run(identity)
             if not mine.exists() and other.status(identity).state == "done":
+                mine.parent.mkdir(exist_ok=True)
                 mine.symlink_to(theirs.resolve(), target_is_directory=True)
                 taken += 1
         return taken
+
+
+def _wrong_id(plan: Plan) -> str | None:
+    """Return the first id that is no name of a folder, or of a run that should come earlier; None without one."""
+    known: set[str] = set()
+    for run in plan.runs.values():
+        needed = [*run.needs, *(run.chooses or {}).values(), *([run.pretext] if run.pretext else [])]
+        if wrong := [name for name in needed if name not in known] + [run.id] * (Path(run.id).name != run.id):
+            return wrong[0]
+        known.add(run.id)
+    return next((name for by_seed in plan.final.values() for name in by_seed.values() if name not in known), None)
 
 
 @dataclass(frozen=True)
@@ -347,5 +360,4 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
 
 def write_json(path: Path, values: Any) -> None:
     """Write a file that is complete whenever it exists."""
-    write_atomically(path, json.dumps(values, indent=2) + "
-")
+    write_atomically(path, json.dumps(values, indent=2) + "\n")

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from wssl_pl.study.definition import OPTIONS, Arm, Options, Stage, Study, long_names
@@ -98,17 +97,6 @@ class Plan:
         """Return the plan in plain types, for `plan.json`, without the states of the runs."""
         runs = [{key: value for key, value in asdict(run).items() if key != "status"} for run in self.runs.values()]
         return {"runs": runs, "final": self.final}
-
-    def wrong_id(self) -> str | None:
-        """Return the first id that is no name of a folder, or of a run that should come earlier; None without one."""
-        known: set[str] = set()
-        for run in self.runs.values():
-            needed = [*run.needs, *(run.chooses or {}).values(), *([run.pretext] if run.pretext else [])]
-            wrong = [name for name in needed if name not in known] + [run.id] * (Path(run.id).name != run.id)
-            if wrong:
-                return wrong[0]
-            known.add(run.id)
-        return next((name for by_seed in self.final.values() for name in by_seed.values() if name not in known), None)
 
 
 @dataclass(frozen=True)

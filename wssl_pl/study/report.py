@@ -271,15 +271,15 @@ def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list
 
 
 def converged(arm: ArmResult) -> str:
-    """Return whether an arm had converged, with its rise; a dash if it was not measured."""
+    """Return whether an arm had converged, with its slope; a dash if it was not measured."""
     found = arm.convergence
     if not arm.runs:
         return "-"
-    if found.rise is None:
+    if found.slope is None:
         return "unknown"
     error = "" if found.error is None else f" ± {found.error:.2f}"
     state = "yes" if found.state == "converged" else "**not converged**"
-    return f"{state} ({signed(found.rise, CONVERGENCE_METRIC)}{error} dB)"
+    return f"{state} ({signed(found.slope, CONVERGENCE_METRIC)}{error} dB)"
 
 
 def missing_rows(report: StudyReport) -> list[list[str]]:
@@ -390,7 +390,7 @@ def curve_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
     figure = new_figure(3.0 * across + 0.6, 2.3 * down + 0.5)
     panels = figure.subplots(down, across, sharey=True, squeeze=False)
     for axes, (name, own) in zip(panels.flat, shown.items(), strict=False):
-        late, rise = arms[name].convergence.state == "not converged", arms[name].convergence.rise
+        late, slope = arms[name].convergence.state == "not converged", arms[name].convergence.slope
         colour = STATE_COLOURS["not converged"] if late else COLOURS[0]
         for curve in own:
             axes.plot(curve[:, 0], curve[:, 1], color=colour, linewidth=0.8, alpha=0.55)
@@ -399,7 +399,7 @@ def curve_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
         axes.plot(longest, mean, color=colour, linewidth=2.4)
         axes.axvspan(0.8 * longest[-1], longest[-1], color="#000000", alpha=0.05, linewidth=0)
         axes.set_title(fill(arms[name].label, 30), fontsize=8.5)
-        text = "" if rise is None else f"{'not converged, ' if late else ''}{signed(rise, CONVERGENCE_METRIC)} dB"
+        text = "" if slope is None else f"{'not converged, ' if late else ''}{signed(slope, CONVERGENCE_METRIC)} dB"
         axes.text(0.97, 0.06, text, transform=axes.transAxes, ha="right", color=colour, fontsize=8)
         axes.tick_params(labelsize=7.5)
         axes.grid(alpha=0.3)

@@ -28,7 +28,7 @@ from wssl_pl.study.definition import METRICS, STAGES, Arm, Claim, Section, Tunin
 from wssl_pl.study.folder import Curve, Results
 from wssl_pl.study.plan import Run
 
-VERSION = 3  # of report.json
+VERSION = 4  # of report.json
 ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
@@ -348,7 +348,7 @@ def _why_omitted(arm: ArmResult, seeds: int) -> str | None:
     if arm.convergence.state == "unknown":
         return "convergence unknown (a seed has no validation curve)"
     if arm.convergence.state == "not converged":
-        return f"not converged ({arm.convergence.rise:+.2f} dB in its last fifth, {MIN_GAIN_DB} or more)"
+        return f"not converged ({arm.convergence.slope:+.2f} dB in its last fifth, {MIN_GAIN_DB} or more)"
     return None
 
 
