@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ from wssl_pl.evaluation.statistics import (
     smallest_exact_p,
     student_quantile,
 )
+from wssl_pl.files import owned, write_atomically, writing
+from wssl_pl.records import read_json
 from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import ENDED
 from wssl_pl.study.verdicts import RANKED_BY, ArmResult, Spread, StudyReport, Verdict, points_of, summarise
@@ -56,32 +59,37 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
         The folder of the report.
 
     Raises:
-        WSSLError: the folder holds no study, its runs were measured on different pairs, or `out` is a file.
+        WSSLError: the folder holds no study, its runs were measured on different pairs, or `out` cannot be written, or
+            is written by another process.
     """
     results = read_results(directory)
     folder = results.folder.path / "report" if out is None else Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise WSSLError("out", folder, "is a file", "name a folder for the report")
-    report = summarise(results)
-    pictures, captions, notes = draw(results, report)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _earlier_pictures(folder) - pictures.keys():
-        (folder / name).unlink(missing_ok=True)
-    for name, png in pictures.items():
-        (folder / name).write_bytes(png)
-    context = page(results, report) | {"pictures": pictures, "captions": captions, "notes": notes}
-    for suffix in ("md", "html"):
-        (folder / f"report.{suffix}").write_text(render(f"study.{suffix}.j2", "wssl_pl.study", **context))
-    values = asdict(report) | {"pictures": captions}
-    (folder / "report.json").write_text(json.dumps(_finite(values), indent=1, allow_nan=False) + "\n")
+    with owned(folder):
+        report = summarise(results)
+        pictures, captions, notes = draw(results, report)
+        context = page(results, report) | {"pictures": pictures, "captions": captions, "notes": notes}
+        files: dict[str, bytes | str] = dict(pictures)
+        for suffix in ("md", "html"):
+            files[f"report.{suffix}"] = render(f"study.{suffix}.j2", "wssl_pl.study", **context)
+        values = asdict(report) | {"pictures": captions}
+        files["report.json"] = json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+        with writing("out", folder):
+            for name in _earlier_pictures(folder) - pictures.keys():
+                (folder / name).unlink(missing_ok=True)
+            for name, content in files.items():
+                write_atomically(folder / name, content)
     return folder
 
 
 def _earlier_pictures(folder: Path) -> set[str]:
+    """Return the figures that the report in a folder names, if they are PNG files in it."""
     try:
-        return set(json.loads((folder / "report.json").read_text())["pictures"])
-    except (OSError, ValueError, KeyError, TypeError):
+        names = read_json(folder / "report.json", dict[str, Any], "out", "it is replaced").get("pictures")
+    except WSSLError:
         return set()
+    return {
+        str(name) for name in (names if isinstance(names, dict) else ()) if re.fullmatch(r"[\w.-]+\.png", str(name))
+    }
 
 
 def _finite(value: Any) -> Any:
@@ -115,7 +123,7 @@ def draw(results: Results, report: StudyReport) -> tuple[dict[str, bytes], dict[
 
 
 def _picture_file(section: str, plot: str) -> str:
-    return f"{plot}.png" if plot == section else f"{section}_{plot}.png"
+    return f"{plot}.png" if plot == section else f"{re.sub('[^A-Za-z0-9_.-]', '_', section)}_{plot}.png"
 
 
 def page(results: Results, report: StudyReport) -> dict[str, Any]:
