@@ -219,7 +219,7 @@ class StudyFolder:
             remedy = "remove the folder of the run and resume the study, which trains it again"
             raise WSSLError("out", path, "cannot be read", remedy) from None
         points = {tag: dict(sorted(values.items())) for tag, values in found.items()}
-        return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items()}
+        return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items() if values}
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:
         """Link the finished runs that this plan shares with another study, and return how many."""
