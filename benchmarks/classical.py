@@ -73,7 +73,7 @@ def measured(pairs: Pairs, name: str, make: Any, out: Path, limit: int | None) -
     wanted = min(len(pairs), limit or len(pairs))
     if (out / "summary.json").is_file():
         kept = read_result(out)
-        if kept.pairs["hash"] == pairs.manifest["hash"] and kept.pairs["evaluated"] == wanted:
+        if kept.pairs.hash == pairs.manifest.hash and kept.pairs.evaluated == wanted:
             print(f"{name}: kept from an earlier run", flush=True)
             return kept
     method: Method = make()
@@ -90,7 +90,7 @@ def table(results: dict[str, Result]) -> str:
     for name, result in results.items():
         entries = result.estimates["all"]
         cells = [interval(entries[metric], metric) or "-" if metric in entries else "-" for metric in SHOWN]
-        rows.append([name, str(result.pairs["evaluated"]), *cells, f"{result.seconds_per_image:.3g}"])
+        rows.append([name, str(result.pairs.evaluated), *cells, f"{result.seconds_per_image:.3g}"])
     return markdown(rows)
 
 
@@ -133,11 +133,11 @@ def main() -> None:
             name, _, path = entry.rpartition("=")
             out = folder / f"{slug(name)}_{slug(path)}_{args.limit or 'all'}"
             summaries[name] = measured(pairs, name, lambda path=path: Model(path, device), out, args.limit)
-        lines += [f"## {protocol}", "", f"Pairs: hash {pairs.manifest['hash'][:16]}, {len(pairs)} in all.", ""]
+        lines += [f"## {protocol}", "", f"Pairs: hash {pairs.manifest.hash[:16]}, {len(pairs)} in all.", ""]
         lines += [table(summaries), ""]
         for figure in ("psnr_composite", "ssim_composite", "psnr_hole"):
             lines += [f"{SHOWN[figure]} by hole ratio:", "", by_bin(summaries, figure), ""]
-        same = [n for n, s in summaries.items() if s.pairs["evaluated"] == min(len(pairs), args.limit or len(pairs))]
+        same = [n for n, s in summaries.items() if s.pairs.evaluated == min(len(pairs), args.limit or len(pairs))]
         folders = [folder / _folder_of(n, args) for n in same]
         comparison = compare(folders) if len(folders) > 1 else None
         if comparison:
@@ -152,11 +152,11 @@ def main() -> None:
                 "counts": one.counts,
                 "figures": {group: {m: asdict(e) for m, e in row.items()} for group, row in one.estimates.items()},
                 "seconds_per_image": one.seconds_per_image,
-                "machine": one.machine,
+                "machine": asdict(one.machine),
             }
             for name, one in summaries.items()
         }
-        result["protocols"][protocol] = {"pairs": pairs.manifest["hash"], "methods": figures}
+        result["protocols"][protocol] = {"pairs": pairs.manifest.hash, "methods": figures}
     known = result["machine"]
     lines += ["## What each is good at", "", GOOD_AT]
     lines += [

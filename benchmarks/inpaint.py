@@ -226,7 +226,7 @@ def beside_classical(folder: Path, inpainters: dict[str, Inpainter], count: int)
             whole = torch.where(mask > 0, filled, image)
             figures.append(float(psnr(whole[None].float() / 255, image[None].float() / 255)))
         result[name] = {"seconds": statistics.mean(seconds[1:] or seconds), "PSNR": statistics.mean(figures)}
-    return {"pairs": pairs.manifest["hash"], "count": len(first), "size": pairs.manifest["size"], "methods": result}
+    return {"pairs": pairs.manifest.hash, "count": len(first), "size": pairs.manifest.size, "methods": result}
 
 
 def random_model(width: int, path: Path) -> Path:

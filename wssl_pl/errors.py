@@ -92,6 +92,7 @@ def write_error(error: BaseException) -> None:
         parts = {name: getattr(error, name, None) for name in ("parameter", "value", "reason", "remedy")}
         known = isinstance(error, WSSLError | TrainingStopped)
         parts |= {"type": type(error).__name__, "message": str(error) if known else f"{type(error).__name__}: {error}"}
-        parts |= {"disk_full": isinstance(error, DiskFull) or getattr(error, "errno", None) == errno.ENOSPC}
+        full = any(getattr(each, "errno", None) == errno.ENOSPC for each in (error, error.__cause__))
+        parts |= {"disk_full": isinstance(error, DiskFull) or full}
         with contextlib.suppress(OSError):
             Path(path).write_text(json.dumps(parts, default=str))

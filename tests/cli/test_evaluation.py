@@ -1,11 +1,18 @@
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
 
+from wssl_pl import InpaintModule, PretextModule
 from wssl_pl.cli import main
+from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.evaluation.results import Result
+from wssl_pl.files import owned
 
 PAIRS = ["pairs", "images=synthetic", "masks=synthetic", "image_size=48", "resize=56", "limit=6", "out=pairs"]
 
@@ -64,14 +71,43 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "accelerator=x"], "accelerator=x: must be auto, cpu"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "lpips_weights=x.pth"], "lpips_weights=x.pth: does not"),
         (["evaluate", "method=mean", "pairs=pairs", "out=pairs"], "is the pairs folder"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=pairs/pairs.csv/new"], "cannot be written: Not a directory"),
+        (["evaluate", "ckpt=shape.ckpt", "pairs=pairs", "out=new"], "ckpt=shape.ckpt: does not fit the network: other"),
+        (["test", "ckpt=shape.ckpt", "limit=2"], "ckpt=shape.ckpt: does not fit the network: other shapes"),
+        (["test", "ckpt=pretext.ckpt", "limit=2"], "ckpt=pretext.ckpt: does not fit the network: other shapes"),
         (["evaluate", "--compare", "one"], "two or more"),
         (["evaluate", "--compare", "one", "two"], "result=one: is not a finished result"),
         (["evaluate", "--compare", "one", "two", "limit=3"], "unknown option 'limit'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(pairs, refused, args, message):
+    for name, module in (("shape", InpaintModule(width=4)), ("pretext", PretextModule(["rotation"], width=4))):
+        if f"ckpt={name}.ckpt" in args:
+            hyper_parameters = dict(module.hparams) | {"width": 2}
+            data = {"images": "synthetic", "masks": "synthetic", "image_size": 48, "resize": 56}
+            saved = {"state_dict": module.state_dict(), "stage": module.stage, "hyper_parameters": hyper_parameters}
+            torch.save(saved | {"datamodule_hyper_parameters": data}, f"{name}.ckpt")
     assert message in refused(*args, small=[], epochs=None)
     assert not Path("new/summary.json").exists()
+
+
+def test_an_output_that_another_process_writes_is_refused_at_once(train, refused, monkeypatch):
+    monkeypatch.setattr(Pairs, "open", None)  # before any work
+    Path("pairs").mkdir()
+    for command, folder in ((["evaluate", "method=mean", "pairs=pairs", "out=new"], True), (PAIRS, False),
+                            (["evaluate", "--compare", "one", "two", "out=new"], True)):  # fmt: skip
+        out = Path(command[-1].removeprefix("out="))
+        with owned(out, folder=folder):
+            assert f"{command[-1]}: is being written by another process" in refused(*command, small=[], epochs=None)
+
+
+def test_a_full_disk_is_one_line(pairs, refused, monkeypatch):
+    def full(self, folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "per_image.parquet"))
+
+    monkeypatch.setattr(Result, "save", full)
+    line = refused("evaluate", "method=mean", "pairs=pairs", "out=new", small=[], epochs=None)
+    assert "out=new: cannot be written: No space left on device: make room" in line
 
 
 def test_pairs_are_not_overwritten(pairs, refused):

@@ -41,7 +41,7 @@ def test_what_a_result_holds(pairs, noisy, tmp_path):
     means = [result.estimates[name]["psnr"].mean * count for name, count in counts.items() if name != "all"]
     assert sum(means) / 8 == pytest.approx(entry.mean, abs=1e-6)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["pairs"]["hash"] == pairs.manifest["hash"]
+    assert summary["pairs"]["hash"] == pairs.manifest.hash
     assert summary["metrics"]["all"]["psnr"]["mean"] == entry.mean
     notes = " ".join(result.notes)
     for missing in ("lpips_weights=FILE", "inception_weights=FILE", "MS-SSIM not measured", "https://"):
@@ -55,7 +55,7 @@ def test_reports(pairs, noisy, tmp_path):
     page = (out / "report.html").read_text()
     for part in (text, page):
         assert "PSNR hole" in part
-        assert pairs.manifest["hash"][:16] in part
+        assert pairs.manifest.hash[:16] in part
         assert all(f"{rank} 1" in part for rank in ("best", "median", "worst"))
     for name in ("box_plots.png", "example_best_1.png", "example_worst_1.png"):
         assert name in text

@@ -1,6 +1,9 @@
 import csv
+import errno
 import hashlib
 import json
+import os
+import re
 from collections import Counter
 
 import numpy as np
@@ -52,9 +55,9 @@ def test_images_are_the_data_modules_test_images(pairs):
 def test_made_twice_it_is_the_same_and_another_seed_is_not(pairs, tmp_path):
     again = write_pairs(sample_data(), "test", tmp_path / "again", batch_size=3)
     assert (again.folder / "pairs.csv").read_bytes() == (pairs.folder / "pairs.csv").read_bytes()
-    assert again.manifest["hash"] == pairs.manifest["hash"]
+    assert again.manifest.hash == pairs.manifest.hash
     other = write_pairs(sample_data(pair_seed=1), "test", tmp_path / "other")
-    assert other.manifest["hash"] != pairs.manifest["hash"]
+    assert other.manifest.hash != pairs.manifest.hash
 
 
 def test_bins_get_the_same_number_of_images_and_masks_are_not_repeated_early():
@@ -95,7 +98,7 @@ def test_repeated_masks_are_counted(tmp_path, caplog, ratios, level):
     most = 8 // len(ratios)
     assert f"8 images share {len(ratios)} masks, one of them {most} times" in record.message
     assert record.levelname == level
-    assert made.manifest["masks"] == {"used": len(ratios), "most": most}
+    assert made.manifest.masks == {"used": len(ratios), "most": most}
 
 
 def test_a_changed_folder_is_refused(pairs):
@@ -117,11 +120,76 @@ def test_a_changed_list_is_refused(pairs):
         Pairs.open(pairs.folder)
 
 
+def forge(pairs, change):
+    """Change the list of a pairs folder, and make its hash fit."""
+    path = pairs.folder / "pairs.csv"
+    path.write_text(change(path.read_text()))
+    manifest = json.loads((pairs.folder / "manifest.json").read_text())
+    manifest["pairs_csv_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (pairs.folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("kind", ["relative", "absolute", "link"])
+def test_files_outside_of_the_folder_are_refused(pairs, tmp_path, kind):
+    inside, outside = pairs.folder / "images" / "00003.png", tmp_path / "outside.png"
+    inside.rename(outside)
+    if kind == "link":
+        inside.symlink_to(outside)
+        named = "images/00003.png"
+    else:
+        named = {"relative": "../outside.png", "absolute": str(outside)}[kind]
+        forge(pairs, lambda text: text.replace("images/00003.png", named))
+    with pytest.raises(
+        WSSLError, match=f"^pairs=.*: was changed .hash.: {re.escape(named)} .outside of the folder.: w"
+    ):
+        Pairs.open(pairs.folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text + "00008,images/00008.png\n", "cannot be read: CSV parse error: Expected 8 columns, got 2"),
+        (lambda text: text.splitlines()[0] + "\n", "it has no pairs"),
+        (lambda text: text.replace("ratio", "size"), "cannot be read: "),
+        (lambda text: text.replace(",0.", ",zero.", 1), "cannot be read: "),
+        (lambda text: text.replace("images/00003.png", "images/\0.png"), "cannot be read: "),
+        (lambda text: "", "cannot be read: "),
+        (lambda text: re.sub("[0-9a-f]{64}", "0" * 64, text), "was changed .hash.: images/00000.png"),
+    ],
+)
+def test_a_forged_list_is_one_line(pairs, change, reason):
+    forge(pairs, change)
+    with pytest.raises(WSSLError, match=rf"^pairs=[^\n]*: {reason}[^\n]*$|^pairs=[^\n]*: {reason}[^\n]*: write"):
+        Pairs.open(pairs.folder)
+
+
+@pytest.mark.parametrize("text", ['{"hash": 5}', "[]", "[" * 100_000, '{"hash": "a", "size": "large"}'])
+def test_a_forged_manifest_is_one_line(pairs, text):
+    (pairs.folder / "manifest.json").write_text(text)
+    with pytest.raises(WSSLError, match=r"^pairs=.*manifest.json: cannot be read [^\n]*: write the pairs again"):
+        Pairs.open(pairs.folder)
+
+
+def test_a_forged_size_is_one_line(pairs):
+    Image.new("L", (3, 3)).save(pairs.folder / "images" / "00001.png")  # after the folder was checked
+    with pytest.raises(WSSLError, match=r"^pairs=[^\n]*: cannot be read: [^\n]*$"):
+        pairs.read(pairs.pairs)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(self, path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(WSSLError, match=r"^out=.*: cannot be written: No space left on device: make room$"):
+        write_pairs(sample_data(limit=1), "test", tmp_path / "new")
+
+
 def test_folders_that_are_none(pairs, tmp_path):
     with pytest.raises(WSSLError, match="not a finished pairs folder"):
         Pairs.open(tmp_path)
     (pairs.folder / "manifest.json").write_text("{")
-    with pytest.raises(WSSLError, match=r"manifest.json cannot be read"):
+    with pytest.raises(WSSLError, match=r"manifest.json: cannot be read"):
         Pairs.open(pairs.folder)
     with pytest.raises(WSSLError, match="is not empty"):
         write_pairs(sample_data(), "test", pairs.folder)
@@ -178,7 +246,7 @@ def test_pairs_by_name_keep_names_sizes_and_holes(published, tmp_path):
     assert "They differ in size" in (made.folder / "README.md").read_text()
     other = write_named_pairs(published / "images", published / "masks", tmp_path / "other", hole="white")
     assert other.pairs[1].ratio == 0.75
-    assert other.manifest["hash"] != made.manifest["hash"]
+    assert other.manifest.hash != made.manifest.hash
     assert files_of(published) == before
 
 

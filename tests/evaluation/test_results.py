@@ -1,13 +1,16 @@
 import json
+import subprocess
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from wssl_pl.errors import DataError
+from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.evaluate import evaluate
-from wssl_pl.evaluation.results import Result, Table, read_result
+from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table, read_result
 
 VALUES = np.array([[20.5, 0.5], [np.inf, 1.0], [np.nan, 0.75]])
 
@@ -20,14 +23,15 @@ def table():
 
 @pytest.fixture
 def result(table):
-    pairs = {"folder": "pairs", "hash": "f" * 64, "count": 3, "evaluated": 3}
-    return Result(table, {"name": "m"}, pairs, {"cores": 2}, ["a note"], 0.25, {"fid": 3.0, "fid_composite": None}, 7)
+    pairs = MeasuredPairs(folder="pairs", hash="f" * 64, count=3, evaluated=3)
+    machine = Machine(2, "CPU", "3.12", "2.15", "2.0")
+    return Result(table, {"name": "m"}, pairs, machine, ["a note"], 0.25, {"fid": 3.0, "fid_composite": None}, 7)
 
 
 def test_a_measurement_is_a_row(table):
-    rows = table.to_arrow(run="r1", seed=3).to_pylist()
+    rows = table.to_arrow().to_pylist()
     assert rows[0] == {
-        "run": "r1", "seed": 3, "image": "b", "ratio": 0.2, "ratio_bin": "10-20", "metric": "psnr_hole", "value": 20.5,
+        "image": "b", "ratio": 0.2, "ratio_bin": "10-20", "metric": "psnr_hole", "value": 20.5,
     }  # fmt: skip
     assert [(row["image"], row["metric"], row["value"]) for row in rows[1:5]] == [
         ("b", "ssim", 0.5), ("a", "psnr_hole", np.inf), ("a", "ssim", 1.0), ("c", "psnr_hole", None),
@@ -90,15 +94,58 @@ def test_a_result_of_version_0_1_is_read(result, tmp_path):
     assert again.estimates["all"]["psnr_hole"] == result.estimates["all"]["psnr_hole"]
 
 
-def test_what_is_no_result_is_refused_with_a_remedy(result, tmp_path):
+def test_what_is_no_result_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(DataError, match=r"is not a finished result of `wssl evaluate`: run") as caught:
         read_result(tmp_path)
     assert caught.value.value == tmp_path
-    for name, content in (("summary.json", b"{}"), ("per_image.parquet", b"torn")):
-        result.save(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"method": {}}, {"method": "m"}, {"pairs": {"hash": "f"}}, {"pairs": []}, {"machine": None},
+        {"notes": [{}]}, {"fid": {"fid": "low"}}, {"bootstrap": {"resamples": 9, "level": 0.95, "seed": -1}},
+        {"pairs": {"hash": 5 * "f", "count": 3, "evaluated": "all"}},
+    ],
+)  # fmt: skip
+def test_a_damaged_summary_is_one_line(result, tmp_path, damage):
+    result.save(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps(summary | damage))
+    with pytest.raises(WSSLError, match=r"^result=.*summary.json: cannot be read [^\n]+: run `wssl evaluate` again$"):
+        read_result(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", b"{}"), ("summary.json", b"\xff"), ("summary.json", b"[" * 100_000),
+        ("per_image.parquet", b"torn"), ("per_image.parquet", {"image": [1], "metric": [2]}),
+        ("per_image.parquet", {"image": ["a"], "ratio": [0.5], "ratio_bin": ["0-10"], "metric": ["x"], "value": [1.0]}),
+        ("per_image.parquet", {"image": [None], "ratio": [[1]], "ratio_bin": [""], "metric": ["ssim"], "value": [1.0]}),
+        ("per_image.parquet", {"name": ["a"], "ssim": ["high"]}),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_one_line(result, tmp_path, name, content):
+    result.save(tmp_path)
+    if isinstance(content, dict):
+        parquet.write_table(pa.table(content), tmp_path / name)
+    else:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match="cannot be read"):
-            read_result(tmp_path)
+    with pytest.raises(WSSLError, match=rf"^result=.*{name}: cannot be read [^\n]+: run `wssl evaluate` again$"):
+        read_result(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("pandas") is None, reason="pandas is not installed")
+def test_results_are_written_and_read_without_pandas(result, tmp_path):
+    """Arrow imports it for a conversion from or to NumPy: a third of a second."""
+    result.save(tmp_path)
+    code = (
+        "import sys; from wssl_pl.evaluation.results import read_result; from pathlib import Path\n"
+        "read_result(sys.argv[1]).save(Path(sys.argv[1])); assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
 def test_measuring_writes_nothing(pairs, noisy):

@@ -10,7 +10,7 @@ import torch
 from tests.inference.fakes import hostile_files, plane, square
 from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.results import Result, Table
+from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
 from wssl_pl.export import HubModel
 from wssl_pl.inference import Inpainter
 
@@ -89,7 +89,8 @@ def test_the_card_tells_what_is_known_and_what_is_not(exported, model_files, tmp
     result = tmp_path / "result"
     names, values = np.arange(400).astype(str), np.full((400, 1), 24.97)
     table = Table(names, np.full(400, 0.4), np.full(400, "30-40"), ("psnr_composite",), values)
-    Result(table, {"name": "m"}, {"evaluated": 400, "hash": "0123456789abcdef" * 4}, {}).save(result)
+    pairs = MeasuredPairs(hash="0123456789abcdef" * 4, count=400, evaluated=400)
+    Result(table, {"name": "m"}, pairs, Machine(2, "CPU", "3.12", "2.15", "2.0")).save(result)
     main([
         "export", "safetensors", f"ckpt={model_files['ckpt']}", "-o", "told", "data=Drawn faces.", "license=apache-2.0",
         "title=Faces", f"figures={result}", "half=true",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wssl_pl.evaluation.results import Result, Table
+from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
 from wssl_pl.study.definition import Arm, Claim, Section, Study, Tuning
 
 STEPS = {"pretext": 2500, "downstream": 1500}
@@ -138,8 +138,8 @@ def write_evaluation(folder: Path, psnr: np.ndarray, pairs_hash: str = "a" * 64)
     names = np.array([f"{number:05d}" for number in range(count)])
     columns = np.stack(list(values.values()), axis=1).round(6)
     table = Table(names, np.full(count, 0.4), np.full(count, "30-40"), tuple(values), columns)
-    machine = {"cores": 2, "device": "CPU", "python": "3.12", "torch": "2.15", "numpy": "2.0"}
-    pairs = {"folder": "pairs", "hash": pairs_hash, "count": count, "evaluated": count}
+    machine = Machine(2, "CPU", "3.12", "2.15", "2.0")
+    pairs = MeasuredPairs(folder="pairs", hash=pairs_hash, count=count, evaluated=count)
     Result(table, {"name": "fake"}, pairs, machine).save(folder)
 
 

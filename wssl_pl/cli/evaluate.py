@@ -1,6 +1,7 @@
 """`wssl evaluate`."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,7 +10,7 @@ from jsonargparse.typing import PositiveInt
 from wssl_pl.cli.arguments import call, read_line
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import AnyModelFile, Measuring, import_encoder
-from wssl_pl.cli.output import check_folder
+from wssl_pl.cli.output import own_folder
 from wssl_pl.errors import WSSLError
 
 if TYPE_CHECKING:
@@ -72,31 +73,30 @@ def evaluate_pairs(
         raise WSSLError(
             None, None, "evaluate takes one of ckpt=, method= and predictions=", f"got {' and '.join(given)}"
         )
-    check_folder(out, overwrite, RESULT_FILES)
-    silence_messages()
-    settings = measuring.settings(limit)
-    import_encoder(model.encoder)
-
     from wssl_pl.evaluation.evaluate import evaluate as measure
     from wssl_pl.evaluation.methods import Classical, Method, Model
     from wssl_pl.evaluation.pages import markdown
-    from wssl_pl.evaluation.pairs import Pairs
+    from wssl_pl.evaluation.pairs import Pairs, check_output
     from wssl_pl.evaluation.predictions import Predictions
     from wssl_pl.evaluation.report import excluded, metric_rows, write_report
 
-    opened = Pairs.open(pairs)
-    opened.check_output(out)
-    measured: Method
-    if method is not None:
-        measured = Classical(method)
-    elif predictions is not None:
-        names = [pair.name for pair in opened.pairs]
-        measured = Predictions(predictions, names[:limit], names, allow_missing)
-    else:
-        convention = {"mask": mask, "range": model.range, "size": model.size}
-        measured = Model(model.ckpt, settings.device, measuring.precision, **convention)
-    result = measure(opened, measured, settings)
-    write_report(result, out, opened, measured, settings.device)
+    silence_messages()
+    check_output(out, pairs)
+    with own_folder(out, overwrite, RESULT_FILES):
+        settings = measuring.settings(limit)
+        import_encoder(model.encoder)
+        opened = Pairs.open(pairs)
+        measured: Method
+        if method is not None:
+            measured = Classical(method)
+        elif predictions is not None:
+            names = [pair.name for pair in opened.pairs]
+            measured = Predictions(predictions, names[:limit], names, allow_missing)
+        else:
+            convention = {"mask": mask, "range": model.range, "size": model.size}
+            measured = Model(model.ckpt, settings.device, measuring.precision, **convention)
+        result = measure(opened, measured, settings)
+        write_report(result, out, opened, measured, settings.device)
     print(markdown(metric_rows(result)))
     for note in [*result.notes, *excluded(result)]:
         print(note)
@@ -118,10 +118,9 @@ def compare_results(compare: list[str], *, out: Path | None = None, overwrite: b
     from wssl_pl.evaluation.compare import compare as compare_folders
     from wssl_pl.evaluation.report import comparison_markdown, write_comparison
 
-    if out is not None:
-        check_folder(out, overwrite, COMPARISON_FILES)
-    result = compare_folders(compare)
-    print(comparison_markdown(result), flush=True)
-    if out is not None:
-        write_comparison(result, out)
+    with nullcontext() if out is None else own_folder(out, overwrite, COMPARISON_FILES):
+        result = compare_folders(compare)
+        print(comparison_markdown(result), flush=True)
+        if out is not None:
+            write_comparison(result, out)
     return result

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import check_writable, writing
+from wssl_pl.files import check_writable, owned, writing
 
 REMEDY = "name another, or add --overwrite"
 
@@ -45,6 +45,15 @@ def check_folder(out: Path, overwrite: bool, files: Collection[str]) -> Path:
         raise WSSLError("out", out, f"{there[0]} exists already", REMEDY)
     check_writable(out, "out", out)
     return out
+
+
+@contextmanager
+def own_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[None]:
+    """Hold a folder to write to, of which no other process writes, while the block runs; see `check_folder`."""
+    check_folder(out, overwrite, files)
+    with owned(out):
+        check_folder(out, overwrite, files)  # another process may have ended in between
+        yield
 
 
 @contextmanager

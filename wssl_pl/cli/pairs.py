@@ -11,6 +11,7 @@ from wssl_pl.cli.output import check_file, new_folder
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs, write_pairs
+from wssl_pl.files import owned
 
 PAIRS_FILES = ("images", "masks", "pairs.csv", "README.md", "manifest.json")
 STAGES = {"train": "train", "val": "validate", "test": "test"}
@@ -37,7 +38,7 @@ def pairs(
         data: the images and masks
     """
     silence_messages()
-    with new_folder(out, overwrite, PAIRS_FILES) as folder:
+    with owned(out, folder=False), new_folder(out, overwrite, PAIRS_FILES) as folder:
         if by == "draw":
             write_pairs(data, split, folder)
         else:
@@ -48,7 +49,7 @@ def pairs(
     written = Pairs.open(out)
     counts = sorted(Counter(pair.bin for pair in written.pairs).items())
     print(f"{len(written)} pairs in {out}: " + ", ".join(f"{name} %: {count}" for name, count in counts))
-    print(f"Hash {written.manifest['hash']}", flush=True)
+    print(f"Hash {written.manifest.hash}", flush=True)
     return written
 
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from wssl_pl.cli.arguments import call, read_line, value_of
 from wssl_pl.cli.evaluate import RESULT_FILES
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import Computing, Measuring, import_encoder
-from wssl_pl.cli.output import check_folder
+from wssl_pl.cli.output import own_folder
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.files import writing
 from wssl_pl.modules import PretextModule, read_checkpoint
 
 
@@ -62,24 +64,23 @@ def measure_downstream(
         measuring: how they are measured
         data: the images and masks
     """
-    _check_out(out, overwrite)
-    import_encoder(encoder)
-
     from wssl_pl.evaluation.evaluate import evaluate
     from wssl_pl.evaluation.methods import Model
     from wssl_pl.evaluation.pairs import write_pairs
     from wssl_pl.evaluation.report import write_report
 
-    settings = measuring.settings()
-    method = Model(str(ckpt), settings.device, measuring.precision)
-    with tempfile.TemporaryDirectory() as temporary:
-        pairs = write_pairs(data, "test", Path(temporary) / "pairs")
-        pairs.label = "made for this test"
-        result = evaluate(pairs, method, settings)
-        if out is not None:
-            write_report(result, out, pairs, method, settings.device)
-    metrics = {f"test/{name}": mean for name, mean in result.means.items()}
-    _print_metrics(metrics, ckpt, out)
+    with _owned(out, overwrite):
+        import_encoder(encoder)
+        settings = measuring.settings()
+        method = Model(str(ckpt), settings.device, measuring.precision)
+        with tempfile.TemporaryDirectory() as temporary:
+            pairs = write_pairs(data, "test", Path(temporary) / "pairs")
+            pairs.label = "made for this test"
+            result = evaluate(pairs, method, settings)
+            if out is not None:
+                write_report(result, out, pairs, method, settings.device)
+        metrics = {f"test/{name}": mean for name, mean in result.means.items()}
+        _print_metrics(metrics, ckpt, out)
     return metrics
 
 
@@ -102,38 +103,37 @@ def measure_pretext(
         computing: where and how the model computes
         data: the images
     """
-    _check_out(out, overwrite)
-    import_encoder(encoder)
-    overrides: dict[str, Any] = {"compile": False, "probe_steps": 0}
-    if read_checkpoint(ckpt, mmap=True)["hyper_parameters"].get("weighting") == "upgrad":
-        overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
-    module = PretextModule.load_from_checkpoint(ckpt, **overrides)
-    trainer = Trainer(
-        accelerator="cpu" if computing.device().type == "cpu" else "gpu",
-        devices=1,
-        precision=computing.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
-    (measured,) = trainer.test(module, datamodule=data, verbose=False)
-    metrics = {name: measured[name] for name in sorted(measured)}
-    _print_metrics(metrics, ckpt, out)
+    with _owned(out, overwrite):
+        import_encoder(encoder)
+        overrides: dict[str, Any] = {"compile": False, "probe_steps": 0}
+        if read_checkpoint(ckpt, mmap=True)["hyper_parameters"].get("weighting") == "upgrad":
+            overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
+        module = PretextModule.load_from_checkpoint(ckpt, **overrides)
+        trainer = Trainer(
+            accelerator="cpu" if computing.device().type == "cpu" else "gpu",
+            devices=1,
+            precision=computing.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        (measured,) = trainer.test(module, datamodule=data, verbose=False)
+        metrics = {name: measured[name] for name in sorted(measured)}
+        _print_metrics(metrics, ckpt, out)
     return metrics
 
 
-def _check_out(out: Path | None, overwrite: bool) -> None:
+def _owned(out: Path | None, overwrite: bool) -> AbstractContextManager[None]:
     silence_messages()
-    if out is not None:
-        check_folder(out, overwrite, RESULT_FILES)
+    return nullcontext() if out is None else own_folder(out, overwrite, RESULT_FILES)
 
 
 def _print_metrics(metrics: Mapping[str, float], ckpt: Path, out: Path | None) -> None:
     for name, value in metrics.items():
         print(f"{name:<22} {value:.4f}", flush=True)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").write_text(json.dumps({"ckpt": str(ckpt), **metrics}, indent=2) + "\n")
+        with writing("out", out):
+            (out / "metrics.json").write_text(json.dumps({"ckpt": str(ckpt), **metrics}, indent=2) + "\n")
         report = out / "report.html"
         print(f"Report {report}" if report.exists() else f"Metrics {out / 'metrics.json'}", flush=True)

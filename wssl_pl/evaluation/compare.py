@@ -74,12 +74,12 @@ def compare(folders: Sequence[str | Path], seed: int = 0) -> Comparison:
         Compared(result.name, str(folder), differences(first.table, result.table, seed))
         for folder, result in zip(folders[1:], results[1:], strict=True)
     ]
-    return Comparison(first.name, str(folders[0]), first.pairs["hash"], first.counts, others)
+    return Comparison(first.name, str(folders[0]), first.pairs.hash, first.counts, others)
 
 
 def check_same_pairs(first: Result, other: Result, folder: str | Path, other_folder: str | Path, remedy: str) -> None:
     """Raise `WSSLError` unless both results are of the same images of the same pairs."""
-    ours, theirs = first.pairs["hash"], other.pairs["hash"]
+    ours, theirs = first.pairs.hash, other.pairs.hash
     if ours != theirs:
         reason = f"was measured on other pairs than {folder} (hash {theirs[:12]}, not {ours[:12]})"
         raise WSSLError("result", other_folder, reason, remedy)

@@ -17,7 +17,7 @@ from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.metrics import METRICS, MS_SSIM_MISSING, measure, to_8_bit
 from wssl_pl.evaluation.pairs import Pair, Pairs
 from wssl_pl.evaluation.perceptual import FID, FID_MISSING, LPIPS, LPIPS_MISSING
-from wssl_pl.evaluation.results import DECIMALS, Result, Table, finite
+from wssl_pl.evaluation.results import DECIMALS, Machine, MeasuredPairs, Result, Table, finite
 from wssl_pl.metrics import composite
 
 
@@ -88,8 +88,14 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
     return Result(
         table=table,
         method={"name": method.name, **method.describe()},
-        pairs=pairs.describe() | {"evaluated": len(wanted)},
-        machine=machine(),
+        pairs=MeasuredPairs(
+            folder=pairs.label,
+            hash=pairs.manifest.hash,
+            count=len(pairs),
+            data=pairs.manifest.data,
+            evaluated=len(wanted),
+        ),
+        machine=Machine(**machine()),
         notes=notes,
         seconds_per_image=seconds / len(wanted),
         fid={name: finite(value) for name, value in fid.compute().items()} if fid is not None else None,

@@ -1,6 +1,7 @@
 """Image files that belong to pairs by their names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,19 +50,26 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
     return found
 
 
+@contextmanager
+def reading(parameter: str, path: Path) -> Iterator[None]:
+    """Make a `DataError` that names the file of whatever Pillow's decoders raise in the block."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(parameter, path, reason(error)) from error
+
+
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Return an 8-bit image as RGB `(H, W, 3)`, turned as its EXIF orientation says.
 
     Raises:
         DataError: It cannot be read, or has more than 8 bits per channel.
     """
-    try:
-        with Image.open(path) as image:
-            deep = is_deep(image, path)
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:
-        # Pillow's decoders raise whatever their format's parser does.
-        raise DataError("images", path, reason(error)) from error
+    with reading("images", path), Image.open(path) as image:
+        deep = is_deep(image, path)
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     if deep:
         raise DataError("images", path, "has more than 8 bits per channel", "save it as 8-bit RGB")
     return pixels

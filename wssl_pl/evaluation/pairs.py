@@ -3,16 +3,20 @@
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from pyarrow import csv as arrow_csv
 from torch import Tensor
 
 from wssl_pl.data import WSSLDataModule
@@ -22,9 +26,11 @@ from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
 from wssl_pl.data.sources import tell, warn
 from wssl_pl.errors import DataError, WSSLError
-from wssl_pl.evaluation.files import join, match_files, read_rgb
+from wssl_pl.evaluation.files import join, match_files, read_rgb, reading
 from wssl_pl.evaluation.pages import render
+from wssl_pl.files import writing
 from wssl_pl.metrics.bins import bin_of
+from wssl_pl.records import read_json
 
 MAX_REPEATS = 4.0
 """How many times as often as the average mask those of one bin may be used."""
@@ -45,7 +51,34 @@ class Pair:
     source: str
 
 
-COLUMNS = [field.name for field in fields(Pair)]
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` holds.
+
+    Attributes:
+        hash: of the names and pixels of all pairs.
+        pairs_csv_sha256: of the list.
+        count: how many pairs there are.
+        size: their side in pixels; None unless they are squares of one size.
+        hole_in_masks: the colour of the hole.
+        split: of the data; None for a user's own pairs.
+        left_out: images that could not be read.
+        masks: how many different masks there are, and in how many pairs the most frequent one is.
+        data: where images and masks come from.
+    """
+
+    hash: str
+    pairs_csv_sha256: str
+    count: int
+    size: int | None
+    hole_in_masks: str = "white"
+    split: str | None = None
+    left_out: list[str] = field(default_factory=list)
+    masks: dict[str, int] | None = None
+    data: Any = None
+
+
+COLUMNS = {field.name: pa.float64() if field.type is float else pa.string() for field in fields(Pair)}
 
 Entry = tuple[str, NDArray[np.uint8], NDArray[np.uint8], str]
 """Name, image `(H, W, 3)`, mask `(H, W)` with 1 = hole, and the name of the image's file."""
@@ -90,9 +123,9 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
                 raise DataError("images", first.value, first.reason, "restore it, or omit it with on_error='skip'")
             failed.extend(str(error) for _, error in failures)
             indices = np.delete(indices, [position for position, _ in failures])
-            for index, image, hole in zip(indices, batch, masks.read(chosen[indices])[:, 0], strict=True):
+            for index, image, mask in zip(indices, batch, masks.read(chosen[indices])[:, 0], strict=True):
                 source = Path(images.paths[index]).name if isinstance(images, FileImages) else ""
-                yield f"{index:05d}", np.ascontiguousarray(image[crop, crop]), hole, source
+                yield f"{index:05d}", np.ascontiguousarray(image[crop, crop]), mask, source
 
     # `failed` is complete when the entries were written.
     return _write(folder, entries(), split=split, left_out=failed, masks=repeats, data=datamodule.describe())
@@ -119,37 +152,33 @@ def write_named_pairs(
         `write_named_pairs("examples/*.png", "examples/*_mask.png", "pairs", hole="white")`.
     """
     folder = _new_folder(out)
-    found, holes = match_files(images, "images"), match_files(masks, "masks")
-    names = [name for name in found if name in holes]
+    image_files, mask_files = match_files(images, "images"), match_files(masks, "masks")
+    names = [name for name in image_files if name in mask_files]
     if not names:
-        raise DataError("masks", masks, f"no mask has the name of an image ({join(list(found), 2)})")
-    without = [name for name in found if name not in holes]
+        raise DataError("masks", masks, f"no mask has the name of an image ({join(list(image_files), 2)})")
+    without = [name for name in image_files if name not in mask_files]
     # In a folder that holds images, masks and results side by side, not every file is an image of a pair.
-    if without and next(iter(found.values())).parent != next(iter(holes.values())).parent:
+    if without and next(iter(image_files.values())).parent != next(iter(mask_files.values())).parent:
         raise DataError("masks", masks, f"{len(without)} images have no mask: {join(without)}")
-    if alone := [name for name in holes if name not in found]:
+    if alone := [name for name in mask_files if name not in image_files]:
         raise DataError("images", images, f"{len(alone)} masks have no image: {join(alone)}")
 
     def entries() -> Iterator[Entry]:
         for name in names:
-            image = read_rgb(found[name])
-            mask = _read_hole(holes[name], bright=hole == "white")
+            image = read_rgb(image_files[name])
+            mask = _read_mask(mask_files[name], bright=hole == "white")
             if mask.shape != image.shape[:2]:
                 sizes = [f"{width} x {height} px" for height, width in (mask.shape, image.shape[:2])]
-                raise DataError("masks", holes[name], f"is {sizes[0]}, its image {sizes[1]}")
-            yield name, image, mask, found[name].name
+                raise DataError("masks", mask_files[name], f"is {sizes[0]}, its image {sizes[1]}")
+            yield name, image, mask, image_files[name].name
 
     return _write(folder, entries(), data={"images": str(images), "masks": str(masks), "hole": hole, "by": "name"})
 
 
-def _read_hole(path: Path, *, bright: bool) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as opened:
-            mask = ImageOps.exif_transpose(opened)
-            return (np.asarray(binarised(mask, bright=bright)[0]) > 127).astype(np.uint8)
-    except Exception as error:
-        # Pillow's decoders raise whatever their format's parser does.
-        raise DataError("masks", path, "cannot be read") from error
+def _read_mask(path: Path, *, bright: bool) -> NDArray[np.uint8]:
+    with reading("masks", path), Image.open(path) as opened:
+        mask = binarised(ImageOps.exif_transpose(opened), bright=bright)[0]
+        return (np.asarray(mask) > 127).astype(np.uint8)
 
 
 def _new_folder(out: str | Path) -> Path:
@@ -160,36 +189,37 @@ def _new_folder(out: str | Path) -> Path:
 
 
 def _write(folder: Path, entries: Iterable[Entry], **facts: Any) -> "Pairs":
-    for name in ("images", "masks"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
     pixels = hashlib.sha256()
     pairs: list[Pair] = []
     sizes = set()
-    for name, image, hole, source in entries:
-        mask = hole * np.uint8(255)
-        pixels.update(name.encode() + image.tobytes() + mask.tobytes())
-        image_file, mask_file = f"images/{name}.png", f"masks/{name}.png"
-        hashes = _save(image, folder / image_file), _save(mask, folder / mask_file)
-        ratio = float(hole.mean())
-        pairs.append(Pair(name, image_file, mask_file, round(ratio, 6), bin_of(ratio), hashes[0], hashes[1], source))
+    with writing("out", folder):
+        for name in ("images", "masks"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+    for name, image, mask, source in entries:
+        white = mask * np.uint8(255)
+        pixels.update(name.encode() + image.tobytes() + white.tobytes())
+        image_file, mask_file, ratio = f"images/{name}.png", f"masks/{name}.png", float(mask.mean())
+        with writing("out", folder):
+            hashes = _save(image, folder / image_file), _save(white, folder / mask_file)
+        pairs.append(Pair(name, image_file, mask_file, round(ratio, 6), bin_of(ratio), *hashes, source))
         sizes.add((image.shape[1], image.shape[0]))
-    with (folder / "pairs.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(astuple(pair) for pair in pairs)
     width, height = sizes.pop() if len(sizes) == 1 else (None, None)
     size = f"All are {width} x {height} px" if width else "They differ in size"
-    (folder / "README.md").write_text(render("pairs.md.j2", count=len(pairs), size=size))
-    manifest = {
-        "hash": pixels.hexdigest(),
-        "pairs_csv_sha256": _sha256(folder / "pairs.csv"),
-        "count": len(pairs),
-        "size": width if width == height else None,
-        "hole_in_masks": "white",
-        **facts,
-    }
-    # Written last: a folder without it is not finished.
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    with writing("out", folder):
+        with (folder / "pairs.csv").open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            writer.writerows(astuple(pair) for pair in pairs)
+        (folder / "README.md").write_text(render("pairs.md.j2", count=len(pairs), size=size))
+        manifest = Manifest(
+            hash=pixels.hexdigest(),
+            pairs_csv_sha256=_sha256(folder / "pairs.csv"),
+            count=len(pairs),
+            size=width if width == height else None,
+            **facts,
+        )
+        # Written last: a folder without it is not finished.
+        (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return Pairs.open(folder)
 
 
@@ -270,17 +300,35 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _damage(folder: Path, pair: Pair) -> Iterator[str]:
+    """Yield the files of a pair that are missing, changed, or by their path or a link outside of the folder."""
+    home = os.path.realpath(folder)
+    for name, digest in ((pair.image, pair.image_sha256), (pair.mask, pair.mask_sha256)):
+        if not Path(os.path.realpath(folder / name)).is_relative_to(home):
+            yield f"{name} (outside of the folder)"
+        elif not (folder / name).is_file():
+            yield f"{name} (missing)"
+        elif _sha256(folder / name) != digest:
+            yield name
+
+
+def check_output(out: Path, pairs: Path) -> None:
+    """Raise `WSSLError` if a folder to write to is that of the pairs."""
+    if out.resolve() == pairs.resolve():
+        raise WSSLError("out", out, "is the pairs folder", "name another one")
+
+
 class Pairs:
     """A pairs folder that was checked against its hashes.
 
     Attributes:
         folder: where it is.
         pairs: its lines, in order.
-        manifest: what `manifest.json` holds; `hash` identifies the pairs.
+        manifest: what `manifest.json` holds.
         label: where they come from, for a result; the folder unless it is a temporary one.
     """
 
-    def __init__(self, folder: Path, pairs: list[Pair], manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, pairs: list[Pair], manifest: Manifest) -> None:
         self.folder, self.pairs, self.manifest = folder, pairs, manifest
         self.label = str(folder)
 
@@ -298,63 +346,43 @@ class Pairs:
                 remedy = f"`wssl pairs images={folder}/images masks={folder}/masks by=name out=NEW_FOLDER` writes one"
             raise DataError("pairs", folder, "is not a finished pairs folder", remedy)
         again = "write the pairs again with `wssl pairs`"
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            expected = manifest["hash"], manifest["size"], manifest["pairs_csv_sha256"]
-        except (ValueError, KeyError, TypeError):
-            raise DataError("pairs", folder, "its manifest.json cannot be read", again) from None
-        if _sha256(folder / "pairs.csv") != expected[2]:
-            raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
-        with (folder / "pairs.csv").open(newline="") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
-        pairs = [Pair(**(row | {"ratio": float(row["ratio"])})) for row in rows]
-        files = [file for p in pairs for file in ((p.image, p.image_sha256), (p.mask, p.mask_sha256))]
-        gone = [f"{name} (missing)" for name, _ in files if not (folder / name).is_file()]
-        changed = [name for name, digest in files if (folder / name).is_file() and _sha256(folder / name) != digest]
-        if gone or changed:
-            raise DataError("pairs", folder, f"was changed (hash): {join(gone + changed, 4)}", again)
+        manifest: Manifest = read_json(folder / "manifest.json", Manifest, "pairs", again)
+        with reading("pairs", folder):
+            if _sha256(folder / "pairs.csv") != manifest.pairs_csv_sha256:
+                raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
+            options = arrow_csv.ConvertOptions(column_types=COLUMNS, include_columns=list(COLUMNS))
+            rows = arrow_csv.read_csv(folder / "pairs.csv", convert_options=options).to_pylist()
+            pairs = [Pair(**row) for row in rows]
+            damaged = [text for pair in pairs for text in _damage(folder, pair)]
+        if damaged or not pairs:
+            raise DataError("pairs", folder, f"was changed (hash): {join(damaged, 4) or 'it has no pairs'}", again)
         return cls(folder, pairs, manifest)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def check_output(self, folder: Path) -> None:
-        """Raise `WSSLError` if a folder to write to is that of the pairs."""
-        if folder.resolve() == self.folder.resolve():
-            raise WSSLError("out", folder, "is the pairs folder", "name another one")
-
     @cached_property
     def sizes(self) -> dict[str, tuple[int, int]]:
         """The width and height of each pair in pixels, by name."""
-        if self.manifest["size"]:
-            return dict.fromkeys((pair.name for pair in self.pairs), (self.manifest["size"],) * 2)
+        if self.manifest.size:
+            return dict.fromkeys((pair.name for pair in self.pairs), (self.manifest.size,) * 2)
         found = {}
         for pair in self.pairs:
-            with Image.open(self.folder / pair.image) as image:
+            with reading("pairs", self.folder / pair.image), Image.open(self.folder / pair.image) as image:
                 found[pair.name] = image.size
         return found
 
     def batches(self, pairs: Sequence[Pair], batch_size: int) -> list[list[Pair]]:
         """Return the pairs in batches of one size each, in order."""
-        found: list[list[Pair]] = []
-        for pair in pairs:
-            last = found[-1] if found else []
-            if last and len(last) < batch_size and self.sizes[last[0].name] == self.sizes[pair.name]:
-                last.append(pair)
-            else:
-                found.append([pair])
-        return found
+        groups = [list(group) for _, group in groupby(pairs, lambda pair: self.sizes[pair.name])]
+        return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
 
     def read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Return images `(B, 3, H, W)` uint8 and masks `(B, 1, H, W)` uint8, 1 = hole, of pairs of one size."""
-        images = [np.asarray(Image.open(self.folder / pair.image)) for pair in pairs]
-        masks = [np.asarray(Image.open(self.folder / pair.mask)) > 127 for pair in pairs]
-        return (
-            torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(np.stack(masks)).to(torch.uint8)[:, None],
-        )
-
-    def describe(self) -> dict[str, Any]:
-        """Return what a result keeps of them, in plain types."""
-        data = self.manifest.get("data", {})
-        return {"folder": self.label, "hash": self.manifest["hash"], "count": len(self), "data": data}
+        with reading("pairs", self.folder):
+            images = np.stack([np.asarray(Image.open(self.folder / pair.image)) for pair in pairs])
+            masks = np.stack([np.asarray(Image.open(self.folder / pair.mask)) > 127 for pair in pairs])
+            return (
+                torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+                torch.from_numpy(masks).to(torch.uint8)[:, None],
+            )

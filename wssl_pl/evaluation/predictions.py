@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError
-from wssl_pl.evaluation.files import is_deep, join, match_files
+from wssl_pl.evaluation.files import is_deep, join, match_files, reading
 
 
 class Predictions:
@@ -77,19 +76,13 @@ def read_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     Raises:
         DataError: It cannot be read, or is not 8-bit RGB of that size.
     """
-    try:
-        with Image.open(path) as image:
-            if image.size != size:
-                sizes = [f"{width} x {height}" for width, height in (image.size, size)]
-                raise DataError("predictions", path, f"is {sizes[0]} px, the pair is {sizes[1]}: never resized here")
-            if is_deep(image, path):
-                raise DataError("predictions", path, "has more than 8 bits per channel", "save it as 8-bit RGB")
-            if image.mode != "RGB":
-                kind = "grey" if image.mode in ("L", "1", "LA") else f"of mode {image.mode}"
-                raise DataError("predictions", path, f"is {kind}, the pairs are RGB", "save it as 8-bit RGB")
-            return np.asarray(image)
-    except DataError:
-        raise
-    except Exception as error:
-        # Pillow's decoders raise whatever their format's parser does.
-        raise DataError("predictions", path, reason(error)) from error
+    with reading("predictions", path), Image.open(path) as image:
+        if image.size != size:
+            sizes = [f"{width} x {height}" for width, height in (image.size, size)]
+            raise DataError("predictions", path, f"is {sizes[0]} px, the pair is {sizes[1]}: never resized here")
+        if is_deep(image, path):
+            raise DataError("predictions", path, "has more than 8 bits per channel", "save it as 8-bit RGB")
+        if image.mode != "RGB":
+            kind = "grey" if image.mode in ("L", "1", "LA") else f"of mode {image.mode}"
+            raise DataError("predictions", path, f"is {kind}, the pairs are RGB", "save it as 8-bit RGB")
+        return np.asarray(image)

@@ -14,8 +14,9 @@ from wssl_pl.evaluation.drawing import box_plots, strip
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.metrics import LABELS, METRICS, arrow, digits
 from wssl_pl.evaluation.pages import render
-from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.evaluation.pairs import Pairs, check_output
 from wssl_pl.evaluation.results import Estimate, Result
+from wssl_pl.files import writing
 
 RANKED_BY = "psnr_hole"
 EXAMPLES = 3  # of the best, the median and the worst
@@ -46,15 +47,16 @@ def write_report(result: Result, folder: Path, pairs: Pairs, method: Method, dev
         device: where it runs.
 
     Raises:
-        WSSLError: The folder is that of the pairs.
+        WSSLError: The folder is that of the pairs, or cannot be written.
     """
-    pairs.check_output(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").unlink(missing_ok=True)  # incomplete until the new one is written
+    check_output(folder, pairs.folder)
+    with writing("out", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").unlink(missing_ok=True)  # incomplete until the new one is written
     boxes = box_plots(result.table)
     examples = _examples(result, pairs, method, device)
     context: dict[str, Any] = {
-        "title": f"{result.name} on {result.pairs['evaluated']} pairs",
+        "title": f"{result.name} on {result.pairs.evaluated} pairs",
         "facts": facts(result),
         "reading": READING,
         "rows": metric_rows(result),
@@ -62,12 +64,13 @@ def write_report(result: Result, folder: Path, pairs: Pairs, method: Method, dev
         "box_plots": boxes,
         "examples": examples,
     }
-    (folder / "box_plots.png").write_bytes(boxes)
-    for example in examples:
-        (folder / example.file).write_bytes(example.png)
-    for name in ("md", "html"):
-        (folder / f"report.{name}").write_text(render(f"evaluation.{name}.j2", **context))
-    result.save(folder)
+    with writing("out", folder):
+        (folder / "box_plots.png").write_bytes(boxes)
+        for example in examples:
+            (folder / example.file).write_bytes(example.png)
+        for name in ("md", "html"):
+            (folder / f"report.{name}").write_text(render(f"evaluation.{name}.j2", **context))
+        result.save(folder)
 
 
 def _examples(result: Result, pairs: Pairs, method: Method, device: torch.device) -> list[Example]:
@@ -88,9 +91,9 @@ def facts(result: Result) -> list[str]:
     pairs, machine = result.pairs, result.machine
     return [
         "Method: " + ", ".join(f"{key} {value}" for key, value in result.method.items() if key != "name"),
-        f"Pairs: {pairs['evaluated']} of {pairs['count']}, hash {pairs['hash'][:16]}",
+        f"Pairs: {pairs.evaluated} of {pairs.count}, hash {pairs.hash[:16]}",
         f"Time of the method itself: {result.seconds_per_image:.4g} s per image",
-        f"Measured on {machine['device']}, {machine['cores']} cores, torch {machine['torch']}",
+        f"Measured on {machine.device}, {machine.cores} cores, torch {machine.torch}",
     ]
 
 
@@ -143,9 +146,10 @@ def chosen_examples(values: NDArray[np.float64]) -> list[tuple[str, int]]:
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
     """Write `comparison.json` and `comparison.md`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "comparison.md").write_text(comparison_markdown(comparison))
-    (folder / "comparison.json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")
+    with writing("out", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "comparison.md").write_text(comparison_markdown(comparison))
+        (folder / "comparison.json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")
 
 
 def comparison_markdown(comparison: Comparison) -> str:

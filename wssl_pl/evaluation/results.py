@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,17 @@ from wssl_pl.errors import DataError
 from wssl_pl.evaluation.metrics import METRICS
 from wssl_pl.evaluation.statistics import IMAGE_RESAMPLES, LEVEL, intervals
 from wssl_pl.metrics.bins import BINS
+from wssl_pl.records import read_json
 
+SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("ratio", pa.float64(), nullable=False),
+        pa.field("ratio_bin", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),
+    ]
+)
 DECIMALS = 6  # of a stored value; rounded, so that equal images tie whatever the batch they were measured in
 
 
@@ -50,43 +60,55 @@ class Table:
         selections = {name: self.bins == name for name in BINS}
         return {"all": np.ones(len(self.images), bool)} | {k: v for k, v in selections.items() if v.any()}
 
-    def to_arrow(self, **columns: str | int) -> pa.Table:
-        """Return a row for each image and metric: `image, ratio, ratio_bin, metric, value`.
-
-        Args:
-            columns: more columns, the same in each row, that come first (`run`, `arm`, `seed`).
-        """
+    def to_arrow(self) -> pa.Table:
+        """Return a row for each image and metric: `image, ratio, ratio_bin, metric, value`."""
         count, width = self.values.shape
-        rows: dict[str, Any] = {name: [value] * (count * width) for name, value in columns.items()}
-        rows |= {
-            "image": np.repeat(self.images, width),
-            "ratio": np.repeat(self.ratios, width),
-            "ratio_bin": np.repeat(self.bins, width),
-            "metric": list(self.metrics) * count,
-            "value": pa.array(self.values.ravel(), mask=np.isnan(self.values.ravel())),
-        }
-        return pa.table(rows)
+        images, metrics = np.repeat(np.arange(count), width), np.tile(np.arange(width), count)
+        values = self.values.ravel()
+        columns = [
+            _texts(self.images).take(_numbers(images)),
+            _numbers(np.repeat(self.ratios, width)),
+            _texts(self.bins).take(_numbers(images)),
+            _texts(self.metrics).take(_numbers(metrics)),
+            _numbers(values, ~np.isnan(values)),
+        ]
+        return pa.Table.from_arrays(columns, schema=SCHEMA)
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> "Table":
         """Return the table of rows as `to_arrow` gives them, or of a column per metric as version 0.1 wrote them.
 
         Raises:
-            KeyError: A column is missing.
+            ValueError, KeyError, pa.ArrowException: A column is missing or of another type, or there is no row.
         """
         if "metric" not in table.column_names:
             wide = table.to_pydict()
             metrics = tuple(name for name in METRICS if any(value is not None for value in wide.get(name, [])))
             values = np.array([wide[name] for name in metrics], float).reshape(len(metrics), -1).T
             return cls(np.array(wide["name"]), np.array(wide["ratio"]), np.array(wide["bin"]), metrics, values)
+        table = table.select(SCHEMA.names).cast(SCHEMA)
         image, metric = (table[name].combine_chunks().dictionary_encode() for name in ("image", "metric"))
-        row, column = image.indices.to_numpy(), metric.indices.to_numpy()
-        values = np.full((len(image.dictionary), len(metric.dictionary)), np.nan)
-        values[row, column] = table["value"].to_numpy()
+        metrics = tuple(metric.dictionary.to_pylist())
+        if not set(metrics) <= set(METRICS) or not len(table):
+            raise ValueError("it has no rows, or unknown metrics")
+        row = np.array(image.indices.to_pylist())
+        values = np.full((len(image.dictionary), len(metrics)), np.nan)
+        values[row, metric.indices.to_pylist()] = table["value"].to_pylist()
         first = np.unique(row, return_index=True)[1]
-        names = np.array(image.dictionary.to_pylist())
-        bins = np.array(table["ratio_bin"].to_pylist())[first]
-        return cls(names, table["ratio"].to_numpy()[first], bins, tuple(metric.dictionary.to_pylist()), values)
+        ratios, bins = (np.array(table[name].to_pylist())[first] for name in ("ratio", "ratio_bin"))
+        return cls(np.array(image.dictionary.to_pylist()), ratios, bins, metrics, values)
+
+
+# `pa.array`, and `to_numpy` of Arrow, import pandas where it is installed: a third of a second.
+def _numbers(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(values)])
+
+
+def _texts(values: Iterable[str]) -> pa.Array:
+    encoded = [str(value).encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
 
 
 @dataclass(frozen=True)
@@ -108,6 +130,60 @@ class Estimate:
     undefined: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredPairs:
+    """The pairs that were measured.
+
+    Attributes:
+        folder: where they were.
+        hash: of all their pixels.
+        count: how many there are.
+        data: where they come from.
+        evaluated: how many of them were measured.
+    """
+
+    folder: str = ""
+    hash: str
+    count: int
+    data: Any = None
+    evaluated: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The cores, the device and the versions that metrics were computed with."""
+
+    cores: int
+    device: str
+    python: str
+    torch: str
+    numpy: str
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals were drawn."""
+
+    resamples: int
+    level: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary.json` holds."""
+
+    method: dict[str, Any]
+    pairs: MeasuredPairs
+    counts: dict[str, int]
+    metrics: Any = field(metadata={"formerly": "figures"})
+    fid: dict[str, float | None] | None
+    notes: list[str]
+    seconds_per_image: float | None
+    bootstrap: Bootstrap
+    machine: Machine
+
+
 @dataclass(frozen=True)
 class Result:
     """What an evaluation measured.
@@ -115,8 +191,8 @@ class Result:
     Attributes:
         table: metrics per image.
         method: `name` and settings of the method.
-        pairs: `folder`, `hash`, `count` and `data` of the pairs, and how many were `evaluated`.
-        machine: where it was measured.
+        pairs: on which pairs.
+        machine: where.
         notes: what a reader of the metrics has to know.
         seconds_per_image: of the method itself.
         fid: `fid` and `fid_composite`; None if not measured.
@@ -125,8 +201,8 @@ class Result:
 
     table: Table
     method: Mapping[str, Any]
-    pairs: Mapping[str, Any]
-    machine: Mapping[str, Any]
+    pairs: MeasuredPairs
+    machine: Machine
     notes: Sequence[str] = ()
     seconds_per_image: float = math.nan
     fid: Mapping[str, float | None] | None = None
@@ -165,44 +241,42 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").unlink(missing_ok=True)
         parquet.write_table(self.table.to_arrow(), folder / "per_image.parquet")
-        summary = {
-            "method": self.method,
-            "pairs": self.pairs,
-            "counts": self.counts,
-            "metrics": {g: {name: asdict(e) for name, e in entries.items()} for g, entries in self.estimates.items()},
-            "fid": self.fid,
-            "notes": list(self.notes),
-            "seconds_per_image": finite(self.seconds_per_image),
-            "bootstrap": {"resamples": IMAGE_RESAMPLES, "level": LEVEL, "seed": self.seed},
-            "machine": self.machine,
-        }
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False, default=str) + "\n")
+        summary = Summary(
+            dict(self.method),
+            self.pairs,
+            self.counts,
+            self.estimates,
+            None if self.fid is None else dict(self.fid),
+            list(self.notes),
+            finite(self.seconds_per_image),
+            Bootstrap(IMAGE_RESAMPLES, LEVEL, self.seed),
+            self.machine,
+        )
+        text = json.dumps(asdict(summary), indent=2, allow_nan=False, default=str)
+        (folder / "summary.json").write_text(text + "\n")
 
 
 def read_result(folder: str | Path) -> Result:
     """Read the result in a folder, of this version or of 0.1.
 
     Raises:
-        DataError: It is not a finished result, or cannot be read.
+        WSSLError: It is not a finished result, or cannot be read.
     """
-    folder = Path(folder)
+    table, summary = Path(folder) / "per_image.parquet", Path(folder) / "summary.json"
     remedy = "run `wssl evaluate` again"
-    if not (folder / "summary.json").is_file() or not (folder / "per_image.parquet").is_file():
+    if not table.is_file() or not summary.is_file():
         raise DataError("result", folder, "is not a finished result of `wssl evaluate`", remedy)
+    facts: Summary = read_json(summary, Summary, "result", remedy)
+    if "name" not in facts.method or facts.bootstrap.seed < 0:
+        raise DataError("result", summary, "cannot be read (its method has no name, or its seed is negative)", remedy)
     try:
-        summary = json.loads((folder / "summary.json").read_text())
-        return Result(
-            Table.from_arrow(parquet.read_table(folder / "per_image.parquet")),
-            summary["method"],
-            summary["pairs"],
-            summary["machine"],
-            summary["notes"],
-            summary["seconds_per_image"] or math.nan,
-            summary["fid"],
-            summary["bootstrap"]["seed"],
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
-        raise DataError("result", folder, "cannot be read", remedy) from error
+        measured = Table.from_arrow(parquet.ParquetFile(table).read())
+    except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
+        raise DataError("result", table, f"cannot be read ({' '.join(str(error).split())[:160]})", remedy) from None
+    seconds = math.nan if facts.seconds_per_image is None else facts.seconds_per_image
+    return Result(
+        measured, facts.method, facts.pairs, facts.machine, facts.notes, seconds, facts.fid, facts.bootstrap.seed
+    )
 
 
 def finite(value: float) -> float | None:

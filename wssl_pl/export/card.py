@@ -109,6 +109,6 @@ def _figures(folder: Path | None) -> str:
         return "Not measured yet: `wssl evaluate pairs=PAIRS ckpt=FILE out=RESULT`."
     result = read_result(folder)
     pairs = result.pairs
-    measured = f"Measured by `wssl evaluate` on {pairs['evaluated']} pairs (hash {pairs['hash'][:16]})"
+    measured = f"Measured by `wssl evaluate` on {pairs.evaluated} pairs (hash {pairs.hash[:16]})"
     told = f"{measured}, raw output and composite."
     return "\n".join([told, "", markdown(metric_rows(result))])

@@ -73,7 +73,7 @@ class WSSLModule(LightningModule):
                 these (`hparams_file`, `weights_only`) is accepted and has no effect.
 
         Raises:
-            WSSLError: see `read_checkpoint`.
+            WSSLError: see `read_checkpoint` and `check_state`.
         """
         for name in ("hparams_file", "weights_only"):
             settings.pop(name, None)
@@ -81,6 +81,8 @@ class WSSLModule(LightningModule):
         # The command line adds keys of its own, which begin with an underscore.
         saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         module = cls(**saved | settings)
+        if strict:
+            check_state(module, checkpoint["state_dict"], "ckpt", checkpoint_path)
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
         return module if map_location is None else module.to(map_location)
 

@@ -164,8 +164,8 @@ class Trial:
 class Search:
     """The trials of an arm by value, and the values chosen for its runs."""
 
-    tried: dict[float, Trial]
-    chosen: list[float]
+    tried: dict[str, Trial]
+    chosen: list[str]
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ def summarise(results: Results, seed: int = 0) -> StudyReport:
     states = [run.status.state for run in results.plan.runs.values()]
     arms = {name: arm_result(results, arm) for name, arm in study.arms.items()}
     measured = results.evaluations.values()
-    pairs = [{"hash": result.pairs["hash"], "count": len(result.table.images)} for result in measured]
-    machines = [dict(result.machine) for result in measured]
+    pairs = [{"hash": result.pairs.hash, "count": len(result.table.images)} for result in measured]
+    machines = [asdict(result.machine) for result in measured]
     return StudyReport(
         name=study.name,
         study=asdict(study),
@@ -453,6 +453,8 @@ def search_of(results: Results, tune: Tuning, arm: str) -> Search:
         if run.trial and arm in run.arms and tune.option in run.options:
             curve = results.curves(run.id).get(f"val/{tune.metric}")
             best = max(curve.values) if curve is not None and run.status.state == "done" else None
-            tried[float(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
-    final = [results.plan.runs[run].status.chosen or {} for run in results.plan.final.get(arm, {}).values()]
-    return Search(tried, sorted({float(options[tune.option]) for options in final if tune.option in options}))
+            tried[str(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
+    final = [results.plan.runs[run] for run in results.plan.final.get(arm, {}).values() if run in results.plan.runs]
+    found = [run.status.chosen or {} for run in final]
+    chosen = {str(options[tune.option]) for options in found if tune.option in options}
+    return Search(tried, sorted(chosen))
