@@ -16,6 +16,7 @@ from wssl_pl.inference import Inpainter
 from wssl_pl.models import ModelInfo
 from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule
+from wssl_pl.networks import make_contexts
 
 slow = pytest.mark.slow
 
@@ -139,3 +140,16 @@ def test_one_line_and_exit_code_2(model_files, tmp_path, monkeypatch, capsys, wo
     assert len(error.splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "there.onnx").read_text() == "old"
+
+
+@slow
+def test_context_blocks_compute_in_onnx_what_they_do_in_pytorch(tmp_path):
+    module = InpaintModule(width=2, block="gated", context="fourier", context_levels=3)
+    others = [
+        make_contexts(name, module.encoder.out_channels, 3)[level] for level, name in ((1, "dilated"), (2, "attention"))
+    ]
+    module.contexts = torch.nn.ModuleList([module.contexts[0], *others])
+    for block in module.contexts:
+        torch.nn.init.normal_(block.project.weight, std=0.3)
+    # It compares at three sizes, and refuses a difference of 1e-3.
+    assert write_onnx(module, ModelInfo("m"), tmp_path / "m.onnx") < 1e-4

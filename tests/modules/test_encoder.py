@@ -189,3 +189,17 @@ def test_a_mask_channel_that_stays_blind_is_refused(pretext):
         InpaintModule(pretext, freeze_layers=4, mask_channel=True)
     InpaintModule(pretext, freeze_layers=16, mask_channel=True, unfreeze_epoch=1)
     InpaintModule(freeze_layers=16, mask_channel=True, width=4)
+
+
+@pytest.mark.parametrize("block", ["residual", "gated"])
+def test_block_comes_from_the_pretext_checkpoint(block, tmp_path):
+    pretext = PretextModule(["saturation"], width=2, block=block)
+    path = tmp_path / "pretext.ckpt"
+    torch.save(
+        {"stage": "pretext", "state_dict": pretext.state_dict(), "hyper_parameters": dict(pretext.hparams)}, path
+    )
+    module = InpaintModule(ckpt=str(path), context="fourier")
+    assert module.hparams["block"] == block
+    assert type(module.decoder.stages[0].first) is type(module.encoder.stages[0].first)
+    with pytest.raises(WSSLError, match=f"block=plain: the encoder of ckpt=.* has block={block}"):
+        InpaintModule(ckpt=str(path), block="plain")

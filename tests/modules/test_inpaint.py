@@ -158,3 +158,20 @@ def test_it_learns_more_than_the_mean():
         output = module(data["image"], data["mask"])
     filled = [composite(each, data["image"], data["mask"]) for each in (output, mean.expand_as(output))]
     assert psnr(filled[0], data["image"]).mean() > psnr(filled[1], data["image"]).mean() + 1.0
+
+
+@pytest.mark.parametrize("context", ["dilated", "fourier", "attention"])
+def test_a_context_block_changes_nothing_at_first(context):
+    images, masks = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    torch.manual_seed(0)
+    without = InpaintModule(ckpt="none", width=2)
+    torch.manual_seed(0)
+    module = InpaintModule(ckpt="none", width=2, context=context, context_levels=2)
+    assert torch.equal(module(images, masks), without(images, masks))
+    trained = {id(parameter) for group in module.parameter_groups() for parameter in group["params"]}
+    assert {id(parameter) for parameter in module.contexts.parameters()} <= trained
+    # Both levels take part as soon as their projections are not 0.
+    for block in module.contexts:
+        before = module(images, masks)
+        torch.nn.init.normal_(block.project.weight)
+        assert not torch.equal(module(images, masks), before)

@@ -190,7 +190,7 @@ class WSSLCLI(LightningCLI):
         trained = read_checkpoint(str(self.resumed), stage=self.stage, name="resume")["hyper_parameters"]
         self.pretext_ckpt = self.config.model.ckpt
         self.config.model.ckpt = "none"
-        for name in ("encoder", "width", "norm", "mask_channel", "fill"):
+        for name in ("encoder", "width", "norm", "block", "mask_channel", "fill"):
             if self.config.model[name] is None:
                 self.config.model[name] = trained.get(name)
 

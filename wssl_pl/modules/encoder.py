@@ -11,7 +11,14 @@ from wssl_pl.networks import WIDTH, Encoder, UNetEncoder, initialise
 from wssl_pl.networks.encoder import LEVELS
 from wssl_pl.plugins import find_class, import_class
 
-DEFAULTS = {"encoder": None, "width": WIDTH, "norm": "none", "mask_channel": False, "fill": 0.0}
+DEFAULTS = {
+    "encoder": None,
+    "width": WIDTH,
+    "norm": "none",
+    "block": "plain",
+    "mask_channel": False,
+    "fill": 0.0,
+}
 """The settings that a downstream module takes from the pretext checkpoint."""
 IMAGE_CHANNELS = 3
 FIRST_WEIGHT = "stages.0.first.conv.weight"
@@ -33,7 +40,9 @@ def encoder_path(encoder: str | type[Encoder] | None) -> str | None:
     return f"{encoder.__module__}.{encoder.__qualname__}" if isinstance(encoder, type) else encoder
 
 
-def make_encoder(encoder: str | type[Encoder] | None, width: int, norm: str, mask_channel: bool) -> Encoder:
+def make_encoder(
+    encoder: str | type[Encoder] | None, width: int, norm: str, mask_channel: bool, block: str = "plain"
+) -> Encoder:
     """Return a new encoder.
 
     Args:
@@ -42,6 +51,7 @@ def make_encoder(encoder: str | type[Encoder] | None, width: int, norm: str, mas
         width: of a `UNetEncoder`; another encoder has its own.
         norm: of a `UNetEncoder`; another encoder has its own.
         mask_channel: whether it takes the mask as a fourth channel.
+        block: of a `UNetEncoder`; another encoder has its own.
 
     Raises:
         WSSLError: there is no such encoder, or it does not keep to the interface (`docs/add_an_encoder.md`).
@@ -49,7 +59,7 @@ def make_encoder(encoder: str | type[Encoder] | None, width: int, norm: str, mas
     in_channels = IMAGE_CHANNELS + bool(mask_channel)
     path = encoder_path(encoder)
     if path is None:
-        return UNetEncoder(width, norm, in_channels)
+        return UNetEncoder(width, norm, in_channels, block)
     kind = encoder if isinstance(encoder, type) else find_class("encoder", path, Encoder)
     if width != WIDTH:
         raise WSSLError("width", width, f"encoder={path} has its own width", "omit width")
@@ -101,12 +111,12 @@ def load_encoder(ckpt: str | None, typed: Mapping[str, Any], init: str) -> tuple
     settings["encoder"] = encoder_path(kind)
     adds_mask_channel = pretext is not None and settings["mask_channel"] and not saved["mask_channel"]
     if pretext:
-        # The norm beside an encoder by class path is that of the decoder alone.
-        names = {"encoder", "width", "norm", "mask_channel"} if kind is None else {"encoder", "mask_channel"}
+        # Norm and block beside an encoder by class path are those of the decoder alone.
+        names = {"encoder", "width", "norm", "block", "mask_channel"} if kind is None else {"encoder", "mask_channel"}
         for name in sorted(names - {"mask_channel"} if kind is None and adds_mask_channel else names):
             if settings[name] != saved[name]:
                 raise WSSLError(name, settings[name], f"the encoder of ckpt={ckpt} has {name}={saved[name]}", "omit it")
-    encoder = make_encoder(kind, settings["width"], settings["norm"], settings["mask_channel"])
+    encoder = make_encoder(kind, settings["width"], settings["norm"], settings["mask_channel"], settings["block"])
     if pretext is None and init != "he" and kind is None:
         initialise(encoder, init)
     if pretext:

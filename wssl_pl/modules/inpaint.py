@@ -15,7 +15,7 @@ from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import check_training, load_encoder
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
-from wssl_pl.networks import UNetDecoder, crop_to, initialise, pad_to_multiple
+from wssl_pl.networks import UNetDecoder, crop_to, initialise, make_contexts, pad_to_multiple
 
 MIN_DECODER_WIDTH = 16
 """Feature maps of a decoder's stage, at least, beside an encoder whose skips may have as few as an image has."""
@@ -35,6 +35,12 @@ class InpaintModule(WSSLModule):
             paper's U-Net encoder.
         width: feature maps of the first stage; default: the checkpoint's, else 64.
         norm: normalisation after each convolution; default: the checkpoint's, else none.
+        block: the convolutions of a stage, of both halves: `plain` as in the paper, `residual`, or `gated` (gated
+            convolutions); default: the checkpoint's, else plain.
+        context: what lets a hole see the whole image, between encoder and decoder: `none` as in the paper, `dilated`
+            (convolutions of four dilations), `fourier` (convolution of the spectrum), or `attention`.
+        context_levels: at how many levels, the coarsest first: 1 is the encoder's last features, 2 and 3 add the skip
+            connections at 1/16 and 1/8 of the image's side.
         mask_channel: the encoder gets the mask as a fourth channel, 1 = hole; default: as the checkpoint's, else
             false. To an encoder that had none it is added with weights of 0.
         fill: the network's input in the hole: a value in [0, 1], or `mean`, the image's mean colour outside the hole;
@@ -75,6 +81,9 @@ class InpaintModule(WSSLModule):
         encoder: str | None = None,
         width: int | None = None,
         norm: Literal["none", "batch", "group", "instance"] | None = None,
+        block: Literal["plain", "residual", "gated"] | None = None,
+        context: Literal["none", "dilated", "fourier", "attention"] = "none",
+        context_levels: int = 1,
         mask_channel: bool | None = None,
         fill: float | Literal["mean"] | None = None,
         init: Literal["he", "xavier", "pytorch"] = "he",
@@ -102,7 +111,8 @@ class InpaintModule(WSSLModule):
         self._check_loss(loss, alpha, log_cosh_a, ssim_window, ssim_sigma)
         if encoder_lr is not None:
             check_positive("encoder_lr", encoder_lr)
-        typed = {"encoder": encoder, "width": width, "norm": norm, "mask_channel": mask_channel, "fill": fill}
+        typed: dict[str, Any] = {"encoder": encoder, "width": width, "norm": norm, "block": block}
+        typed |= {"mask_channel": mask_channel, "fill": fill}
         self.encoder, agreed, adds_mask_channel = load_encoder(ckpt, typed, init)
         self.hparams.update(agreed, betas=list(betas))  # as they come back from JSON
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
@@ -110,9 +120,12 @@ class InpaintModule(WSSLModule):
         check_training(self.encoder, freeze_layers, unfreeze_epoch, encoder_lr, consistency, adds_mask_channel)
         self.unfreeze_epoch, self.encoder_lr, self.consistency = unfreeze_epoch, encoder_lr, consistency
         min_width = 1 if agreed["encoder"] is None else MIN_DECODER_WIDTH
-        self.decoder = UNetDecoder(self.encoder.out_channels, agreed["norm"], min_width=min_width)
+        channels = self.encoder.out_channels
+        self.decoder = UNetDecoder(channels, agreed["norm"], min_width=min_width, block=agreed["block"])
         if init != "he":
             initialise(self.decoder, init)
+        # Drawn after the decoder, whose weights are the same with and without them.
+        self.contexts = make_contexts(context, channels, context_levels)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim, log_cosh_a, ssim_window, ssim_sigma)
         self.smallest_image = max(RADIUS, ssim_window // 2) + 1
         self.val_metrics = InpaintingMetrics()
@@ -149,7 +162,7 @@ class InpaintModule(WSSLModule):
         """Return the encoder, with its own learning rate if it has one, and the decoder."""
         later = self.unfreeze_epoch is not None
         encoder = [parameter for parameter in self.encoder.parameters() if later or parameter.requires_grad]
-        decoder = list(self.decoder.parameters())
+        decoder = [*self.decoder.parameters(), *self.contexts.parameters()]
         if self.encoder_lr is None:
             return [{"params": [*encoder, *decoder]}]
         return [{"params": encoder, "lr": self.encoder_lr}, {"params": decoder}]
@@ -165,8 +178,8 @@ class InpaintModule(WSSLModule):
             self.encoder.freeze(0)
 
     def networks(self) -> list[nn.Module]:
-        """Return the encoder and the decoder."""
-        return [self.encoder, self.decoder]
+        """Return the encoder, the decoder and the context blocks."""
+        return [self.encoder, self.decoder, *self.contexts]
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """Return the prediction, the raw output.
@@ -189,7 +202,10 @@ class InpaintModule(WSSLModule):
         return crop_to(self._output(features, skips), *images.shape[-2:])
 
     def _output(self, features: Tensor, skips: list[Tensor]) -> Tensor:
-        return torch.sigmoid(self.decoder(features, skips).float())
+        levels = [*skips, features]
+        for number, context in enumerate(self.contexts, start=1):
+            levels[-number] = context(levels[-number])
+        return torch.sigmoid(self.decoder(levels[-1], levels[:-1]).float())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch over the whole raw output, with the features' inconsistency where it counts."""

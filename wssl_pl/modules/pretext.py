@@ -75,6 +75,7 @@ class PretextModule(WSSLModule):
         encoder: class path of an encoder of your own (`mypackage.MyEncoder`); default: the paper's U-Net encoder.
         width: feature maps of the first encoder stage (64 to 1024 over five stages in the paper).
         norm: normalisation after each convolution; none in the paper.
+        block: the convolutions of a stage: `plain` as in the paper, `residual`, or `gated` (gated convolutions).
         pretext_holes: the changed images have the holes of the data's masks, as they will downstream.
         mask_channel: the encoder gets the mask of `pretext_holes` or `masked` as a fourth channel, 1 = hole.
         fill: the encoder's input in a hole of `pretext_holes` or `masked`: a value in [0, 1], or `mean`, the image's
@@ -108,6 +109,7 @@ class PretextModule(WSSLModule):
         encoder: str | None = None,
         width: int = WIDTH,
         norm: Literal["none", "batch", "group", "instance"] = "none",
+        block: Literal["plain", "residual", "gated"] = "plain",
         pretext_holes: bool = False,
         mask_channel: bool = False,
         fill: float | Literal["mean"] = 0.0,
@@ -140,8 +142,9 @@ class PretextModule(WSSLModule):
             raise WSSLError("mask_channel", True, "nothing is masked", remedy)
         if probe_steps < 0:
             raise WSSLError("probe_steps", probe_steps, "must be at least 0, which is no probe")
-        if encoder is not None and norm != "none":
-            raise WSSLError("norm", norm, f"encoder={encoder_path(encoder)} has its own", "omit norm")
+        for name, value, default in (("norm", norm, "none"), ("block", block, "plain")):
+            if encoder is not None and value != default:
+                raise WSSLError(name, value, f"encoder={encoder_path(encoder)} has its own", f"omit {name}")
         self.pretext_holes, self.probe_steps, self.norm = pretext_holes, probe_steps, norm
         self.needs_masks = pretext_holes or probe_steps > 0
         self.crop_margin = sum(task.margin for task in found.values())
@@ -151,7 +154,7 @@ class PretextModule(WSSLModule):
         self.weighting = UncertaintyWeights(found) if weighting == "uncertainty" else FixedWeights(fixed)
         self.upgrad = UPGrad() if weighting == "upgrad" else None
         self.automatic_optimization = self.upgrad is None
-        self.encoder = make_encoder(encoder, width, norm, mask_channel)
+        self.encoder = make_encoder(encoder, width, norm, mask_channel, block)
         last = self.encoder.out_channels[-1]
         self.heads = _by_name({name: task.head(last) for name, task in found.items()})
         if init != "he":

@@ -1,6 +1,7 @@
 """The networks: plain `nn.Module`s without losses, optimisers or logging."""
 
 from wssl_pl.networks.blocks import he_initialise, initialise
+from wssl_pl.networks.context import make_contexts
 from wssl_pl.networks.encoder import Encoder
 from wssl_pl.networks.heads import LightDecoder, TaskHead
 from wssl_pl.networks.inputs import Fill, crop_to, fill_holes, mean_colour, pad_to_multiple
@@ -18,6 +19,7 @@ __all__ = [
     "fill_holes",
     "he_initialise",
     "initialise",
+    "make_contexts",
     "mean_colour",
     "pad_to_multiple",
 ]

@@ -2,11 +2,13 @@
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
 
 NORMS = ("none", "batch", "group", "instance")
+BLOCKS = ("plain", "residual", "gated")
 GROUPS = 8
 INITIALISATIONS = ("he", "xavier", "pytorch")
 
@@ -43,6 +45,58 @@ class ConvUnit(nn.Module):
         """Return feature maps `(B, out, H, W)`."""
         output: Tensor = self.activation(self.norm(self.conv(features)))
         return output
+
+
+class GatedUnit(nn.Module):
+    """Gated convolution (Yu et al. 2019): `ELU(a) * sigmoid(b)` of one 3x3 convolution's halves a and b.
+
+    `(B, in, H, W)` to `(B, out, H, W)`. A hole can be told from what is around it without a mask channel, because the
+    gate is learned. The product is scaled so that He's initialisation keeps the mean square of the features, which
+    ReLU does without help: 20 units in a row would otherwise divide it by 10^9.
+    """
+
+    # 1 / sqrt(E[ELU(a)^2] E[sigmoid(b)^2]) for a, b from N(0, 2), what He's initialisation makes of mean square 1.
+    SCALE = 1.618
+
+    def __init__(self, in_channels: int, out_channels: int, norm: str = "none") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 2 * out_channels, kernel_size=3, padding=1)
+        self.norm = normalisation(norm, 2 * out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return feature maps `(B, out, H, W)`."""
+        content, gate = self.norm(self.conv(features)).chunk(2, dim=1)
+        output: Tensor = F.elu(content) * gate.sigmoid() * self.SCALE
+        return output
+
+
+class ConvPair(nn.Module):
+    """Base of a stage: two units in a row, `(B, in, H, W)` to `(B, out, H, W)`."""
+
+    def add_units(self, in_channels: int, out_channels: int, norm: str, block: str) -> None:
+        """Make the units. A subclass calls it where their weights come in the order in which weights are drawn.
+
+        Args:
+            in_channels: feature maps of the input.
+            out_channels: feature maps of the output.
+            norm: one of `NORMS`.
+            block: `plain`, the paper's; `residual`, the sum with a 1x1 convolution of the input, over sqrt(2) (He et
+                al. 2016); `gated`, of `GatedUnit`s.
+
+        Raises:
+            WSSLError: no such norm or block.
+        """
+        if block not in BLOCKS:
+            raise WSSLError("block", block, f"is not one of {', '.join(BLOCKS)}")
+        unit = GatedUnit if block == "gated" else ConvUnit
+        self.first = unit(in_channels, out_channels, norm)
+        self.second = unit(out_channels, out_channels, norm)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1) if block == "residual" else None
+
+    def convolve(self, features: Tensor) -> Tensor:
+        """Return feature maps `(B, out, H, W)`."""
+        output: Tensor = self.second(self.first(features))
+        return output if self.shortcut is None else (output + self.shortcut(features)) * 0.5**0.5
 
 
 def he_initialise(module: nn.Module) -> None:

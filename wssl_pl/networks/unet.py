@@ -7,25 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.networks.blocks import ConvUnit, he_initialise
+from wssl_pl.networks.blocks import ConvPair, he_initialise
 from wssl_pl.networks.encoder import LEVELS, Encoder
 
 WIDTH = 64
 """Feature maps of the first stage in the paper; they double with each of the five stages."""
 
 
-class EncoderStage(nn.Module):
+class EncoderStage(ConvPair):
     """Two convolution units and a 2x2 max-pool: `(B, in, H, W)` to features `(B, out, H, W)` and their pooled half."""
 
-    def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: str, block: str) -> None:
         super().__init__()
-        self.first = ConvUnit(in_channels, out_channels, norm)
-        self.second = ConvUnit(out_channels, out_channels, norm)
+        self.add_units(in_channels, out_channels, norm, block)
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features after pooling, and those before it, which the decoder's skip connection takes."""
-        skip = self.second(self.first(features))
+        skip = self.convolve(features)
         return self.pool(skip), skip
 
 
@@ -36,6 +35,7 @@ class UNetEncoder(Encoder):
         width: feature maps of the first stage; each further stage has twice as many.
         norm: `none` (the paper), `batch`, `group` or `instance`, after each convolution.
         in_channels: 3 for RGB, 4 with a mask channel.
+        block: `plain` (the paper), `residual` or `gated`: see `ConvPair`.
 
     Example:
         >>> features, skips = UNetEncoder(width=8)(torch.rand(2, 3, 64, 64))
@@ -43,14 +43,15 @@ class UNetEncoder(Encoder):
         (torch.Size([2, 128, 2, 2]), 5)
     """
 
-    def __init__(self, width: int = WIDTH, norm: str = "none", in_channels: int = 3) -> None:
+    def __init__(self, width: int = WIDTH, norm: str = "none", in_channels: int = 3, block: str = "plain") -> None:
         super().__init__()
         if width < 1:
             raise WSSLError("width", width, "must be at least 1")
         widths = [width * 2**stage for stage in range(LEVELS)]
         self.out_channels = (*widths, widths[-1])
         self.stages = nn.ModuleList(
-            EncoderStage(below, here, norm) for below, here in zip([in_channels, *widths[:-1]], widths, strict=True)
+            EncoderStage(below, here, norm, block)
+            for below, here in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
         he_initialise(self)
 
@@ -66,24 +67,25 @@ class UNetEncoder(Encoder):
     def layers(self) -> list[nn.Module]:
         """Return the 16 layers in Keras's count, as the paper does: the input, then conv, conv, pool of each stage."""
         layers: list[Any] = [nn.Identity()]
+        stage: Any
         for stage in self.stages:
-            layers += [stage.first, stage.second, stage.pool]
+            # A shortcut is trained as long as one of the two convolutions beside it is.
+            second = stage.second if stage.shortcut is None else nn.ModuleList([stage.second, stage.shortcut])
+            layers += [stage.first, second, stage.pool]
         return layers
 
 
-class DecoderStage(nn.Module):
+class DecoderStage(ConvPair):
     """2x2 up-convolution, concatenation with the skip connection, two convolution units."""
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, norm: str) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, norm: str, block: str) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
-        self.first = ConvUnit(out_channels + skip_channels, out_channels, norm)
-        self.second = ConvUnit(out_channels, out_channels, norm)
+        self.add_units(out_channels + skip_channels, out_channels, norm, block)
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
         """Return `(B, out, 2H, 2W)` from `(B, in, H, W)` and the skip `(B, skip, 2H, 2W)`."""
-        output: Tensor = self.second(self.first(torch.cat([self.up(features), skip], dim=1)))
-        return output
+        return self.convolve(torch.cat([self.up(features), skip], dim=1))
 
 
 class UNetDecoder(nn.Module):
@@ -94,6 +96,7 @@ class UNetDecoder(nn.Module):
         norm: as for the encoder.
         out_channels: channels of the output.
         min_width: feature maps of a stage, at least; without it a stage has as many as its skip.
+        block: as for the encoder.
 
     Example:
         >>> encoder = UNetEncoder(width=8)
@@ -103,14 +106,19 @@ class UNetDecoder(nn.Module):
     """
 
     def __init__(
-        self, encoder_channels: Sequence[int], norm: str = "none", out_channels: int = 3, min_width: int = 1
+        self,
+        encoder_channels: Sequence[int],
+        norm: str = "none",
+        out_channels: int = 3,
+        min_width: int = 1,
+        block: str = "plain",
     ) -> None:
         super().__init__()
         below, skips = encoder_channels[-1], encoder_channels[-2::-1]
         stages = []
         for skip in skips:
             here = max(skip, min_width)
-            stages.append(DecoderStage(below, skip, here, norm))
+            stages.append(DecoderStage(below, skip, here, norm, block))
             below = here
         self.stages = nn.ModuleList(stages)
         self.project = nn.Conv2d(below, out_channels, kernel_size=1)

@@ -20,7 +20,8 @@ BUDGET_S = 3.0  # for the measurement of steps
 NARROW = 4  # width at which floating-point operations are counted
 DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
-    "tasks", "weighting", "pretext_holes", "encoder", "width", "norm", "mask_channel", "freeze_layers",
+    "tasks", "weighting", "pretext_holes", "encoder", "width", "norm", "block", "context",
+    "context_levels", "mask_channel", "freeze_layers",
     "unfreeze_epoch", "consistency", "loss", "ssim",
 )  # fmt: skip
 """Options of the model that decide how long a step takes."""
@@ -53,7 +54,7 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
     if run.stage == "downstream":
         options["ckpt"] = "none"
         encoder = plan.runs[run.pretext].options if run.pretext else {}
-        options |= {key: encoder[f"model.{key}"] for key in ("width", "norm") if f"model.{key}" in encoder}
+        options |= {key: encoder[f"model.{key}"] for key in ("width", "norm", "block") if f"model.{key}" in encoder}
     width = options.get("width")
     if widest is not None and not options.get("encoder") and (width is None or width > widest):
         options["width"] = widest
