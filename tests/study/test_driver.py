@@ -125,7 +125,9 @@ def test_what_was_skipped_is_looked_at_again(study, drive):
     assert progress.runs[plan.final["frozen"][0]].status.state == "done"
 
 
-@pytest.mark.parametrize("error", [DiskFull("the disk is full"), Unfinished("it was interrupted")])
+@pytest.mark.parametrize(
+    "error", [DiskFull("the disk is full"), Unfinished("it was interrupted"), OSError(30, "Read-only file system")]
+)
 def test_a_full_disk_lets_the_others_end_and_begins_nothing_new(study, drive, error):
     started = []
 

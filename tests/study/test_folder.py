@@ -1,6 +1,9 @@
+import errno
+
 import pytest
 
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import DiskFull, WSSLError
+from wssl_pl.study import folder as folder_module
 from wssl_pl.study.definition import read_study
 from wssl_pl.study.driver import read_step
 from wssl_pl.study.folder import Curve, StudyFolder
@@ -41,6 +44,28 @@ def test_other_peoples_files_are_left_alone(declare, tmp_path):
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(WSSLError, match="not empty and holds no study"):
         StudyFolder(tmp_path / "full").begin(read_study([declare()]))
+
+
+def test_a_study_that_was_killed_while_it_was_written_starts_again(declare, tmp_path):
+    (tmp_path / ".wssl-0123.part").touch()
+    folder = StudyFolder(tmp_path)
+    study = read_study([declare()])
+    (tmp_path / "tiny.yaml").unlink()
+    folder.begin(study)
+    (tmp_path / "plan.json").unlink()
+    folder.begin(study)
+    assert len(folder.plan().runs) == 8
+
+
+def test_a_disk_that_is_full_stops_the_study_and_fails_no_run(started, declare, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(folder_module, "write_atomically", full)
+    with pytest.raises(DiskFull, match=r"status\.json cannot be written: No space left"):
+        started.set_status(next(iter(started.plan().runs)), Status("done"))
+    with pytest.raises(WSSLError, match=r"out=.*: cannot be written: No space left on device: make room"):
+        StudyFolder(tmp_path / "other").begin(read_study([declare()]))
 
 
 def test_a_folder_without_a_study(tmp_path):

@@ -1,4 +1,5 @@
 import cProfile
+import errno
 import io
 import json
 import re
@@ -16,8 +17,10 @@ from tests.study.fakes import FakeArm, one_task, write_study
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import write_pairs
+from wssl_pl.files import owned
 from wssl_pl.modules import InpaintModule
 from wssl_pl.study import faces
+from wssl_pl.study import report as report_module
 from wssl_pl.study.definition import Claim, Section, Tuning
 from wssl_pl.study.folder import read_results
 from wssl_pl.study.report import arm_rows, write_report
@@ -153,8 +156,36 @@ def test_bad_input(tmp_path):
         write_report(tmp_path)
     folder = small(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(WSSLError, match="name a folder"):
+    with pytest.raises(WSSLError, match="file: cannot be written: File exists"):
         write_report(folder, tmp_path / "file")
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    folder = small(tmp_path)
+    monkeypatch.setattr(report_module, "write_atomically", full)
+    with pytest.raises(WSSLError, match=r"out=.*report: cannot be written: No space left on device: make room"):
+        write_report(folder)
+
+
+def test_two_reports_in_one_folder_are_refused(tmp_path):
+    folder = small(tmp_path)
+    with owned(folder / "report"), pytest.raises(WSSLError, match="is being written by another process"):
+        write_report(folder)
+
+
+def test_nothing_outside_the_folder_is_written_or_removed(tmp_path):
+    """Whatever names a forged study and an earlier report have."""
+    (tmp_path / "mine.png").write_text("stays")
+    sections = [Section("../../mine", "Forged", ["good", "plain"], [BETTER], ["figure2"])]
+    folder = small(tmp_path, sections=sections)
+    (folder / "report").mkdir()
+    (folder / "report" / "report.json").write_text('{"pictures": {"../../mine.png": "", "curves.png": ""}}')
+    write_report(folder)
+    assert (tmp_path / "mine.png").read_text() == "stays"
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.png", "study"}
 
 
 def test_sections_that_repeat_arms_have_one_table(tmp_path):

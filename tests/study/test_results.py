@@ -188,7 +188,7 @@ def test_the_search(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER], tune=tune)
     summary = summarise(read_results(folder))
     search = summary.searches["a"]
-    assert search.tried == {"0.001": Trial(19.0, "done", None), "0.01": Trial(10.0, "done", None)}
-    assert search.chosen == ["0.001"]
+    assert search.tried == {0.001: Trial(19.0, "done", None), 0.01: Trial(10.0, "done", None)}
+    assert search.chosen == [0.001]
     # Trials are no results.
     assert summary.arms["a"].minutes["downstream"] == 5.0

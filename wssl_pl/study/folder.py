@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.evaluation.results import Result, read_result
-from wssl_pl.files import write_atomically
+from wssl_pl.files import write_atomically, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.definition import STAGES, Study
 from wssl_pl.study.plan import Plan, PlanFile, Run, Status, make_plan
@@ -76,16 +76,18 @@ class StudyFolder:
         """Write the study and its plan; a study that is here already has to be the same.
 
         Raises:
-            WSSLError: another study, or other files, are here, or the study differs.
+            WSSLError: another study, or other files, are here, or the study differs, or the folder cannot be written.
         """
         if self.holds_study():
             self.check_same(study)
             return
         if self.path.is_file() or (self.path.is_dir() and any(p.name[0] != "." for p in self.path.iterdir())):
             raise WSSLError("out", self.path, "is not empty and holds no study", "give a new folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "study.json", asdict(Started(VERSION, study, str(Path.cwd()))))
-        write_json(self.path / "plan.json", make_plan(study).as_dict())  # killed before, it is made again when needed
+        with writing("out", self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json(self.path / "study.json", asdict(Started(VERSION, study, str(Path.cwd()))))
+            # The plan of a study that was killed before this is made again where it is needed.
+            write_json(self.path / "plan.json", make_plan(study).as_dict())
 
     def study(self) -> Study:
         """Return the study as it was started.
@@ -157,9 +159,17 @@ class StudyFolder:
             return Status(reason=str(error))
 
     def set_status(self, identity: str, status: Status) -> Status:
-        """Write the state of a run, and return it."""
-        self.run(identity).mkdir(parents=True, exist_ok=True)
-        write_json(self.run(identity) / "status.json", asdict(status))
+        """Write the state of a run, and return it.
+
+        Raises:
+            DiskFull: it cannot be written.
+        """
+        path = self.run(identity) / "status.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, asdict(status))
+        except OSError as error:
+            raise DiskFull(f"{path} cannot be written: {error.strerror}") from None
         return status
 
     def result(self, identity: str) -> Result:
@@ -205,7 +215,7 @@ class StudyFolder:
             remedy = "remove the folder of the run and resume the study, which trains it again"
             raise WSSLError("out", path, "cannot be read", remedy) from None
         points = {tag: dict(sorted(values.items())) for tag, values in found.items()}
-        return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items()}
+        return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items() if values}
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:
         """Link the finished runs that this plan shares with another study, and return how many."""

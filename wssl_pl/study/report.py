@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,18 +14,13 @@ from numpy.typing import NDArray
 
 from wssl_pl.drawing import figure_png, new_figure
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation import statistics
 from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pages import COLOURS as STATE_COLOURS
 from wssl_pl.evaluation.pages import number, plain_frame, probability, render, signed, span
-from wssl_pl.evaluation.statistics import (
-    CONVERGENCE_METRIC,
-    CONVERGENCE_RULE,
-    LEVEL,
-    RESAMPLES,
-    near_chance,
-    smallest_exact_p,
-    student_quantile,
-)
+from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC, near_chance
+from wssl_pl.files import owned, write_atomically, writing
+from wssl_pl.records import read_json
 from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import ENDED
 from wssl_pl.study.verdicts import RANKED_BY, ArmResult, Spread, StudyReport, Verdict, points_of, summarise
@@ -56,32 +52,37 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
         The folder of the report.
 
     Raises:
-        WSSLError: the folder holds no study, its runs were measured on different pairs, or `out` is a file.
+        WSSLError: the folder holds no study, its runs were measured on different pairs, or `out` cannot be written, or
+            is written by another process.
     """
     results = read_results(directory)
     folder = results.folder.path / "report" if out is None else Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise WSSLError("out", folder, "is a file", "name a folder for the report")
-    report = summarise(results)
-    pictures, captions, notes = draw(results, report)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _earlier_pictures(folder) - pictures.keys():
-        (folder / name).unlink(missing_ok=True)
-    for name, png in pictures.items():
-        (folder / name).write_bytes(png)
-    context = page(results, report) | {"pictures": pictures, "captions": captions, "notes": notes}
-    for suffix in ("md", "html"):
-        (folder / f"report.{suffix}").write_text(render(f"study.{suffix}.j2", "wssl_pl.study", **context))
-    values = asdict(report) | {"pictures": captions}
-    (folder / "report.json").write_text(json.dumps(_finite(values), indent=1, allow_nan=False) + "\n")
+    with owned(folder):
+        report = summarise(results)
+        pictures, captions, notes = draw(results, report)
+        context = page(results, report) | {"pictures": pictures, "captions": captions, "notes": notes}
+        files: dict[str, bytes | str] = dict(pictures)
+        for suffix in ("md", "html"):
+            files[f"report.{suffix}"] = render(f"study.{suffix}.j2", "wssl_pl.study", **context)
+        values = asdict(report) | {"pictures": captions}
+        files["report.json"] = json.dumps(_finite(values), indent=1, allow_nan=False) + "\n"
+        with writing("out", folder):
+            for name in _earlier_pictures(folder) - pictures.keys():
+                (folder / name).unlink(missing_ok=True)
+            for name, content in files.items():
+                write_atomically(folder / name, content)
     return folder
 
 
 def _earlier_pictures(folder: Path) -> set[str]:
+    """Return the figures that the report in a folder names, if they are PNG files in it."""
     try:
-        return set(json.loads((folder / "report.json").read_text())["pictures"])
-    except (OSError, ValueError, KeyError, TypeError):
+        names = read_json(folder / "report.json", dict[str, Any], "out", "it is replaced").get("pictures")
+    except WSSLError:
         return set()
+    return {
+        str(name) for name in (names if isinstance(names, dict) else ()) if re.fullmatch(r"[\w.-]+\.png", str(name))
+    }
 
 
 def _finite(value: Any) -> Any:
@@ -115,7 +116,7 @@ def draw(results: Results, report: StudyReport) -> tuple[dict[str, bytes], dict[
 
 
 def _picture_file(section: str, plot: str) -> str:
-    return f"{plot}.png" if plot == section else f"{section}_{plot}.png"
+    return f"{plot}.png" if plot == section else f"{re.sub('[^A-Za-z0-9_.-]', '_', section)}_{plot}.png"
 
 
 def page(results: Results, report: StudyReport) -> dict[str, Any]:
@@ -143,8 +144,8 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
         "ranking": ranking_lines(report),
         "unranked": f" Without a rank, as they still rise: {', '.join(rising)}." if rising else "",
         "facts": facts(results, report),
-        "resamples": f"{RESAMPLES:,}",
-        "convergence_rule": CONVERGENCE_RULE,
+        "resamples": f"{statistics.RESAMPLES:,}",
+        "convergence_rule": statistics.CONVERGENCE_RULE,
         "cosine": "cosine" in json.dumps([study.options, [asdict(arm) for arm in study.arms.values()]]),
         "few_seeds": few_seeds(len(study.seeds)),
         "missing": missing_rows(report),
@@ -185,8 +186,8 @@ def few_seeds(count: int) -> dict[str, Any] | None:
     if count < 2:
         return None
     coverage = f"{1.0 - 2.0 ** (1 - count):.0%}"
-    exact, t = f"{smallest_exact_p(count):.3g}", f"{student_quantile(LEVEL, count - 1):.2f}"
-    return {"seeds": count, "t": t, "p": exact, "coverage": coverage}
+    t = statistics.student_quantile(statistics.LEVEL, count - 1)
+    return {"seeds": count, "t": f"{t:.2f}", "p": f"{statistics.smallest_exact_p(count):.3g}", "coverage": coverage}
 
 
 def sentence(verdict: Verdict, report: StudyReport, seeds: int) -> str:
@@ -310,18 +311,14 @@ def search_table(results: Results, report: StudyReport) -> dict[str, Any] | None
         return None
     rows = [["arm", *[f"{tune.option}={value}" for value in tune.values], "chosen"]]
     for name, search in report.searches.items():
-        tried = {float(value): trial for value, trial in search.tried.items()}
         cells = []
-        for value in map(float, tune.values):
-            trial = tried.get(value)
+        for value in tune.values:
+            trial = search.tried.get(value)
             best = "-" if trial is None else trial.state if trial.best is None else number(trial.best, tune.metric)
-            cells.append(
-                f"**{best}**" if trial and trial.best is not None and value in map(float, search.chosen) else best
-            )
-        rows.append([report.arms[name].label, *cells, ", ".join(search.chosen) or "-"])
-    chosen = [float(value) for search in report.searches.values() for value in search.chosen]
-    values = [float(value) for value in tune.values]
-    ends = ((min(values), "smallest", "smaller"), (max(values), "largest", "larger"))
+            cells.append(f"**{best}**" if value in search.chosen and trial and trial.best is not None else best)
+        rows.append([report.arms[name].label, *cells, ", ".join(map(str, search.chosen)) or "-"])
+    chosen = [value for search in report.searches.values() for value in search.chosen]
+    ends = ((min(tune.values), "smallest", "smaller"), (max(tune.values), "largest", "larger"))
     edges = [
         f"{chosen.count(end)} of {len(chosen)} arms chose the {which} value, and might do better with a {beyond} one"
         for end, which, beyond in ends

@@ -164,8 +164,8 @@ class Trial:
 class Search:
     """The trials of an arm by value, and the values chosen for its runs."""
 
-    tried: dict[str, Trial]
-    chosen: list[str]
+    tried: dict[float, Trial]
+    chosen: list[float]
 
 
 @dataclass(frozen=True)
@@ -453,8 +453,6 @@ def search_of(results: Results, tune: Tuning, arm: str) -> Search:
         if run.trial and arm in run.arms and tune.option in run.options:
             curve = results.curves(run.id).get(f"val/{tune.metric}")
             best = max(curve.values) if curve is not None and run.status.state == "done" else None
-            tried[str(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
-    final = [results.plan.runs[run] for run in results.plan.final.get(arm, {}).values() if run in results.plan.runs]
-    found = [run.status.chosen or {} for run in final]
-    chosen = {str(options[tune.option]) for options in found if tune.option in options}
-    return Search(tried, sorted(chosen))
+            tried[float(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
+    final = [results.plan.runs[run].status.chosen or {} for run in results.plan.final.get(arm, {}).values()]
+    return Search(tried, sorted({float(options[tune.option]) for options in final if tune.option in options}))
