@@ -5,6 +5,7 @@ import functools
 import os
 import secrets
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,10 +15,6 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout, lock_descriptor
 
 from wssl_pl.errors import WSSLError
-
-__all__ = [
-    "Timeout", "check_writable", "hold", "is_held", "locked", "owned", "replacing", "write_atomically", "writing",
-]  # fmt: skip
 
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # of file systems without locks
 PREFIX, SUFFIX = ".wssl-", ".part"  # of temporary files
@@ -98,6 +95,30 @@ def writing(parameter: str, path: Path) -> Iterator[None]:
         named = "" if where.is_relative_to(path.absolute().parent) or where.name.startswith(PREFIX) else f"{where}: "
         reason = f"cannot be written: {named}{error.strerror or error}"
         raise WSSLError(parameter, path, reason, remedy) from error
+
+
+def check_readable(path: Path, parameter: str, remedy: str | None = None) -> None:
+    """Check that a file or folder exists and can be opened; what is neither is not opened.
+
+    Args:
+        path: The file or folder.
+        parameter: The parameter that named it, for the message.
+        remedy: What to do if there is none.
+
+    Raises:
+        WSSLError: It does not exist, or cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+        elif stat.S_ISDIR(mode):
+            os.scandir(path).close()
+            (path / "_").exists()  # raises where the files in it cannot be opened
+    except (FileNotFoundError, NotADirectoryError):
+        raise WSSLError(parameter, path, "does not exist", remedy) from None
+    except OSError as error:
+        raise WSSLError(parameter, path, f"cannot be read: {error.strerror}") from None
 
 
 def check_writable(folder: Path, parameter: str, path: Path) -> None:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.inference.fakes import plane, square, tiny_onnx
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
+from wssl_pl.models import onnx as module
 from wssl_pl.models import open_model
 
 FLOAT, UINT8 = TensorProto.FLOAT, TensorProto.UINT8
@@ -161,12 +162,101 @@ def test_what_is_no_inpainting_network_is_refused_with_its_inputs(tmp_path):
         open_model(no_image, "cpu")
 
 
+def one_value(path, nodes, constants=(), size=64, props=None):
+    """A graph with LaMa's inputs whose output is (1, 3, S, S) if nothing else is done in `nodes`."""
+    inputs = [("image", FLOAT, [1, 3, size, size]), ("mask", FLOAT, [1, 1, size, size])]
+    save(path, nodes, inputs, ("output", FLOAT, None), dict(constants))
+    if props:
+        model = onnx.load(path)
+        helper.set_model_props(model, props)
+        onnx.save(model, path)
+    return path
+
+
+def endless(path):
+    """A loop that never ends."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Identity", ["x"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("n", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", FLOAT, None),
+        ],
+        [helper.make_tensor_value_info("still", TensorProto.BOOL, []), helper.make_tensor_value_info("y", FLOAT, None)],
+    )
+    loop = helper.make_node("Loop", ["", "always", "image"], ["output"], body=body)
+    return one_value(path, [loop], {"always": np.bool_(True)})
+
+
+FORGED = {
+    "endless": (endless, "does not end in 0 s on 64 x 64 pixels"),
+    "NaN": (
+        lambda path: one_value(path, [helper.make_node("Add", ["image", "x"], ["output"])], {"x": np.float32("nan")}),
+        "gives values that are not finite numbers",
+    ),
+    "2 channels": (
+        lambda path: one_value(path, [helper.make_node("Concat", ["mask", "mask"], ["output"], axis=1)]),
+        r"gives shape \(1, 2, 64, 64\) for \(1, 3, 64, 64\): not an image",
+    ),
+    "fails": (
+        lambda path: one_value(
+            path, [helper.make_node("Reshape", ["image", "size"], ["output"])], {"size": np.array([7], np.int64)}
+        ),
+        "fails on 64 x 64 pixels: ",
+    ),
+    "160 GB": (
+        lambda path: one_value(
+            path, [helper.make_node("Expand", ["one", "size"], ["output"])],
+            {"one": np.float32(1), "size": np.array([200_000, 200_000], np.int64)},
+        ),
+        "fails on 64 x 64 pixels: ",
+    ),
+    "a large side": (lambda path: lama(path, size=200_000), "takes 200000 x 200000 pixels, above 4096 on a side"),
+    "not UTF-8": (
+        lambda path: path.write_bytes(lama(path).read_bytes() + b"r\x06\n\x01\xff\x12\x01\xff"),
+        "its metadata cannot be read",
+    ),
+    "other settings": (
+        lambda path: one_value(
+            path, [helper.make_node("Identity", ["image"], ["output"])],
+            props={"hyper_parameters": "[1]", "training": "[" * 100_000},
+        ),
+        "its metadata cannot be read",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_files(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(module, "TIME_LIMIT_S", 0.1)
+    write, message = FORGED[name]
+    write(tmp_path / "forged.onnx")
+    with pytest.raises(WSSLError, match=message) as raised:
+        open_model(tmp_path / "forged.onnx", "cpu")
+    assert str(raised.value).startswith(f"ckpt={tmp_path / 'forged.onnx'}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_forged_file_of_this_project_fails_in_one_line(tmp_path):
+    """Its inputs are not those of this project; `open_model` does not run it."""
+    path = one_value(
+        tmp_path / "own.onnx", [helper.make_node("Identity", ["mask"], ["output"])],
+        props={"hyper_parameters": "{}", "training": "{}"},
+    )  # fmt: skip
+    with pytest.raises(WSSLError, match=r"gives shape \(1, 1, 64, 64\)"):
+        open_model(path, "cpu")(np.zeros((1, 3, 64, 64), np.float32), np.zeros((1, 1, 64, 64), np.float32))
+    with pytest.raises(WSSLError, match="fails on 96 x 64 pixels: "):
+        open_model(path, "cpu")(np.zeros((1, 3, 96, 64), np.float32), np.zeros((1, 1, 96, 64), np.float32))
+
+
 @pytest.mark.parametrize(
     ("convention", "message"),
     [
         ({"mask": "white"}, "mask=white: is not one of hole, known"),
         ({"range": "0-2"}, "range=0-2: is not one of"),
-        ({"size": 8}, "size=8: must be at least 32"),
+        ({"size": 8}, "size=8: must be from 32 to 4096"),
+        ({"size": 5000}, "size=5000: must be from 32 to 4096"),
         ({"size": 128}, "size=128: the file takes 64 x 64 pixels alone"),
     ],
 )

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.inference.fakes import hostile_files, square, tiny_onnx
 from wssl_pl.errors import WSSLError
-from wssl_pl.export.weights import write_safetensors
+from wssl_pl.export.weights import write_folder, write_safetensors
 from wssl_pl.inference import Inpainter
-from wssl_pl.models import ModelInfo
+from wssl_pl.models import ModelInfo, open_model
 from wssl_pl.models.weights import read_safetensors, read_weights
 
 
@@ -113,6 +114,85 @@ def test_files_that_are_no_models_of_ours(model_files, tmp_path):
         with pytest.raises(WSSLError) as refused:
             Inpainter.from_checkpoint(tmp_path / name, "cpu")
         assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "safetensors", "folder"])
+def test_weights_that_are_not_finite_are_refused(model_files, tmp_path, kind):
+    state, info = read_weights(model_files["ckpt"])
+    key = next(iter(state))
+    state = state | {key: torch.full_like(state[key], torch.nan)}
+    path = tmp_path / f"diverged.{kind}"
+    if kind == "ckpt":
+        torch.save(torch.load(model_files["ckpt"], weights_only=True) | {"state_dict": state}, path)
+    elif kind == "folder":
+        path.mkdir()
+        write_folder(state, info, path)
+    else:
+        write_safetensors(state, info, path)
+    with pytest.raises(WSSLError, match=rf"^ckpt={path}: its weights {key} are not finite numbers"):
+        open_model(path)
+
+
+def test_outputs_that_are_no_image_or_not_finite(model_files):
+    predictor = open_model(model_files["safetensors"], "cpu")
+    images, masks = np.zeros((1, 3, 32, 32), np.float32), np.zeros((1, 1, 32, 32), np.float32)
+    for output, message in (
+        (torch.zeros(1, 4, 32, 32), "not an image"),
+        (torch.full((1, 3, 32, 32), torch.nan), "finite"),
+    ):
+        predictor.module = lambda *_, output=output: output
+        with pytest.raises(WSSLError, match=message):
+            predictor(images, masks)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hyper_parameters": [1]}, "its hyper_parameters is of another kind"),
+        ({"hyper_parameters": {1: 2}}, "its hyper_parameters is of another kind"),
+        ({"hyper_parameters": {"width": [[1]]}}, "make no network here"),
+        ({"datamodule_hyper_parameters": 1}, "its datamodule_hyper_parameters is of another kind"),
+        ({"state_dict": [1]}, "its state_dict is of another kind"),
+        ({"epoch": "last"}, "its epoch is of another kind"),
+        ({"callbacks": [1], "format": 2}, "its callbacks is of another kind"),
+        ({"stage": ["downstream"]}, "it has no stage"),
+    ],
+)
+def test_forged_checkpoints(model_files, tmp_path, values, message):
+    path = tmp_path / "forged.ckpt"
+    torch.save(torch.load(model_files["ckpt"], weights_only=True) | values, path)
+    with pytest.raises(WSSLError, match=message):
+        open_model(path)
+
+
+def test_deeply_nested_settings(model_files, tmp_path):
+    nested = "[" * 100_000 + "]" * 100_000
+    state, _ = read_weights(model_files["ckpt"])
+    metadata = {"stage": "downstream", "training": "{}", "hyper_parameters": nested}
+    state = {key: torch.zeros(value.shape) for key, value in state.items()}
+    save_file(state, tmp_path / "nested.safetensors", metadata)
+    shutil.copytree(model_files["folder"], tmp_path / "nested")
+    (tmp_path / "nested" / "config.json").write_text(nested)
+    for name in ("nested.safetensors", "nested"):
+        with pytest.raises(WSSLError, match=r"does not say its network|cannot be read"):
+            open_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "safetensors", "folder", "onnx"])
+def test_an_unreadable_file_is_called_unreadable(model_files, tmp_path, kind, permissions_count):
+    path = tmp_path / f"model.{kind}"
+    if kind == "folder":
+        shutil.copytree(model_files["folder"], path)
+    else:
+        shutil.copy(model_files["safetensors" if kind == "onnx" else kind], path)
+    path.chmod(0)
+    with pytest.raises(WSSLError, match=rf"^ckpt={path}: cannot be read: Permission denied"):
+        open_model(path)
+    path.chmod(0o700)
+    tmp_path.chmod(0)
+    with pytest.raises(WSSLError, match=r": cannot be read: Permission denied$"):
+        open_model(path)
+    tmp_path.chmod(0o700)
 
 
 def test_a_folder_whose_configuration_is_damaged(model_files, tmp_path):

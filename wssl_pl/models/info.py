@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import check_readable
 
 SHIPPED = Path(__file__).parents[1] / "inference" / "model" / "wssl-w16.safetensors"
 SHIPPED_LICENSE = "for non-commercial research only"  # the Apache License covers the code alone
 KINDS = "a .ckpt, .safetensors or .onnx file, or an exported folder"
 IMAGE_SIZE = 224  # of a model whose file does not say it, the paper's
 MAX_BYTES = 2**31  # of a model file, the limit of ONNX's own format
+MAX_SIDE = 4096  # pixels; a made-up size could ask for all memory
 
 Array = NDArray[np.float32]
 Polarity = Literal["hole", "known"]
@@ -42,7 +44,7 @@ class ModelInfo:
     @property
     def side(self) -> int:
         """The side, in pixels, of the images that it was trained on, or that it takes."""
-        return positive(self.training.get("image_size")) or IMAGE_SIZE
+        return min(positive(self.training.get("image_size")) or IMAGE_SIZE, MAX_SIDE)
 
     @property
     def width(self) -> int | None:
@@ -55,6 +57,11 @@ def positive(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
+def first_line(error: Exception) -> str:
+    """Return the beginning of the message of a library, or the exception's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the settings of network and data from the metadata of an ONNX or a safetensors file of this project.
 
@@ -65,9 +72,24 @@ def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str
         settings, training = json.loads(metadata["hyper_parameters"]), json.loads(metadata["training"])
     except KeyError as error:
         raise ValueError(f"it lacks {error}") from None
+    except RecursionError:
+        raise ValueError("its settings are nested too deeply") from None
     if not (isinstance(settings, dict) and isinstance(training, dict)):
         raise ValueError("its settings are no mappings")
     return settings, training
+
+
+def check_output(output: Any, shape: tuple[int, ...], name: object) -> None:
+    """Check the output of a network.
+
+    Raises:
+        WSSLError: it is no image of this shape, or holds values that are not finite numbers.
+    """
+    if not isinstance(output, np.ndarray) or output.shape != shape or output.dtype.kind not in "buif":
+        found = f"shape {output.shape}" if isinstance(output, np.ndarray) else type(output).__name__
+        raise WSSLError("ckpt", name, f"gives {found} for {shape}: not an image")
+    if not np.isfinite(output).all():
+        raise WSSLError("ckpt", name, "gives values that are not finite numbers")
 
 
 class Predictor(Protocol):
@@ -110,8 +132,8 @@ class Convention:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise WSSLError(name, value, f"is not one of {', '.join(known)}")
-        if self.size is not None and self.size < 32:
-            raise WSSLError("size", self.size, "must be at least 32")
+        if self.size is not None and not 32 <= self.size <= MAX_SIDE:
+            raise WSSLError("size", self.size, f"must be from 32 to {MAX_SIDE}")
 
     def refuse(self) -> None:
         """Raise `WSSLError` if anything is given for a file that says it itself."""
@@ -124,13 +146,12 @@ def find_model(ckpt: str | Path | None) -> Path:
     """Return the file or folder of a model; the shipped one for None.
 
     Raises:
-        WSSLError: there is no such file, or it is too large for a model.
+        WSSLError: there is no such file, it cannot be read, or it is too large for a model.
     """
     path = SHIPPED if ckpt is None else Path(ckpt)
     if ckpt is None and not path.is_file():
         raise WSSLError("ckpt", None, "no model is shipped with this installation", "name yours with ckpt=FILE")
-    if not path.exists():
-        raise WSSLError("ckpt", path, "does not exist", f"give {KINDS}")
+    check_readable(path, "ckpt", f"give {KINDS}")
     if not (path.is_file() or path.is_dir()):
         raise WSSLError("ckpt", path, "is neither a file nor a folder", f"give {KINDS}")
     if path.is_file() and path.stat().st_size > MAX_BYTES:

@@ -1,6 +1,8 @@
 """ONNX files, of this project and of others, run by onnxruntime without PyTorch."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from threading import Timer
 from typing import Any, Literal
 
 import cv2
@@ -9,9 +11,22 @@ from numpy.typing import NDArray
 
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import WSSLError
-from wssl_pl.models.info import RANGES, Array, Convention, ModelInfo, Predictor, parse_device, positive, read_settings
+from wssl_pl.models.info import (
+    MAX_SIDE,
+    RANGES,
+    Array,
+    Convention,
+    ModelInfo,
+    Predictor,
+    check_output,
+    first_line,
+    parse_device,
+    positive,
+    read_settings,
+)
 
 FOREIGN_SIZE = 512  # of a network that takes any size
+TIME_LIMIT_S = 30.0  # for each 256 x 256 pixels: a graph may loop for ever
 DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -26,16 +41,65 @@ def open_onnx(path: Path, device: str, threads: int | None, convention: Conventi
     Raises:
         WSSLError: onnxruntime is missing, it is no inpainting network, or there is no such device.
     """
-    session, place = _open_session(path, device, threads)
-    stored = session.get_modelmeta().custom_metadata_map
-    if not {"hyper_parameters", "training"} <= stored.keys():
-        return ForeignPredictor(session, path, place, convention)
-    convention.refuse()
+    network = Network(path, device, threads)
     try:
+        stored = network.session.get_modelmeta().custom_metadata_map
+        if not {"hyper_parameters", "training"} <= stored.keys():
+            return ForeignPredictor(network, convention)
+        convention.refuse()
         info = ModelInfo(str(path), *read_settings(stored))
-    except ValueError as error:
+    except WSSLError:
+        raise
+    except ValueError as error:  # also of bytes that are not UTF-8
         raise WSSLError("ckpt", path, f"its metadata cannot be read: {error}") from None
-    return OnnxPredictor(session, info, place)
+    return OnnxPredictor(network, info)
+
+
+class Network:
+    """The network of an ONNX file, run by onnxruntime.
+
+    Attributes:
+        path: the file.
+        session: onnxruntime's.
+        device: where it computes.
+
+    Raises:
+        WSSLError: onnxruntime is missing or cannot load the file, or there is no such device.
+    """
+
+    def __init__(self, path: Path, device: str, threads: int | None) -> None:
+        self.path = path
+        self.session, self.device = _open_session(path, device, threads)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], shape: tuple[int, ...], remedy: str | None = None) -> NDArray[Any]:
+        """Return the first output, which is an image.
+
+        Args:
+            feeds: the inputs by name.
+            shape: `(B, 3, H, W)` of the output.
+            remedy: what to do if it fails.
+
+        Raises:
+            WSSLError: the network fails, does not end in time, or gives something else than an image.
+        """
+        from onnxruntime import RunOptions
+
+        options = RunOptions()
+        seconds = TIME_LIMIT_S * max(1, shape[0] * shape[2] * shape[3] / 256**2)
+        timer = Timer(seconds, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            output: NDArray[Any] = self.session.run(None, dict(feeds), options)[0]
+        except Exception as error:
+            # onnxruntime has an exception of its own for each status.
+            reason = f"does not end in {seconds:.0f} s" if options.terminate else "fails"
+            line = "" if options.terminate else f": {first_line(error)}"
+            raise WSSLError("ckpt", self.path, f"{reason} on {shape[2]} x {shape[3]} pixels{line}", remedy) from None
+        finally:
+            timer.cancel()
+        check_output(output, shape, self.path)
+        return output
 
 
 def _open_session(path: Path, device: str, threads: int | None) -> tuple[Any, str]:
@@ -61,8 +125,7 @@ def _open_session(path: Path, device: str, threads: int | None) -> tuple[Any, st
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:
         # onnxruntime has an exception of its own for each status; all of them mean a bad file.
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        line = lines[0].replace(str(path), path.name)[:200]
+        line = first_line(error).replace(str(path), path.name)
         raise WSSLError("ckpt", path, f"is not an ONNX model that onnxruntime loads: {line}") from None
     if len(session.get_providers()) < len(providers):
         raise WSSLError("device", device, "onnxruntime could not start on CUDA", "device=cpu works everywhere")
@@ -72,15 +135,15 @@ def _open_session(path: Path, device: str, threads: int | None) -> tuple[Any, st
 class OnnxPredictor:
     """A file of `wssl export onnx`, run by onnxruntime; see `Predictor`."""
 
-    def __init__(self, session: Any, info: ModelInfo, device: str) -> None:
-        self._session, self.info, self.device = session, info, device
+    def __init__(self, network: Network, info: ModelInfo) -> None:
+        self._network, self.info, self.device = network, info, network.device
 
     def __call__(self, images: Array, masks: Array) -> Array:
         """See `Predictor`."""
         height, width = images.shape[-2:]
         # The graph is made for sides of 32 and more; shorter ones are padded here as the network does it in PyTorch.
         images, masks, inside = _padded(images, masks, (max(height, 32), max(width, 32)), "edge")
-        output: Array = self._session.run(None, {"image": images, "mask": masks})[0][inside]
+        output: Array = self._network.run({"image": images, "mask": masks}, images.shape)[inside]
         return output
 
 
@@ -91,8 +154,8 @@ class ForeignPredictor:
     image. Images larger than a fixed size are reduced to it, smaller ones are padded.
     """
 
-    def __init__(self, session: Any, path: Path, device: str, convention: Convention) -> None:
-        self._session, self._path, self.device = session, path, device
+    def __init__(self, network: Network, convention: Convention) -> None:
+        self._network, self._path, self.device = network, network.path, network.device
         self._image, self._mask = self._inputs()
         self._image_type = DTYPES[self._image.type]
         self._mask_type = DTYPES[self._mask.type] if self._mask else None
@@ -103,16 +166,18 @@ class ForeignPredictor:
         self._output_range: str = self._range
         self._batch, _, height, width = (positive(side) for side in self._image.shape)
         for side in (height, width):
+            if (side or 0) > MAX_SIDE:
+                raise WSSLError("ckpt", self._path, f"takes {height} x {width} pixels, above {MAX_SIDE} on a side")
             if convention.size and side and side != convention.size:
                 raise WSSLError("size", convention.size, f"the file takes {height} x {width} pixels alone", "omit it")
         self._size = (height or convention.size, width or convention.size)
         side = min((known for known in self._size if known), default=FOREIGN_SIZE)
-        self.info = ModelInfo(str(path), {}, {"image_size": side}, foreign=True)
+        self.info = ModelInfo(str(self._path), {}, {"image_size": side}, foreign=True)
         self._probe(self._size[0] or side, self._size[1] or side)
 
     def _inputs(self) -> tuple[Any, Any]:
         """Return the inputs of the image and of the mask; None for the mask if one input takes both."""
-        inputs = self._session.get_inputs()
+        inputs = self._network.session.get_inputs()
         channels = {node.name: node.shape[1] if len(node.shape) == 4 else None for node in inputs}
         masks = [node for node in inputs if channels[node.name] == 1 or "mask" in node.name.lower()]
         images = [node for node in inputs if node not in masks]
@@ -131,16 +196,7 @@ class ForeignPredictor:
         """Run the network once on a bright image: it must give an image, whose values say their range."""
         images, masks = np.full((1, 3, height, width), 0.75, np.float32), np.zeros((1, 1, height, width), np.float32)
         masks[..., height // 2 - 4 : height // 2 + 4, width // 2 - 4 : width // 2 + 4] = 1
-        try:
-            output = self._run(images * (1 - masks), masks)
-        except Exception as error:
-            # Whatever onnxruntime raises: the network does not take what its inputs announce.
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise WSSLError(
-                "ckpt", self._path, f"fails on {height} x {width} pixels: {lines[0][:200]}", "give size="
-            ) from None
-        if output.shape != images.shape:
-            raise WSSLError("ckpt", self._path, f"gives shape {output.shape} for {images.shape}: not an image")
+        output = self._run(images * (1 - masks), masks)
         if output.dtype == np.uint8 or np.median(output) > 2:
             self._output_range = "0-255"
         elif self._output_range == "0-255":
@@ -158,8 +214,7 @@ class ForeignPredictor:
             marked = (known if self._known else masks) * (255 if self._mask_type == np.uint8 else 1)
             values = np.rint(values) if self._image_type == np.uint8 else values
             feeds = {self._image.name: values.astype(self._image_type), self._mask.name: marked.astype(self._mask_type)}
-        result: NDArray[Any] = self._session.run(None, feeds)[0]
-        return result
+        return self._network.run(feeds, images.shape, None if all(self._size) else "give another size=")
 
     def __call__(self, images: Array, masks: Array) -> Array:
         """See `Predictor`."""

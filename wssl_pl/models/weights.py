@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import info as facts
-from wssl_pl.models.info import Array, ModelInfo, parse_device, read_settings
+from wssl_pl.models.info import Array, ModelInfo, check_output, first_line, parse_device, read_settings
 from wssl_pl.modules import InpaintModule, read_checkpoint
 from wssl_pl.modules.checkpoint import check_state
 
@@ -41,7 +41,8 @@ class TorchPredictor:
         with torch.inference_mode():
             output = self.module(torch.from_numpy(images).to(self._device), torch.from_numpy(masks).to(self._device))
             result: Array = output.float().cpu().numpy()
-            return result
+        check_output(result, images.shape, self.info.name)
+        return result
 
 
 def find_device(name: str, parameter: str = "device") -> torch.device:
@@ -82,11 +83,10 @@ def read_module(path: Path) -> tuple[InpaintModule, ModelInfo]:
     def build() -> InpaintModule:
         try:
             return InpaintModule(**info.hyper_parameters | {"compile": False})
-        except (TypeError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-            line = str(error).splitlines()[0]
-            raise WSSLError(
-                "ckpt", path, f"its settings {info.hyper_parameters} make no network here: {line}"
-            ) from None
+        except Exception as error:
+            # Settings of a file may be anything, and a module raises whatever it does on them.
+            reason = f"its settings {str(info.hyper_parameters)[:400]} make no network here: {first_line(error)}"
+            raise WSSLError("ckpt", path, reason) from None
 
     return load_state(build, state, f"ckpt={path}"), info
 
@@ -95,14 +95,19 @@ def load_state(build: Callable[[], Module], state: Mapping[str, Tensor], source:
     """Return a module in float32 with the weights of a file, which messages call `source`.
 
     Raises:
-        WSSLError: they do not fit the module.
+        WSSLError: they do not fit the module, or are not finite numbers.
     """
     # First without memory: settings that were made up for harm could ask for any amount of it.
     with torch.device("meta"):
         check_state(build(), state, "ckpt", source.removeprefix("ckpt="))
     module = build()
     module.load_state_dict(dict(state))
-    return module.float()
+    module = module.float()
+    for key, value in module.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            reason = f"its weights {key} are not finite numbers: the training that wrote them has diverged"
+            raise WSSLError("ckpt", source.removeprefix("ckpt="), reason, "give an earlier checkpoint")
+    return module
 
 
 def read_info(path: Path) -> ModelInfo:
@@ -136,12 +141,11 @@ def read_weights(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor]
             f"the shipped model {path.name}" if path == facts.SHIPPED else str(path), settings, training
         )
     checkpoint = read_checkpoint(path, stage="downstream", mmap=info_only)
-    data = checkpoint.get("datamodule_hyper_parameters") or {}
+    data = checkpoint.get("datamodule_hyper_parameters", {})
     training = {key: data[key] for key in TRAINING if key in data}
     training |= {"epochs": checkpoint.get("epoch", -1) + 1, "steps": checkpoint.get("global_step", 0)}
     # The command line leaves keys of its own that begin with an underscore.
-    found = checkpoint.get("hyper_parameters") or {}
-    settings = {key: value for key, value in found.items() if not key.startswith("_")}
+    settings = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if not key.startswith("_")}
     return {} if info_only else checkpoint["state_dict"], ModelInfo(str(path), settings, training)
 
 
@@ -155,8 +159,10 @@ def read_safetensors(path: Path, info_only: bool = False) -> tuple[dict[str, Ten
         with safe_open(path, framework="pt", device="cpu") as file:
             state = {} if info_only else {key: file.get_tensor(key) for key in file.keys()}
             return state, dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WSSLError("ckpt", path, f"is not a safetensors file, or was cut short: {error}") from None
+    except OSError as error:
+        raise WSSLError("ckpt", path, f"cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, ValueError) as error:
+        raise WSSLError("ckpt", path, f"is not a safetensors file, or was cut short: {first_line(error)}") from None
 
 
 def _read_folder(folder: Path, info_only: bool) -> tuple[dict[str, Tensor], ModelInfo]:
@@ -168,8 +174,8 @@ def _read_folder(folder: Path, info_only: bool) -> tuple[dict[str, Tensor], Mode
         config = json.loads((folder / CONFIG).read_text())
         training, stage = config.pop("training", {}), config.pop("stage", None)
         config.pop("library", None)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise WSSLError("ckpt", folder, f"{CONFIG} cannot be read: {error}") from None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise WSSLError("ckpt", folder, f"{CONFIG} cannot be read: {first_line(error)}") from None
     if stage != "downstream" or not isinstance(training, dict):
         raise WSSLError("ckpt", folder, f"{CONFIG} is not that of an inpainting model of this project")
     return state, ModelInfo(str(folder), config, training)

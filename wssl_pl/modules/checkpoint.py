@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import check_readable
 from wssl_pl.modules.migration import migrate
+
+# Of what every stage's checkpoint holds; a file may hold anything.
+KINDS: dict[str, type] = {
+    "state_dict": dict, "hyper_parameters": dict, "datamodule_hyper_parameters": dict, "callbacks": dict, "epoch": int,
+    "global_step": int,
+}  # fmt: skip
 
 
 def read_checkpoint(
@@ -26,12 +33,13 @@ def read_checkpoint(
         mmap: map the tensors into memory instead of reading them, for a look at the other values.
 
     Raises:
-        WSSLError: no such file, not a checkpoint, not ours, newer than this program, or of the other stage.
+        WSSLError: no such file, unreadable, not a checkpoint, not ours, newer than this program, or of the other stage.
     """
     path = Path(path)
+    remedy = "give the .ckpt file of a run (runs/<stage>/<run>/best.ckpt)"
+    check_readable(path, name, remedy)
     if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
-        raise WSSLError(name, path, reason, "give the .ckpt file of a run (runs/<stage>/<run>/best.ckpt)")
+        raise WSSLError(name, path, "is a folder" if path.is_dir() else "is no file", remedy)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles by other programs; the line below says more
@@ -43,11 +51,15 @@ def read_checkpoint(
             reason = "is not a checkpoint, or was cut short"
         raise WSSLError(name, path, reason) from None
     found = checkpoint.get("stage") if isinstance(checkpoint, dict) else None
-    if found is None or "state_dict" not in checkpoint:
+    if found not in ("pretext", "downstream") or "state_dict" not in checkpoint:
         raise WSSLError(name, path, "is not a checkpoint of this project: it has no stage")
     if stage is not None and found != stage:
         reason = f"is a {found} checkpoint; a {stage} one is needed"
         raise WSSLError(name, path, reason, f"`wssl train stage={stage} ...` makes one")
+    for key, kind in KINDS.items():
+        value = checkpoint.get(key, kind())
+        if not isinstance(value, kind) or (kind is dict and not all(isinstance(each, str) for each in value)):
+            raise WSSLError(name, path, f"is not a checkpoint of this project: its {key} is of another kind")
     migrate(checkpoint, name, path)
     return checkpoint
 
