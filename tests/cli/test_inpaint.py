@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -11,8 +12,10 @@ from PIL import Image, ImageOps
 
 from tests.inference.fakes import Hostile, hostile_files, plane, square, tiny_onnx
 from tests.inference.test_photo import bomb, exif_block
+from tests.models.test_foreign_onnx import lama
 from tests.processes import PATIENCE_S, wait_until
 from wssl_pl.cli import main
+from wssl_pl.files import owned
 from wssl_pl.inference import folder as folder_module
 
 HOLE = square(60, 80, 20, 30, 16)
@@ -158,6 +161,50 @@ def test_a_model_that_is_not_there_or_not_ours(place, refused):
     assert "ckpt=photo.png" in refused(*words, model="ckpt=photo.png")
 
 
+def test_an_onnx_file_of_another_project_and_its_convention(place, refused):
+    lama("lama.onnx", value=0.25, scale=1.0)
+    words = ("photo.png", "mask.png", "-o", "x.png")
+    model = "ckpt=lama.onnx"
+    assert "model_mask=white: must be hole or known" in refused(*words, "model_mask=white", model=model)
+    assert "size=96: the file takes 64 x 64 pixels alone" in refused(*words, "size=96", model=model)
+    assert "model_mask=known: is for ONNX files of other projects" in refused(*words, "model_mask=known")
+    inpaint("photo.png", "mask.png", "-o", "hole.png", "model_mask=hole", "range=0-1", "size=64", model=model)
+    inpaint("photo.png", "mask.png", "-o", "known.png", "model_mask=known", model=model)
+    assert abs(np.median(pixels("hole.png")[HOLE]) - 64) < 5
+    assert np.abs(pixels("known.png")[HOLE] - 64.0).mean() > 2 * np.abs(pixels("hole.png")[HOLE] - 64.0).mean()
+
+
+@pytest.mark.parametrize(("name", "side"), [("x.webp", 16_384), ("x.jpg", 65_501)])
+def test_what_a_format_cannot_hold_is_refused_before_the_work(place, refused, name, side):
+    Image.new("L", (side, 1)).save("wide.png")
+    Image.fromarray(np.arange(side)[None] < 9).save("hole.png")
+    with patch("wssl_pl.inference.Inpainter.from_checkpoint", side_effect=AssertionError("the model is opened")):
+        error = refused("wide.png", "hole.png", "-o", name)
+    assert f"pixels a side, the photo has {side} x 1: name a .png file" in error
+
+
+def test_what_cannot_be_read_or_written(place, refused, read_only):
+    Path("closed.png").write_bytes(Path("photo.png").read_bytes())
+    Path("closed.png").chmod(0)
+    Path("closed").mkdir()
+    Path("closed").chmod(0)
+    with patch("wssl_pl.inference.Inpainter.from_checkpoint", side_effect=AssertionError("the model is opened")):
+        assert "photo=closed.png: cannot be read: Permission denied" in refused("closed.png", "mask.png", "-o", "x.png")
+        assert "mask=closed.png: cannot be read: Permission denied" in refused("photo.png", "closed.png", "-o", "x.png")
+        assert "photo=closed/a.png: cannot be read" in refused("closed/a.png", "mask.png", "-o", "x.png")
+        for out in ("read-only/x.png", "read-only/new"):
+            words = ("photo.png" if "x" in Path(out).name else "photos", "mask.png", "-o", out)
+            Path("photos").mkdir(exist_ok=True)
+            Path("photos/a.png").write_bytes(Path("photo.png").read_bytes())
+            assert f"out={out}: cannot be written: Permission denied: name another place" in refused(*words)
+
+
+def test_a_full_disk(place, refused, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    error = refused("photo.png", "mask.png", "-o", "x.png")
+    assert error == "error: out=x.png: cannot be written: No space left on device: make room"
+
+
 def test_masks_that_do_not_fit(place, refused):
     Image.fromarray(HOLE[:50]).save("short.png")
     Image.fromarray(HOLE & False).save("empty.png")
@@ -266,6 +313,14 @@ def test_folders_that_cannot_be_done(folders, refused):
     assert "masks of one name" in refused("photos", "masks", "-o", "x")
 
 
+def test_one_command_at_a_time_writes_to_a_folder(folders, refused):
+    Path("filled").mkdir()
+    with owned(Path("filled")):
+        assert "out=filled: is being written by another process" in refused("photos", "masks", "-o", "filled")
+    inpaint("photos", "masks", "-o", "filled")
+    assert not list(Path("filled").glob(".*"))
+
+
 def test_what_fails_for_other_reasons_is_listed_too(folders, refused, monkeypatch):
     def write(photo, path):
         if path.name == "b.png":
@@ -274,7 +329,7 @@ def test_what_fails_for_other_reasons_is_listed_too(folders, refused, monkeypatc
 
     monkeypatch.setattr(folder_module, "write_photo", write)
     error = refused("photos", "masks", "-o", "filled", code=1, lines=2)
-    assert "photos/b.png: OSError: no space left on device" in error
+    assert "photos/b.png: out=filled/b.png: cannot be written: no space left on device" in error
 
 
 @pytest.mark.parametrize("words", [("photo.png", "mask.png", "-o", "filled.png"), ("photos", "masks", "-o", "filled")])
@@ -307,7 +362,7 @@ def test_ctrl_c_in_a_folder(folders):
         # Tests that run in the background ignore Ctrl-C, and would hand that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    wait_until(lambda: list(Path("filled").rglob("*.*")), "its first image", process)
+    wait_until(lambda: list(Path("filled").glob("*.png")), "its first image", process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors

@@ -173,6 +173,19 @@ def test_what_cannot_be_used_is_refused(inpainter, image, mask, message):
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_damaged_pil_images_are_refused(inpainter, tmp_path, suffix):
+    """Pillow decodes them only when their pixels are read."""
+    noise = np.random.default_rng(0).integers(0, 255, PICTURE.shape, np.uint8)
+    path = tmp_path / f"cut.{suffix}"
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(WSSLError, match=rf"^image={path}: cannot be read: "):
+        inpainter(Image.open(path), HOLE)
+    with pytest.raises(WSSLError, match=rf"^mask={path}: cannot be read: "):
+        inpainter(PICTURE, Image.open(path))
+
+
 def test_progress_is_told(inpainter):
     told = []
     inpainter(PICTURE, HOLE, progress=lambda done, total: told.append((done, total)))

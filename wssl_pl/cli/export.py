@@ -5,6 +5,7 @@ from pathlib import Path
 from wssl_pl.cli.options import ModelFile, import_encoder
 from wssl_pl.cli.output import check_file, check_folder
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import owned, write_atomically, writing
 
 
 def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None:
@@ -28,7 +29,8 @@ def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None
     from wssl_pl.models.weights import read_module
 
     module, info = read_module(path)
-    difference = write_onnx(module, info, out)
+    with owned(out, folder=False):
+        difference = write_onnx(module, info, out)
     print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB) from {info.name}")
     print(f"Differs from PyTorch by at most {difference:.1g} at three sizes", flush=True)
 
@@ -68,20 +70,20 @@ def export_safetensors(
     if out.suffix.lower() == ".safetensors":
         check_file(out, overwrite)
         module, info = read_module(path)
-        write_safetensors(module.state_dict(), info, out, half)
+        with owned(out, folder=False), writing("out", out):
+            write_safetensors(module.state_dict(), info, out, half)
         print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB) from {info.name}", flush=True)
         return
     check_folder(out, overwrite, (WEIGHTS, CONFIG, "README.md"))
     module, info = read_module(path)
 
     from wssl_pl.export.card import model_card
-    from wssl_pl.files import write_atomically
 
     parameters = sum(value.numel() for value in module.state_dict().values())
     card = model_card(info, parameters, title, out.name, data, license, figures)
-    out.mkdir(parents=True, exist_ok=True)
-    write_folder(module.state_dict(), info, out, half)
-    write_atomically(out / "README.md", card)
+    with owned(out), writing("out", out):
+        write_folder(module.state_dict(), info, out, half)
+        write_atomically(out / "README.md", card)
     print(f"Written {WEIGHTS}, {CONFIG} and README.md to {out} from {info.name}", flush=True)
 
 

@@ -1,15 +1,18 @@
 """`wssl inpaint`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
-from wssl_pl.cli.options import ModelFile, import_encoder
+from wssl_pl.cli.options import AnyModelFile, import_encoder
 from wssl_pl.cli.output import check_file
 from wssl_pl.errors import SomeFailed, WSSLError
+from wssl_pl.files import check_readable, owned
+from wssl_pl.models.info import Polarity
 
 if TYPE_CHECKING:
     from wssl_pl.inference import Inpainter
@@ -29,7 +32,8 @@ def inpaint(
     overwrite: bool = False,
     device: str = "auto",
     max_megapixels: PositiveFloat = 100.0,
-    model: ModelFile,
+    model_mask: Polarity | None = None,
+    model: AnyModelFile,
 ) -> None:
     """Fill the holes of a photo, or of a folder of photos. A mask is white where the hole is.
 
@@ -48,6 +52,7 @@ def inpaint(
         overwrite: replace results that exist
         device: auto, cpu, cuda, cuda:N or mps
         max_megapixels: refuse larger photos, in millions of pixels
+        model_mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
         model: the model file
 
     Raises:
@@ -56,8 +61,8 @@ def inpaint(
     if mask is not None and hole_color:
         raise WSSLError("hole_color", hole_color, "a mask is given too", "give one of them")
     for name, path in (("photo", photo), ("mask", mask)):
-        if path is not None and not path.exists():
-            raise WSSLError(name, path, "does not exist")
+        if path is not None:
+            check_readable(path, name)
 
     import_encoder(model.encoder)
 
@@ -65,6 +70,7 @@ def inpaint(
     from wssl_pl.inference.masks import MaskOptions
 
     holes = MaskOptions(hole, hole_color or None, dilate, resize_mask, max_megapixels)
+    open_inpainter = partial(_open, model, model_mask, device)
     with _pillow_limit_lifted():
         if photo.is_dir():
             if out.exists() and not out.is_dir():
@@ -74,7 +80,8 @@ def inpaint(
             if not jobs:
                 raise WSSLError("photo", photo, f"no photo has a mask of its name in mask={mask}")
             missing = [f"{path}: no mask of this name in {mask}" for path in alone]
-            _fill_folder(jobs, missing, out, holes, model.ckpt, device)
+            with owned(out):
+                _fill_folder(jobs, missing, out, holes, open_inpainter)
             if spare:
                 print(f"Note: {spare} masks are without a photo of their name", flush=True)
         else:
@@ -83,17 +90,17 @@ def inpaint(
             job = PhotoPaths(photo, mask, out / photo.name if out.is_dir() else out)
             check_outputs([job], overwrite)
             check_file(job.out, overwrite)
-            _fill_one(job, holes, model.ckpt, device)
+            _fill_one(job, holes, open_inpainter)
 
 
-def _fill_one(job: "PhotoPaths", holes: "MaskOptions", ckpt: Path | None, device: str) -> None:
+def _fill_one(job: "PhotoPaths", holes: "MaskOptions", open_inpainter: "Callable[..., Inpainter]") -> None:
     from tqdm import tqdm
 
     from wssl_pl.inference.folder import fill_file, load
 
     # What is wrong with the files shows before the model is loaded, which takes seconds.
     loaded = load(job, holes)
-    inpainter = _load(ckpt, device, threads=None)
+    inpainter = open_inpainter(threads=None)
     with tqdm(unit="px", unit_scale=True, disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -109,7 +116,11 @@ def _fill_one(job: "PhotoPaths", holes: "MaskOptions", ckpt: Path | None, device
 
 
 def _fill_folder(
-    jobs: "list[PhotoPaths]", failed: list[str], out: Path, holes: "MaskOptions", ckpt: Path | None, device: str
+    jobs: "list[PhotoPaths]",
+    failed: list[str],
+    out: Path,
+    holes: "MaskOptions",
+    open_inpainter: "Callable[..., Inpainter]",
 ) -> None:
     from tqdm import tqdm
 
@@ -118,7 +129,7 @@ def _fill_folder(
 
     workers = min(usable_cores(), len(jobs))
     # One thread per photo keeps all cores busy, reading and writing included, and none of them waiting for others.
-    inpainter = _load(ckpt, device, threads=max(1, usable_cores() // workers))
+    inpainter = open_inpainter(threads=max(1, usable_cores() // workers))
     lossy = done = 0
     for job, notes, error in fill_files(jobs, inpainter, holes, workers):
         if error is not None:
@@ -144,15 +155,21 @@ def _line(job: "PhotoPaths", error: Exception) -> str:
     return text if isinstance(error, WSSLError) and error.parameter == "photo" else f"{job.photo}: {text}"
 
 
-def _load(ckpt: Path | None, device: str, threads: int | None) -> "Inpainter":
+def _open(model: AnyModelFile, mask: Polarity | None, device: str, threads: int | None) -> "Inpainter":
     from wssl_pl.inference import Inpainter
     from wssl_pl.models import SHIPPED_LICENSE
 
-    inpainter = Inpainter.from_checkpoint(ckpt, device, threads)
+    convention = {"mask": mask, "range": model.range, "size": model.size}
+    try:
+        inpainter = Inpainter.from_checkpoint(model.ckpt, device, threads, **convention)
+    except WSSLError as error:
+        # Here `mask` is the file.
+        error.parameter = "model_mask" if error.parameter == "mask" else error.parameter
+        raise
     info = inpainter.info
     network = f"at {info.side} px" if info.foreign else f"width {info.width}, trained at {info.side} px"
     print(f"Model: {info.name} ({network}) on {inpainter.device}", flush=True)
-    if ckpt is None:
+    if model.ckpt is None:
         print(f"Weights of the shipped model: {SHIPPED_LICENSE}", flush=True)
     return inpainter
 

@@ -10,7 +10,7 @@ import torch
 import wssl_pl
 from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import metadata
-from wssl_pl.files import replacing
+from wssl_pl.files import replacing, writing
 from wssl_pl.models import ModelInfo
 from wssl_pl.models.info import Convention
 from wssl_pl.models.onnx import open_onnx
@@ -39,7 +39,7 @@ def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
         path: the file; whole or not at all.
 
     Raises:
-        WSSLError: a package is missing.
+        WSSLError: a package is missing, or the file cannot be written.
         RuntimeError: the file computes something else than PyTorch.
     """
     try:
@@ -67,7 +67,7 @@ def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
     }
     onnx.helper.set_model_props(proto, metadata(info) | VALUES | told)
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(path) as file:
+    with writing("out", path), replacing(path) as file:
         file.write(proto.SerializeToString())
         file.flush()
         difference = compare(module, Path(file.name))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wssl_pl.data.files import reason
 from wssl_pl.errors import WSSLError
 
 STRIP = 256  # rows whose values are checked at once
@@ -35,8 +36,8 @@ def parse(image: Any, mask: Any) -> Batch:
     """Return the images and masks of a call of `Inpainter`.
 
     Raises:
-        WSSLError: a kind, shape, type or value that cannot be used; image and mask of different sizes; a mask that is
-            empty or full.
+        WSSLError: a kind, shape, type or value that cannot be used; a damaged PIL image; image and mask of different
+            sizes; a mask that is empty or full.
     """
     if isinstance(image, list | tuple):
         return _parse_list(image, mask)
@@ -74,6 +75,15 @@ def _check_range(image: NDArray[np.float32], mask: NDArray[np.bool_], name: str)
             raise WSSLError(name, f"{part[bad][0]:.6g}", "floats must be in [0, 1]", "give 0 to 255 as uint8")
 
 
+def _pixels(image: Image.Image, modes: tuple[str, ...], mode: str, name: str) -> NDArray[Any]:
+    """Return the pixels of a PIL image, converted to `mode` unless it is one of `modes`."""
+    try:
+        return np.asarray(image if image.mode in modes else image.convert(mode))
+    except Exception as error:
+        # Pillow decodes only here, and its decoders raise whatever their format's parser does.
+        raise WSSLError(name, getattr(image, "filename", "") or None, reason(error)) from None
+
+
 def _is_tensor(value: Any) -> bool:
     # Without importing torch: who has a tensor has imported it.
     torch = sys.modules.get("torch")
@@ -89,7 +99,7 @@ def _to_array(tensor: Any) -> NDArray[Any]:
 def _read_mask(mask: Any, shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
     """Return one `(H, W)` mask, True in the hole, for each of `(B, H, W)` images; a single one serves all."""
     if isinstance(mask, Image.Image):
-        mask = np.asarray(mask if mask.mode in ("1", "L", "I;16") else mask.convert("L"))
+        mask = _pixels(mask, ("1", "L", "I;16"), "L", "mask")
     elif _is_tensor(mask):
         mask = _to_array(mask)
     if not isinstance(mask, np.ndarray):
@@ -128,10 +138,9 @@ def _parse_list(images: Any, masks: Any) -> Batch:
 
 
 def _parse_pil(image: Image.Image, mask: Any) -> Batch:
-    if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
-        # A palette, CMYK or black and white cannot hold what is filled in.
-        image = image.convert("RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB")
-    batch = _parse_pixels(np.asarray(image), mask)
+    # A palette, CMYK or black and white cannot hold what is filled in.
+    mode = "RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB"
+    batch = _parse_pixels(_pixels(image, ("L", "LA", "RGB", "RGBA", "I;16"), mode, "image"), mask)
 
     def rebuild(filled: list[NDArray[Any]]) -> Image.Image:
         result = Image.fromarray(batch.rebuild(filled))

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from wssl_pl.data.files import list_images
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import writing
 from wssl_pl.inference.engine import Progress
 from wssl_pl.inference.inpainter import Inpainter
 from wssl_pl.inference.masks import MaskOptions, find_mask
@@ -68,9 +69,14 @@ def fill_file(loaded: LoadedPhoto, inpainter: Inpainter, progress: Progress | No
     """Fill the hole and write the result.
 
     Raises:
-        OSError: it cannot be written.
+        WSSLError: it cannot be written.
     """
-    write_photo(inpainter.fill(loaded.photo, loaded.mask, progress, in_place=True), loaded.paths.out)
+    out = loaded.paths.out
+    with writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    filled = inpainter.fill(loaded.photo, loaded.mask, progress, in_place=True)
+    with writing("out", out):
+        write_photo(filled, out)
 
 
 def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[PhotoPaths], list[Path], int]:
@@ -148,7 +154,6 @@ def fill_files(
     def work(paths: PhotoPaths) -> list[str]:
         check(0, 0)
         loaded = load(paths, options)
-        paths.out.parent.mkdir(parents=True, exist_ok=True)
         fill_file(loaded, inpainter, check)
         return loaded.notes
 

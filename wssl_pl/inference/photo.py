@@ -14,11 +14,12 @@ from PIL import Image
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import replacing
+from wssl_pl.files import check_readable, replacing
 from wssl_pl.inference import metadata
 from wssl_pl.inference.metadata import PREFIX, Chunk
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels, of the format or of its encoder
 MEGAPIXELS = 100.0
 QUALITY = 95
 
@@ -66,8 +67,9 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
         WSSLError: no such file, not a JPEG, PNG or WebP image, an animation, or too large; also for what decoding in
             the block raises.
     """
+    check_readable(path, name)
     if not path.is_file():
-        raise WSSLError(name, path, "is a folder" if path.is_dir() else "does not exist")
+        raise WSSLError(name, path, "is a folder" if path.is_dir() else "is no file")
     try:
         with path.open("rb") as file, Image.open(file, formats=("JPEG", "PNG", "WEBP")) as image:
             if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
@@ -148,7 +150,7 @@ def output_format(path: Path, photo: Photo | None = None) -> str:
     """Return the format that a file name stands for: PNG, JPEG or WEBP.
 
     Raises:
-        WSSLError: none of these, or it cannot hold the photo's 16 bits or its transparency.
+        WSSLError: none of these, or it cannot hold the photo's size, its 16 bits or its transparency.
     """
     form = FORMATS.get(path.suffix.lower())
     if form is None:
@@ -157,6 +159,11 @@ def output_format(path: Path, photo: Photo | None = None) -> str:
         raise WSSLError("out", path, f"{form} holds 8 bits a channel, the photo has 16", "name a .png file")
     if photo is not None and form == "JPEG" and not photo.opaque:
         raise WSSLError("out", path, "JPEG holds no transparency, the photo has some", "name a .png or .webp file")
+    if photo is not None and max(photo.pixels.shape[:2]) > MAX_SIDES[form]:
+        size = f"{photo.pixels.shape[1]} x {photo.pixels.shape[0]}"
+        raise WSSLError(
+            "out", path, f"{form} holds {MAX_SIDES[form]} pixels a side, the photo has {size}", "name a .png file"
+        )
     return form
 
 
@@ -166,7 +173,7 @@ def write_photo(photo: Photo, path: Path) -> None:
     PNG and WebP keep every pixel; JPEG does not.
 
     Raises:
-        WSSLError: the format cannot hold 16 bits, or transparency.
+        WSSLError: the format cannot hold the photo's size, its 16 bits or its transparency.
         OSError: it cannot be written.
     """
     form = output_format(path, photo)

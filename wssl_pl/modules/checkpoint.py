@@ -57,8 +57,9 @@ def read_checkpoint(
         reason = f"is a {found} checkpoint; a {stage} one is needed"
         raise WSSLError(name, path, reason, f"`wssl train stage={stage} ...` makes one")
     for key, kind in KINDS.items():
-        value = checkpoint.get(key, kind())
-        if not isinstance(value, kind) or (kind is dict and not all(isinstance(each, str) for each in value)):
+        value: Any = checkpoint.get(key, kind())
+        names = value if kind is dict else ()
+        if not (isinstance(value, kind) and all(isinstance(each, str) for each in names)):
             raise WSSLError(name, path, f"is not a checkpoint of this project: its {key} is of another kind")
     migrate(checkpoint, name, path)
     return checkpoint
