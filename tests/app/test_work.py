@@ -1,10 +1,14 @@
 """The function behind the button."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from wssl_pl.app import work
 from wssl_pl.app.work import describe, fill_photo, open_photo, read_mask, save_preview
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import read_photo
@@ -108,6 +112,22 @@ def test_progress_is_told_to_the_end(tmp_path, inpainter):
     source = transparent_png(tmp_path / "a.png")
     fill_photo(source, box, inpainter, tmp_path / "served", 1.0, lambda *each: told.append(each))
     assert told[-1] == (300, 300)
+
+
+def test_one_photo_is_decoded_at_a_time(tmp_path, monkeypatch):
+    at_once, most, source = [], [], transparent_png(tmp_path / "a.png")
+
+    def read(*args):
+        at_once.append(1)
+        time.sleep(0.01)
+        most.append(len(at_once))
+        at_once.pop()
+        return read_photo(*args)
+
+    monkeypatch.setattr(work, "read_photo", read)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: work.preview_photo(source, tmp_path / f"{number}.png", 1.0), range(4)))
+    assert most == [1] * 4
 
 
 def bomb(path):

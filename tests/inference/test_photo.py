@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 import zlib
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 from tests.inference.fakes import plane
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import metadata
-from wssl_pl.inference.photo import open_image, read_photo, write_photo
+from wssl_pl.inference.photo import Photo, open_image, read_photo, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -64,6 +65,40 @@ def test_grey_with_transparency(tmp_path):
     again = cv2.imread(str(tmp_path / "wide.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(again[..., 0], wide[..., 0])
     assert np.array_equal(again[..., 3], wide[..., 1])
+
+
+@pytest.mark.parametrize("turn", [1, 5, 6])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_is_written_in_strips_as_it_is_stored(tmp_path, turn, channels):
+    pixels = np.random.default_rng(0).integers(0, 65536, (700, 9, channels), np.uint16)
+    colours = 1 if channels < 3 else 3
+    alpha = pixels[..., -1] if channels > colours else None
+    profile = (b"gAMA", struct.pack(">I", 100000))
+    write_photo(Photo(tmp_path, pixels[..., :colours], alpha, turn, None, None, [profile]), tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert metadata.read_chunks(content)[1] == profile
+    assert content[25] == {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    again = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    order = {1: [0], 2: [0, 3], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
+    assert np.array_equal(again.reshape(*again.shape[:2], -1)[..., order], metadata.as_stored(pixels, turn))
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+
+
+@pytest.mark.parametrize(("bits", "reading", "writing"), [(np.uint8, 1.7, 2.5), (np.uint16, 1.3, 2.0)])
+def test_memory_of_reading_and_writing_in_multiples_of_the_pixels(tmp_path, bits, reading, writing):
+    pixels = np.zeros((2000, 400, 4), bits)
+    cv2.imwrite(str(tmp_path / "photo.png"), pixels)
+    read_photo(tmp_path / "photo.png")
+    tracemalloc.start()
+    try:
+        photo = read_photo(tmp_path / "photo.png")
+        assert tracemalloc.get_traced_memory()[1] < reading * pixels.nbytes
+        tracemalloc.reset_peak()
+        write_photo(photo, tmp_path / "again.png")
+        assert tracemalloc.get_traced_memory()[1] < writing * pixels.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("transparency", [None, 3])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wssl_pl.app.models import SHIPPED_NAME, Models
 from wssl_pl.app.strokes import read_strokes
-from wssl_pl.app.work import Filled, describe, fill_photo, open_photo, read_mask, save_preview
+from wssl_pl.app.work import Filled, describe, fill_photo, preview_photo, read_mask
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import FORMATS, Photo
 from wssl_pl.models import SHIPPED_LICENSE
@@ -195,7 +195,7 @@ class Actions:
 
     def _opened(self, photo: Path) -> list[Any]:
         preview = self._new_folder() / "preview.png"
-        save_preview(open_photo(photo, self.settings.megapixels), preview)
+        preview_photo(photo, preview, self.settings.megapixels)
         return [{"background": str(preview), "layers": [], "composite": None}, *no_result()]
 
     def _new_folder(self) -> Path:

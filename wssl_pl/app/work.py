@@ -1,6 +1,7 @@
 """What the button does: a photo's file and the strokes on it, to the filled photo's file."""
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from wssl_pl.inference.engine import Progress
 from wssl_pl.inference.masks import MaskOptions, find_mask
 from wssl_pl.inference.photo import Photo, read_photo, write_photo
 
+DECODING = threading.Lock()  # one photo at a time, since decoders take twice the memory of its pixels
 FindMask = Callable[[Photo], NDArray[np.bool_]]
 
 
@@ -60,18 +62,19 @@ def fill_photo(
     Raises:
         WSSLError: the photo or the mask cannot be used.
     """
-    photo = open_photo(path, megapixels)
-    mask = find_mask_of(photo)
-    started = time.perf_counter()
-    filled = inpainter.fill(photo, mask, progress)
-    seconds = time.perf_counter() - started
     # No name that anybody could guess: the server gives out each file to who knows its name.
     target = folder / secrets.token_hex(16)
     target.mkdir(parents=True)
+    before, after = target / "before.png", target / "after.png"
+    with DECODING:
+        photo = open_photo(path, megapixels)
+        mask = find_mask_of(photo)
+        save_preview(photo, before)
+    started = time.perf_counter()
+    filled = inpainter.fill(photo, mask, progress, in_place=True)
+    seconds = time.perf_counter() - started
     out = target / f"{path.stem[:80]}-filled.png"
     write_photo(filled, out)
-    before, after = target / "before.png", target / "after.png"
-    save_preview(photo, before)
     save_preview(filled, after)
     height, width = mask.shape
     summary = (
@@ -79,6 +82,12 @@ def fill_photo(
         "others are those of your file"
     )
     return Filled(out, before, after, summary)
+
+
+def preview_photo(path: Path, preview: Path, megapixels: float) -> None:
+    """Write a PNG of an uploaded photo for the screen, see `open_photo` and `save_preview`."""
+    with DECODING:
+        save_preview(open_photo(path, megapixels), preview)
 
 
 def open_photo(path: Path, megapixels: float) -> Photo:
@@ -127,5 +136,10 @@ def save_preview(photo: Photo, path: Path) -> None:
 
 def _shrunk(pixels: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
     if pixels.shape[:2] != (height, width):
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
+        # Plane by plane, since OpenCV copies what is not contiguous.
+        planes = [
+            cv2.resize(np.ascontiguousarray(plane), (width, height), interpolation=cv2.INTER_AREA)
+            for plane in np.moveaxis(pixels, -1, 0)
+        ]
+        pixels = np.stack(planes, axis=-1)
     return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels

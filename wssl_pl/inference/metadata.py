@@ -86,31 +86,36 @@ def _directory(body: bytes | bytearray, at: int | None = None) -> tuple[str, ran
 
 
 def read_chunks(content: bytes) -> list[Chunk]:
-    """Return the chunks of a PNG file as (name, data), each checked.
+    """Return the chunks of a PNG file as (name, data), each checked; without the data of the pixels.
 
     Raises:
         ValueError: the file is cut short or damaged.
     """
     chunks: list[Chunk] = []
     position = len(PNG_SIGNATURE)
+    view = memoryview(
+        content
+    )  # files have thousands of chunks of pixels, whose copies would keep memory in each thread
     while not chunks or chunks[-1][0] != b"IEND":
         if position + 12 > len(content):
             raise ValueError("it ends before its end marker")
         length, name = struct.unpack_from(">I4s", content, position)
-        data = content[position + 8 : position + 8 + length]
+        data = view[position + 8 : position + 8 + length]
         position += 12 + length
         if position > len(content):
             raise ValueError("it ends within a chunk")
-        if struct.unpack_from(">I", content, position - 4)[0] != zlib.crc32(name + data):
+        if struct.unpack_from(">I", content, position - 4)[0] != zlib.crc32(data, zlib.crc32(name)):
             raise ValueError(f"its chunk {name!r} is damaged")
-        chunks.append((name, data))
+        chunks.append((name, b"" if name == b"IDAT" else bytes(data)))
     return chunks
 
 
 def with_chunks(content: bytes, extra: Iterable[Chunk]) -> bytes:
     """Return a PNG file with more chunks after its header, where all of `KEPT_CHUNKS` are allowed."""
     start = len(PNG_SIGNATURE) + 25
-    parts = [content[:start]]
-    for name, data in extra:
-        parts += [struct.pack(">I4s", len(data), name), data, struct.pack(">I", zlib.crc32(name + data))]
-    return b"".join([*parts, content[start:]])
+    return b"".join([content[:start], *(chunk_bytes(*chunk) for chunk in extra), content[start:]])
+
+
+def chunk_bytes(name: bytes, data: bytes) -> bytes:
+    """Return a chunk as it stands in a PNG file."""
+    return struct.pack(">I4s", len(data), name) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))

@@ -1,7 +1,9 @@
 """Photos as files: known pixels, transparency, orientation and colour profile are the same after a round trip."""
 
 import io
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels, of the format or of its encoder
 MEGAPIXELS = 100.0
 QUALITY = 95
+STRIP = 256  # rows that are converted at once, so that memory does not grow with the image
 
 
 @dataclass
@@ -103,9 +106,9 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
             file.seek(0)
             content = file.read()
             chunks = metadata.read_chunks(content)
-            pixels = _decode_16_bit(content, grey) if chunks[0][1][8] == 16 else _decode(image, grey)
+            pixels, alpha = _decode_16_bit(content, grey) if chunks[0][1][8] == 16 else _decode(image, grey)
         else:
-            pixels = _decode(image, grey)
+            pixels, alpha = _decode(image, grey)
     if block:
         block = metadata.without_thumbnail(block)
     turn = metadata.orientation(block)
@@ -114,36 +117,34 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
         for key, data in chunks
         if key in metadata.KEPT_CHUNKS
     ]
-    pixels = metadata.upright(pixels, turn)
-    colours = 1 if pixels.shape[-1] <= 2 else 3
-    alpha = np.ascontiguousarray(pixels[..., -1]) if pixels.shape[-1] in (2, 4) else None
-    if profile and profile[16:20] != (b"GRAY" if colours == 1 else b"RGB "):
+    if profile and profile[16:20] != (b"GRAY" if pixels.shape[-1] == 1 else b"RGB "):
         profile = None  # of CMYK, which became RGB
-    pixels = np.ascontiguousarray(pixels[..., :colours])
-    # What Pillow shares is read only.
-    pixels = pixels if pixels.flags.writeable else pixels.copy()
+    pixels, alpha = metadata.upright(pixels, turn), None if alpha is None else metadata.upright(alpha, turn)
     return Photo(path, pixels, alpha, turn, block, profile, chunks)
 
 
-def _decode(image: Image.Image, grey: bool) -> NDArray[Any]:
-    """Return `(H, W, C)` with 1 to 4 channels: grey, grey and alpha, RGB, RGBA."""
+def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return colours and alpha as `Photo` has them, but as stored; both are views of one array."""
     if image.mode not in ("L", "LA", "RGB", "RGBA") or "transparency" in image.info:
         mode = "L" if grey else "RGB"
         image = image.convert(mode + "A" if image.has_transparency_data else mode)
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    colours = 1 if image.mode in ("L", "LA") else 3
+    pixels = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
+    for top in range(0, image.height, STRIP):
+        strip = np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
+        pixels[top : top + STRIP] = strip.reshape(*strip.shape[:2], -1)
+    return pixels[..., :colours], pixels[..., colours] if pixels.shape[-1] > colours else None
 
 
-def _decode_16_bit(content: bytes, grey: bool) -> NDArray[Any]:
+def _decode_16_bit(content: bytes, grey: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
     # Pillow cuts 16-bit colours to 8.
     pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise ValueError("a 16-bit PNG file that cannot be decoded")
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.shape[-1] == 1:
-        return pixels
-    order = [0, 3] if grey and pixels.shape[-1] == 4 else [2, 1, 0, 3][: pixels.shape[-1]]
-    return pixels[..., order]
+    if pixels.ndim == 2:
+        return pixels[..., None], None
+    alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+    return pixels[..., :1] if grey else pixels[..., 2::-1], alpha  # OpenCV has no grey with alpha, and BGR for RGB
 
 
 def output_format(path: Path, photo: Photo | None = None) -> str:
@@ -177,36 +178,51 @@ def write_photo(photo: Photo, path: Path) -> None:
         OSError: it cannot be written.
     """
     form = output_format(path, photo)
-    pixels = photo.pixels
-    if photo.alpha is not None and form != "JPEG":
-        pixels = np.concatenate([pixels, photo.alpha[..., None]], axis=-1)
-    stored = np.ascontiguousarray(metadata.as_stored(pixels, photo.turn))
+    parts = [photo.pixels] if photo.alpha is None or form == "JPEG" else [photo.pixels, photo.alpha[..., None]]
+    parts = [metadata.as_stored(part, photo.turn) for part in parts]
     extra = {key: value for key, value in (("exif", photo.exif), ("icc_profile", photo.profile)) if value}
     with replacing(path) as file:
+        if photo.pixels.dtype == np.uint16:
+            _write_16_bit(file, parts, photo.chunks)
+            return
+        image = _to_pil(np.concatenate(parts, axis=-1))
         if form == "JPEG":
-            _to_pil(stored).save(file, form, quality=QUALITY, subsampling=0, **extra)
+            image.save(file, form, quality=QUALITY, subsampling=0, **extra)
         elif form == "WEBP":
-            _to_pil(stored).save(file, form, lossless=True, exact=True, **extra)
-        elif stored.dtype == np.uint16 or photo.chunks:
-            file.write(metadata.with_chunks(_encode_png(stored), photo.chunks))
+            image.save(file, form, lossless=True, exact=True, **extra)
+        elif photo.chunks:
+            buffer = io.BytesIO()
+            image.save(buffer, form)
+            file.write(metadata.with_chunks(buffer.getvalue(), photo.chunks))
         else:
-            _to_pil(stored).save(file, form, **extra)
+            image.save(file, form, **extra)
 
 
 def _to_pil(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _encode_png(pixels: NDArray[Any]) -> bytes:
-    if pixels.dtype == np.uint8:
-        buffer = io.BytesIO()
-        _to_pil(pixels).save(buffer, "PNG")
-        return buffer.getvalue()
-    if pixels.shape[-1] == 2:
-        # OpenCV has no grey with alpha.
-        pixels = pixels[..., [0, 0, 0, 1]]
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[pixels.shape[-1]]
-    encoded, content = cv2.imencode(".png", pixels[..., order])
-    if not encoded:
-        raise OSError("OpenCV could not encode the PNG file")
-    return content.tobytes()
+def _write_16_bit(file: BinaryIO, parts: Sequence[NDArray[np.uint16]], extra: Iterable[Chunk]) -> None:
+    """Write a PNG of 16 bits a channel, strip by strip: Pillow has no such, OpenCV takes all of it again in memory.
+
+    Args:
+        file: where to.
+        parts: its channels, each `(H, W, C)`.
+        extra: chunks to add.
+    """
+    height, width = parts[0].shape[:2]
+    channels = sum(part.shape[-1] for part in parts)
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    file.write(metadata.PNG_SIGNATURE)
+    for chunk in ((b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)), *extra):
+        file.write(metadata.chunk_bytes(*chunk))
+    # As OpenCV compresses: of 16 bits half are noise, and more effort makes no smaller files.
+    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    for top in range(0, height, STRIP):
+        strip = np.concatenate([part[top : top + STRIP] for part in parts], axis=-1).astype(">u2", order="C")
+        rows = strip.view(np.uint8).reshape(len(strip), -1)
+        # Each row is a 1 and the differences to the pixel on the left.
+        lines = np.pad(rows, ((0, 0), (1, 0)), constant_values=1)
+        lines[:, 1 + 2 * channels :] -= rows[:, : -2 * channels]
+        file.write(metadata.chunk_bytes(b"IDAT", packer.compress(lines.data)))
+    file.write(metadata.chunk_bytes(b"IDAT", packer.flush()) + metadata.chunk_bytes(b"IEND", b""))
