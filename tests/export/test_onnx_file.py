@@ -1,5 +1,7 @@
 import json
+import os
 import sys
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
 from wssl_pl.export import onnx_file as module_under_test
 from wssl_pl.export.onnx_file import write_onnx
+from wssl_pl.files import owned
 from wssl_pl.inference import Inpainter
 from wssl_pl.models import ModelInfo
 from wssl_pl.models.weights import read_module
@@ -97,6 +100,27 @@ def test_a_file_that_computes_something_else_is_not_left_behind(model_files, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_full_disk_and_a_second_export(model_files, tmp_path, monkeypatch, capsys):
+    proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+    monkeypatch.setattr(module_under_test, "_exported", lambda module: proto)
+    monkeypatch.setattr(module_under_test, "compare", lambda module, path: 0.0)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    for what, name in (("onnx", "x.onnx"), ("safetensors", "x.safetensors"), ("safetensors", "folder")):
+        out = tmp_path / name
+        words = ["export", what, f"ckpt={model_files['ckpt']}", f"out={out}"]
+        with pytest.raises(SystemExit), owned(out, folder=name == "folder"):
+            main(words)
+        assert f"error: out={out}: is being written by another process" in capsys.readouterr().err
+        with patch.object(os, "fsync", full), pytest.raises(SystemExit):
+            main(words)
+        message = f"error: out={out}: cannot be written: No space left on device: make room\n"
+        assert capsys.readouterr().err == message
+        assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named(model_files, tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
@@ -123,9 +147,16 @@ def test_a_missing_package_is_named(model_files, tmp_path, monkeypatch, package)
         (["safetensors", "out=there", "ckpt=model.ckpt"], "config.json exists already"),
         (["safetensors", "out=new", "ckpt=model.ckpt", "figures=there"], "is not a finished result"),
         (["safetensors", "out=model.ckpt", "ckpt=model.ckpt"], "is the model itself"),
+        (["onnx", "out=new.onnx", "ckpt=model.ckpt", "data.resize=36"], "unknown option 'data.resize'"),
+        (
+            ["onnx", "out=read-only/x.onnx", "ckpt=no.ckpt"],
+            "x.onnx: cannot be written: Permission denied",
+        ),
+        (["safetensors", "out=read-only/new", "ckpt=model.ckpt"], "cannot be written: Permission denied"),
+        (["safetensors", "out=read-only/x.safetensors", "ckpt=model.ckpt"], "cannot be written: Permission denied"),
     ],
 )
-def test_one_line_and_exit_code_2(model_files, tmp_path, monkeypatch, capsys, words, message):
+def test_one_line_and_exit_code_2(model_files, tmp_path, monkeypatch, capsys, read_only, words, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.ckpt").write_bytes(model_files["ckpt"].read_bytes())
     (tmp_path / "there").mkdir()

@@ -12,7 +12,9 @@ from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
 from wssl_pl.export import HubModel
+from wssl_pl.export.card import model_card
 from wssl_pl.inference import Inpainter
+from wssl_pl.models import ModelInfo
 
 
 @pytest.fixture
@@ -99,6 +101,12 @@ def test_the_card_tells_what_is_known_and_what_is_not(exported, model_files, tmp
     for words in ("license: apache-2.0", "# Faces", "Drawn faces.", "24.97", "400 pairs (hash 0123456789abcdef)"):
         assert words in card
     assert Path("told/model.safetensors").stat().st_size < 0.6 * (exported / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize("training", [{"hole_ratio": 1}, {"hole_ratio": ["a", "b"]}, {"steps": "many"}])
+def test_a_card_of_forged_settings(training):
+    with pytest.raises(WSSLError, match=r"^ckpt=model: what it says about its training cannot be read"):
+        model_card(ModelInfo("model", {}, training), 1, "title", "file", None, None, None)
 
 
 def test_a_single_file_as_it_is_shipped(model_files, tmp_path, monkeypatch, capsys):

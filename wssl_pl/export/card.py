@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pages import markdown
 from wssl_pl.evaluation.report import metric_rows
 from wssl_pl.evaluation.results import read_result
@@ -72,10 +73,16 @@ def model_card(
         figures: a result folder of `wssl evaluate`, whose table goes into the card.
 
     Raises:
-        DataError: `figures` is not a result folder.
+        WSSLError: `figures` is not a result folder, or the training has settings of another kind.
     """
     settings, training = info.hyper_parameters, info.training
-    ratio = training.get("hole_ratio")
+    try:
+        ratio = "unknown share"
+        if "hole_ratio" in training:
+            ratio = "{:.0f} to {:.0f} %".format(*(100 * each for each in training["hole_ratio"]))
+        steps = f"{training['steps']:,}" if "steps" in training else "an unknown number of"
+    except (TypeError, ValueError, IndexError):
+        raise WSSLError("ckpt", info.name, "what it says about its training cannot be read") from None
     frozen = settings.get("freeze_layers", 0)
     norm = settings.get("norm", "none")
     hub = f'`from wssl_pl.export import HubModel; HubModel.from_pretrained("{file}")` gives the PyTorch module.\n\n'
@@ -91,11 +98,11 @@ def model_card(
         data=data or "The data was not named when the model was exported (`data=...`).",
         side=info.side,
         resized=f" of pictures of {training['resize']} pixels" if "resize" in training else "",
-        ratio=f"{100 * ratio[0]:.0f} to {100 * ratio[1]:.0f} %" if ratio else "unknown share",
+        ratio=ratio,
         dilated=f", widened by {training['dilate']} pixels" if training.get("dilate") else "",
         loss=settings.get("loss", "wssl"),
         frozen=f"the first {frozen} of the encoder's 16 layers frozen" if frozen else "the whole network trained",
-        steps=f"{training['steps']:,}" if "steps" in training else "an unknown number of",
+        steps=steps,
         epochs=training.get("epochs", "an unknown number of"),
         figures=_figures(figures),
         license=f"Licence of the weights: {terms}."
