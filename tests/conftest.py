@@ -1,6 +1,7 @@
 """Fixtures that every part of the tests uses."""
 
 import ctypes
+import functools
 import os
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def read_only(permissions_count, tmp_path):
     folder.mkdir(mode=0o555)
     yield folder
     folder.chmod(0o755)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _draw_once():
+    """Draw each image and mask of the synthetic dataset once: half of the time of a small training otherwise."""
+    if torch is None:
+        yield
+        return
+    from wssl_pl import synthetic
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("draw_face", "draw_mask"):
+            patch.setattr(synthetic, name, functools.cache(getattr(synthetic, name)))
+        yield
 
 
 @pytest.fixture
