@@ -7,8 +7,9 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
-from wssl_pl.evaluation.perceptual import FID, LPIPS, read_weights
+from wssl_pl.evaluation.perceptual import FID, LPIPS
 from wssl_pl.evaluation.report import metric_rows
+from wssl_pl.modules.checkpoint import read_tensors
 
 CPU = torch.device("cpu")
 
@@ -59,7 +60,7 @@ def test_weights_that_are_none(tmp_path, alexnet):
     assert not (tmp_path / "was_run").exists()
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(WSSLError, match="tensors by name"):
-        read_weights(tmp_path / "list.pth", "lpips_weights")
+        read_tensors(tmp_path / "list.pth", "lpips_weights")
     torch.save({"features.0.weight": torch.ones(2)}, tmp_path / "other.pth")
     with pytest.raises(WSSLError, match="AlexNet or VGG16"):
         LPIPS(tmp_path / "other.pth", CPU)

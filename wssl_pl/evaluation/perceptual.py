@@ -1,7 +1,6 @@
 """LPIPS and FID from weights on disk: torchmetrics' implementations, without its downloads."""
 
 import io
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import torch
 from torch import Tensor
 
 from wssl_pl.errors import WSSLError
-
-log = logging.getLogger(__name__)
+from wssl_pl.modules.checkpoint import read_tensors
 
 LPIPS_MISSING = (
     "not measured: give lpips_weights=FILE, torchvision's AlexNet or VGG16 weights "
@@ -37,7 +35,7 @@ class LPIPS:
     def __init__(self, path: str | Path, device: torch.device) -> None:
         from torchmetrics.functional.image.lpips import _NoTrainLpips
 
-        state = read_weights(path, "lpips_weights")
+        state = read_tensors(path, "lpips_weights")
         first = state.get("features.0.weight")
         self.net = FIRST_CONVOLUTION.get(tuple(first.shape), "") if first is not None else ""
         if not self.net:
@@ -72,7 +70,7 @@ class FID:
     def __init__(self, path: str | Path, device: torch.device, features: int = 2048) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
 
-        state = read_weights(path, "inception_weights")
+        state = read_tensors(path, "inception_weights")
         # The library unpickles whatever the file holds; it is handed the tensors alone, in memory.
         tensors = io.BytesIO()
         torch.save(state, tensors)
@@ -102,25 +100,6 @@ class FID:
         if self.raw.real_features_num_samples < 2:
             return {"fid": float("nan"), "fid_composite": float("nan")}
         return {"fid": self.raw.compute().item(), "fid_composite": self.filled.compute().item()}
-
-
-def read_weights(path: str | Path, name: str) -> dict[str, Tensor]:
-    """Read a file of tensors by name, never unpickling code.
-
-    Raises:
-        WSSLError: there is none, or it holds something else.
-    """
-    if not Path(path).is_file():
-        raise WSSLError(name, path, "does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch.load raises whatever unpickling does; each means that these are not plain weights.
-        log.debug("%s", error)
-        raise WSSLError(name, path, "does not hold plain weights that load safely") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WSSLError(name, path, "does not hold tensors by name")
-    return state
 
 
 def _check(wanted: dict[str, str], own: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:

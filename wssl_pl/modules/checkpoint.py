@@ -65,6 +65,29 @@ def read_checkpoint(
     return checkpoint
 
 
+def read_tensors(path: str | Path, name: str, remedy: str | None = None) -> dict[str, Tensor]:
+    """Return the tensors by name of a file of foreign weights, on the CPU, never unpickling code.
+
+    Args:
+        path: the file.
+        name: the parameter that gave the path, for the error message.
+        remedy: where such a file comes from.
+
+    Raises:
+        WSSLError: there is none, or it holds something else.
+    """
+    if not Path(path).is_file():
+        raise WSSLError(name, path, "does not exist", remedy)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        # torch.load raises whatever unpickling does; each means that these are not plain weights.
+        raise WSSLError(name, path, "does not hold plain weights that load safely", remedy) from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WSSLError(name, path, "does not hold tensors by name", remedy)
+    return state
+
+
 def check_state(module: nn.Module, state: Mapping[str, Tensor], name: str, path: object) -> None:
     """Check that `state` has exactly the keys and shapes of the state dict of `module`.
 

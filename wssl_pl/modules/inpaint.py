@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from wssl_pl.callbacks import image_grid
 from wssl_pl.errors import WSSLError
-from wssl_pl.losses import LOSSES, WSSLLoss
+from wssl_pl.losses import LOSSES, WSSLLoss, perceptual_loss, style_loss
 from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, Mean, composite, image_metrics
 from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import check_training, load_encoder
+from wssl_pl.modules.features import FORMS, load_features
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
 from wssl_pl.networks import UNetDecoder, crop_to, initialise, make_contexts, pad_to_multiple
 
@@ -49,6 +50,11 @@ class InpaintModule(WSSLModule):
             Keras's default), or `pytorch` (PyTorch's default; a network without normalisation does not train with it).
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
         encoder_lr: learning rate of the encoder, where it is trained; default: `lr`.
+        perceptual: factor of the distance of the composite from the truth in the `features`, added to the training
+            loss; PConv's is 0.05.
+        style: factor of the distance of their Gram matrices; PConv's is 120.
+        features: what the two compare: `vgg16:FILE`, torchvision's weights, or `pretext:CKPT`, the encoder of a
+            pretext checkpoint.
         consistency: factor of the mean squared distance between the encoder's last features of the masked and of the
             whole image, added to the training loss; the latter take no gradient.
         lr: learning rate.
@@ -89,6 +95,9 @@ class InpaintModule(WSSLModule):
         init: Literal["he", "xavier", "pytorch"] = "he",
         unfreeze_epoch: int | None = None,
         encoder_lr: float | None = None,
+        perceptual: float = 0.0,
+        style: float = 0.0,
+        features: str | None = None,
         consistency: float = 0.0,
         lr: float = 1e-4,
         lr_schedule: Literal["constant", "cosine"] = "constant",
@@ -118,6 +127,10 @@ class InpaintModule(WSSLModule):
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         self.encoder.freeze(freeze_layers)
         check_training(self.encoder, freeze_layers, unfreeze_epoch, encoder_lr, consistency, adds_mask_channel)
+        self._check_features(perceptual, style, features)
+        self.perceptual, self.style = perceptual, style
+        # In a list, so that it is no submodule: it is not trained, saved, exported or exchanged between processes.
+        self._features: list[nn.Module] = []
         self.unfreeze_epoch, self.encoder_lr, self.consistency = unfreeze_epoch, encoder_lr, consistency
         min_width = 1 if agreed["encoder"] is None else MIN_DECODER_WIDTH
         channels = self.encoder.out_channels
@@ -151,9 +164,35 @@ class InpaintModule(WSSLModule):
             if loss == "log_cosh" and value != default:
                 raise WSSLError(name, value, "loss=log_cosh has no SSIM", remedy)
 
+    @staticmethod
+    def _check_features(perceptual: float, style: float, features: str | None) -> None:
+        """Raise `WSSLError` for weights of losses in features that cannot be used, or have no effect."""
+        for name, value in (("perceptual", perceptual), ("style", style)):
+            if not 0.0 <= value < float("inf"):
+                raise WSSLError(name, value, "must be a number, 0 or more")
+            if value and features is None:
+                raise WSSLError(name, value, "needs features", FORMS)
+        if features is not None and not (perceptual or style):
+            raise WSSLError("features", features, "nothing uses them", "give perceptual=0.05, or omit them")
+
+    def feature_network(self, device: torch.device) -> nn.Module:
+        """Return the network of the `features` on a device; it is read when it is first asked for.
+
+        Raises:
+            WSSLError: see `load_features`.
+        """
+        if not self._features:
+            self._features.append(load_features(self.hparams["features"]))
+        return self._features[0].to(device)
+
     def check_trainer(self, trainer: Trainer) -> None:
-        """Raise `WSSLError` for unfreezing on several devices: they would not exchange the gradients."""
+        """Raise `WSSLError` for features that cannot be read, and for unfreezing on several devices.
+
+        The devices would not exchange the gradients of what is unfrozen.
+        """
         super().check_trainer(trainer)
+        if self.perceptual or self.style:
+            self.feature_network(self.device)
         # DDP registers the parameters that require a gradient when it starts, and no others.
         if self.unfreeze_epoch is not None and trainer.num_devices * trainer.num_nodes > 1:
             raise WSSLError("unfreeze_epoch", self.unfreeze_epoch, "works on one device", "give devices=1")
@@ -211,7 +250,12 @@ class InpaintModule(WSSLModule):
         """Return the loss of one batch over the whole raw output, with the features' inconsistency where it counts."""
         image, mask = batch["image"], batch["mask"]
         features, skips = self._encode(image, mask)
-        parts = self.loss.parts(self._decode(features, skips, image), image)
+        prediction = self._decode(features, skips, image)
+        parts = self.loss.parts(prediction, image)
+        if self.perceptual or self.style:
+            distances = self._losses_in_features(composite(prediction, image, mask), image)
+            parts |= distances
+            parts["loss"] = parts["loss"] + sum(getattr(self, name) * part for name, part in distances.items())
         # As long as the encoder is frozen, the distance could change nothing.
         if self.consistency and features.requires_grad:
             parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(image))
@@ -219,6 +263,14 @@ class InpaintModule(WSSLModule):
         for name, part in parts.items():
             self.log(f"train/{name}", part, prog_bar=name == "loss")
         return parts["loss"]
+
+    def _losses_in_features(self, filled: Tensor, image: Tensor) -> dict[str, Tensor]:
+        """Return the distances of the composites from the truth by name, those whose factor is not 0."""
+        network = self.feature_network(image.device)
+        with torch.no_grad():
+            targets = network(image)
+        features, losses = network(filled), {"perceptual": perceptual_loss, "style": style_loss}
+        return {name: loss(features, targets) for name, loss in losses.items() if getattr(self, name)}
 
     def _features_of_whole(self, images: Tensor) -> Tensor:
         """Return the encoder's last features of images without a hole, float32; they take no gradient."""

@@ -1,0 +1,99 @@
+"""Features in which the downstream stage compares images: of VGG16 or of a pretext encoder, from a file."""
+
+import torch
+from torch import Tensor, nn
+
+from wssl_pl.errors import WSSLError
+from wssl_pl.modules.checkpoint import read_checkpoint, read_tensors
+from wssl_pl.modules.encoder import load_encoder
+from wssl_pl.networks import pad_to_multiple
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VGG16_LAYERS = 17
+"""Layers of torchvision's `vgg16().features` up to the third pooling; PConv compares after the first three."""
+VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+FORMS = "give features=vgg16:FILE (torchvision's weights) or features=pretext:CKPT (needs no foreign weights)"
+
+
+class VGG16Features(nn.Module):
+    """VGG16 (Simonyan and Zisserman 2015) up to its third pooling: images to features after each pooling.
+
+    Args:
+        path: torchvision's weights, whole or only those of the convolutions, of any float type.
+
+    Raises:
+        WSSLError: the file is missing or does not hold them.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        from torchvision.models import vgg16
+
+        state = {name: value.float() for name, value in read_tensors(path, "features", f"get {VGG16_URL}").items()}
+        with torch.device("meta"):  # without its 500 MB of fully connected layers
+            self.layers = vgg16(weights=None).features[:VGG16_LAYERS]
+        own = self.layers.state_dict()
+        for name, value in own.items():
+            found = state.get(f"features.{name}")
+            if found is None or found.shape != value.shape:
+                reason = f"lacks features.{name} of shape {tuple(value.shape)} of torchvision's VGG16"
+                raise WSSLError("features", f"vgg16:{path}", reason, f"get {VGG16_URL}")
+        self.layers.load_state_dict({name: state[f"features.{name}"] for name in own}, assign=True)
+        for layer in self.layers:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return `(B, 64, H/2, W/2)`, `(B, 128, H/4, W/4)` and `(B, 256, H/8, W/8)` of images in [0, 1]."""
+        x, features = (images - self.mean) / self.std, []
+        for layer in self.layers:
+            x = layer(x)
+            if isinstance(layer, nn.MaxPool2d):
+                features.append(x)
+        return features
+
+
+class PretextFeatures(nn.Module):
+    """The encoder of a pretext checkpoint: images to its skips and last features.
+
+    Args:
+        path: the checkpoint.
+
+    Raises:
+        WSSLError: see `read_checkpoint`.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        read_checkpoint(path, stage="pretext", name="features")  # names this option where the next line names ckpt
+        typed = dict.fromkeys(("encoder", "width", "norm", "block", "mask_channel", "fill"))
+        self.encoder, settings, _ = load_encoder(path, typed, "he")
+        self.mask_channel = bool(settings["mask_channel"])
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return the five skips and the last features of images `(B, 3, H, W)` in [0, 1], of any size."""
+        padded = pad_to_multiple(images)
+        if self.mask_channel:  # nothing is masked
+            padded = torch.cat([padded, torch.zeros_like(padded[:, :1])], dim=1)
+        features, skips = self.encoder(padded)
+        return [*skips, features]
+
+
+def load_features(name: str | None) -> nn.Module:
+    """Return a network without gradient of its own, in evaluation mode, from images to a list of features.
+
+    Args:
+        name: `vgg16:FILE` or `pretext:CKPT`.
+
+    Raises:
+        WSSLError: neither, or the file cannot be used.
+    """
+    kind, _, path = (name or "").partition(":")
+    kinds: dict[str, type[nn.Module]] = {"vgg16": VGG16Features, "pretext": PretextFeatures}
+    if kind not in kinds or not path:
+        raise WSSLError("features", name, "names no features", FORMS)
+    return kinds[kind](path).eval().requires_grad_(False).to(memory_format=torch.channels_last)
