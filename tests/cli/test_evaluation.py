@@ -91,6 +91,19 @@ def test_bad_input_is_one_line(pairs, refused, args, message):
     assert not Path("new/summary.json").exists()
 
 
+@pytest.mark.parametrize("stage", ["pretext", "downstream"])
+def test_the_tensors_of_a_checkpoint_are_read_once(train, monkeypatch, stage):
+    module = PretextModule(["rotation"], width=2) if stage == "pretext" else InpaintModule(width=2)
+    data = {"images": "synthetic", "masks": "synthetic", "image_size": 48, "resize": 56, "limit": 2, "num_workers": 0}
+    saved = {"state_dict": module.state_dict(), "stage": stage, "hyper_parameters": dict(module.hparams)}
+    torch.save(saved | {"datamodule_hyper_parameters": data}, "model.ckpt")
+    load, read = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda *args, mmap=False, **kwargs: (
+        read.append(mmap), load(*args, mmap=mmap, **kwargs))[1])  # fmt: skip
+    main(["test", "ckpt=model.ckpt", "--accelerator=cpu"])
+    assert read.count(False) == 1
+
+
 def test_an_output_that_another_process_writes_is_refused_at_once(train, refused, monkeypatch):
     monkeypatch.setattr(Pairs, "open", None)  # before any work
     Path("pairs").mkdir()

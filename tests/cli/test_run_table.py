@@ -106,8 +106,17 @@ def test_what_else_is_found_below_a_directory(train, listed):
     for name, size in (("empty", 88), ("foreign", 5000)):
         Path(f"runs/{name}").mkdir()
         Path(f"runs/{name}/events.out.tfevents.1").write_bytes(bytes(size))
+    for name, file, text in (
+        ("number", "run.json", '{"state": "failed", "best": "high"}'),
+        ("list", "config.yaml", "trainer: [1]\nmodel: 5"),
+        ("nested", "run.json", "[" * 100_000),
+    ):
+        Path(f"runs/{name}").mkdir()
+        Path(f"runs/{name}/{file}").write_text(text)
+        Path(f"runs/{name}/data.json").touch()
     Path("runs/config.yaml").write_text("of the user\n")
-    assert {name: row["state"] for name, row in listed().items()} == {"damaged": "damaged", "empty": "not started"}
+    damaged = dict.fromkeys(["damaged", "number", "list", "nested"], "damaged")
+    assert {name: row["state"] for name, row in listed().items()} == damaged | {"empty": "not started"}
 
 
 def test_a_run_of_which_only_a_record_is_left_is_running_only_while_its_process_lives(tmp_path, listed):

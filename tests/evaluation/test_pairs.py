@@ -250,6 +250,16 @@ def test_pairs_by_name_keep_names_sizes_and_holes(published, tmp_path):
     assert files_of(published) == before
 
 
+def test_names_of_files_may_hold_anything(tmp_path):
+    names = ['a, "b"', "line\nbreak", " space ", "é", "NA"]
+    for name in names:
+        picture(tmp_path / "images" / f"{name}.png")
+        hole_mask(tmp_path / "masks" / f"{name}.png")
+    made = write_named_pairs(tmp_path / "images", tmp_path / "masks", tmp_path / "pairs", "white")
+    assert sorted(pair.name for pair in made.pairs) == sorted(names)
+    assert [pair.image for pair in made.pairs] == [f"images/{pair.name}.png" for pair in made.pairs]
+
+
 def test_results_beside_a_users_pairs_are_measured(published, tmp_path):
     made = write_named_pairs(published / "images", published / "masks", tmp_path / "pairs")
     names = [pair.name for pair in made.pairs]

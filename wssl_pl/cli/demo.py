@@ -21,7 +21,7 @@ def demo(**options: str) -> Path:
         wssl demo --trainer.max_epochs=2
 
     Returns:
-        the picture's path.
+        the image's path.
     """
     args = [f"--{key}={value}" for key, value in options.items()]
     folder = new_directory("demo")

@@ -60,7 +60,15 @@ def _not_started(path: Path, names: set[str]) -> bool:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what a run is and how far it is; None for what is not known.
+    """Return what a run is and how far it is; None for what is not known. A damaged run is called so."""
+    try:
+        return _describe(path)
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError):
+        return _row(path, {"state": "damaged"})  # the other runs are shown
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """Return the same, or raise whatever a damaged file leads to.
 
     A run that was written before `run.json` existed is described from its checkpoint and `config.yaml`.
     """
@@ -82,7 +90,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _row(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {"run": str(path)} | {name: values.get(name) for name in FIELDS}
+    row = {"run": str(path)} | {name: values.get(name) for name in FIELDS}
+    return row if row["best"] is None else row | {"best": float(row["best"])}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -26,7 +26,8 @@ BOXES = {
 def image_png(image: Tensor) -> bytes:
     """Return an image `(3, H, W)` in [0, 1] as PNG."""
     buffer = io.BytesIO()
-    to_pil_image(image.mul(255).round().to(torch.uint8).cpu()).save(buffer, format="png")
+    pixels = to_pil_image(image.mul(255).round().to(torch.uint8).cpu())
+    pixels.save(buffer, format="png", compress_level=4)  # the default takes twice as long for 1 %
     return buffer.getvalue()
 
 

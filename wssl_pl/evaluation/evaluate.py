@@ -108,11 +108,11 @@ def _measure(
 ) -> dict[str, Tensor]:
     values = measure(prediction, image, mask)
     if lpips is not None or fid is not None:
-        filled = composite(prediction, image, mask)
+        composited = composite(prediction, image, mask)
         if lpips is not None:
-            values |= {"lpips": lpips(prediction, image), "lpips_composite": lpips(filled, image)}
+            values |= {"lpips": lpips(prediction, image), "lpips_composite": lpips(composited, image)}
         if fid is not None:
-            fid.update(prediction, filled, image)
+            fid.update(prediction, composited, image)
     return values
 
 

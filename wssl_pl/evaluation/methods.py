@@ -114,12 +114,6 @@ SETTINGS = ("width", "norm", "loss", "freeze_layers")  # of a model, that a resu
 DTYPES = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def check_precision(precision: str) -> None:
-    """Raise `WSSLError` unless a model can be measured in this precision."""
-    if precision not in DTYPES:
-        raise WSSLError("precision", precision, f"is not one of {', '.join(DTYPES)}")
-
-
 class Model:
     """A trained model of any kind of model file.
 
@@ -136,7 +130,8 @@ class Model:
     def __init__(
         self, ckpt: str | Path | None, device: torch.device, precision: str = "32-true", **convention: Any
     ) -> None:
-        check_precision(precision)
+        if precision not in DTYPES:
+            raise WSSLError("precision", precision, f"is not one of {', '.join(DTYPES)}")
         self.predictor = open_model(ckpt, str(device), **convention)
         self.device, self.precision, self.dtype = device, precision, DTYPES[precision]
         if self.dtype is not None and not hasattr(self.predictor, "module"):

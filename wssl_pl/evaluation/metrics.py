@@ -47,20 +47,20 @@ def measure(prediction: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor
         By name `(B,)` float32. PSNR is infinite where the pixels are identical, the metrics of the hole are NaN
         without a hole, MS-SSIM is NaN below a side of 176 px.
     """
-    filled = composite(prediction, image, mask)
-    (raw_ssim, raw_ms), (filled_ssim, filled_ms) = similarities([prediction, filled], image)
-    hole = (mask > 0.5).float()
-    error = (prediction - image) * hole
-    pixels = hole.sum(dim=(1, 2, 3)) * image.shape[1]
+    composited = composite(prediction, image, mask)
+    (raw_ssim, raw_ms), (composite_ssim, composite_ms) = similarities([prediction, composited], image)
+    binary = (mask > 0.5).float()
+    error = (prediction - image) * binary
+    pixels = binary.sum(dim=(1, 2, 3)) * image.shape[1]
     return {
         "psnr": psnr(prediction, image),
-        "psnr_composite": psnr(filled, image),
+        "psnr_composite": psnr(composited, image),
         "ssim": raw_ssim,
-        "ssim_composite": filled_ssim,
+        "ssim_composite": composite_ssim,
         "l1": (prediction - image).abs().mean(dim=(1, 2, 3)),
-        "l1_composite": (filled - image).abs().mean(dim=(1, 2, 3)),
+        "l1_composite": (composited - image).abs().mean(dim=(1, 2, 3)),
         "ms_ssim": raw_ms,
-        "ms_ssim_composite": filled_ms,
+        "ms_ssim_composite": composite_ms,
         "psnr_hole": psnr_hole(prediction, image, mask),
         "l1_hole": error.abs().sum(dim=(1, 2, 3)) / pixels,
     }

@@ -62,7 +62,7 @@ class Manifest:
         size: their side in pixels; None unless they are squares of one size.
         hole_in_masks: the colour of the hole.
         split: of the data; None for a user's own pairs.
-        left_out: images that could not be read.
+        omitted: images that could not be read.
         masks: how many different masks there are, and in how many pairs the most frequent one is.
         data: where images and masks come from.
     """
@@ -73,7 +73,7 @@ class Manifest:
     size: int | None
     hole_in_masks: str = "white"
     split: str | None = None
-    left_out: list[str] = field(default_factory=list)
+    omitted: list[str] = field(default_factory=list, metadata={"formerly": "left_out"})
     masks: dict[str, int] | None = None
     data: Any = None
 
@@ -128,7 +128,7 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
                 yield f"{index:05d}", np.ascontiguousarray(image[crop, crop]), mask, source
 
     # `failed` is complete when the entries were written.
-    return _write(folder, entries(), split=split, left_out=failed, masks=repeats, data=datamodule.describe())
+    return _write(folder, entries(), split=split, omitted=failed, masks=repeats, data=datamodule.describe())
 
 
 def write_named_pairs(
@@ -350,9 +350,10 @@ class Pairs:
         with reading("pairs", folder):
             if _sha256(folder / "pairs.csv") != manifest.pairs_csv_sha256:
                 raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
-            options = arrow_csv.ConvertOptions(column_types=COLUMNS, include_columns=list(COLUMNS))
-            rows = arrow_csv.read_csv(folder / "pairs.csv", convert_options=options).to_pylist()
-            pairs = [Pair(**row) for row in rows]
+            columns = arrow_csv.ConvertOptions(column_types=COLUMNS, include_columns=list(COLUMNS))
+            lines = arrow_csv.ParseOptions(newlines_in_values=True)  # of names of files
+            table = arrow_csv.read_csv(folder / "pairs.csv", parse_options=lines, convert_options=columns)
+            pairs = [Pair(**row) for row in table.to_pylist()]
             damaged = [text for pair in pairs for text in _damage(folder, pair)]
         if damaged or not pairs:
             raise DataError("pairs", folder, f"was changed (hash): {join(damaged, 4) or 'it has no pairs'}", again)

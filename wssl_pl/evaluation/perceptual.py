@@ -45,7 +45,9 @@ class LPIPS:
         own = network.net.state_dict()
         # Slices keep the numbers of torchvision's layers: `slice2.3.weight` is `features.3.weight`.
         theirs = {key: f"features.{key.split('.', 1)[1]}" for key in own}
-        _check(theirs, own, state, path)
+        for key, name in theirs.items():
+            if name not in state or state[name].shape != own[key].shape:
+                raise WSSLError("lpips_weights", path, f"lacks {name} of shape {tuple(own[key].shape)}")
         network.net.load_state_dict({key: state[source] for key, source in theirs.items()})
         self.network = network.to(device)
 
@@ -84,28 +86,22 @@ class FID:
             raise WSSLError("inception_weights", path, f"does not fit torch-fidelity's Inception: {reason}") from None
         inception.num_features = features
         self.raw = FrechetInceptionDistance(feature=inception).to(device)
-        self.filled = FrechetInceptionDistance(feature=inception).to(device)
+        self.composite = FrechetInceptionDistance(feature=inception).to(device)
 
     @torch.inference_mode()
-    def update(self, prediction: Tensor, filled: Tensor, image: Tensor) -> None:
+    def update(self, prediction: Tensor, composited: Tensor, image: Tensor) -> None:
         """Add a batch, each `(B, 3, H, W)` in [0, 1]."""
         self.raw.update(_bytes(image), real=True)
         self.raw.update(_bytes(prediction), real=False)
-        self.filled.update(_bytes(filled), real=False)
+        self.composite.update(_bytes(composited), real=False)
 
     def compute(self) -> dict[str, float]:
         """Return `fid` and `fid_composite`; NaN for fewer than two images."""
         for name in ("sum", "cov_sum", "num_samples"):
-            setattr(self.filled, f"real_features_{name}", getattr(self.raw, f"real_features_{name}"))
+            setattr(self.composite, f"real_features_{name}", getattr(self.raw, f"real_features_{name}"))
         if self.raw.real_features_num_samples < 2:
             return {"fid": float("nan"), "fid_composite": float("nan")}
-        return {"fid": self.raw.compute().item(), "fid_composite": self.filled.compute().item()}
-
-
-def _check(wanted: dict[str, str], own: dict[str, Tensor], state: dict[str, Tensor], path: str | Path) -> None:
-    for key, name in wanted.items():
-        if name not in state or state[name].shape != own[key].shape:
-            raise WSSLError("lpips_weights", path, f"lacks {name} of shape {tuple(own[key].shape)}")
+        return {"fid": self.raw.compute().item(), "fid_composite": self.composite.compute().item()}
 
 
 def _bytes(images: Tensor) -> Tensor:

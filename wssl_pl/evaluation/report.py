@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from wssl_pl.evaluation.compare import Comparison, PairedDifference
 from wssl_pl.evaluation.drawing import box_plots, strip
 from wssl_pl.evaluation.methods import Method
-from wssl_pl.evaluation.metrics import LABELS, METRICS, arrow, digits
-from wssl_pl.evaluation.pages import render
+from wssl_pl.evaluation.metrics import LABELS, METRICS, arrow
+from wssl_pl.evaluation.pages import number, render, signed, span
 from wssl_pl.evaluation.pairs import Pairs, check_output
 from wssl_pl.evaluation.results import Estimate, Result
 from wssl_pl.files import writing
@@ -105,7 +105,7 @@ def metric_rows(result: Result) -> list[list[str]]:
         if any(cells):
             rows.append([arrow(metric), *[cell or "-" for cell in cells]])
     for metric, value in (result.fid or {}).items():
-        rows.append([arrow(metric), "-" if value is None else f"{value:.2f}", *["-"] * (len(rows[0]) - 2)])
+        rows.append([arrow(metric), number(value, metric), *["-"] * (len(rows[0]) - 2)])
     return rows
 
 
@@ -115,10 +115,8 @@ def _group_names(counts: dict[str, int]) -> list[str]:
 
 def interval(entry: Estimate, metric: str) -> str:
     """Return `mean [low, high]`; nothing where there is no mean."""
-    if entry.mean is None:
-        return ""
-    mean, low, high = (f"{value:.{digits(metric)}f}" for value in (entry.mean, entry.low, entry.high))
-    return f"{mean} [{low}, {high}]"
+    mean, low, high = (number(value, metric) for value in (entry.mean, entry.low, entry.high))
+    return "" if entry.mean is None else f"{mean} [{low}, {high}]"
 
 
 def excluded(result: Result) -> list[str]:
@@ -169,5 +167,4 @@ def difference(entry: PairedDifference | None, metric: str) -> str:
     """Return `difference [low, high], won fraction`; a dash where there is none."""
     if entry is None:
         return "-"
-    mean, low, high = (f"{value:+.{digits(metric)}f}" for value in (entry.difference, entry.low, entry.high))
-    return f"{mean} [{low}, {high}], won {entry.won:.0%}"
+    return f"{signed(entry.difference, metric)} {span(entry.low, entry.high, metric)}, won {entry.won:.0%}"
