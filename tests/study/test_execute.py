@@ -190,6 +190,13 @@ def test_a_finished_model_is_measured_once(study, play, tmp_path):
     assert evaluation.startswith(f"evaluate pairs={tmp_path}/pairs ckpt={study.run(run.id)}/best.ckpt")
 
 
+def test_a_killed_evaluation_is_started_again(study, play, tmp_path):
+    calls = play("if attempt == 2:\n    os.kill(os.getpid(), signal.SIGKILL)\n" + textwrap.dedent(MEASURES))
+    write_evaluation(tmp_path / "evaluation", np.array([20.0, 21.0]))
+    assert go(study, first(study)[1], pairs=tmp_path / "pairs").state == "done"
+    assert len(calls.read_text().splitlines()) == 3
+
+
 @pytest.mark.parametrize("damaged", ["summary.json", "per_image.parquet"])
 def test_a_damaged_result_is_measured_again(study, play, tmp_path, damaged):
     calls = play(MEASURES)

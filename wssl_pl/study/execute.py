@@ -23,7 +23,7 @@ from wssl_pl.study.plan import Plan, Run, Status
 
 COMMAND = [sys.executable, "-m", "wssl_pl"]
 PROJECT = str(Path(__file__).parents[2])  # found from any working folder, whether it is installed or not
-ATTEMPTS = 3  # of a training process that is killed; one that ends with an error of its own is not started again
+ATTEMPTS = 3  # of a process that is killed; one that ends with an error of its own is not started again
 GRACE_S = 30.0  # for an interrupted training to write its checkpoint
 TIMEOUT_S = 120.0  # for the process of a dead worker to write its checkpoint and end
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a process that was asked to end
@@ -164,8 +164,11 @@ def _evaluate(folder: StudyFolder, run: Run, cwd: Path, pairs: Path, lock: TextI
         return
     path = folder.run(run.id).resolve()
     arguments = ["evaluate", f"pairs={pairs.resolve()}", f"ckpt={path / 'best.ckpt'}", f"out={path / 'evaluation'}"]
-    # An evaluation that was killed leaves some of its files.
-    code = _call([*arguments, "overwrite=true"], cwd, path / "log.txt", lock)
+    for _ in range(ATTEMPTS):
+        # An evaluation that was killed leaves some of its files.
+        code = _call([*arguments, "overwrite=true"], cwd, path / "log.txt", lock)
+        if code != -signal.SIGKILL:
+            break
     if code in (*STOPPED, -signal.SIGKILL):
         raise Unfinished(f"the evaluation of {run.id} was stopped")
     if code != 0:
