@@ -192,7 +192,7 @@ def test_what_cannot_be_read_or_written(place, refused, read_only):
         assert "photo=closed.png: cannot be read: Permission denied" in refused("closed.png", "mask.png", "-o", "x.png")
         assert "mask=closed.png: cannot be read: Permission denied" in refused("photo.png", "closed.png", "-o", "x.png")
         assert "photo=closed/a.png: cannot be read" in refused("closed/a.png", "mask.png", "-o", "x.png")
-        for out in ("read-only/x.png", "read-only/new"):
+        for out in ("read-only/x.png", "read-only/new", "closed/x.png", "closed/new"):
             words = ("photo.png" if "x" in Path(out).name else "photos", "mask.png", "-o", out)
             Path("photos").mkdir(exist_ok=True)
             Path("photos/a.png").write_bytes(Path("photo.png").read_bytes())

@@ -153,6 +153,8 @@ def test_a_missing_package_is_named(model_files, tmp_path, monkeypatch, package)
             "x.onnx: cannot be written: Permission denied",
         ),
         (["safetensors", "out=read-only/new", "ckpt=model.ckpt"], "cannot be written: Permission denied"),
+        (["safetensors", "out=closed/new", "ckpt=model.ckpt"], "out=closed/new: cannot be written: Permission denied"),
+        (["onnx", "out=closed/x.onnx", "ckpt=model.ckpt"], "out=closed/x.onnx: cannot be written: Permission denied"),
         (["safetensors", "out=read-only/x.safetensors", "ckpt=model.ckpt"], "cannot be written: Permission denied"),
     ],
 )
@@ -162,6 +164,7 @@ def test_one_line_and_exit_code_2(model_files, tmp_path, monkeypatch, capsys, re
     (tmp_path / "there").mkdir()
     for name in ("there.onnx", "text.ckpt", "there/config.json"):
         (tmp_path / name).write_text("old")
+    (tmp_path / "closed").mkdir(mode=0)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as stopped:
         main(["export", *words])

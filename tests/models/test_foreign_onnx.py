@@ -217,6 +217,9 @@ FORGED = {
         lambda path: path.write_bytes(lama(path).read_bytes() + b"r\x06\n\x01\xff\x12\x01\xff"),
         "its metadata cannot be read",
     ),
+    "a name that is not UTF-8": (
+        lambda path: path.write_bytes(lama(path).read_bytes().replace(b"Mul", b"M\xe0l")), "is not an ONNX model"
+    ),
     "other settings": (
         lambda path: one_value(
             path, [helper.make_node("Identity", ["image"], ["output"])],
@@ -228,7 +231,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_forged_files(tmp_path, monkeypatch, name):
+def test_forged_files(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(module, "TIME_LIMIT_S", 0.1)
     write, message = FORGED[name]
     write(tmp_path / "forged.onnx")
@@ -236,6 +239,7 @@ def test_forged_files(tmp_path, monkeypatch, name):
         open_model(tmp_path / "forged.onnx", "cpu")
     assert str(raised.value).startswith(f"ckpt={tmp_path / 'forged.onnx'}: ")
     assert "\n" not in str(raised.value)
+    assert not capsys.readouterr().out
 
 
 def test_a_forged_file_of_this_project_fails_in_one_line(tmp_path):

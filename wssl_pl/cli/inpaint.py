@@ -11,7 +11,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat
 from wssl_pl.cli.options import AnyModelFile, import_encoder
 from wssl_pl.cli.output import check_file
 from wssl_pl.errors import SomeFailed, WSSLError
-from wssl_pl.files import check_readable, owned
+from wssl_pl.files import check_readable, owned, writing
 from wssl_pl.models.info import Polarity
 
 if TYPE_CHECKING:
@@ -71,23 +71,25 @@ def inpaint(
 
     holes = MaskOptions(hole, hole_color or None, dilate, resize_mask, max_megapixels)
     open_inpainter = partial(_open, model, model_mask, device)
+    with writing("out", out):  # a closed folder
+        there, into_folder = out.exists(), out.is_dir()
     with _pillow_limit_lifted():
         if photo.is_dir():
-            if out.exists() and not out.is_dir():
+            if there and not into_folder:
                 raise WSSLError("out", out, "is a file", "name a folder for the results of a folder")
             jobs, alone, spare = pair_folders(photo, mask, out)
-            check_outputs(jobs, overwrite)
             if not jobs:
                 raise WSSLError("photo", photo, f"no photo has a mask of its name in mask={mask}")
             missing = [f"{path}: no mask of this name in {mask}" for path in alone]
             with owned(out):
+                check_outputs(jobs, overwrite)
                 _fill_folder(jobs, missing, out, holes, open_inpainter)
             if spare:
                 print(f"Note: {spare} masks are without a photo of their name", flush=True)
         else:
             if mask is not None and mask.is_dir():
                 raise WSSLError("mask", mask, "is a folder, and the photo a file", "give two files or two folders")
-            job = PhotoPaths(photo, mask, out / photo.name if out.is_dir() else out)
+            job = PhotoPaths(photo, mask, out / photo.name if into_folder else out)
             check_outputs([job], overwrite)
             check_file(job.out, overwrite)
             _fill_one(job, holes, open_inpainter)

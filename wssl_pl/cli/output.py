@@ -17,12 +17,13 @@ def check_file(out: Path, overwrite: bool) -> Path:
     Raises:
         WSSLError: it is a folder, it exists and may not be overwritten, or its folder does not exist or is read-only.
     """
-    if out.is_dir():
-        raise WSSLError("out", out, "is a folder", "name a file")
-    if out.exists() and not overwrite:
-        raise WSSLError("out", out, "exists already", REMEDY)
-    if not out.parent.is_dir():
-        raise WSSLError("out", out, f"the folder {out.parent} does not exist")
+    with writing("out", out):  # a closed folder
+        if out.is_dir():
+            raise WSSLError("out", out, "is a folder", "name a file")
+        if out.exists() and not overwrite:
+            raise WSSLError("out", out, "exists already", REMEDY)
+        if not out.parent.is_dir():
+            raise WSSLError("out", out, f"the folder {out.parent} does not exist")
     check_writable(out.parent, "out", out)
     return out
 
@@ -38,9 +39,10 @@ def check_folder(out: Path, overwrite: bool, files: Collection[str]) -> Path:
     Raises:
         WSSLError: it is a file, holds an output that may not be overwritten, or is read-only.
     """
-    if out.exists() and not out.is_dir():
-        raise WSSLError("out", out, "is a file", "name a folder")
-    there = sorted(name for name in files if (out / name).exists())
+    with writing("out", out):  # a closed folder
+        if out.exists() and not out.is_dir():
+            raise WSSLError("out", out, "is a file", "name a folder")
+        there = sorted(name for name in files if (out / name).exists())
     if there and not overwrite:
         raise WSSLError("out", out, f"{there[0]} exists already", REMEDY)
     check_writable(out, "out", out)

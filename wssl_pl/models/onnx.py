@@ -122,7 +122,8 @@ def _open_session(path: Path, device: str, threads: int | None) -> tuple[Any, st
     options.intra_op_num_threads = threads or usable_cores()
     try:
         # By its path, so that onnxruntime refuses weights in files outside of the folder.
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        # Without a second try on the CPU where that was the first one, which prints several lines.
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=len(providers) > 1)
     except Exception as error:
         # onnxruntime has an exception of its own for each status; all of them mean a bad file.
         line = first_line(error).replace(str(path), path.name)
