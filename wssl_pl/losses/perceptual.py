@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wssl_pl.networks import without_autocast
+
 
 def perceptual_loss(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
     """Return the sum over layers of the mean absolute difference of features (Liu et al. 2018, PConv, equation 3).
@@ -20,7 +22,7 @@ def perceptual_loss(features: Sequence[Tensor], targets: Sequence[Tensor]) -> Te
 
 def gram(features: Tensor) -> Tensor:
     """Return the Gram matrices `(B, C, C)` of features `(B, C, H, W)`, over C H W, in float32 also under autocast."""
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features.device):
         flat = features.float().flatten(2)
         return flat @ flat.mT / (flat.shape[1] * flat.shape[2])
 

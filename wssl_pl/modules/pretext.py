@@ -65,8 +65,8 @@ class PretextModule(WSSLModule):
     is that of the highest mean of the tasks' scores, `val/score`: accuracies, and R² for `masked` and `autoencoder`.
 
     Args:
-        tasks: one or more of rotation, saturation, sharpness, masked, autoencoder, and class paths of your own tasks
-            (`mypackage.Brightness`).
+        tasks: one or more of rotation, saturation, sharpness, contrast, blur, noise, jpeg, masked, autoencoder, and
+            class paths of your own tasks (`mypackage.Brightness`).
         weights: one positive number per task, scaled to sum 1; default: equal ones.
         weighting: `fixed` takes the weights as given; `uncertainty` learns them (Kendall, Gal and Cipolla 2018);
             `upgrad` combines the tasks' gradients so that no step harms a task (TorchJD; on one device).

@@ -5,6 +5,7 @@ from wssl_pl.networks.context import make_contexts
 from wssl_pl.networks.encoder import Encoder
 from wssl_pl.networks.heads import LightDecoder, TaskHead
 from wssl_pl.networks.inputs import Fill, crop_to, fill_holes, mean_colour, pad_to_multiple
+from wssl_pl.networks.precision import without_autocast
 from wssl_pl.networks.unet import WIDTH, UNetDecoder, UNetEncoder
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "make_contexts",
     "mean_colour",
     "pad_to_multiple",
+    "without_autocast",
 ]

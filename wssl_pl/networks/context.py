@@ -5,7 +5,6 @@ All are residual and return their input at first, so that any trained encoder an
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.networks.blocks import he_initialise
+from wssl_pl.networks.precision import without_autocast
 
 CONTEXTS = ("none", "dilated", "fourier", "attention")
 MOST_LEVELS = 3
@@ -78,9 +78,7 @@ class FourierUnit(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return features of the same shape."""
         dtype = torch.promote_types(features.dtype, torch.float32)
-        device = features.device.type
-        autocasts = torch.amp.is_autocast_available(device)  # not on `meta`, where operations are counted
-        with torch.autocast(device, enabled=False) if autocasts else nullcontext():
+        with without_autocast(features.device):
             real, imaginary = spectrum(features.to(dtype))
             stacked = torch.cat([real, imaginary], dim=1)
             bias = None if self.mix.bias is None else self.mix.bias.to(dtype)

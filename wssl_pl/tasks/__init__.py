@@ -1,8 +1,12 @@
 """The pretext tasks: one small file each, one registry, and their weighting."""
 
 from wssl_pl.tasks.base import PretextTask
-from wssl_pl.tasks.classification import Classification
+from wssl_pl.tasks.blur import Blur
+from wssl_pl.tasks.classification import Classification, Damage
+from wssl_pl.tasks.contrast import Contrast
+from wssl_pl.tasks.jpeg import Jpeg
 from wssl_pl.tasks.masked import Autoencoder, Masked
+from wssl_pl.tasks.noise import Noise
 from wssl_pl.tasks.registry import TASKS, find_task, import_task, make_tasks, task_names
 from wssl_pl.tasks.rotation import Rotation
 from wssl_pl.tasks.saturation import Saturation
@@ -12,9 +16,14 @@ from wssl_pl.tasks.weighting import FixedWeights, UncertaintyWeights, normalise_
 __all__ = [
     "TASKS",
     "Autoencoder",
+    "Blur",
     "Classification",
+    "Contrast",
+    "Damage",
     "FixedWeights",
+    "Jpeg",
     "Masked",
+    "Noise",
     "PretextTask",
     "Rotation",
     "Saturation",

@@ -106,3 +106,33 @@ class Classification(PretextTask):
                 colour = "white" if value > 0.5 else "black"
                 axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
         return {"confusion": figure}
+
+
+class Damage(Classification):
+    """A classification of how strongly an image was damaged, whose strength can also be any number between its levels.
+
+    A subclass has a name and default levels, the last of which leaves the image as it is, and implements `damage`.
+    """
+
+    def damage(self, images: Tensor, strength: Tensor, key: Tensor) -> Tensor:
+        """Return damaged images.
+
+        Args:
+            images: `(B, 3, H, W)` in [0, 1].
+            strength: `(B,)` float32, between the smallest and the largest level.
+            key: `(B,)` in [0, 1), from which a sample's own noise is made; only a task of more than one random number
+                per sample looks at it.
+
+        Returns:
+            `(B, 3, H, W)` in [0, 1].
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement damage")
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the images `(B, 3, H, W)`, each damaged as strongly as its level says."""
+        return self.damage(images, self.factor(labels), torch.zeros_like(labels, dtype=torch.float32))
+
+    def strength(self, uniform: Tensor) -> Tensor:
+        """Return strengths `(B,)` between the extreme levels, each equally likely, from uniform numbers `(B,)`."""
+        low, high = min(self.levels), max(self.levels)
+        return low + (high - low) * uniform.float()

@@ -3,10 +3,10 @@
 from kornia.enhance import sharpness
 from torch import Tensor
 
-from wssl_pl.tasks.classification import Classification
+from wssl_pl.tasks.classification import Damage
 
 
-class Sharpness(Classification):
+class Sharpness(Damage):
     """Blends the image with its 3x3 smoothed copy: 0 is the smoothed copy, 1 the image, as PIL's `Sharpness`.
 
     A border that is not filtered like the rest shows the class to a network that sees nothing else. PIL, TensorFlow
@@ -19,9 +19,9 @@ class Sharpness(Classification):
     margin = 1
     default_levels = (0.0, 0.25, 0.75, 1.0)
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the images `(B, 3, H, W)`, H and W at least 2, each as sharp as its level says."""
-        return sharpness(extrapolated(images), self.factor(labels))[..., 1:-1, 1:-1]
+    def damage(self, images: Tensor, strength: Tensor, key: Tensor) -> Tensor:
+        """Return the images `(B, 3, H, W)`, H and W at least 2, each of its sharpness; `key` has no effect."""
+        return sharpness(extrapolated(images), strength)[..., 1:-1, 1:-1]
 
 
 def extrapolated(images: Tensor) -> Tensor:
