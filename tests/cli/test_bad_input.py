@@ -46,6 +46,8 @@ def test_a_file_that_is_no_checkpoint(refused):
     assert "is not a checkpoint" in refused("stage=downstream", "ckpt=text.ckpt")
     assert "is not a checkpoint" in refused("stage=downstream", "ckpt=empty.ckpt")
     assert "it has no stage" in refused("stage=downstream", "ckpt=other.ckpt")
+    Path("weights.safetensors").touch()
+    assert "holds weights alone" in refused("stage=downstream", "ckpt=weights.safetensors")
     Path("cut.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:300])
     assert "is not a checkpoint" in refused("stage=downstream", "ckpt=cut.ckpt")
 

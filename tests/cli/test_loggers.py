@@ -75,7 +75,7 @@ def test_the_files_of_a_run_are_in_its_directory_whatever_the_loggers(train, log
     assert not Path("data.json").exists()
     assert not Path("csv", "config.yaml").exists()
     # All settings are found again, of which the command line says nothing here.
-    train("resume=run/last.ckpt", small=["--trainer.enable_progress_bar=false"], epochs=2)
+    train("resume=run/last.ckpt", "--trust", small=["--trainer.enable_progress_bar=false"], epochs=2)
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["tasks"] == ["rotation"]
     assert yaml.safe_load(Path("run/config.1.yaml").read_text())["trainer"]["max_epochs"] == 1
 

@@ -139,20 +139,6 @@ def test_a_run_of_which_only_a_record_is_left_is_running_only_while_its_process_
     assert listed(str(tmp_path))["run"]["state"] == "interrupted"
 
 
-def test_a_run_that_another_process_trains_is_not_resumed(train, refused):
-    train(*PRETEXT, "--run.dir=run", small=TINY)
-    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
-    command = "import fcntl, sys; f = open('run/.lock', 'a+'); fcntl.flock(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
-    holder = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        holder.stdout.readline()
-        assert "another process is training this run" in refused("resume=run/last.ckpt", small=[], epochs=2)
-    finally:
-        holder.kill()
-        holder.communicate()
-    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
-
-
 def test_a_lock_ends_with_its_process_even_if_a_forked_one_survives(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from wssl_pl.files import hold, is_held; path = Path(sys.argv[1]);"

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.cli.checkpoints import same, weights
 from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
-from wssl_pl.cli.run_directory import make_new
+from wssl_pl.cli.run_files import make_new
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 

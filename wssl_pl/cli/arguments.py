@@ -22,6 +22,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from wssl_pl.cli.config_files import find_options, load_options, load_yaml
 from wssl_pl.errors import WSSLError
 
 KEY_VALUE = re.compile(r"([A-Za-z_][\w.\-]*\+?)=(.*)", re.DOTALL)
@@ -57,7 +58,11 @@ class CommandLine:
 
     def get(self, key: str) -> str | None:
         """Return the value given last for `key`, or None."""
-        return next((value for name, value in reversed(self.options) if name == key), None)
+        return next(reversed(self.values(key)), None)
+
+    def values(self, key: str) -> list[str]:
+        """Return the values given for `key`, in the order typed."""
+        return [value for name, value in self.options if name == key and value is not None]
 
     def arguments(self) -> list[str]:
         """Return the options as `--key=value`, configuration files first, so that they give way to what is typed."""
@@ -140,9 +145,15 @@ class CommandParser(ArgumentParser):
         named = self.named()
         for key, _ in line.options:
             self.check_key(key, named)
+        groups = {option.rpartition(".")[0] for option in named} - {""}
         for config in configs(line):
-            for name, number in _keys(load_yaml(config, yaml.compose), named):
-                self.check_key(name, named, f"config={config}: line {number}: ")
+            load_options(config)
+            for name, number, node in find_options(load_yaml(config, yaml.compose), groups):
+                where = f"config={config}: line {number}: "
+                # LightningCLI takes a group from another file.
+                if name in groups and not (isinstance(node, yaml.ScalarNode) and Path(node.value).is_file()):
+                    raise WSSLError(None, None, f"{where}{name} must be a group of options")
+                self.check_key(name, named, where)
         for key, value in line.options:
             below = next((other for other, _ in line.options if other.startswith(f"{key}.")), None)
             if below and any(value in get_args(kind) for kind in _types(_hint(named.get(key)))):
@@ -158,6 +169,8 @@ class CommandParser(ArgumentParser):
             return self.parse_args(line.arguments())
         except ArgumentError as error:
             raise self._wrong_value(line, named) or WSSLError(None, None, first_lines(str(error))) from None
+        except RecursionError:
+            raise WSSLError("config", line.get("config"), "is nested too deeply") from None
 
     def check_key(self, key: str, named: Mapping[str, Action], where: str = "") -> None:
         """Raise `WSSLError` with the nearest key unless there is such an option.
@@ -181,20 +194,19 @@ class CommandParser(ArgumentParser):
         raise WSSLError(None, None, f"{where}unknown option {key!r}", remedy)
 
     def _wrong_value(self, line: CommandLine, named: Mapping[str, Action]) -> WSSLError | None:
-        """Return the error of the first option whose value is not of its type."""
+        """Return the error of the first option, typed or in a configuration, whose value is not of its type."""
         for key, value in line.options:
-            hint = _hint(named.get(key))
-            if key not in named and "." in key:  # a field of a dataclass that may be None
-                kinds = [kind for kind in _types(_hint(named.get(key.rpartition(".")[0]))) if is_dataclass(kind)]
-                hint = next((get_type_hints(kind).get(key.rpartition(".")[2]) for kind in kinds), None)
-            if value is None or hint is None or (expected := _expected(hint)) is None:
-                continue
-            alone = ArgumentParser(exit_on_error=False)
-            alone.add_argument("--value", type=hint)
-            try:
-                alone.parse_args([f"--value={value}"])
-            except ArgumentError:
-                return WSSLError(line.spelled.get(key, key), value, f"must be {expected}")
+            if value is not None and (wrong := _what_is_wrong(key, value, named, ArgumentParser.parse_args)):
+                return WSSLError(line.spelled.get(key, key), value, wrong)
+        groups = {option.rpartition(".")[0] for option in named}
+        for config in line.values("config"):
+            inline = "\n" in config
+            root = yaml.compose(config) if inline else load_yaml(config, yaml.compose)
+            for name, number, node in find_options(root, groups):
+                value = yaml.safe_load(yaml.serialize(node))
+                if wrong := _what_is_wrong(name, value, named, ArgumentParser.parse_object):
+                    where = "config.yaml of the resumed run" if inline else f"config={config}: line {number}"
+                    return WSSLError(None, None, f"{where}: {name}={str(value)[:80]}: {wrong}")
         return None
 
     @contextmanager
@@ -266,7 +278,7 @@ def _expected(hint: Any) -> str | None:
             found.append(EXPECTED[kind])
         else:
             return None
-    return " or ".join(filter(None, [", ".join(found[:-1]), found[-1]]))
+    return " or ".join(filter(None, [", ".join(found[:-1]), *found[-1:]])) or None
 
 
 def _help_entry(names: str, action: Action, required: bool) -> str:
@@ -307,31 +319,9 @@ def first_lines(message: str, most: int = 2) -> str:
     return " ".join(lines[:most])[:400]
 
 
-def load_yaml(file: str, read: Callable[[str], Any] = yaml.safe_load) -> Any:
-    """Return what a configuration file holds.
-
-    Args:
-        file: the file.
-        read: `yaml.safe_load`, or `yaml.compose` for nodes with line numbers.
-
-    Raises:
-        WSSLError: there is no such file, or it is not YAML.
-    """
-    path = Path(file)
-    if not path.is_file():
-        raise WSSLError("config", file, "is not a file" if path.exists() else "does not exist")
-    try:
-        return read(path.read_text())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise WSSLError("config", file, f"line {mark.line + 1 if mark else 1}: not YAML", error.problem) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise WSSLError("config", file, "not YAML", " ".join(str(error).split())[:160]) from None
-
-
 def configs(line: CommandLine) -> Iterator[str]:
     """Yield the configuration files; a configuration in place of its file name has several lines."""
-    yield from (value for key, value in line.options if key == "config" and value and "\n" not in value)
+    yield from (value for value in line.values("config") if "\n" not in value)
 
 
 def value_of(line: CommandLine, key: str) -> str | None:
@@ -339,22 +329,29 @@ def value_of(line: CommandLine, key: str) -> str | None:
     if (typed := line.get(key)) is not None:
         return typed
     for config in reversed(list(configs(line))):
-        loaded = load_yaml(config)
-        if isinstance(loaded, dict) and loaded.get(key) is not None:
-            return str(loaded[key])
+        if (value := load_options(config).get(key)) is not None:
+            return str(value)
     return os.environ.get(f"WSSL_{key}".upper())
 
 
-def _keys(node: yaml.Node | None, named: Mapping[str, Action], prefix: str = "") -> Iterator[tuple[str, int]]:
-    """Yield the keys below a node, as options are named, with their line numbers; not what is below an option."""
-    if isinstance(node, yaml.MappingNode):
-        groups = {option.rpartition(".")[0] for option in named}
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            if name in groups and isinstance(value, yaml.MappingNode):
-                yield from _keys(value, named, f"{name}.")
-            else:
-                yield name, key.start_mark.line + 1
+def _what_is_wrong(
+    key: str, value: Any, named: Mapping[str, Action], parse: Callable[[ArgumentParser, Any], Any]
+) -> str | None:
+    """Return what the value of an option must be, if it is something else; None of what takes more than a few words."""
+    hint = _hint(named.get(key))
+    if key not in named and "." in key:  # a field of a dataclass that may be None
+        kinds = [kind for kind in _types(_hint(named.get(key.rpartition(".")[0]))) if is_dataclass(kind)]
+        hint = next((get_type_hints(kind).get(key.rpartition(".")[2]) for kind in kinds), None)
+    typed = parse is ArgumentParser.parse_args
+    if hint is None or ((expected := _expected(hint)) is None and typed):
+        return None
+    alone = ArgumentParser(exit_on_error=False)
+    alone.add_argument("--value", type=hint)
+    try:
+        parse(alone, [f"--value={value}"] if typed else {"value": value})
+    except ArgumentError:
+        return f"must be {expected}" if expected else "is not of the option's type: see --help"
+    return None
 
 
 def make_parser(function: Callable[..., Any], command: str) -> CommandParser:

@@ -1,69 +1,173 @@
-"""What `train` reads before its options are parsed: the stage, the resumed run's configuration, and tasks to import."""
+"""What `train` reads before its options are parsed: the resumed run's configuration, classes to import, the stage."""
 
+import importlib
+import json
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wssl_pl.cli.arguments import CommandLine, configs, load_yaml, value_of
-from wssl_pl.cli.run_directory import RUN_DIR_VARIABLE, find_resumed
+from wssl_pl.cli.arguments import CommandLine, configs, value_of
+from wssl_pl.cli.config_files import load_options
+from wssl_pl.cli.run_files import CONFIG, DATA, PATHS, RUN_DIR_VARIABLE, find_resumed
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules import read_checkpoint
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.tasks import import_task
 
+SHIPPED = ("lightning", "wssl_pl")
+LOCAL_LOGGERS = ("TensorBoardLogger", "CSVLogger")  # the others send data away
+FOLDER = re.compile("dir|path|root")  # names of parameters that take one
+CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+PART_OF_PATH = re.compile(r"[/\\~$]|\.\.")
 
-def import_tasks(line: CommandLine) -> None:
+
+def import_classes(line: CommandLine) -> None:
     """Import the tasks and the encoder of class paths on the command line, in a typed `config=` or in the environment.
 
-    Not those in the configuration of a resumed run: it may be somebody else's, and an import runs code.
+    Not those in the configuration of a resumed run, unless `--trust` is typed: it may be somebody else's, and an import
+    runs code.
     """
-    typed: list[Any] = [line.get("model.tasks"), os.environ.get("WSSL_MODEL__TASKS")]
-    encoders: list[Any] = [line.get("model.encoder"), os.environ.get("WSSL_MODEL__ENCODER")]
-    for config in configs(line):
-        loaded = load_yaml(config)
-        model = loaded.get("model") if isinstance(loaded, dict) else None
-        typed.append(model.get("tasks") if isinstance(model, dict) else None)
-        encoders.append(model.get("encoder") if isinstance(model, dict) else None)
-    for encoder in encoders:
-        if encoder not in (None, "null"):
-            import_encoder(str(encoder))
-    for names in typed:
+    models: list[Mapping[str, Any]] = [
+        {name: line.get(f"model.{name}") for name in ("tasks", "encoder")},
+        {name: os.environ.get(f"WSSL_MODEL__{name.upper()}") for name in ("tasks", "encoder")},
+    ]
+    models += [_group(load_options(config), "model") for config in configs(line)]
+    if trusts(line):
+        models += [_group(yaml.safe_load(value), "model") for value in line.values("config") if "\n" in value]
+    for model in models:
+        if model.get("encoder") not in (None, "null"):
+            import_encoder(str(model["encoder"]))
+        names = model.get("tasks")
         if isinstance(names, str):
             names = names.strip("[] ").split(",")
-        for name in names or []:
+        for name in names if isinstance(names, list) else []:
             if "." in str(name):
                 import_task(str(name).strip(" '\""))
+
+
+def trusts(line: CommandLine) -> bool:
+    """Return whether `--trust` is typed; a file or the environment cannot say so."""
+    return (line.get("run.trust") or "").lower() == "true"
+
+
+def _group(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    group = options.get(name)
+    return group if isinstance(group, dict) else {}
 
 
 def base_on_resumed_run(line: CommandLine) -> None:
     """Put the configuration of a resumed run below what is typed, so that `resume=` alone continues it.
 
+    The run may be somebody else's. Only our own options are taken from its `config.yaml`, and of the trainer's those
+    that cannot run code of others, nor write outside the run; with `--trust` all of the trainer's.
+
     Raises:
-        WSSLError: there is nothing to resume, or `ckpt=` is typed and is not that of the resumed run.
+        WSSLError: there is nothing to resume, `ckpt=` is typed and is not that of the resumed run, or the configuration
+            names what has to be trusted.
     """
-    directory = line.get("run.dir") or os.environ.get(RUN_DIR_VARIABLE)
-    checkpoint = find_resumed(line.get("run.resume"), directory)
+    resume = line.get("run.resume")
+    checkpoint = find_resumed(resume, line.get("run.dir") or os.environ.get(RUN_DIR_VARIABLE))
     if checkpoint is None:
         return
-    read_checkpoint(checkpoint, stage=line.get("stage"), name="resume")
-    config = checkpoint.parent / "config.yaml"
-    if not config.exists():
+    stage = read_checkpoint(checkpoint, stage=line.get("stage"), name="resume")["stage"]
+    path = checkpoint.with_name(CONFIG)
+    if not path.exists():
         return
-    loaded = load_yaml(str(config))
-    data = loaded.get("data", {})
+    loaded = load_options(str(path))
+    model, data, trainer, run = (_group(loaded, name) for name in ("model", "data", "trainer", "run"))
     if "split" in data:  # the name of `split_rule` in version 0.1
         data["split_rule"] = data.pop("split")
-        line.options[:0] = [("config", yaml.safe_dump(loaded)), ("stage", loaded["stage"])]
-    else:
-        line.options.insert(0, ("config", str(config)))
-    typed, stored = line.get("model.ckpt"), loaded.get("model", {}).get("ckpt")
-    moved = stored not in (None, "none") and not Path(stored).exists()
+    for key, value in find_moved(path, loaded).items():
+        group, name = key.split(".")
+        loaded[group][name] = value
+    if not trusts(line):
+        _check_links(checkpoint.parent, resume)
+        for name in list(trainer):
+            found = next(_to_be_trusted(trainer[name], f"trainer.{name}", checkpoint.parent), None)
+            if found and _is_typed(line, f"trainer.{name}"):
+                del trainer[name]
+            elif found:
+                reason = f"its {CONFIG} has {found}, which could run code, write outside the run or send data away"
+                raise WSSLError("resume", resume, reason, f"add --trust if the run is yours, or give trainer.{name}")
+    kept: dict[str, Any] = {"model": model, "data": data, "trainer": trainer}
+    kept["run"] = {name: run[name] for name in ("monitor", "monitor_mode") if name in run}
+    if "seed_everything" in loaded:
+        kept["seed_everything"] = loaded["seed_everything"]
+    line.options[:0] = [("config", yaml.safe_dump({name: value for name, value in kept.items() if value != {}}))]
+    line.options[:0] = [("stage", stage)]
+    typed, stored = line.get("model.ckpt"), model.get("ckpt")
+    moved = stored not in (None, "none") and not Path(str(stored)).exists()
     if typed is not None and not moved and Path(typed).resolve() != Path(str(stored)).resolve():
         reason = f"the resumed run started from ckpt={stored}, and its encoder is in the checkpoint"
         raise WSSLError("ckpt", typed, reason, "omit ckpt=, or start a new run")
+
+
+def _check_links(directory: Path, resume: str | None) -> None:
+    for path in directory.iterdir():
+        if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
+            reason = f"{path} is a link to a file outside the run, which would be written to"
+            raise WSSLError("resume", resume, reason, "add --trust if the run is yours")
+
+
+def _is_typed(line: CommandLine, key: str) -> bool:
+    """Return whether an option, or what is below it, is on the command line or in a typed `config=`."""
+    group, _, name = key.partition(".")
+    typed = any(other.removesuffix("+") == key or other.startswith(f"{key}.") for other, _ in line.options)
+    return typed or any(name in _group(load_options(config), group) for config in configs(line))
+
+
+def _to_be_trusted(value: Any, key: str, directory: Path) -> Iterator[str]:
+    """Yield the settings that could run other code than Lightning's, write outside the run or send data away."""
+    if isinstance(value, dict):
+        path = str(value.get("class_path"))
+        kind = path.rpartition(".")[2]
+        if kind.endswith("Logger") and not (kind in LOCAL_LOGGERS and "save_dir" in _group(value, "init_args")):
+            yield f"{key}.class_path={path}"
+        for name, item in value.items():
+            yield from _to_be_trusted(item, f"{key}.{name}", directory)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _to_be_trusted(item, key, directory)
+    elif isinstance(value, str) and not _is_harmless(value, key.rpartition(".")[2], directory):
+        yield f"{key}={value}"
+
+
+def _is_harmless(value: str, name: str, directory: Path) -> bool:
+    """Return whether the value of a trainer option, or of an argument of a class in it, needs no trust.
+
+    Args:
+        value: a string.
+        name: the name of the option or argument.
+        directory: the run's.
+    """
+    if name in ("logger", "model_registry"):
+        return False
+    if name == "class_path" or (CLASS_PATH.fullmatch(value) and not FOLDER.search(name)):
+        return "." not in value or _is_shipped(value)
+    if FOLDER.search(name):
+        return Path(value).resolve().is_relative_to(directory.resolve())
+    # A plain word may also be the name of a YAML file, which jsonargparse reads.
+    return name == "monitor" or not (PART_OF_PATH.search(value) or os.path.isfile(value))  # noqa: PTH113, any string
+
+
+def _is_shipped(path: str) -> bool:
+    """Return whether a class path is of a class that Lightning or this package defines.
+
+    The first name alone does not tell: `lightning.x.os.system` would be found too.
+    """
+    module, _, name = path.rpartition(".")
+    if path.partition(".")[0] not in SHIPPED or any(part.startswith("_") for part in path.split(".")):
+        return False
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__.partition(".")[0] in SHIPPED
 
 
 def find_stage(line: CommandLine, stages: Collection[str]) -> str:
@@ -78,3 +182,28 @@ def find_stage(line: CommandLine, stages: Collection[str]) -> str:
     if stage not in stages:
         raise WSSLError("stage", stage, "is not a stage", f"there are {' and '.join(stages)}")
     return stage
+
+
+def add_moved_paths(line: CommandLine) -> None:
+    """Add the typed paths of a `config=` of a run whose absolute ones are gone, as when project and data were moved."""
+    for config in list(configs(line)):
+        for key, value in find_moved(Path(config), load_options(config)).items():
+            if line.get(key) is None:
+                line.options.append((key, value))
+
+
+def find_moved(config: Path, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the paths in the configuration of a run, as they were typed, whose absolute ones are gone.
+
+    Args:
+        config: the file, beside which `data.json` has what was typed.
+        options: what it holds.
+    """
+    found = {}
+    with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+        typed = json.loads(config.with_name(DATA).read_text())["typed"]
+        for key in PATHS & typed.keys():
+            group, name = key.split(".")
+            if not Path(options[group][name]).exists() and typed[key] is not None and Path(typed[key]).exists():
+                found[key] = typed[key]
+    return found

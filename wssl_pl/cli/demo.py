@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wssl_pl.cli.run_directory import new_directory
+from wssl_pl.cli.run_files import new_directory
 from wssl_pl.cli.train import WSSLCLI, train
 
 DATA = "--data.images=synthetic --data.masks=synthetic --data.batch_size=16 --data.image_size=96 --data.resize=110"

@@ -1,6 +1,6 @@
-"""What a run leaves beside checkpoints and logs: `config.yaml`, `data.json`, `run.json`; and its last lines."""
+"""The directory of a run: where it is, what is in it beside checkpoints and logs, and how a run is found again."""
 
-import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,30 +8,159 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-from filelock import FileLock, Timeout
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl.callbacks.checkpoints import BestCheckpoint
-from wssl_pl.cli.arguments import CommandLine, configs
-from wssl_pl.cli.run_directory import is_first_process
-from wssl_pl.cli.run_record import LOCK, RECORD
+from wssl_pl.cli.runs import RECORD, read_record
 from wssl_pl.data.sources import SYNTHETIC
 from wssl_pl.data.splits import RULES
 from wssl_pl.errors import Interrupted, Terminated, WSSLError
-from wssl_pl.files import hold, write_atomically
+from wssl_pl.files import write_atomically
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.folder import write_json
 
 CONFIG, DATA = "config.yaml", "data.json"
 
+PATHS = {"data.images", "data.masks", "data.split_rule", "model.ckpt"}  # options that are absolute in `config.yaml`
+
 # What a run writes before its first step; best.ckpt is the copy that a run resumed in another directory starts with.
-EARLY_FILES = (CONFIG, DATA, RECORD, LOCK, "hparams.yaml", "metrics.csv", "events.out.tfevents.*", "best.ckpt")
+EARLY_FILES = (CONFIG, DATA, RECORD, "hparams.yaml", "metrics.csv", "events.out.tfevents.*", "best.ckpt")
+
+# jsonargparse reads `run.dir` from here; processes that Lightning starts for DDP inherit it from the first one.
+RUN_DIR_VARIABLE = "WSSL_RUN__DIR"
+
+AUTO = "auto"
+
+
+def find_resumed(resume: str | None, run_dir: str | None) -> Path | None:
+    """Return the checkpoint that `resume=` names: a file, a run directory, `last` or `auto` in the directory `run.dir`.
+
+    Returns:
+        None for `auto` where there is no checkpoint yet, and where nothing is resumed.
+
+    Raises:
+        WSSLError: there is no such checkpoint.
+    """
+    if resume is None:
+        return None
+    if resume in ("last", AUTO):
+        if run_dir is None:
+            raise WSSLError("resume", resume, "the run directory is needed", "add --run.dir=runs/<stage>/<name>")
+        path = Path(run_dir) / "last.ckpt"
+        if resume == AUTO and not path.exists():
+            return None
+    else:
+        path = Path(resume)
+        if path.is_dir():
+            path = path / "last.ckpt"
+    if not path.is_file():
+        raise WSSLError("resume", resume, f"there is no checkpoint {path}", "start the run by resume=auto")
+    return path
+
+
+def holds_run(directory: Path) -> bool:
+    """Whether the folder holds a run that a new one must not replace.
+
+    A run that has ended before its first `last.ckpt`, by a kill or an error, cannot be resumed: it is started again.
+    """
+    checkpoints = [path for path in directory.glob("*.ckpt") if not path.name.startswith(".")]
+    if not (checkpoints or (directory / CONFIG).exists() or (directory / RECORD).exists()):
+        return False
+    ended = read_record(directory).get("state") in ("running", "interrupted", "failed")
+    return (directory / "last.ckpt").exists() or not ended
+
+
+def set_aside(directory: Path) -> None:
+    """Move what an earlier run has left in the folder of a new one into `killed`."""
+    if (directory / RECORD).exists():
+        left = sorted(_early_files(directory))
+        aside = make_new(directory / "killed")
+        for path in left:
+            path.rename(aside / path.name)
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process that writes: rank 0 of node 0, whoever started the processes.
+
+    torchrun, Lightning's own launcher and SLURM name ranks by different variables, before any of them is connected.
+    """
+    other_node = any(os.environ.get(name, "0") != "0" for name in ("NODE_RANK", "GROUP_RANK"))
+    return getattr(rank_zero_only, "rank", 0) == 0 and not other_node
+
+
+def choose_directory(
+    stage: str, run_dir: str | None, resumed: Path | None, resume: str | None = None, label: str = ""
+) -> Path:
+    """Return the directory of the run: as given, that of the resumed checkpoint, or a new `runs/<stage>/<run>`.
+
+    Args:
+        stage: `pretext` or `downstream`.
+        run_dir: the directory that was typed.
+        resumed: the checkpoint that is resumed.
+        resume: `resume=` as typed. With `auto` a directory without `last.ckpt` is used whatever it holds.
+        label: what the run is, for the name of a new directory.
+
+    Raises:
+        WSSLError: the directory holds a run already, and this one does not resume it.
+    """
+    if run_dir is None:
+        return new_directory(stage, label) if resumed is None else resumed.parent
+    directory = Path(run_dir)
+    if resumed is not None and directory.resolve() == resumed.parent.resolve():
+        return resumed.parent
+    # The other processes of a distributed run find a directory that the first one has started to fill.
+    if is_first_process() and holds_run(directory) and (resumed is not None or resume != AUTO):
+        reason, remedy = "holds a run already", "name a new directory"
+        if resumed is not None:
+            reason = f"holds another run than resume={resumed}"
+        elif (directory / "last.ckpt").exists():
+            remedy = f"resume it with resume=last (or always with resume=auto), or {remedy}"
+        raise WSSLError("run.dir", run_dir, reason, remedy)
+    return directory
+
+
+def new_directory(what: str, label: str = "") -> Path:
+    """Make `runs/<what>/<time>-<label>`; processes other than the first, which write nothing, get the name alone."""
+    name = datetime.now().strftime("%Y%m%d-%H%M%S") + (f"-{label}" if label else "")
+    fresh = Path("runs") / what / name
+    return rank_zero_only(make_new, default=fresh)(fresh)
+
+
+def make_new(directory: Path) -> Path:
+    """Make the folder, with a number after its name where there is one already, and return it.
+
+    The folder itself is the claim to the name: of two runs begun in the same second, one gets the next number.
+
+    Raises:
+        WSSLError: it cannot be made.
+    """
+    candidate, number = directory, 1
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = directory.with_name(f"{directory.name}-{number}")
+        except OSError as error:
+            raise WSSLError("run.dir", candidate, f"cannot be made: {error.strerror}", "name another") from None
+
+
+@contextmanager
+def removed_if_empty(directory: Path) -> Iterator[None]:
+    """Remove the directory `runs/<stage>/<run>` if nothing is in it at the end, and its parents in which nothing is."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # not empty
+            for empty in (directory, *directory.parents[:2]):
+                empty.rmdir()
 
 
 class RunFiles(SaveConfigCallback):
@@ -41,9 +170,6 @@ class RunFiles(SaveConfigCallback):
       configuration that it was started with as `config.1.yaml`, `config.2.yaml`, ...
     - `data.json`: the data in use.
     - `run.json`: what the run is, and its state: running, finished, interrupted or failed.
-
-    The lock file distinguishes a running training from a killed one, and keeps a second process from resuming it
-    meanwhile.
 
     Args:
         parser: the parser of the command line.
@@ -59,26 +185,15 @@ class RunFiles(SaveConfigCallback):
         self.directory = directory
         self.about = about
         self.first_step: int | None = None
-        self._lock: FileLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet, so that a run that fails to start leaves no files."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files.
-
-        Raises:
-            WSSLError: another process is training this run.
-        """
+        """Write the files."""
         if trainer.is_global_zero:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock = hold(self.directory / LOCK)
-            except Timeout:
-                reason = "another process is training this run"
-                raise WSSLError("run.dir", self.directory, reason, "wait until it has ended") from None
-            self.save_config(trainer, pl_module, "fit")
             self._record("running", trainer)
+            self.save_config(trainer, pl_module, "fit")
         self.first_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,9 +209,9 @@ class RunFiles(SaveConfigCallback):
         """Write `config.yaml`, without what belongs to this run alone, and `data.json`."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         config, typed = with_absolute_paths(self.config, datamodule.images, datamodule.masks)
-        config.run.dir = config.run.resume = None
+        config.run.dir, config.run.resume, config.run.trust = None, None, False
         path, content = self.directory / CONFIG, self.parser.dump(config, skip_unset=False)
-        if path.exists():
+        if path.exists() and path.read_bytes() != content.encode():
             shutil.copy2(path, _numbered(path))
         write_atomically(path, content)
         write_json(self.directory / DATA, datamodule.describe() | {"typed": typed})
@@ -110,9 +225,6 @@ class RunFiles(SaveConfigCallback):
         if self.first_step is not None and trainer.is_global_zero:
             with suppress(OSError):  # a full disk ended the training: its own error is shown
                 self._record(state, trainer)
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
 
 
 def best_metric(trainer: Trainer) -> dict[str, Any]:
@@ -147,20 +259,6 @@ def _absolute(value: str, words: set[str]) -> str:
     return value if value in words else str(Path(value).absolute())
 
 
-def find_moved_paths(line: CommandLine) -> None:
-    """Add the typed paths of a configuration whose absolute ones are gone, as when project and data were moved."""
-    for config in list(configs(line)):
-        path = Path(config)
-        with suppress(OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
-            typed = json.loads(path.with_name(DATA).read_text()).get("typed", {})
-            stored = yaml.safe_load(path.read_text())
-            for key, value in typed.items():
-                section, name = key.split(".")
-                gone = not Path(stored[section][name]).exists()
-                if gone and value is not None and Path(value).exists() and line.get(key) is None:
-                    line.options.append((key, value))
-
-
 def _numbered(path: Path) -> Path:
     number = 1
     while (candidate := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
@@ -170,11 +268,11 @@ def _numbered(path: Path) -> Path:
 
 @contextmanager
 def removed_unless_started(directory: Path, trainer: Trainer) -> Iterator[None]:
-    """Remove the files of a run that failed before its first step, and its directory if nothing else is in it.
+    """Remove the files of a run that failed before its first step.
 
     Files that were there before, and files that a run does not write, stay.
     """
-    existed, last = directory.exists(), _written(directory / "last.ckpt")
+    last = _written(directory / "last.ckpt")
     before = set(_early_files(directory))
     try:
         yield
@@ -182,9 +280,6 @@ def removed_unless_started(directory: Path, trainer: Trainer) -> Iterator[None]:
         if is_first_process() and not has_started(trainer) and _written(directory / "last.ckpt") == last:
             for path in set(_early_files(directory)) - before:
                 path.unlink(missing_ok=True)
-            if not existed:
-                with suppress(OSError):  # not empty, or never made
-                    directory.rmdir()
         raise
 
 

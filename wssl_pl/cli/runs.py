@@ -1,18 +1,18 @@
-"""`wssl runs`: a table of the runs below a directory."""
+"""`wssl runs`: a table of the runs below a directory. Of a run with `run.json` it is read without importing PyTorch."""
 
 import csv
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
-from wssl_pl.cli.run_record import LOCK, read_record
 from wssl_pl.errors import WSSLError
 
 FIELDS = ("stage", "label", "tasks", "weights", "freeze_layers", "steps", "metric", "best", "state", "time")
 STAGES = ("pretext", "downstream")
+RECORD = "run.json"
 EMPTY_EVENTS_BYTES = 200  # an event file with nothing but its header has 88 bytes
 TAIL_BYTES = 1 << 16
 
@@ -57,6 +57,15 @@ def _not_started(path: Path, names: set[str]) -> bool:
     """Return whether there is nothing but an empty event file, as runs left it that failed to start."""
     events = [path / name for name in names if name.startswith("events.out.tfevents.")]
     return bool(events) and all(file.stat().st_size < EMPTY_EVENTS_BYTES for file in events)
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """Return what `run.json` holds; nothing of a run that has none."""
+    try:
+        record = loads((directory / RECORD).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -127,7 +136,7 @@ def _state(path: Path, record: Mapping[str, Any], checkpoint: Mapping[str, Any] 
     if record:
         from wssl_pl.files import is_held
 
-        return "running" if is_held(path / LOCK) else "interrupted"  # by a kill
+        return "running" if is_held(path / ".lock") else "interrupted"  # by a kill
     if checkpoint is None:
         return "interrupted" if (path / "config.yaml").exists() else "not started"
     limits = _config(path).get("trainer") or {}

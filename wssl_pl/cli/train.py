@@ -3,40 +3,39 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
-from wssl_pl.cli.arguments import CommandLine, CommandParser, one_or_more, read_line
-from wssl_pl.cli.configuration import base_on_resumed_run, find_stage, import_tasks
+from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line
+from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes
 from wssl_pl.cli.messages import silence_messages
-from wssl_pl.cli.run_directory import (
+from wssl_pl.cli.run_files import (
     AUTO,
     RUN_DIR_VARIABLE,
+    RunFiles,
     choose_directory,
-    dropped_if_empty,
     find_resumed,
     is_first_process,
-    remove_if_empty,
-)
-from wssl_pl.cli.run_files import (
-    RunFiles,
-    find_moved_paths,
     print_result,
+    removed_if_empty,
     removed_unless_started,
+    set_aside,
 )
 from wssl_pl.cli.run_names import describe_run, settings_of
-from wssl_pl.cli.run_record import read_record
+from wssl_pl.cli.runs import read_record
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import Interrupted, Terminated, WSSLError
-from wssl_pl.files import replacing
+from wssl_pl.files import owned, replacing
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
 
@@ -51,6 +50,7 @@ ALIASES = {
     "loss": "model.loss",
     "freeze_layers": "model.freeze_layers",
     "resume": "run.resume",
+    "trust": "run.trust",
 }
 
 
@@ -75,10 +75,17 @@ class WSSLCLI(LightningCLI):
     parser: TrainParser
     pretext_ckpt: str | None = None  # what the resumed run started from
 
-    def __init__(self, stage: str, line: CommandLine, extra_callbacks: Sequence[Callback] = ()) -> None:
+    def __init__(
+        self,
+        stage: str,
+        line: CommandLine,
+        extra_callbacks: Sequence[Callback] = (),
+        stack: ExitStack | None = None,
+    ) -> None:
         self.stage = stage
         self.line = line
         self.extra_callbacks = extra_callbacks
+        self.stack = stack or ExitStack()  # holds the run's directory until the training ends
         super().__init__(
             model_class=STAGES[stage],
             datamodule_class=WSSLDataModule,
@@ -124,6 +131,12 @@ class WSSLCLI(LightningCLI):
             "there is nothing to resume",
         )
         parser.add_argument(
+            "--run.trust",
+            type=bool,
+            default=False,
+            help="of the resumed run, use classes that are not Lightning's, and paths outside it (docs/training.md)",
+        )
+        parser.add_argument(
             "--run.monitor",
             type=str | None,
             default=None,
@@ -140,6 +153,9 @@ class WSSLCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line."""
         self.config = self.parser.parse_line(self.line)
+        seed = self.config.seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise WSSLError("seed_everything", seed, "must be at least 0 and below 2**32")
 
     def before_instantiate_classes(self) -> None:
         """Check what can be checked before anything is built, and settle precision, threads and the run directory."""
@@ -169,7 +185,10 @@ class WSSLCLI(LightningCLI):
         record = read_record(self.resumed.parent) if self.resumed is not None else None
         self.about = describe_run(self.stage, model, record)
         self.directory = choose_directory(self.stage, run.dir, self.resumed, run.resume, self.about["label"])
-        self.made = self.directory if run.dir is None and self.resumed is None else None
+        if is_first_process():
+            if run.dir is None and self.resumed is None:
+                self.stack.enter_context(removed_if_empty(self.directory))
+            self.stack.enter_context(owned(self.directory, "run.dir"))
 
     def _choose_precision(self) -> None:
         config = self.config.trainer
@@ -195,8 +214,8 @@ class WSSLCLI(LightningCLI):
                 self.config.model[name] = trained.get(name)
 
     def instantiate_classes(self) -> None:
-        """Build everything; where that fails, no empty folder is left."""
-        with self.parser.option_names(self.line), dropped_if_empty(self.made):
+        """Build everything."""
+        with self.parser.option_names(self.line):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -225,7 +244,13 @@ class WSSLCLI(LightningCLI):
             config.callbacks += [callbacks.TrainingMonitor(), callbacks.HyperparameterTable(settings)]
         config.default_root_dir = config.default_root_dir or directory
         self.save_config_kwargs = {"directory": self.directory, "about": self.about}
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except WSSLError:
+            raise
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            files = "".join(f" (config={file})" for file in configs(self.line))
+            raise WSSLError(None, None, f"trainer{files}: {first_lines(str(error))}") from error
 
     def _choose_monitor(self) -> tuple[str, str]:
         """Return the monitored metric and its mode."""
@@ -245,7 +270,9 @@ class WSSLCLI(LightningCLI):
         if self.resumed is not None:
             checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
             self.model.check_resumed(checkpoint)
-            self._copy_best()
+        in_place = self.resumed is not None and self.resumed.parent.resolve() == self.directory.resolve()
+        if is_first_process() and not in_place:
+            set_aside(self.directory)
         rank_zero_only(print)(
             f"Precision {self.config.trainer.precision}: {self.reason}\nRun folder {self.directory}", flush=True
         )
@@ -253,12 +280,14 @@ class WSSLCLI(LightningCLI):
         outer = os.environ.get(RUN_DIR_VARIABLE)
         os.environ[RUN_DIR_VARIABLE] = str(self.directory)
         try:
-            self.trainer.fit(
-                self.model,
-                datamodule=self.datamodule,
-                ckpt_path=str(self.resumed) if self.resumed else None,
-                weights_only=True,
-            )
+            with removed_unless_started(self.directory, self.trainer):
+                self._copy_best()
+                self.trainer.fit(
+                    self.model,
+                    datamodule=self.datamodule,
+                    ckpt_path=str(self.resumed) if self.resumed else None,
+                    weights_only=True,
+                )
         except SIGTERMException:
             raise Terminated("SIGTERM received before the first training step") from None
         except SystemExit as stopped:
@@ -275,10 +304,10 @@ class WSSLCLI(LightningCLI):
 
     def _copy_best(self) -> None:
         """Copy the best checkpoint of a run that is resumed in another directory, which may stay the best one."""
-        assert self.resumed is not None
+        if self.resumed is None or not is_first_process():
+            return
         source, target = self.resumed.parent / "best.ckpt", self.directory / "best.ckpt"
-        if is_first_process() and source.is_file() and not target.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
+        if source.is_file() and not target.exists():
             with source.open("rb") as best, replacing(target) as file:
                 shutil.copyfileobj(best, file)
 
@@ -296,19 +325,18 @@ def train(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSL
     Raises:
         WSSLError: something in the command line cannot be used as given.
     """
-    line = read_line(args, ALIASES)
+    line = read_line(args, ALIASES, {"run.trust"})
     if line.words:
         raise WSSLError(None, None, f"unexpected {line.words[0]!r}", "options are written key=value or --key=value")
-    import_tasks(line)
     base_on_resumed_run(line)
+    import_classes(line)
     stage = find_stage(line, STAGES)
-    find_moved_paths(line)
+    add_moved_paths(line)
     silence_messages()
-    cli = WSSLCLI(stage, line, extra_callbacks)
-    with cli.parser.option_names(line), dropped_if_empty(cli.made), removed_unless_started(cli.directory, cli.trainer):
-        cli.fit()
-    if cli.config.trainer.fast_dev_run:
-        remove_if_empty(cli.made)
+    with ExitStack() as stack:
+        cli = WSSLCLI(stage, line, extra_callbacks, stack)
+        with cli.parser.option_names(line):
+            cli.fit()
     return cli
 
 

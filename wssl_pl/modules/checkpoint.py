@@ -40,6 +40,8 @@ def read_checkpoint(
     check_readable(path, name, remedy)
     if not path.is_file():
         raise WSSLError(name, path, "is a folder" if path.is_dir() else "is no file", remedy)
+    if path.suffix.lower() == ".safetensors":  # torch.load would take it for one
+        raise WSSLError(name, path, "holds weights alone, without what training needs", remedy)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles by other programs; the line below says more

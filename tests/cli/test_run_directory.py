@@ -1,0 +1,115 @@
+"""Who may train in a run's directory, and what becomes of a run that was killed before its first `last.ckpt`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.checkpoints import same, weights
+from tests.cli.test_run_table import PRETEXT, TINY
+from wssl_pl.cli.run_files import choose_directory, set_aside
+from wssl_pl.errors import WSSLError
+from wssl_pl.files import owned
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+
+
+def kinds(folder):
+    return {path.name.split(".tfevents.")[0] for path in Path(folder).iterdir()}
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_started_again(train, refused):
+    train(*PRETEXT, "--run.dir=whole", small=TINY)
+    Path("whole").rename("run")
+    Path("run/last.ckpt").unlink()  # it was killed after its first best.ckpt
+    record = json.loads(Path("run/run.json").read_text())
+    Path("run/run.json").write_text(json.dumps(record | {"state": "running"}))
+    Path("run/notes.txt").write_text("of the user")
+    left = contents("run")
+    refused(*PRETEXT, "--run.dir=run", "--data.images=nowhere", small=TINY)
+    assert contents("run") == left  # as long as no new run starts
+    train(*PRETEXT, "--run.dir=run", small=TINY)
+    train(*PRETEXT, "--run.dir=whole", small=TINY)
+    assert kinds("run") == kinds("whole") | {"killed", "notes.txt"}
+    assert contents("run/killed") | {"notes.txt": b"of the user"} == left
+    assert same(weights("run/last.ckpt"), weights("whole/last.ckpt"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Make the folder of a run without training: `folder(state, *names_of_files)`."""
+
+    def make(state, *names):
+        for name in names:
+            (tmp_path / name).touch()
+        (tmp_path / "run.json").write_text(json.dumps({"state": state}))
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "failed"])
+@pytest.mark.parametrize("resume", [None, "auto", "other/last.ckpt"])
+def test_a_run_that_cannot_be_resumed_gives_way_to_any_command(folder, state, resume):
+    path = folder(state, "config.yaml", "best.ckpt", ".last.ckpt.1.tmp")
+    resumed = Path(resume) if resume == "other/last.ckpt" else None
+    assert choose_directory("pretext", str(path), resumed, resume) == path
+
+
+@pytest.mark.parametrize(
+    ("state", "names", "remedy"),
+    [
+        (
+            "finished",
+            ["config.yaml"],
+            "already: name a new directory$",
+        ),
+        ("finished", ["best.ckpt"], "already: name a new directory$"),
+        ("running", ["last.ckpt"], "already: resume it with resume=last"),
+        (None, ["config.yaml"], "already: name a new directory$"),
+    ],
+)
+def test_other_runs_are_kept_and_the_advice_works(folder, state, names, remedy):
+    path = folder(state, *names)
+    with pytest.raises(WSSLError, match=remedy):
+        choose_directory("pretext", str(path), None)
+    with pytest.raises(WSSLError, match="holds another run"):
+        choose_directory("pretext", str(path), Path("other/last.ckpt"))
+
+
+def test_nothing_is_lost_by_several_kills(folder):
+    for number in range(3):
+        path = folder("failed", "best.ckpt")
+        (path / "best.ckpt").write_text(str(number))
+        set_aside(path)
+    set_aside(path)  # there is nothing left
+    assert [(path / name / "best.ckpt").read_text() for name in ("killed", "killed-2", "killed-3")] == ["0", "1", "2"]
+    (path / "config.yaml").write_text("of the user")
+    set_aside(path)  # no run has been here
+    assert kinds(path) == {"killed", "killed-2", "killed-3", "config.yaml"}
+
+
+def test_one_process_trains_in_a_directory(train, refused):
+    train(*PRETEXT, "--run.dir=run", small=TINY)
+    before = contents("run")
+    with owned(Path("run")), owned(Path("new")):
+        for args in (["resume=run"], ["resume=last", "--run.dir=run"], [*PRETEXT, "--run.dir=new"]):
+            assert "is being written by another process" in refused(*args, small=TINY, epochs=2)
+        assert contents("run").keys() - before.keys() == {".lock"}
+    assert contents("run") == before
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (["--run.dir=file/run"], "run.dir=file/run: cannot be written: Not a directory"),
+    (["--run.dir=file"], "run.dir=file: cannot be written: File exists"),
+    ([], "cannot be made: Not a directory: name another"),
+    (["resume=last", "--run.dir=empty"], "there is no checkpoint empty/last.ckpt: start the run by resume=auto"),
+])  # fmt: skip
+def test_a_directory_that_cannot_be_used_is_one_line_before_the_data_are_read(refused, monkeypatch, args, message):
+    Path("file").touch()
+    Path("runs").touch()
+    monkeypatch.setattr("wssl_pl.data.datamodule.resolve", lambda *args: pytest.fail("data were looked for"))
+    assert message in refused(*PRETEXT, *args, small=TINY)
