@@ -24,7 +24,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from wssl_pl.data.cache import FORMAT, VERSION, Cache, CachedImages, Entry, digest, write_index
+from wssl_pl.data.cache import FORMAT, VERSION, Cache, Entry, digest, write_index
+from wssl_pl.data.images import ArrayImages
 from wssl_pl.data.mask_maker import RandomStrokes, make_masks
 from wssl_pl.data.masks import MaskIndex, scan_masks
 from wssl_pl.data.prepare import prepare
@@ -112,7 +113,7 @@ def crops(images: Path, cache: Cache, rounds: int) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = np.array([entry.row for entry in cache.entries], np.int64)
-    source = CachedImages(cache.array_path, rows)
+    source = ArrayImages(cache.array_path, rows)
     array = np.load(cache.array_path, mmap_mode="r")
     rng = np.random.default_rng(0)
     paths = sorted(images.iterdir())[:24]

@@ -19,7 +19,7 @@ def run(root: Path, out: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """What came out: pixels by source, and reasons by skipped source."""
     report = prepare(root, out, size=SIZE, workers=0, split_rule="hash")
     array = np.load(report.cache.array_path, mmap_mode="r")
-    return {e.source: array[e.row] for e in report.cache.entries}, {s.source: s.reason for s in report.skipped}
+    return {e.source: array[e.row] for e in report.cache.entries}, {s.source: s.reason for s in report.cache.skipped}
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
+import contextlib
 import hashlib
+import json
+import os
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,8 @@ from pyarrow import parquet
 from tests.data.fakes import image_tree
 from tests.data.test_datamodule import epoch, same
 from wssl_pl.cli import run
-from wssl_pl.data.cache import Cache, CachedImages, Entry, read_index, write_index
+from wssl_pl.data.cache import Cache, Entry, digest, duplicates, read_index, write_index
+from wssl_pl.data.images import ArrayImages
 from wssl_pl.data.prepare import prepare
 from wssl_pl.errors import DataError, WSSLError
 
@@ -69,6 +74,80 @@ def test_a_cache_of_an_earlier_version_is_refused_with_its_remedy(make, folders,
             use()
 
 
+def forge(cache: Path, **changes) -> None:
+    """Change the manifest as somebody would who knows its hash."""
+    manifest = json.loads((cache / "manifest.json").read_bytes()) | changes
+    manifest = {name: value for name, value in manifest.items() if value is not None}
+    (cache / "manifest.json").write_text(json.dumps(manifest | {"sha256": digest(manifest)}))
+
+
+def test_a_manifest_names_files_of_its_own_folder_alone(make, cache: Path, tmp_path: Path) -> None:
+    array = Cache(cache).array_path
+    shutil.copy(array, tmp_path / "x.npy")
+    for name in ("../x.npy", str(tmp_path / "x.npy"), "..", ".", "", 3, None):
+        forge(cache, images={"file": name})
+        with pytest.raises(DataError, match=r"^images=.*: is damaged \(") as caught:
+            make(images=str(cache)).setup("fit")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["layout", "split_rule", "resize_filter", "size", "images", "index", "version"])
+def test_a_manifest_without_an_entry_is_damaged(make, cache: Path, name: str) -> None:
+    forge(cache, **{name: None})
+    with pytest.raises(DataError, match=r"^images=.*: is damaged \('?" + name):
+        make(images=str(cache)).setup("fit")
+
+
+def test_counts_come_from_the_index(make, cache: Path) -> None:
+    forge(cache, splits=None, count=None)
+    assert Cache(cache).sizes() == {"train": 22, "val": 7, "test": 5}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index", "images"])
+def test_a_pipe_in_place_of_a_file_is_damage(make, cache: Path, name: str) -> None:
+    path = next(cache.glob(f"{name}*"))
+    path.unlink()
+    os.mkfifo(path)
+    (cache / ".prepare").mkdir(exist_ok=True)
+    with pytest.raises(DataError, match=f"is damaged .*{name}.* is no file in it"):
+        make(images=str(cache)).setup("fit")
+
+
+def test_a_file_that_is_missing_or_may_not_be_read(make, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = PermissionError(13, "Permission denied")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda _: (_ for _ in ()).throw(error))
+        with pytest.raises(DataError, match=r": cannot be read: Permission denied: make it readable$"):
+            Cache(cache)
+    next(cache.glob("index-*")).unlink()
+    with pytest.raises(DataError, match=r"is damaged \(index-\w+\.parquet is missing\)"):
+        Cache(cache)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"\xff", b"null"])
+def test_a_manifest_of_anything_is_damage(make, cache: Path, content: bytes) -> None:
+    (cache / "manifest.json").write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        Cache(cache)
+
+
+def test_an_index_with_flipped_bits_is_no_index_or_the_same(cache: Path) -> None:
+    content = next(cache.glob("index-*")).read_bytes()
+    entries, random = read_index(content), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[random.integers(len(content) - 600, len(content))] ^= 1 << random.integers(8)
+        with contextlib.suppress(ValueError):
+            assert all(isinstance(entry, Entry) for entry in read_index(bytes(damaged)))
+    for wrong in ([replace(entries[0], split="all")], [replace(entries[0], row=7)]):
+        index = write_index(wrong)
+        next(cache.glob("index-*")).write_bytes(index)
+        manifest = json.loads((cache / "manifest.json").read_bytes())
+        forge(cache, index=manifest["index"] | {"sha256": hashlib.sha256(index).hexdigest()})
+        with pytest.raises(DataError, match=r"is damaged \(index-.* does not count its rows"):
+            Cache(cache)
+
+
 def test_an_unfinished_cache_is_not_taken_for_an_empty_folder(make, cache: Path) -> None:
     (cache / "manifest.json").unlink()
     with pytest.raises(DataError, match=r"images=.*: is not finished: run the same `wssl prepare` again"):
@@ -88,7 +167,7 @@ def test_images_in_two_splits_are_counted(make, tmp_path: Path, caplog: pytest.L
     with Image.open(root / "train" / "4.png") as image:  # other bytes, the same pixels
         image.save(root / "val" / "again.png", compress_level=0)
     report = prepare(root, tmp_path / "c", size=40, workers=0)
-    assert report.duplicates == {"train and test": 3, "train and val": 1}
+    assert duplicates(report.cache.entries) == {"train and test": 3, "train and val": 1}
     make(images=str(tmp_path / "c")).setup("fit")
     (line,) = [record.message for record in caplog.records if "two splits" in record.message]
     assert "train and test: 3" in line
@@ -104,7 +183,7 @@ def test_a_part_of_train_for_val_is_the_folders_rule(make, tmp_path: Path) -> No
 
 def test_a_copy_for_another_process_holds_no_pixels(cache: Path) -> None:
     opened = Cache(cache)
-    images = CachedImages(opened.array_path, opened.split_rows("train"))
+    images = ArrayImages(opened.array_path, opened.split_rows("train"))
     first, _ = images.read(np.arange(22))
     content = pickle.dumps(images)
     assert len(content) < 2000

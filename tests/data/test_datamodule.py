@@ -308,14 +308,14 @@ def test_a_truncated_file_is_named_or_skipped_and_counted(
     root = image_tree(tmp_path, {"train": 9, "val": 2}, suffix=".jpg")
     bad = root / "train" / "3.jpg"
     bad.write_bytes(bad.read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"3\.jpg: is truncated .*\(1 of 9 files are damaged\).*on_error=skip"):
+    with pytest.raises(DataError, match=r"3\.jpg: is truncated .*\(1 of 9 files cannot be used\).*on_error=skip"):
         make(images=str(root)).setup("fit")
     module = make(images=str(root), on_error="skip")
     assert len(epoch(module)) == 2
     assert [Path(file).name for file, _ in module.skipped] == ["3.jpg"]
     assert module.describe()["skipped"] == 1
     (line,) = warnings(caplog)
-    assert "1 of 9 files are damaged and omitted: 3.jpg" in line
+    assert "1 of 9 files cannot be used and are omitted: 3.jpg" in line
 
 
 @pytest.mark.parametrize("workers", [0, 1])

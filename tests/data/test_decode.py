@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,9 @@ import pytest
 from PIL import Image
 
 from tests.data.fakes import face, hole_mask
+from wssl_pl.data import decode
 from wssl_pl.data.decode import RESIZE_FILTERS, read_image, read_mask, resize_area
+from wssl_pl.data.files import damage
 from wssl_pl.errors import DataError
 
 
@@ -113,6 +116,39 @@ def test_grey_masks_are_binarised_at_half(tmp_path: Path) -> None:
     bright = read_mask(tmp_path / "grey.png", 32, bright=True)[0]
     assert not bright[:, :16].any()
     assert bright[:, 16:].all()
+
+
+def test_one_limit_of_pixels(tmp_path: Path) -> None:
+    Image.new("1", (10_001, 10_000)).save(tmp_path / "large.png")
+    for read in (lambda path: read_image(path, 32), lambda path: read_mask(path, 32, bright=True)):
+        with pytest.raises(DataError, match=r"has 10001 x 10000 pixels, 100 million: above the limit of 100$"):
+            read(tmp_path / "large.png")
+    assert damage(tmp_path / "large.png") == "has 10001 x 10000 pixels, 100 million: above the limit of 100"
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "RGBA", "I;16"])
+def test_bands_change_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 41, 4), np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    elif mode == "P":
+        image = image.quantize(20)
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "image.png")
+    whole = [read_image(tmp_path / "image.png", 20, name) for name in RESIZE_FILTERS]
+    monkeypatch.setattr(decode, "BAND", 41 * 7)
+    for name, expected in zip(RESIZE_FILTERS, whole, strict=True):
+        np.testing.assert_array_equal(read_image(tmp_path / "image.png", 20, name), expected)
+
+
+def test_a_long_image_is_cut_before_it_is_enlarged() -> None:
+    # Repeated in whole it would take 800 MB.
+    tracemalloc.start()
+    resize_area(np.zeros((1, 1_000_000), np.uint8), 400)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def exact_area(pixels: np.ndarray, size: int) -> np.ndarray:

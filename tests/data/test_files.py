@@ -1,10 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.data.fakes import face
-from wssl_pl.data.files import damage, find_damaged, list_images, natural_key
+from wssl_pl.data.files import damage, find_damaged, find_images, find_tables, list_images, natural_key
 
 
 def test_names_sort_as_people_count() -> None:
@@ -28,6 +29,29 @@ def test_a_loop_of_links_ends_and_linked_folders_count(tmp_path: Path) -> None:
     (root / "loop").symlink_to(root)
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     assert list_images(root, "data.images") == [root / "linked" / "0.png"]
+
+
+def test_what_may_never_end_is_no_image_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    face(0).save(tmp_path / "a" / "0.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a" / "0.png")
+    found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert found == ["a/0.png", "gone.png", "link.png"]
+    assert list(find_tables(tmp_path)) == []
+    (line,) = [record.message for record in caplog.records]
+    assert "2 pipes, sockets or devices are omitted: " in line
+    assert [path.name for path in find_images(tmp_path, deep=False)] == ["gone.png", "link.png"]
+
+
+def test_an_unreadable_file_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    face(0).save(tmp_path / "0.png")
+    error = PermissionError(13, "Permission denied", str(tmp_path / "0.png"))
+    monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(error))
+    assert damage(tmp_path / "0.png") == "cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])

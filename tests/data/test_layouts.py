@@ -9,6 +9,7 @@ from pyarrow import parquet
 
 from tests.data.fakes import face, image_tree
 from tests.data.test_splits import EXPECTED, ORIGINALS, SPLIT_OF
+from wssl_pl.data.cache import duplicates
 from wssl_pl.data.prepare import prepare
 from wssl_pl.data.splits import MAPPING_FILE, PARTITION_FILE, find_layout, first_number, split_images
 from wssl_pl.errors import DataError, WSSLError
@@ -144,11 +145,11 @@ def test_parquet_of_hugging_face(tmp_path: Path, names: list[str]) -> None:
         parquet.write_table(table, tmp_path / "hub" / "data" / f"{name}.parquet", row_group_size=6)
     report = prepare(tmp_path / "hub", tmp_path / "out", size=48, workers=0)
     assert report.cache.layout == "Hugging Face Parquet"
-    assert [item.reason for item in report.skipped] == [report.skipped[0].reason] * len(names)
-    assert report.skipped[0].reason == "has no bytes in row 20"
+    assert [item.reason for item in report.cache.skipped] == [report.cache.skipped[0].reason] * len(names)
+    assert report.cache.skipped[0].reason == "has no bytes in row 20"
     if len(names) == 2:
         assert report.cache.sizes() == {"train": 20, "val": 20}
-        assert report.duplicates == {"train and val": 20}
+        assert duplicates(report.cache.entries) == {"train and val": 20}
     array = np.load(report.cache.array_path)
     for entry in report.cache.entries:
         number = int(entry.source.rpartition("#")[2])

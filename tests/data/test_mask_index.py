@@ -1,5 +1,7 @@
 import logging
 import os
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,34 @@ def test_a_damaged_index_is_made_anew(root: Path, reads: list[str], caplog: pyte
         assert scan(root).kept == 3
         assert len(reads) in (0, 4)  # a bit that nobody reads may flip unseen
         assert bool(caplog.records) == bool(reads)
+
+
+def test_any_flipped_bit_costs_a_measurement_and_no_traceback(root: Path) -> None:
+    first = scan(root)
+    path = root / ".wssl-masks-32-black-0.v3.parquet"
+    content, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[random.integers(len(content))] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        again = scan(root)
+        assert again.ratios.tolist() == first.ratios.tolist()
+        np.testing.assert_array_equal(again.masks.bits, first.masks.bits)
+
+
+@pytest.mark.parametrize("packed", [b"", b"no zlib", zlib.compress(bytes(3)), zlib.compress(bytes(10**6))])
+def test_forged_bits_and_a_pipe_are_measured_again(root: Path, reads: list[str], packed: bytes) -> None:
+    first = scan(root)
+    index = MaskIndex(root, 32, "black", 0)
+    (path,) = [path for path in index.entries if "00001" in path]
+    index.add(root / path, replace(index.entries[path], packed=packed))
+    index.save(root.rglob("*.png"))
+    reads.clear()
+    np.testing.assert_array_equal(scan(root).masks.bits, first.masks.bits)
+    assert reads == [Path(path).name]
+    (root / ".wssl-masks-32-black-0.v3.parquet").unlink()
+    os.mkfifo(root / ".wssl-masks-32-black-0.v3.parquet")
+    np.testing.assert_array_equal(scan(root).masks.bits, first.masks.bits)
 
 
 def test_a_folder_that_cannot_be_written_has_its_index_elsewhere(

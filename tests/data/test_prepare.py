@@ -56,7 +56,7 @@ def test_a_second_run_decodes_nothing(images: Path, tmp_path: Path, monkeypatch:
     before = contents(tmp_path / "out")
     monkeypatch.setattr(preparation, "decode_image", lambda *_: pytest.fail("decoded again"))
     report = make(images, tmp_path / "out")
-    assert str(report.differences) == "nothing new"
+    assert report.differences == "nothing new"
     assert contents(tmp_path / "out") == before
 
 
@@ -73,7 +73,7 @@ def test_new_changed_touched_and_deleted_files_are_noticed(
     real = preparation.decode_image
     monkeypatch.setattr(preparation, "decode_image", lambda *args: decoded.append(1) or real(*args))
     report = make(images, tmp_path / "out")
-    assert str(report.differences) == "2 new, 2 changed, 2 deleted"
+    assert report.differences == "2 new, 2 changed, 2 deleted"
     assert len(decoded) == 3  # 99, 3 and the moved 6; the touched one is known by its hash
     make(images, tmp_path / "fresh")
     assert contents(tmp_path / "out") == contents(tmp_path / "fresh")

@@ -50,23 +50,23 @@ def prepare(
         return
     if images is None:
         raise WSSLError("images", None, "is required", "name a folder of images")
-    from wssl_pl.data.cache import describe_duplicates
+    from wssl_pl.data.cache import describe_duplicates, duplicates
     from wssl_pl.data.prepare import prepare
 
     report = prepare(images, out, size, workers, split_rule, progress=True, resize_filter=resize_filter)
     seconds = time.perf_counter() - start
-    manifest = report.cache.manifest
+    cache = report.cache
     if report.differences is not None:
         print(f"Since the last time: {report.differences}")
-    if report.skipped:
-        print(f"Skipped {len(report.skipped)} files that cannot be decoded:")
-        print("\n".join(f"  {item.source!r}: {item.reason}" for item in report.skipped))
-    if report.duplicates:
-        print(f"Warning: {describe_duplicates(report.duplicates)}")
-    splits = ", ".join(f"{name} {count}" for name, count in manifest["splits"].items())
+    if cache.skipped:
+        print(f"Skipped {len(cache.skipped)} files that cannot be decoded:")
+        print("\n".join(f"  {item.source!r}: {item.reason}" for item in cache.skipped))
+    if counts := duplicates(cache.entries):
+        print(f"Warning: {describe_duplicates(counts)}")
+    splits = ", ".join(f"{name} {count}" for name, count in cache.sizes().items())
     print(
-        f"{out}: {manifest['count']} images of {manifest['size']} px ({splits}) from {manifest['layout']}, "
-        f"split by {manifest['split_rule']}, in {seconds:.1f} s\nTrain from it with --data.images={out}",
+        f"{out}: {len(cache.entries)} images of {cache.size} px ({splits}) from {cache.layout}, "
+        f"split by {cache.split_rule}, in {seconds:.1f} s\nTrain from it with --data.images={out}",
         flush=True,
     )
 
@@ -91,11 +91,11 @@ def masks_stats(
         dilate: pixels by which holes are widened
         overwrite: replace a file that exists
     """
-    if not masks.is_dir():
-        raise DataError("masks", masks, "is not a folder" if masks.exists() else "does not exist")
+    from wssl_pl.data.files import check_folder, list_images
+
+    check_folder("masks", masks)
     out.parent.mkdir(parents=True, exist_ok=True)
     check_file(out, overwrite)
-    from wssl_pl.data.files import list_images
     from wssl_pl.data.mask_stats import draw, measure, table
 
     files = list_images(masks, "masks")

@@ -10,6 +10,7 @@ A folder with
 Rows are in the order of the splits, and within a split in that of the source names.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from wssl_pl.data.files import reason as cannot_read
 from wssl_pl.data.splits import SPLITS
 from wssl_pl.errors import DataError
 
@@ -66,17 +68,30 @@ class Entry:
 
 def write_index(entries: Sequence[Entry]) -> bytes:
     """Return entries as a Parquet file; names of files are bytes, because not all of them are text."""
-    # Imported where it is used, because the processes of a preparation need none of it.
     import pyarrow as pa
     from pyarrow import parquet
 
+    schema, arrays, sink = _schema(), [], pa.BufferOutputStream()
+    for field, values in zip(schema, zip(*map(astuple, entries), strict=True), strict=True):
+        # From buffers, because `pa.array` imports pandas where it is installed, in 0.3 s.
+        buffers = [np.packbits([value is not None for value in values], bitorder="little")]
+        if field.type == pa.int64():
+            buffers += [np.array([value or 0 for value in values], np.int64)]
+        else:
+            texts = [(value or "").encode("utf-8", "surrogateescape") for value in values]
+            buffers += [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
+        arrays.append(pa.Array.from_buffers(field.type, len(values), [pa.py_buffer(buffer) for buffer in buffers]))
+    parquet.write_table(pa.Table.from_arrays(arrays, schema=schema), sink)
+    return bytes(sink.getvalue())
+
+
+def _schema() -> Any:
+    # pyarrow is imported where it is used, because the processes of a preparation need none of it.
+    import pyarrow as pa
+
     text, number = pa.string(), pa.int64()
     types = [number, pa.binary(), text, number, number, number, number, text, text, text]
-    columns: list[Any] = list(zip(*map(astuple, entries), strict=True))
-    columns[1] = [name.encode("utf-8", "surrogateescape") for name in columns[1]]
-    sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns, pa.schema(list(zip(Entry.__annotations__, types, strict=True)))), sink)
-    return bytes(sink.getvalue())
+    return pa.schema(list(zip(Entry.__annotations__, types, strict=True)))
 
 
 def read_index(content: bytes) -> list[Entry]:
@@ -89,20 +104,25 @@ def read_index(content: bytes) -> list[Entry]:
     from pyarrow import parquet
 
     try:
-        columns = parquet.read_table(pa.BufferReader(content), use_threads=False).to_pydict()
+        # Not `read_table`, which imports another 0.2 s of pyarrow.
+        table = parquet.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        if not table.schema.equals(_schema()):
+            raise ValueError("other columns")
+        columns = table.to_pydict()
         columns["source"] = [name.decode("utf-8", "surrogateescape") for name in columns["source"]]
-        return [Entry(*row) for row in zip(*(columns[name] for name in Entry.__annotations__), strict=True)]
-    except (OSError, pa.ArrowException, KeyError, AttributeError) as error:
+        return [Entry(*row) for row in zip(*columns.values(), strict=True)]
+    except Exception as error:
+        # A flipped bit can make a reader raise anything.
         raise ValueError(f"is no index: {error}") from error
 
 
 def looks_like_cache(folder: Path) -> bool:
     """Return whether a folder is a cache, or an unfinished one."""
-    if (folder / WORK).is_dir() or any(folder.glob("images-*.npy")):
-        return True
     try:
-        return bool(json.loads((folder / MANIFEST).read_bytes())["format"] == FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
+        if (folder / WORK).is_dir() or any(folder.glob("images-*.npy")):
+            return True
+        return bool(json.loads(_file(folder, MANIFEST).read_bytes())["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -116,75 +136,89 @@ class Cache:
         folder: The folder.
         parameter: The parameter that named it, for messages.
 
+    Attributes:
+        index: All rows.
+        entries: Those of images.
+        skipped: Those of files that could not be decoded.
+        size: Side of an image in pixels.
+        layout: What the folder of images was recognised as.
+        split_rule: How the images were divided.
+        resize_filter: How the images were resized.
+
     Raises:
-        DataError: It is unfinished, of another version, cut short or damaged.
+        DataError: It is unfinished, of another version, cut short, damaged, or may not be read.
     """
 
     def __init__(self, folder: Path, parameter: str = "out") -> None:
         self.folder = folder
         self.parameter = parameter
         try:
-            self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-            version = self.manifest["version"]
-        except FileNotFoundError:
-            raise self.error("is not finished", "run the same `wssl prepare` again: it resumes") from None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise self.error(f"is damaged ({MANIFEST} cannot be read)") from None
-        if version != VERSION:
-            raise self.error(
-                f"has version {version} of the format, this program reads {VERSION}",
-                "run `wssl prepare` again with a new folder",
-            )
-        try:
-            if self.manifest["sha256"] != digest(self.manifest):
+            manifest: dict[str, Any] = json.loads(_file(folder, MANIFEST).read_bytes())
+            if (version := manifest["version"]) != VERSION:
+                reason = f"has version {version} of the format, this program reads {VERSION}"
+                raise self.error(reason, "run `wssl prepare` again with a new folder")
+            if manifest["sha256"] != digest(manifest):
                 raise ValueError(f"{MANIFEST} has changed")
-            index = folder / self.manifest["index"]["file"]
+            index = _file(folder, manifest["index"]["file"])
             content = index.read_bytes()
-            if hashlib.sha256(content).hexdigest() != self.manifest["index"]["sha256"]:
+            if hashlib.sha256(content).hexdigest() != manifest["index"]["sha256"]:
                 raise ValueError(f"{index.name} has changed")
-            rows = read_index(content)
-            self.size: int = self.manifest["size"]
-            self.array_path = folder / self.manifest["images"]["file"]
+            self.index = read_index(content)
+            if any(entry.row != row or entry.split not in SPLITS for row, entry in enumerate(self.index)):
+                raise ValueError(f"{index.name} does not count its rows")
+            self.array_path = _file(folder, manifest["images"]["file"])
             array = np.lib.format.open_memmap(self.array_path, mode="r")
-            if array.dtype != np.uint8 or array.shape != (len(rows), self.size, self.size, 3):
+            self.size = int(manifest["size"])
+            if array.dtype != np.uint8 or array.shape != (len(self.index), self.size, self.size, 3):
                 raise ValueError(f"the header of {self.array_path.name} has changed")
             if self.array_path.stat().st_size != array.offset + array.nbytes:
                 raise ValueError(f"the length of {self.array_path.name} has changed")
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            self.layout, self.split_rule = str(manifest["layout"]), str(manifest["split_rule"])
+            self.resize_filter = str(manifest["resize_filter"])
+        except DataError:
+            raise
+        except FileNotFoundError as error:
+            if error.filename == str(folder / MANIFEST):
+                raise self.error("is not finished", "run the same `wssl prepare` again: it resumes") from None
+            raise self.error(f"is damaged ({Path(error.filename).name} is missing)") from None
+        except OSError as error:
+            raise self.error(cannot_read(error), "make it readable") from None
+        except Exception as error:
+            # Parsers of damaged files raise anything.
             raise self.error(f"is damaged ({' '.join(str(error).split())})") from None
         self.offset: int = array.offset
         """Bytes before the first row in the array file."""
         self.row_bytes = self.size * self.size * 3
-        self.index = rows
-        self.entries = [entry for entry in rows if entry.reason is None]
-        self.skipped = [entry for entry in rows if entry.reason is not None]
+        self.entries = [entry for entry in self.index if entry.reason is None]
+        self.skipped = [entry for entry in self.index if entry.reason is not None]
 
     def error(self, reason: str, remedy: str = "delete the folder and run `wssl prepare` again") -> DataError:
         """Return an error about this cache."""
         return DataError(self.parameter, self.folder, reason, remedy)
 
-    @property
-    def layout(self) -> str:
-        """What the folder of images was recognised as."""
-        return str(self.manifest["layout"])
-
-    @property
-    def split_rule(self) -> str:
-        """How the images were divided."""
-        return str(self.manifest["split_rule"])
-
-    @property
-    def resize_filter(self) -> str:
-        """How the images were resized."""
-        return str(self.manifest["resize_filter"])
-
     def sizes(self) -> dict[str, int]:
-        """Return the number of images per split."""
-        return dict(self.manifest["splits"])
+        """Return the number of images per split, without empty splits."""
+        counts = Counter(entry.split for entry in self.entries)
+        return {split: counts[split] for split in SPLITS if counts[split]}
 
     def split_rows(self, split: str) -> NDArray[np.int64]:
         """Return the rows of a split's images, in their order."""
         return np.array([entry.row for entry in self.entries if entry.split == split], np.int64)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Return a file of a cache, which is a regular one in its folder.
+
+    Raises:
+        ValueError: `name` is a path, or names something else.
+        FileNotFoundError: There is none.
+    """
+    path = folder / name
+    if path.parent != folder or (path.exists() and not path.is_file()):
+        raise ValueError(f"{name} is no file in it")
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return path
 
 
 def duplicates(entries: Sequence[Entry]) -> dict[str, int]:
@@ -241,32 +275,3 @@ def check_cache(folder: Path, progress: bool = False) -> Cache:
         names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
         raise cache.error(f"is damaged ({len(damaged)} of {len(cache.index)} rows have changed: {names})")
     return cache
-
-
-class CachedImages:
-    """The images of a split of a cache; an `ImageSource`.
-
-    Args:
-        path: The array file.
-        rows: Rows of the images, in the order of their indices.
-    """
-
-    in_memory = True
-
-    def __init__(self, path: Path, rows: NDArray[np.int64]) -> None:
-        self.path = path
-        self.rows = rows
-        self._array: NDArray[np.uint8] | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A process that gets a copy maps the file itself; pickling the map would send every pixel.
-        return {"path": self.path, "rows": self.rows, "_array": None}
-
-    def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Any]]:
-        """Gather rows from the map; nothing can fail."""
-        if self._array is None:
-            self._array = np.asarray(np.load(self.path, mmap_mode="r"))
-        return self._array[self.rows[indices]], []

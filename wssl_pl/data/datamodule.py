@@ -1,5 +1,6 @@
 """Images paired with masks, as a LightningDataModule."""
 
+import inspect
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -115,7 +116,9 @@ class WSSLDataModule(pl.LightningDataModule):
         self._failures_told = 0
         self._announced: set[str] = set()
         # Not to the logger: it refuses a name that the model has too, with another value.
-        self.save_hyperparameters(_hyperparameters(images, masks, self), logger=False)
+        names = list(inspect.signature(WSSLDataModule.__init__).parameters)[1:]
+        values = {name: getattr(self, name) for name in names} | {"images": images, "masks": masks}
+        self.save_hyperparameters(values, logger=False)
 
     def setup(self, stage: str) -> None:
         """Open the splits that a stage needs: list and check the files, measure the masks, print one line.
@@ -231,8 +234,8 @@ class WSSLDataModule(pl.LightningDataModule):
             "skipped": len(self.skipped),
         }
         if self._images is not None:
-            sizes = self._images.sizes()
-            described["images"] |= {"layout": self._images.layout, "split": self._images.split_rule, **sizes}
+            found = {"layout": self._images.layout, "split": self._images.split_rule, **self._images.sizes}
+            described["images"] |= found
         if self._masks is not None:
             described["masks"] = {
                 "source": self.masks,
@@ -337,12 +340,3 @@ class WSSLDataModule(pl.LightningDataModule):
         if not self._failed:
             warn(f"{first}; it is omitted, and so are others like it")
         self._failed |= {str(error.value): error.reason for error in failed}
-
-
-def _hyperparameters(images: str | None, masks: str | None, module: WSSLDataModule) -> dict[str, Any]:
-    names = ["image_size", "resize", "batch_size", "hole", "hole_ratio", "num_workers", "on_error"]
-    values = {
-        name: getattr(module, name)
-        for name in [*names, "seed", "pair_seed", "limit", "split_rule", "dilate", "resize_filter"]
-    }
-    return {"images": images, "masks": masks, **values}

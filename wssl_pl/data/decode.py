@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from wssl_pl.data.files import reason
+from wssl_pl.data.files import reason, too_large
 from wssl_pl.errors import DataError
 
 RESIZE_FILTERS = ("lanczos", "bicubic", "bilinear", "area")
 """How images are resized: by one of Pillow's filters, which smooth when they make an image smaller, or to the mean over
 each pixel's area."""
+BAND = 2**20
+"""Pixels that are converted at once."""
 
 
 def read_image(path: Path, size: int, resize_filter: str = "lanczos") -> NDArray[np.uint8]:
@@ -34,16 +36,24 @@ def decode_image(
     decoded at the smallest of its own scales (1/2, 1/4, 1/8) that is not below `size`.
 
     Raises:
-        DataError: The file cannot be decoded. Pillow's limit on decompression bombs stays on.
+        DataError: The file cannot be decoded, or is above `MEGAPIXELS`.
     """
     try:
         with Image.open(file) as image:
             original = image.size
+            if why := too_large(original):
+                raise DataError("images", file if isinstance(file, Path) else None, why)
             image.draft(None, (size, size))
-            pixels = _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = _to_rgb(image)
+            if pixels is not image:
+                image.close()  # a large image twice would not fit
             if resize_filter == "area":
-                return np.rint(resize_area(np.asarray(pixels), size)).astype(np.uint8), original
+                channels = [resize_area(np.asarray(pixels.getchannel(name)), size) for name in "RGB"]
+                return np.rint(np.stack(channels, axis=-1)).astype(np.uint8), original
             return np.asarray(_square(pixels, size, Image.Resampling[resize_filter.upper()])), original
+    except DataError:
+        raise
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
         raise DataError("images", file if isinstance(file, Path) else None, reason(error)) from error
@@ -58,13 +68,17 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
         The mask, and whether the file is binary: black and white alone, or 0 and 1 alone, where 1 counts as white.
 
     Raises:
-        DataError: The file cannot be decoded.
+        DataError: The file cannot be decoded, or is above `MEGAPIXELS`.
     """
     try:
         with Image.open(path) as opened:
+            if why := too_large(opened.size):
+                raise DataError("masks", path, why)
             selected, binary = binarised(opened, bright=bright)
-            # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
-            return resize_area(np.asarray(selected), size) >= 127.5 - 1e-3, binary
+        # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
+        return resize_area(np.asarray(selected), size) >= 127.5 - 1e-3, binary
+    except DataError:
+        raise
     except Exception as error:
         raise DataError("masks", path, reason(error)) from error
 
@@ -105,18 +119,21 @@ def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArr
     """
     import cv2
 
-    sides = (min(pixels.shape[:2]),) * 2 if isinstance(size, int) else pixels.shape
-    height, width = (size, size) if isinstance(size, int) else size
-    for axis, side, target in ((0, sides[0], height), (1, sides[1], width)):
+    sides = (min(pixels.shape[:2]),) * 2 if isinstance(size, int) else pixels.shape[:2]
+    targets = (size, size) if isinstance(size, int) else size
+    spares = [length - side for length, side in zip(pixels.shape, sides, strict=False)]
+    # What is cut off anyway goes first: a long image would be repeated at its whole length.
+    y, x = (slice(spare // 2, spare // 2 + side + spare % 2) for spare, side in zip(spares, sides, strict=True))
+    pixels = pixels[y, x]
+    for axis, (side, spare, target) in enumerate(zip(sides, spares, targets, strict=True)):
         # OpenCV takes the exact area when it makes an image smaller, and only whole pixels can be cut off: each pixel
         # is repeated until both hold, which changes no mean over an area.
-        spare = pixels.shape[axis] - side
         step = 1 + spare % 2
         repeats = step * -(-target // (step * side))
-        cut = slice(spare * repeats // 2, spare * repeats // 2 + side * repeats)
+        start = spare % 2 * repeats // 2
         pixels = pixels.repeat(repeats, axis) if repeats > 1 else pixels
-        pixels = pixels[cut] if axis == 0 else pixels[:, cut]
-    return np.asarray(cv2.resize(pixels.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA), np.float32)
+        pixels = np.moveaxis(np.moveaxis(pixels, axis, 0)[start : start + side * repeats], 0, axis)
+    return np.asarray(cv2.resize(pixels.astype(np.float32), targets[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
 def dilate(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
@@ -130,16 +147,23 @@ def dilate(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
 def _to_8_bit(image: Image.Image) -> Image.Image:
     # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    image = _to_8_bit(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    """Return the image without transparency as RGB, itself if it is; converted by bands, to need little memory."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = _to_8_bit(image.crop((0, top, image.width, min(top + rows, image.height))))
+        if band.has_transparency_data:
+            band = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
+        rgb.paste(band.convert("RGB"), (0, top))
+    return rgb
 
 
 def _square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:

@@ -1,5 +1,6 @@
 """Find image files, and find damaged ones without decoding them."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,11 @@ from PIL import Image
 
 from wssl_pl.errors import DataError
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+MEGAPIXELS = 100.0
+"""The largest image that is decoded, in millions of pixels: a small file can hold more than the memory does."""
 # Cameras and editors append padding or a few bytes of their own after the end marker.
 _TAIL = 4096
 
@@ -22,14 +27,26 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
-def find_images(root: Path, parameter: str = "images") -> Iterator[Path]:
+def check_folder(parameter: str, folder: Path, remedy: str | None = None) -> None:
+    """Raise `DataError` if something is no folder, or may not be looked into."""
+    try:
+        why = None if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
+    except OSError as error:
+        why = reason(error)
+    if why:
+        raise DataError(parameter, folder, why, remedy)
+
+
+def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> Iterator[Path]:
     """Yield the JPEG, PNG and WebP files below `root` in no certain order, without hidden files and folders.
 
-    Links to folders are followed, each real folder once, so that a loop ends.
+    Links to folders are followed, each real folder once, so that a loop ends. Pipes, sockets and devices are omitted
+    with a warning: reading them may never end.
 
     Args:
         root: A folder.
         parameter: The parameter that named it, for messages.
+        deep: Whether the folders below it count.
 
     Raises:
         DataError: A folder cannot be read.
@@ -39,6 +56,7 @@ def find_images(root: Path, parameter: str = "images") -> Iterator[Path]:
         raise DataError(parameter, root, f"cannot read {error.filename}: {error.strerror}")
 
     seen: set[str] = set()
+    special: list[str] = []
     for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
@@ -49,7 +67,21 @@ def find_images(root: Path, parameter: str = "images") -> Iterator[Path]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield Path(folder, name)
+                path = Path(folder, name)
+                try:
+                    ordinary = path.is_file() or not path.exists()
+                except OSError:
+                    ordinary = True
+                # Reading a dangling link, or what must not be read, ends with the reason.
+                if ordinary:
+                    yield path
+                else:
+                    special.append(str(path))
+        if not deep:
+            break
+    if special:
+        names = ", ".join(special[:3]) + (", ..." if len(special) > 3 else "")
+        log.warning("%s=%s: %d pipes, sockets or devices are omitted: %s", parameter, root, len(special), names)
 
 
 def list_images(root: Path, parameter: str = "images") -> list[Path]:
@@ -61,7 +93,7 @@ def find_tables(root: Path) -> Iterator[Path]:
     """Yield the Parquet files below `root`, without hidden ones and the indices of caches."""
     for path in root.rglob("*.parquet"):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if not hidden and next(path.parent.glob("images-*.npy"), None) is None:
+        if not hidden and path.is_file() and next(path.parent.glob("images-*.npy"), None) is None:
             yield path
 
 
@@ -100,14 +132,24 @@ def _damage(file: BinaryIO, size: int) -> str | None:
         if not whole:
             return f"is truncated (ends after {size} bytes without its end marker)"
         file.seek(0)
-        with Image.open(file):  # parses the header alone; raises on a decompression bomb
-            return None
+        with Image.open(file) as image:  # parses the header alone; raises on a decompression bomb
+            return too_large(image.size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return reason(error)
 
 
+def too_large(size: tuple[int, int], limit: float = MEGAPIXELS, name: str = "the limit of ") -> str | None:
+    """Return why an image of (width, height) pixels is above a limit in millions of pixels, or None."""
+    width, height = size
+    if width * height <= limit * 1e6:
+        return None
+    return f"has {width} x {height} pixels, {width * height / 1e6:.0f} million: above {name}{limit:g}"
+
+
 def reason(error: Exception) -> str:
     """Return an exception as the reason why a file cannot be used."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror}"
     # Pillow names what it was given, which for bytes in memory is an address.
     text = re.sub(r" ?<_io\.\w+[^>]*>", "", " ".join(str(error).split())) or type(error).__name__
     return f"cannot be read: {text}"

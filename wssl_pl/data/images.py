@@ -1,12 +1,10 @@
-"""Image sources: files that are decoded, or an array of decoded images.
-
-A source has a length and `read(indices)`, which returns a whole batch at once; a prepared cache is another one.
-"""
+"""Image sources: files that are decoded, or an array of decoded images."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,23 +33,33 @@ class ImageSource(Protocol):
 
 
 class ArrayImages:
-    """Decoded images in memory.
+    """Decoded images in memory, or in the array file of a cache.
 
     Args:
-        array: `(N, size, size, 3)` uint8 RGB.
+        array: `(N, size, size, 3)` uint8 RGB, or the path of such a `.npy` file, which is mapped into memory.
+        rows: Rows of the images, in the order of their indices; default: all.
     """
 
     in_memory = True
 
-    def __init__(self, array: NDArray[np.uint8]) -> None:
+    def __init__(self, array: NDArray[np.uint8] | Path, rows: NDArray[np.int64] | None = None) -> None:
         self.array = array
+        self.rows = np.arange(len(self._pixels)) if rows is None else rows
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.rows)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
         """Gather rows; see `ImageSource`."""
-        return self.array[indices], []
+        return self._pixels[self.rows[indices]], []
+
+    @cached_property
+    def _pixels(self) -> NDArray[np.uint8]:
+        return self.array if isinstance(self.array, np.ndarray) else np.asarray(np.load(self.array, mmap_mode="r"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A process that gets a copy maps the file itself; pickling the map would send every pixel.
+        return {"array": self.array, "rows": self.rows}
 
 
 class FileImages:

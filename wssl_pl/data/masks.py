@@ -9,8 +9,10 @@ import os
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +94,6 @@ class MaskIndex:
     """
 
     def __init__(self, root: Path, size: int, hole: str, dilate: int) -> None:
-        import pyarrow as pa
         from pyarrow import parquet
 
         self.root = root
@@ -105,14 +106,19 @@ class MaskIndex:
         self.changed = False
         self.entries: dict[str, Measured] = {}
         for path in self.places:
-            try:
-                rows = parquet.read_table(path, page_checksum_verification=True).to_pylist()
-                self.entries = {_text(row.pop("name")): Measured(**row) for row in rows}
-                return
-            except FileNotFoundError:
+            if not path.is_file():
                 continue
-            except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-                log.warning("%s is damaged (%s): the masks are measured again", path, error)
+            try:
+                table = parquet.ParquetFile(path, page_checksum_verification=True).read()
+                if not table.schema.equals(_schema()):
+                    raise ValueError("other columns")
+                rows = table.to_pylist()
+                self.entries = {row.pop("name").decode("utf-8", "surrogateescape"): Measured(**row) for row in rows}
+                return
+            except Exception as error:
+                # A flipped bit can make a reader raise anything.
+                why = reason(error) if isinstance(error, OSError) and error.strerror else f"is damaged ({error})"
+                log.warning("%s %s: the masks are measured again", path, " ".join(why.split()))
 
     def get(self, path: Path) -> Measured | None:
         """Return what was measured of a file, unless it has changed since."""
@@ -137,7 +143,8 @@ class MaskIndex:
             return
         names = {path.relative_to(self.root).as_posix() for path in files}
         kept = [(name, entry) for name, entry in sorted(self.entries.items()) if name in names]
-        table = pa.Table.from_pylist([{"name": name.encode("utf-8", "surrogateescape")} | vars(e) for name, e in kept])
+        rows = [{"name": name.encode("utf-8", "surrogateescape")} | vars(entry) for name, entry in kept]
+        table = pa.Table.from_pylist(rows, _schema())
         for path in self.places:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,8 +157,11 @@ class MaskIndex:
         log.warning("%s: the hole ratios cannot be saved, they are measured at every start", self.root)
 
 
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")
+def _schema() -> Any:
+    import pyarrow as pa
+
+    types = [pa.binary(), pa.int64(), pa.int64(), pa.float64(), pa.bool_(), pa.binary()]
+    return pa.schema(list(zip(("name", *Measured.__annotations__), types, strict=True)))
 
 
 def histogram(ratios: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -219,26 +229,47 @@ def scan_masks(
         packed = zlib.compress(np.packbits(mask).tobytes(), level=1)
         return Measured(stat.st_size, stat.st_mtime_ns, float(mask.mean()), binary, packed)
 
-    whole = [path for path in paths if str(path) not in bad]
+    def read(path: Path) -> tuple[Measured, NDArray[np.uint8] | None] | str:
+        """Return what is measured of a mask, and its bits if they are wanted."""
+        entry = known[path] or measure(path)
+        if isinstance(entry, str) or not low <= entry.ratio <= high:
+            return entry if isinstance(entry, str) else (entry, None)
+        bits = _unpack(entry.packed, size)
+        if bits is None:  # a forged index
+            known[path] = None
+            return read(path)
+        return entry, bits
+
+    low, high = bounds
     ratios: list[float] = []
     kept: list[NDArray[np.uint8]] = []
     non_binary = 0
-    low, high = bounds
+    whole = [path for path in paths if str(path) not in bad]
     with ThreadPoolExecutor() as pool:
-        measured = pool.map(lambda path: known[path] or measure(path), whole)
-        for path, result in zip(whole, measured, strict=True):
+        for path, result in zip(whole, pool.map(read, whole), strict=True):
             if isinstance(result, str):
                 damaged.append((str(path), result))
                 continue
-            if index is not None and result is not known[path]:
-                index.add(path, result)
-            ratios.append(result.ratio)
-            non_binary += not result.binary
-            if low <= result.ratio <= high:
-                kept.append(np.frombuffer(zlib.decompress(result.packed), np.uint8))
+            entry, bits = result
+            if index is not None and entry is not known[path]:
+                index.add(path, entry)
+            ratios.append(entry.ratio)
+            non_binary += not entry.binary
+            if bits is not None:
+                kept.append(bits)
     otherwise = sum(low <= 1 - ratio <= high for ratio in ratios)
     bits = np.stack(kept) if kept else np.empty((0, -(-size * size // 8)), np.uint8)
     return MaskScan(Masks(bits, size), np.array(ratios), len(kept), otherwise, damaged, non_binary)
+
+
+def _unpack(packed: bytes, size: int) -> NDArray[np.uint8] | None:
+    """Return the bits of a mask, or None if they are not those of one."""
+    length = -(-size * size // 8)
+    with suppress(zlib.error):
+        bits = zlib.decompressobj().decompress(packed, length + 1)
+        if len(bits) == length:
+            return np.frombuffer(bits, np.uint8)
+    return None
 
 
 def split_masks(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], str]:

@@ -17,22 +17,23 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from wssl_pl.data import cache as files
-from wssl_pl.data.cache import MANIFEST, WORK, Cache, Entry, digest, duplicates
+from wssl_pl.data.cache import MANIFEST, WORK, Cache, Entry, digest
 from wssl_pl.data.decode import RESIZE_FILTERS, decode_image
-from wssl_pl.data.files import damage_in, find_tables, list_images, natural_key, reason
+from wssl_pl.data.files import check_folder, damage_in, find_tables, list_images, natural_key, reason
 from wssl_pl.data.parquet import count_rows, read_row
 from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images
 from wssl_pl.devices import usable_cores
@@ -43,24 +44,11 @@ CHUNK = 16
 """Images that a worker process takes at a time."""
 FLUSH_SECONDS = 1.0
 """Seconds of work that a kill may cost."""
+NO_DIFFERENCE = "nothing new"
+Job = Callable[[], list[Entry]]
 
 
-@dataclass(frozen=True)
-class Differences:
-    """How the images differ from those of an older cache."""
-
-    new: int
-    changed: int
-    deleted: int
-    moved: int
-
-    def __str__(self) -> str:
-        counts = {"new": self.new, "changed": self.changed, "deleted": self.deleted, "in another split": self.moved}
-        return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing new"
-
-
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What a preparation did.
 
     Attributes:
@@ -69,21 +57,10 @@ class Report:
     """
 
     cache: Cache
-    differences: Differences | None
-
-    @property
-    def skipped(self) -> list[Entry]:
-        """Files that could not be decoded."""
-        return self.cache.skipped
-
-    @property
-    def duplicates(self) -> dict[str, int]:
-        """Number of images with the same pixels in two splits, by the names of both."""
-        return duplicates(self.cache.entries)
+    differences: str | None
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """The images of a folder.
 
     Attributes:
@@ -124,8 +101,7 @@ def prepare(
         DataError: The disk is full, no image can be decoded, or the cache in `out` is damaged.
         Interrupted: By Ctrl-C.
     """
-    if not images.is_dir():
-        raise DataError("images", images, "is not a folder" if images.exists() else "does not exist")
+    check_folder("images", images)
     if size < 1:
         raise WSSLError("size", size, "must be at least 1")
     if workers is not None and workers < 0:
@@ -191,62 +167,66 @@ def _split_tables(root: Path, tables: Sequence[Path], split_rule: str) -> tuple[
     return split_images(root, paths, "hash" if split_rule == "auto" else split_rule)
 
 
-def compare(sources: Sequence[Entry], cache: Cache) -> Differences:
-    """Compare images with those of a cache by size and time; files that were skipped count as known."""
+def compare(sources: Sequence[Entry], cache: Cache) -> str:
+    """Describe how images differ from those of a cache, by size and time; files that were skipped count as known."""
     old = {entry.source: entry for entry in cache.index}
-    changed = moved = new = 0
+    found: Counter[str] = Counter()
     for source in sources:
-        item = old.get(source.source)
+        item = old.pop(source.source, None)
         if item is None:
-            new += 1
+            found["new"] += 1
         elif (item.bytes, item.mtime_ns) != (source.bytes, source.mtime_ns):
-            changed += 1
+            found["changed"] += 1
         elif item.split != source.split:
-            moved += 1
-    return Differences(new, changed, len(old.keys() - {source.source for source in sources}), moved)
+            found["in another split"] += 1
+    found["deleted"] = len(old)
+    names = ("new", "changed", "deleted", "in another split")
+    return ", ".join(f"{found[name]} {name}" for name in names if found[name]) or NO_DIFFERENCE
 
 
 def _prepare(sources: Sources, out: Path, size: int, resize_filter: str, workers: int, progress: bool) -> Report:
-    old = Cache(out) if (out / MANIFEST).is_file() else None
+    root, items = sources.root, sources.items
+    old = Cache(out) if (out / MANIFEST).exists() else None
     if old and old.size != size:
         raise WSSLError("size", size, f"the cache {out} has {old.size} px", f"set size={old.size}, or a new folder")
     if old and old.resize_filter != resize_filter:
         reason = f"the cache {out} was made with {old.resize_filter}"
         remedy = f"set resize_filter={old.resize_filter}, or a new folder"
         raise WSSLError("resize_filter", resize_filter, reason, remedy)
-    differences = compare(sources.items, old) if old else None
-    if old and str(differences) == "nothing new" and old.split_rule == sources.split_rule:
+    differences = compare(items, old) if old else None
+    if old and differences == NO_DIFFERENCE and old.split_rule == sources.split_rule:
         # A file that was skipped may have become readable without any change of its size and time.
-        if all(decode(sources.root, item, size, resize_filter)[1].reason == item.reason for item in old.skipped):
+        if all(decode(root, item, size, resize_filter)[1].reason == item.reason for item in old.skipped):
             return Report(old, differences)
     plan: list[Any] = [files.VERSION, size, resize_filter, sources.split_rule, sources.layout]
-    plan += [[item.source, item.split, item.bytes, item.mtime_ns] for item in sources.items]
+    plan += [[item.source, item.split, item.bytes, item.mtime_ns] for item in items]
     work = out / WORK / hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
-    done, array = _read_parts(work), work / "images.npy"
+    done, array = _read_parts(work, items), work / "images.npy"
     # Killed after the array got its final name: only the manifest is left to write.
-    named = len(done) == len(sources.items) and (out / _array_name(done)).is_file()
+    named = len(done) == len(items) and (out / _array_name(done)).is_file()
     for path in (out / WORK).iterdir():
         if path.is_dir() and (path != work or not (array.is_file() or named)):
             shutil.rmtree(path)  # of other files or settings
     if not named or array.is_file():
         done = done if array.is_file() else {}
         work.mkdir(exist_ok=True)
-        offset = _allocate(array, len(sources.items), size, out, resume=bool(done))
+        offset = _allocate(array, len(items), size, out, resume=bool(done))
         known = {entry.source: entry for entry in old.entries} if old else {}
-        todo = [(item, known.get(item.source)) for item in sources.items if item.row not in done]
-        chunks = [todo[start : start + CHUNK] for start in range(0, len(todo), CHUNK)]
-        old_array = old.array_path if old else None
-        jobs = [Job(sources.root, array, offset, size, resize_filter, part, old_array) for part in chunks]
-        _decode_all(jobs, workers, done, len(sources.items), progress)
+        todo = [(item, known.get(item.source)) for item in items if item.row not in done]
+        job = partial(fill, root, array, offset, size, resize_filter, old.array_path if old else None)
+        jobs = [partial(job, todo[start : start + CHUNK]) for start in range(0, len(todo), CHUNK)]
+        _decode_all(jobs, array, workers, done, len(items), progress)
     return Report(_finish(sources, out, work, size, resize_filter, done), differences)
 
 
-def _read_parts(work: Path) -> dict[int, Entry]:
+def _read_parts(work: Path, items: Sequence[Entry]) -> dict[int, Entry]:
     """Return the entries of the rows that are on the disk; rows of a part that cannot be read are done again."""
+    sources = {item.row: item.source for item in items}
     done: dict[int, Entry] = {}
     for part in work.glob("part-*.parquet"):
         with contextlib.suppress(ValueError):
-            done |= {entry.row: entry for entry in files.read_index(part.read_bytes())}
+            found = files.read_index(part.read_bytes())
+            done |= {entry.row: entry for entry in found if sources.get(entry.row) == entry.source}
     return done
 
 
@@ -261,7 +241,9 @@ def _allocate(path: Path, rows: int, size: int, out: Path, *, resume: bool) -> i
     return int(np.lib.format.open_memmap(path, mode, np.uint8, (rows, size, size, 3)).offset)
 
 
-def _decode_all(jobs: Sequence["Job"], workers: int, done: dict[int, Entry], total: int, progress: bool) -> None:
+def _decode_all(
+    jobs: Sequence[Job], array: Path, workers: int, done: dict[int, Entry], total: int, progress: bool
+) -> None:
     """Do the jobs, in any order, and add to `done`; a part is written every second, and when this is stopped."""
     waiting: list[Entry] = []
     flushed = time.monotonic()
@@ -269,9 +251,9 @@ def _decode_all(jobs: Sequence["Job"], workers: int, done: dict[int, Entry], tot
     def flush() -> None:
         nonlocal flushed
         if waiting:
-            with jobs[0].array.open("rb") as file:
+            with array.open("rb") as file:
                 os.fsync(file.fileno())
-            part = jobs[0].array.with_name(f"part-{waiting[0].row:08d}.parquet")
+            part = array.with_name(f"part-{waiting[0].row:08d}.parquet")
             write_atomically(part, files.write_index(waiting))
             waiting.clear()
         flushed = time.monotonic()
@@ -297,9 +279,9 @@ def _decode_all(jobs: Sequence["Job"], workers: int, done: dict[int, Entry], tot
             flush()
 
 
-def _results(jobs: Sequence["Job"], workers: int) -> Generator[list[Entry]]:
+def _results(jobs: Sequence[Job], workers: int) -> Generator[list[Entry]]:
     if workers == 0 or len(jobs) < 2:
-        yield from map(fill, jobs)
+        yield from (job() for job in jobs)
         return
     # Spawned and not forked: the program that calls this may have threads.
     context = multiprocessing.get_context("spawn")
@@ -308,7 +290,7 @@ def _results(jobs: Sequence["Job"], workers: int) -> Generator[list[Entry]]:
         # The first job starts the pool's thread and processes. Ctrl-C in the middle of that would leave a pool that
         # can be neither used nor shut down.
         with _without_interrupt():
-            futures = [pool.submit(fill, job) for job in jobs]
+            futures = [pool.submit(job) for job in jobs]
         for future in as_completed(futures):
             yield future.result()
     finally:
@@ -344,63 +326,56 @@ def start_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-@dataclass(frozen=True)
-class Job:
-    """Rows for one process to fill.
+def fill(
+    root: Path,
+    array: Path,
+    offset: int,
+    size: int,
+    resize_filter: str,
+    old_array: Path | None,
+    rows: Sequence[tuple[Entry, Entry | None]],
+) -> list[Entry]:
+    """Decode rows of a cache, or copy them from an older one, and write them.
 
-    Attributes:
+    Args:
         root: Folder that the source names start from.
         array: The array file to write to.
         offset: Bytes before its first row.
         size: Side in pixels.
         resize_filter: How images are resized.
-        rows: What to decode, and its entry in an older cache.
         old_array: The older cache's array file.
-    """
+        rows: What to decode, and its entry in the older cache.
 
-    root: Path
-    array: Path
-    offset: int
-    size: int
-    resize_filter: str
-    rows: Sequence[tuple[Entry, Entry | None]]
-    old_array: Path | None
-
-
-def fill(job: Job) -> list[Entry]:
-    """Decode the rows of a job, or copy them from the older cache, and write them.
+    Returns:
+        The complete entries.
 
     Raises:
         OSError: The disk is full.
     """
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     entries: list[Entry] = []
-    old = np.load(job.old_array, mmap_mode="r") if job.old_array else None
-    with job.array.open("r+b", buffering=0) as file:
-        for source, known in job.rows:
-            pixels, entry = _row(job, source, known, old)
+    old = np.load(old_array, mmap_mode="r") if old_array else None
+    with array.open("r+b", buffering=0) as file:
+        for source, known in rows:
+            content = None
+            if known and (known.bytes, known.mtime_ns) != (source.bytes, source.mtime_ns):
+                with contextlib.suppress(DataError):
+                    content = _read(root, source.source)
+                known = known if content is not None and hashlib.sha256(content).hexdigest() == known.sha256 else None
+            pixels = old[known.row].tobytes() if known and old is not None else b""
+            # A row that has been damaged meanwhile is decoded again.
+            if known and hashlib.sha256(pixels).hexdigest() == known.pixels_sha256:
+                place = {name: getattr(source, name) for name in ("row", "split", "bytes", "mtime_ns")}
+                entry = replace(known, **place)
+            else:
+                pixels, entry = decode(root, source, size, resize_filter, content)
             # Not through the memory map: on a full disk that would kill the process without an error.
-            view, position = memoryview(pixels), job.offset + source.row * len(pixels)
+            view, position = memoryview(pixels), offset + source.row * len(pixels)
             while view:
                 written = os.pwrite(file.fileno(), view, position)
                 view, position = view[written:], position + written
             entries.append(entry)
     return entries
-
-
-def _row(job: Job, source: Entry, known: Entry | None, old: Any) -> tuple[bytes, Entry]:
-    content = None
-    if known and (known.bytes, known.mtime_ns) != (source.bytes, source.mtime_ns):
-        with contextlib.suppress(DataError):
-            content = _read(job.root, source.source)
-        known = known if content is not None and hashlib.sha256(content).hexdigest() == known.sha256 else None
-    if known:
-        pixels = old[known.row].tobytes()
-        # A row that has been damaged meanwhile is decoded again.
-        if hashlib.sha256(pixels).hexdigest() == known.pixels_sha256:
-            place = source.row, source.source, source.split, source.bytes, source.mtime_ns
-            return pixels, Entry(*place, known.width, known.height, known.sha256, known.pixels_sha256)
-    return decode(job.root, source, job.size, job.resize_filter, content)
 
 
 def decode(

@@ -3,14 +3,14 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
-from wssl_pl.data.cache import Cache, CachedImages, describe_duplicates, duplicates, looks_like_cache
+from wssl_pl.data.cache import Cache, describe_duplicates, duplicates, looks_like_cache
 from wssl_pl.data.decode import dilate
-from wssl_pl.data.files import find_damaged, find_images, find_tables, list_images
+from wssl_pl.data.files import check_folder, find_damaged, find_images, find_tables, list_images
 from wssl_pl.data.images import ArrayImages, FileImages, ImageSource
 from wssl_pl.data.masks import MaskIndex, Masks, MaskScan, scan_masks, split_masks
 from wssl_pl.data.splits import find_layout, split_images
@@ -55,10 +55,9 @@ def resolve(parameter: str, value: str | None) -> str:
             warn(f"{parameter}={value} is the synthetic dataset: for the folder of this name set {parameter}=./{value}")
         return SYNTHETIC
     folder = Path(value)
-    if not folder.is_dir():
-        reason = "is not a folder" if folder.exists() else "does not exist"
-        remedy = f"name a folder of JPEG, PNG or WebP files, or `{SYNTHETIC}` for the synthetic dataset"
-        raise DataError(parameter, value, reason, remedy)
+    check_folder(
+        parameter, folder, f"name a folder of JPEG, PNG or WebP files, or `{SYNTHETIC}` for the synthetic dataset"
+    )
     if parameter == "images" and looks_like_cache(folder):
         return value
     if next(find_images(folder, parameter), None) is None:
@@ -80,27 +79,26 @@ def refuse_damaged(parameter: str, damaged: Damaged, total: int, on_error: str) 
         return
     first, why = damaged[0]
     if on_error == "error":
-        reason = f"{why} ({len(damaged)} of {total} files are damaged)"
+        reason = f"{why} ({len(damaged)} of {total} files cannot be used)"
         raise DataError(parameter, first, reason, "restore them, or omit them with on_error=skip")
     names = ", ".join(Path(file).name for file, _ in damaged[:3]) + (", ..." if len(damaged) > 3 else "")
-    warn(f"{parameter}: {len(damaged)} of {total} files are damaged and omitted: {names}; the first one {why}")
+    warn(f"{parameter}: {len(damaged)} of {total} files cannot be used and are omitted: {names}; the first one {why}")
 
 
-class ImageSet(Protocol):
+class ImageSet:
     """The images of all splits.
 
     Attributes:
         layout: What was recognised.
         split_rule: How the images are divided.
+        sizes: Images per split, as far as they are known.
         damaged: Files that were omitted so far.
     """
 
-    layout: str
-    split_rule: str
-    damaged: Damaged
-
-    def sizes(self) -> dict[str, int]:
-        """Return the images per split, as far as they are known."""
+    def __init__(self, layout: str, split_rule: str, sizes: dict[str, int]) -> None:
+        self.layout, self.split_rule, self.sizes = layout, split_rule, sizes
+        self.damaged: Damaged = []
+        self._opened: dict[str, ImageSource] = {}
 
     def open(self, split: str) -> ImageSource:
         """Return the images of a split.
@@ -108,47 +106,31 @@ class ImageSet(Protocol):
         Raises:
             DataError: The split is empty, or a file is damaged and must not be omitted.
         """
-
-
-class SyntheticImages:
-    """The faces of the synthetic dataset; an `ImageSet`.
-
-    Args:
-        size: Side in pixels.
-        limit: Use the first so many of each split.
-    """
-
-    layout = split_rule = "synthetic dataset"
-
-    def __init__(self, size: int, limit: int | None) -> None:
-        self.size = size
-        self.limit = limit
-        self.damaged: Damaged = []
-        self._opened: dict[str, ImageSource] = {}
-
-    def sizes(self) -> dict[str, int]:
-        """See `ImageSet`."""
-        return {split: len(images) for split, images in self._opened.items()}
-
-    def open(self, split: str) -> ImageSource:
-        """See `ImageSet`."""
-        from wssl_pl.synthetic import FACE_COUNTS, synthetic_faces
-
         if split not in self._opened:
-            count = min(self.limit or FACE_COUNTS[split], FACE_COUNTS[split])
-            self._opened[split] = ArrayImages(synthetic_faces(split, size=self.size, count=count))
+            self._opened[split] = self._read(split)
+            self.sizes[split] = len(self._opened[split])
         return self._opened[split]
 
+    def _read(self, split: str) -> ImageSource:
+        raise NotImplementedError
 
-class CacheImages:
-    """The images of a prepared cache; an `ImageSet`.
 
-    Args:
-        folder: The cache.
-        size: Side in pixels.
-        limit: Use the first so many of each split.
-        split_rule: How it has to be divided.
-        resize_filter: How it has to be resized.
+class SyntheticImages(ImageSet):
+    """The faces of the synthetic dataset, drawn at the right size."""
+
+    def __init__(self, size: int, limit: int | None) -> None:
+        super().__init__("synthetic dataset", "synthetic dataset", {})
+        self.size, self.limit = size, limit
+
+    def _read(self, split: str) -> ImageSource:
+        from wssl_pl.synthetic import FACE_COUNTS, synthetic_faces
+
+        count = min(self.limit or FACE_COUNTS[split], FACE_COUNTS[split])
+        return ArrayImages(synthetic_faces(split, size=self.size, count=count))
+
+
+class CacheImages(ImageSet):
+    """The images of a prepared cache.
 
     Raises:
         DataError: It is unfinished, damaged or of another version.
@@ -156,10 +138,10 @@ class CacheImages:
     """
 
     def __init__(self, folder: Path, size: int, limit: int | None, split_rule: str, resize_filter: str) -> None:
-        self.limit = limit
-        self.damaged: Damaged = []
         self.cache = cache = Cache(folder, "images")
-        self.layout, self.split_rule = f"cache of {cache.layout}", cache.split_rule
+        self.limit = limit
+        sizes = {split: min(count, limit or count) for split, count in cache.sizes().items()}
+        super().__init__(f"cache of {cache.layout}", cache.split_rule, sizes)
         again = "prepare another cache with this"
         if cache.size != size:
             reason = f"the cache {folder} has {cache.size} px"
@@ -177,29 +159,16 @@ class CacheImages:
         if cache.skipped:
             tell(f"images={folder}: {len(cache.skipped)} files were skipped when it was made")
 
-    def sizes(self) -> dict[str, int]:
-        """See `ImageSet`."""
-        return {split: min(count, self.limit or count) for split, count in self.cache.sizes().items()}
-
-    def open(self, split: str) -> ImageSource:
-        """See `ImageSet`."""
+    def _read(self, split: str) -> ImageSource:
         rows = self.cache.split_rows(split)[: self.limit]
         if len(rows) == 0:
             remedy = "add images to the folder that it was made of, and run `wssl prepare` again"
             raise _empty(self.cache.folder, split, self.split_rule, remedy)
-        return CachedImages(self.cache.array_path, rows)
+        return ArrayImages(self.cache.array_path, rows)
 
 
-class FolderImages:
-    """The images of a folder, decoded at every read; an `ImageSet`.
-
-    Args:
-        folder: The folder.
-        size: Side in pixels to which images are resized.
-        limit: Use the first so many of each split.
-        split_rule: How it is divided; see `split_images`.
-        resize_filter: How images are resized.
-        on_error: `error` or `skip`: what to do about damaged files.
+class FolderImages(ImageSet):
+    """The images of a folder, checked when a split is opened and decoded at every read.
 
     Raises:
         WSSLError: `split_rule` does not fit.
@@ -208,40 +177,29 @@ class FolderImages:
     def __init__(
         self, folder: Path, size: int, limit: int | None, split_rule: str, resize_filter: str, on_error: str
     ) -> None:
-        self.folder = folder
-        self.size = size
-        self.resize_filter = resize_filter
-        self.on_error = on_error
-        self.damaged: Damaged = []
-        self.layout, root = find_layout(folder)
-        files, self.split_rule = split_images(root, list_images(root), split_rule)
+        self.folder, self.size, self.resize_filter, self.on_error = folder, size, resize_filter, on_error
+        layout, root = find_layout(folder)
+        files, split_rule = split_images(root, list_images(root), split_rule)
         self._files = {split: found[:limit] for split, found in files.items()}
-        self._opened: dict[str, ImageSource] = {}
+        super().__init__(layout, split_rule, {split: len(found) for split, found in self._files.items()})
 
-    def sizes(self) -> dict[str, int]:
-        """See `ImageSet`."""
-        return {split: len(self._opened.get(split, files)) for split, files in self._files.items()}
-
-    def open(self, split: str) -> ImageSource:
-        """See `ImageSet`; the files are checked the first time."""
-        if split not in self._opened:
-            files = self._files[split]
-            damaged = find_damaged(files)
-            refuse_damaged("images", damaged, len(files), self.on_error)
-            self.damaged += damaged
-            bad = {file for file, _ in damaged}
-            whole = [file for file in files if str(file) not in bad]
-            if not whole:
-                raise _empty(self.folder, split, self.split_rule, self._remedy(split))
-            self._opened[split] = FileImages(whole, self.size, self.resize_filter)
-        return self._opened[split]
+    def _read(self, split: str) -> ImageSource:
+        files = self._files[split]
+        damaged = find_damaged(files)
+        refuse_damaged("images", damaged, len(files), self.on_error)
+        self.damaged += damaged
+        bad = {file for file, _ in damaged}
+        whole = [file for file in files if str(file) not in bad]
+        if not whole:
+            raise _empty(self.folder, split, self.split_rule, self._remedy(split))
+        return FileImages(whole, self.size, self.resize_filter)
 
     def _remedy(self, split: str) -> str:
         if self.split_rule.startswith("folders"):
             return f"add images in {self.folder / split}, or divide all of them with split_rule=hash"
         if self.split_rule == "hash":
             return (
-                f"{sum(self.sizes().values())} images are too few to be divided by a hash (90 % train, 5 % val, 5 % "
+                f"{sum(self.sizes.values())} images are too few to be divided by a hash (90 % train, 5 % val, 5 % "
                 "test): add images, or sort them into train/, val/ and test/ folders"
             )
         return "add more images"
@@ -254,7 +212,7 @@ def _empty(folder: Path, split: str, split_rule: str, remedy: str) -> DataError:
 def open_images(
     source: str, size: int, limit: int | None, split_rule: str, resize_filter: str, on_error: str
 ) -> ImageSet:
-    """Open a folder, a cache, or the synthetic dataset, which is drawn at the right size."""
+    """Open a folder, a cache, or the synthetic dataset; the arguments are those of `WSSLDataModule`."""
     if source == SYNTHETIC:
         return SyntheticImages(size, limit)
     if looks_like_cache(Path(source)):
@@ -262,7 +220,7 @@ def open_images(
     return FolderImages(Path(source), size, limit, split_rule, resize_filter, on_error)
 
 
-class MaskSet(Protocol):
+class MaskSet:
     """The masks of all splits whose hole ratio is within the bounds.
 
     Attributes:
@@ -271,9 +229,11 @@ class MaskSet(Protocol):
         counts: Masks kept and in total, by `train` and `test`.
     """
 
-    layout: str
-    damaged: Damaged
-    counts: dict[str, dict[str, int]]
+    def __init__(self, layout: str, size: int, bounds: tuple[float, float], dilate: int) -> None:
+        self.layout, self.size, self.bounds, self.dilate = layout, size, bounds, dilate
+        self.damaged: Damaged = []
+        self.counts: dict[str, dict[str, int]] = {}
+        self._opened: dict[str, Masks] = {}
 
     def open(self, split: str) -> Masks:
         """Return the masks for a split of the images.
@@ -281,75 +241,47 @@ class MaskSet(Protocol):
         Raises:
             DataError: No mask is left, or a file is damaged and must not be omitted.
         """
+        part = self._part(split)
+        if part not in self._opened:
+            self._opened[part], total = self._read(part)
+            self.counts[part] = {"kept": len(self._opened[part]), "total": total}
+        return self._opened[part]
+
+    def _part(self, split: str) -> str:
+        return split
+
+    def _read(self, part: str) -> tuple[Masks, int]:
+        """Return the masks that are kept, and how many there are."""
+        raise NotImplementedError
 
 
-class SyntheticMasks:
-    """The strokes of the synthetic dataset; a `MaskSet`.
+class SyntheticMasks(MaskSet):
+    """The strokes of the synthetic dataset."""
 
-    Args:
-        size: Side in pixels.
-        bounds: Smallest and largest hole ratio, inclusive.
-        dilate: Pixels by which holes are widened.
-    """
-
-    layout = "synthetic dataset"
-
-    def __init__(self, size: int, bounds: tuple[float, float], dilate: int) -> None:
-        self.size = size
-        self.bounds = bounds
-        self.dilate = dilate
-        self.damaged: Damaged = []
-        self.counts: dict[str, dict[str, int]] = {}
-        self._opened: dict[str, Masks] = {}
-
-    def open(self, split: str) -> Masks:
-        """See `MaskSet`."""
+    def _read(self, part: str) -> tuple[Masks, int]:
         from wssl_pl.synthetic import synthetic_masks
 
-        if split not in self._opened:
-            arrays = synthetic_masks(split, size=self.size, ratio=self.bounds)
-            if self.dilate:
-                arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
-            self._opened[split] = Masks.from_arrays(arrays)
-            self.counts[split] = {"kept": len(arrays), "total": len(arrays)}
-        return self._opened[split]
+        arrays = synthetic_masks(part, size=self.size, ratio=self.bounds)
+        if self.dilate:
+            arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
+        return Masks.from_arrays(arrays), len(arrays)
 
 
-class FolderMasks:
-    """The masks of a folder; a `MaskSet`. Validation and test share theirs.
-
-    Args:
-        folder: The folder.
-        size: Side in pixels.
-        bounds: Smallest and largest hole ratio, inclusive.
-        dilate: Pixels by which holes are widened.
-        hole: `black` or `white`: which brightness is the hole.
-        on_error: `error` or `skip`: what to do about damaged files.
-    """
+class FolderMasks(MaskSet):
+    """The masks of a folder, measured when a split is opened. Validation and test share theirs."""
 
     def __init__(
         self, folder: Path, size: int, bounds: tuple[float, float], dilate: int, hole: str, on_error: str
     ) -> None:
-        self.folder = folder
-        self.size = size
-        self.bounds = bounds
-        self.dilate = dilate
-        self.hole = hole
-        self.on_error = on_error
-        self.damaged: Damaged = []
-        self.counts: dict[str, dict[str, int]] = {}
-        self._files, self.layout = split_masks(folder, list_images(folder, "masks"))
-        self._opened: dict[str, Masks] = {}
+        self.folder, self.hole, self.on_error = folder, hole, on_error
+        self._files, layout = split_masks(folder, list_images(folder, "masks"))
+        super().__init__(layout, size, bounds, dilate)
         self._warned = False
 
-    def open(self, split: str) -> Masks:
-        """See `MaskSet`; the files are measured the first time."""
-        part = "train" if split == "train" else "test"
-        if part not in self._opened:
-            self._opened[part] = self._scan(part)
-        return self._opened[part]
+    def _part(self, split: str) -> str:
+        return "train" if split == "train" else "test"
 
-    def _scan(self, part: str) -> Masks:
+    def _read(self, part: str) -> tuple[Masks, int]:
         files = self._files[part]
         if not files:
             raise self._empty(part)
@@ -364,8 +296,7 @@ class FolderMasks:
         refuse_damaged("masks", scan.damaged, len(files), self.on_error)
         self.damaged += scan.damaged
         self._check_polarity(scan, part)
-        self.counts[part] = {"kept": scan.kept, "total": len(files)}
-        return scan.masks
+        return scan.masks, len(files)
 
     def _empty(self, part: str) -> DataError:
         total = sum(map(len, self._files.values()))
@@ -395,8 +326,8 @@ class FolderMasks:
 
 
 def open_masks(source: str, size: int, bounds: Sequence[Any], dilate: int, hole: str, on_error: str) -> MaskSet:
-    """Open a folder of masks, or the synthetic dataset."""
+    """Open a folder of masks, or the synthetic dataset; the arguments are those of `WSSLDataModule`."""
     low, high = bounds
     if source == SYNTHETIC:
-        return SyntheticMasks(size, (low, high), dilate)
+        return SyntheticMasks("synthetic dataset", size, (low, high), dilate)
     return FolderMasks(Path(source), size, (low, high), dilate, hole, on_error)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from wssl_pl.data.files import SUFFIXES, natural_key, reason
+from wssl_pl.data.files import SUFFIXES, find_images, natural_key, reason
 from wssl_pl.errors import DataError
 
 
@@ -32,9 +32,7 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
     before, after = pattern.split("*")
     found: dict[str, Path] = {}
     twice = []
-    for path in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
+    for path in sorted(find_images(folder, parameter, deep=False), key=lambda path: natural_key(path.name)):
         # A pattern without a suffix means any.
         whole = path.name if after.lower().endswith(tuple(SUFFIXES)) else path.stem
         if not whole.startswith(before) or not whole.endswith(after) or len(whole) <= len(before + after):

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 
 from wssl_pl.data.decode import binarised, resize_area
+from wssl_pl.data.files import MEGAPIXELS
 from wssl_pl.errors import WSSLError
-from wssl_pl.inference.photo import MEGAPIXELS, Photo, open_image
+from wssl_pl.inference.photo import Photo, open_image
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wssl_pl.data.files import reason
+from wssl_pl.data.files import MEGAPIXELS, reason, too_large
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_readable, replacing
 from wssl_pl.inference import metadata
@@ -22,7 +22,6 @@ from wssl_pl.inference.metadata import PREFIX, Chunk
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels, of the format or of its encoder
-MEGAPIXELS = 100.0
 QUALITY = 95
 STRIP = 256  # rows that are converted at once, so that memory does not grow with the image
 
@@ -77,10 +76,9 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
         with path.open("rb") as file, Image.open(file, formats=("JPEG", "PNG", "WEBP")) as image:
             if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
                 raise WSSLError(name, path, "is an animation", "give a single image")
+            if why := too_large(image.size, megapixels, "max_megapixels="):
+                raise WSSLError(name, path, why)
             width, height = image.size
-            if width * height > megapixels * 1e6:
-                size = f"has {width} x {height} pixels, {width * height / 1e6:.0f} million"
-                raise WSSLError(name, path, f"{size}: above max_megapixels={megapixels:g}")
             turned = metadata.orientation(image.info.get("exif")) >= 5
             yield image, file, (width, height) if turned else (height, width)
     except WSSLError:
