@@ -26,7 +26,7 @@ from PIL import Image
 
 from wssl_pl.data.cache import FORMAT, VERSION, Cache, Entry, digest, write_index
 from wssl_pl.data.images import ArrayImages
-from wssl_pl.data.mask_maker import RandomStrokes, make_masks
+from wssl_pl.data.mask_maker import make_masks, random_strokes
 from wssl_pl.data.masks import MaskIndex, scan_masks
 from wssl_pl.data.prepare import prepare
 
@@ -190,7 +190,7 @@ def training(cache: Path, masks: Path, rounds: int, steps: int, batch: int) -> d
 
 def mask_ratios(folder: Path, count: int) -> dict[str, Any]:
     """Masks per second of processor time, whatever the number of threads, and of a start with the index."""
-    make_masks(folder, count, RandomStrokes())
+    make_masks(folder, count, random_strokes)
     files = sorted(folder.rglob("*.png"))
 
     def scan() -> float:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import wssl_pl
-from wssl_pl.data.mask_maker import RandomStrokes, draw_mask
+from wssl_pl.data.mask_maker import draw_mask, random_strokes
 from wssl_pl.devices import usable_cores
 from wssl_pl.evaluation.evaluate import machine
 from wssl_pl.evaluation.methods import Classical
@@ -65,7 +65,7 @@ def strokes(side: int, seed: int) -> NDArray[np.bool_]:
     """A mask of brush strokes in QD-IMD's way that covers 20 to 50 %, `(side, side)`."""
     random = np.random.Generator(np.random.PCG64(seed))
     while True:
-        mask: NDArray[np.bool_] = np.asarray(draw_mask(RandomStrokes(), random, test=True).resize((side, side))) == 0
+        mask: NDArray[np.bool_] = np.asarray(draw_mask(random_strokes, random, test=True).resize((side, side))) == 0
         if 0.2 <= mask.mean() <= 0.5:
             return mask
 

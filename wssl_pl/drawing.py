@@ -4,10 +4,14 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wssl_pl.errors import WSSLError
+from wssl_pl.files import replacing, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +34,19 @@ def figure_png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format that the file's name ends in, whole or not at all.
+
+    Raises:
+        WSSLError: There is no such format, or the file cannot be written.
+    """
+    known = figure.canvas.get_supported_filetypes()
+    if (form := path.suffix.removeprefix(".").lower() or "png") not in known:
+        raise WSSLError("out", path, "names no image format", f"end the name in .{', .'.join(sorted(known))}")
+    with writing("out", path), replacing(path) as file:
+        figure.savefig(file, format=form)
 
 
 @dataclass(frozen=True)

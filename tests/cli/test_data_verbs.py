@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 from pathlib import Path
 
@@ -89,6 +90,60 @@ def test_show_data(split):
     main(["show", "data", f"split={split}", "count=3", "--data.images=faces", "--data.masks=holes", *sizes])
     with Image.open("show_data.png") as picture:
         assert picture.width > 400
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "prepare faces {}/cache workers=0",
+        "masks make out={}/masks count=2",
+        "masks stats holes out={}/r.png",
+        "masks stats holes out={}/new/r.png",
+        "show data out={}/r.png data.images=faces data.masks=holes",
+    ],
+)
+def test_a_read_only_folder_is_one_line_before_the_work(line, read_only, refused, monkeypatch):
+    for work in ("mask_stats.scan_masks", "mask_maker.draw_mask", "prepare.decode_image", "show.first_batch"):
+        monkeypatch.setattr(f"wssl_pl.data.{work}", lambda *_: pytest.fail("work was begun"))
+    message = refused(*line.format(read_only).split(), small=[], epochs=None)
+    assert "out=" in message
+    assert "Permission denied" in message
+
+
+def test_a_full_disk_is_one_line(refused, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Path("old.png").write_text("old")
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert "out=m: cannot be written: No space" in refused("masks", "make", "out=m", "count=2", small=[], epochs=None)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    for line in ("masks stats holes out=old.png", "show data out=old.png data.images=faces data.masks=holes"):
+        assert "out=old.png: cannot be written: No space" in refused(
+            *line.split(), "--overwrite", small=[], epochs=None
+        )
+    assert Path("old.png").read_text() == "old"
+
+
+def test_a_name_without_an_image_format(refused):
+    assert "out=r.foo: names no image format" in refused("masks", "stats", "holes", "out=r.foo", small=[], epochs=None)
+
+
+def test_closed_folders_and_files_are_called_so(permissions_count, refused, capsys):
+    Path("faces/train/1.png").chmod(0)
+    assert "1.png: cannot be read: Permission denied (1 of 12" in refused("stage=pretext", "--data.images=faces")
+    main(["prepare", "faces", "cache", "size=64", "workers=0"])
+    assert "'train/1.png': cannot be read: Permission denied" in capsys.readouterr().out
+    for folder in ("faces/train", "faces"):
+        Path(folder).chmod(0)
+        try:
+            for line in (["stage=pretext", "--data.images=faces"], ["prepare", "faces", "other"]):
+                message = refused(*line, small=[], epochs=None)
+                assert message.startswith("error: ")
+                assert "images=faces: cannot read faces" in message
+                assert "Permission denied" in message
+        finally:
+            Path(folder).chmod(0o755)
 
 
 @pytest.mark.parametrize("verb", [["prepare"], ["masks", "stats"], ["masks", "make"], ["show", "data"]])

@@ -1,11 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from wssl_pl.data.mask_maker import DrawnStrokes, RandomStrokes, make_masks
+from wssl_pl.data.mask_maker import DrawnStrokes, make_masks, random_strokes
 from wssl_pl.data.masks import scan_masks, split_masks
 from wssl_pl.errors import DataError, WSSLError
 
@@ -24,7 +25,7 @@ def drawings(path: Path, count: int = 40, raw: bool = False) -> Path:
 @pytest.mark.parametrize("source", ["random", "simplified", "raw"])
 def test_names_size_polarity_and_folders_of_qd_imd(tmp_path: Path, source: str) -> None:
     strokes = (
-        RandomStrokes() if source == "random" else DrawnStrokes(drawings(tmp_path / "d.ndjson", raw=source == "raw"))
+        random_strokes if source == "random" else DrawnStrokes(drawings(tmp_path / "d.ndjson", raw=source == "raw"))
     )
     assert make_masks(tmp_path / "out", 12, strokes) == {"train": 10, "test": 2}
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
@@ -41,7 +42,7 @@ def test_names_size_polarity_and_folders_of_qd_imd(tmp_path: Path, source: str) 
 
 def test_a_mask_depends_on_its_number_and_the_seed_alone(tmp_path: Path) -> None:
     for name, count, seed in (("a", 6, 0), ("b", 12, 0), ("c", 6, 1)):
-        make_masks(tmp_path / name, count, RandomStrokes(), seed)
+        make_masks(tmp_path / name, count, random_strokes, seed)
     first = (tmp_path / "a" / "train" / "00002_train.png").read_bytes()
     assert first == (tmp_path / "b" / "train" / "00002_train.png").read_bytes()
     assert first != (tmp_path / "c" / "train" / "00002_train.png").read_bytes()
@@ -49,7 +50,7 @@ def test_a_mask_depends_on_its_number_and_the_seed_alone(tmp_path: Path) -> None
 
 
 def test_random_strokes_leave_as_much_as_qd_imds(tmp_path: Path) -> None:
-    make_masks(tmp_path / "out", 120, RandomStrokes())
+    make_masks(tmp_path / "out", 120, random_strokes)
     scan = scan_masks(sorted((tmp_path / "out").rglob("*.png")), 64, "black", (0.3, 0.5))
     assert 0.3 < scan.kept / 120 < 0.6
 
@@ -59,7 +60,7 @@ def test_training_and_testing_masks_come_of_different_drawings(tmp_path: Path) -
     (tmp_path / "d").write_text("\n".join(map(json.dumps, lines)))
     strokes = DrawnStrokes(tmp_path / "d")
     rng = np.random.default_rng(0)
-    train, test = ({strokes.stroke(rng, part)[0, 0] for _ in range(300)} for part in (False, True))
+    train, test = ({strokes(rng, part)[0, 0] for _ in range(300)} for part in (False, True))
     assert len(train) == len(test) == 10
     assert not train & test
 
@@ -78,9 +79,12 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "full" / "x").touch()
     for out, count, seed, message in (("full", 2, 0, "is not empty"), ("a", 1, 0, "count=1"), ("a", 2, -1, "seed=-1")):
         with pytest.raises(WSSLError, match=message):
-            make_masks(tmp_path / out, count, RandomStrokes(), seed)
+            make_masks(tmp_path / out, count, random_strokes, seed)
     with pytest.raises(DataError, match="cannot be read"):
         DrawnStrokes(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is not a file"):
+        DrawnStrokes(tmp_path / "pipe")
     (tmp_path / "one").write_text("{}")
     with pytest.raises(DataError, match="holds 1 drawings"):
         DrawnStrokes(tmp_path / "one")

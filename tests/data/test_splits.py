@@ -50,6 +50,23 @@ def test_a_partition_that_is_cut_short_is_an_error(lists: Path) -> None:
         split_images(lists, [lists / "0.jpg"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (PARTITION_FILE, "000001.jpg\n"),
+        (PARTITION_FILE, "000001.jpg 7\n"),
+        (MAPPING_FILE, "0\n"),
+        (MAPPING_FILE, "1 0\n"),
+    ],
+)
+def test_a_damaged_list_is_an_error(lists: Path, name: str, content: str) -> None:
+    (lists / name).write_text(content)
+    with pytest.raises(
+        DataError, match=f"{MAPPING_FILE} or {PARTITION_FILE} cannot be read: .*: download the files again"
+    ):
+        split_images(lists, [lists / "0.jpg"])
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
 def test_folders_come_first(lists: Path, name: str) -> None:
     files = [lists / "train" / "a" / "1.jpg", lists / name / "2.jpg", lists / "stray.jpg"]

@@ -8,6 +8,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from wssl_pl.cli.output import check_file, new_folder
 from wssl_pl.errors import DataError, WSSLError
+from wssl_pl.files import writing
 
 LISTED = 10  # damaged masks that are named
 
@@ -94,7 +95,8 @@ def masks_stats(
     from wssl_pl.data.files import check_folder, list_images
 
     check_folder("masks", masks)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing("out", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     check_file(out, overwrite)
     from wssl_pl.data.mask_stats import draw, measure, table
 
@@ -128,9 +130,9 @@ def masks_make(
         seed: another seed draws other masks
         overwrite: replace masks that exist
     """
-    from wssl_pl.data.mask_maker import DrawnStrokes, RandomStrokes, make_masks
+    from wssl_pl.data.mask_maker import DrawnStrokes, make_masks, random_strokes
 
-    strokes = DrawnStrokes(drawings) if drawings is not None else RandomStrokes()
+    strokes = DrawnStrokes(drawings) if drawings is not None else random_strokes
     with new_folder(out, overwrite, {"train", "test"}) as folder:
         counts = make_masks(folder, count, strokes, seed, progress=True)
     print(f"{out}: {counts['train']} masks in train, {counts['test']} in test; black is the hole", flush=True)

@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from wssl_pl.data.draws import mix
+
 if TYPE_CHECKING:
     from wssl_pl.data.datamodule import WSSLDataModule
 
-__all__ = ["WSSLDataModule"]
+__all__ = ["WSSLDataModule", "mix"]
 
 
 def __getattr__(name: str) -> Any:

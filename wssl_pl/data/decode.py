@@ -75,6 +75,7 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
             if why := too_large(opened.size):
                 raise DataError("masks", path, why)
             selected, binary = binarised(opened, bright=bright)
+            opened.close()  # its pixels, which a large mask has no room for
         # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
         return resize_area(np.asarray(selected), size) >= 127.5 - 1e-3, binary
     except DataError:

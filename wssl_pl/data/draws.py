@@ -4,17 +4,30 @@ No generator is advanced, so that what a sample sees does not depend on who asks
 The mixing function is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _EPOCH_STRIDE = np.uint64(0xD1B54A32D192ED03)
+SPLITMIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+def mix(x: Any, rounds: Sequence[tuple[int, int]] = SPLITMIX, bits: int = 64) -> Any:
+    """Return integers in which every bit depends on every bit of `x`.
+
+    Args:
+        x: Whole numbers, a NumPy array or a PyTorch tensor; only the lower `bits` count. PyTorch's int64 holds 32.
+        rounds: Pairs of a shift to the right, whose result is combined by exclusive or, and a factor.
+        bits: Of the result.
+    """
+    ones = 2**bits - 1
+    x = x & ones
+    for shift, factor in rounds:
+        x = ((x ^ (x >> shift)) * factor) & ones
+    return x
 
 
 def uniform(seed: int, stream: str, epoch: ArrayLike, index: ArrayLike, count: int) -> NDArray[np.float64]:
@@ -33,9 +46,10 @@ def uniform(seed: int, stream: str, epoch: ArrayLike, index: ArrayLike, count: i
     key = np.random.SeedSequence([seed, *stream.encode()]).generate_state(1, np.uint64)
     epochs = np.atleast_1d(np.asarray(epoch, np.uint64))
     indices = np.atleast_1d(np.asarray(index, np.uint64))
-    state = _mix(_mix(key + epochs * _EPOCH_STRIDE) + indices * _GOLDEN)
+    state = mix(mix(key + epochs * _EPOCH_STRIDE) + indices * _GOLDEN)
     lanes = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-    return (_mix(state[:, None] + lanes) >> np.uint64(40)).astype(np.float64) * 2.0**-24
+    numbers: NDArray[np.uint64] = mix(state[:, None] + lanes) >> 40
+    return numbers.astype(np.float64) * 2.0**-24
 
 
 def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:

@@ -7,9 +7,8 @@ stroke is twice as wide. Read otherwise, hardly a mask would reach the 30 % that
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.random import PCG64, Generator
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError, WSSLError
+from wssl_pl.files import writing
 from wssl_pl.synthetic import random_stroke
 
 SIZE = 512
@@ -30,19 +30,13 @@ TEST_FRACTION = 1 / 6
 _DRAWING_SIZE = 256
 
 
-class Strokes(Protocol):
-    """A source of strokes."""
-
-    def stroke(self, rng: Generator, test: bool) -> NDArray[np.float64]:
-        """Return the points of a stroke as `(N, 2)` (x, y) in [0, 1]."""
+Strokes = Callable[[Generator, bool], NDArray[np.float64]]
+"""Returns the points of a stroke, for training or for testing, as `(N, 2)` (x, y) in [0, 1]."""
 
 
-class RandomStrokes:
-    """Smooth random lines: a heading that turns by a little more or less at every step, off the margin and back."""
-
-    def stroke(self, rng: Generator, test: bool) -> NDArray[np.float64]:
-        """See `Strokes`."""
-        return random_stroke(rng)
+def random_strokes(rng: Generator, test: bool) -> NDArray[np.float64]:
+    """Return a smooth random line: a heading that turns by a little more or less at every step."""
+    return random_stroke(rng)
 
 
 class DrawnStrokes:
@@ -60,6 +54,8 @@ class DrawnStrokes:
     def __init__(self, path: Path) -> None:
         self.path = path
         starts = [0]
+        if path.exists() and not path.is_file():
+            raise DataError("drawings", path, "is not a file")
         try:
             with path.open("rb") as file:
                 starts += [file.tell() for _ in iter(file.readline, b"")]
@@ -69,8 +65,8 @@ class DrawnStrokes:
         if len(self.starts) < 2:
             raise DataError("drawings", path, f"holds {len(self.starts)} drawings, at least 2 are needed")
 
-    def stroke(self, rng: Generator, test: bool) -> NDArray[np.float64]:
-        """See `Strokes`."""
+    def __call__(self, rng: Generator, test: bool) -> NDArray[np.float64]:
+        """Return a stroke of a random drawing; see `Strokes`."""
         half = np.arange(len(self.starts))[int(test) :: 2]
         line = int(rng.choice(half))
         with self.path.open("rb") as file:
@@ -98,7 +94,7 @@ def draw_mask(strokes: Strokes, rng: Generator, test: bool) -> Image.Image:
         image = Image.new("L", (side, side), 255)
         draw = ImageDraw.Draw(image)
         for _ in range(max(1, round(rng.normal(*STROKES)))):
-            points = strokes.stroke(rng, test) * (side - 1)
+            points = strokes(rng, test) * (side - 1)
             _line(draw, points, rng.uniform(*WIDTH) * side / _DRAWING_SIZE)
         left = (side - SIZE) // 2
         mask = image.crop((left, left, left + SIZE, left + SIZE)).convert("1", dither=Image.Dither.NONE)
@@ -120,7 +116,7 @@ def make_masks(out: Path, count: int, strokes: Strokes, seed: int = 0, progress:
         How many there are in each.
 
     Raises:
-        WSSLError: `out` is not empty, or a number is out of range.
+        WSSLError: `out` is not empty or cannot be written, or a number is out of range.
         DataError: A drawing cannot be read.
     """
     if count < 2:
@@ -131,17 +127,11 @@ def make_masks(out: Path, count: int, strokes: Strokes, seed: int = 0, progress:
         raise WSSLError("out", out, "is not empty", "name a new folder")
     tests = max(1, round(count * TEST_FRACTION))
     counts = {"train": count - tests, "test": tests}
-    for name in counts:
-        (out / name).mkdir(parents=True)
-    with tqdm(total=count, unit=" masks", disable=None if progress else True) as bar:
-        for name, number in _numbers(counts):
-            rng = Generator(PCG64([seed, int(name == "test"), number]))
-            draw_mask(strokes, rng, name == "test").save(out / name / f"{number:05d}_{name}.png")
-            bar.update()
+    with writing("out", out), tqdm(total=count, unit=" masks", disable=None if progress else True) as bar:
+        for name, total in counts.items():
+            (out / name).mkdir(parents=True)
+            for number in range(total):
+                rng = Generator(PCG64([seed, int(name == "test"), number]))
+                draw_mask(strokes, rng, name == "test").save(out / name / f"{number:05d}_{name}.png")
+                bar.update()
     return counts
-
-
-def _numbers(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
-    for name, count in counts.items():
-        for number in range(count):
-            yield name, number

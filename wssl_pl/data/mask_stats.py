@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wssl_pl.data.masks import MaskIndex, MaskScan, histogram, scan_masks
-from wssl_pl.drawing import new_figure
+from wssl_pl.drawing import new_figure, save_figure
 
 POLARITIES = ("black", "white")
 
@@ -42,6 +42,5 @@ def draw(scans: Mapping[str, MaskScan], path: Path, folder: Path) -> Path:
         axis.set(title=f"data.hole={hole}", xlabel="hole, % of the image", xlim=(0, 100))
     axes[0].set_ylabel("masks")
     figure.suptitle(f"{folder}: {len(next(iter(scans.values())).ratios)} masks")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
     return path

@@ -9,7 +9,7 @@ import torch
 
 from wssl_pl.data.datamodule import WSSLDataModule
 from wssl_pl.data.sampler import KeySampler
-from wssl_pl.drawing import Panel, draw_panels
+from wssl_pl.drawing import Panel, draw_panels, save_figure
 
 Batch = dict[str, Any]
 
@@ -53,6 +53,5 @@ def draw_batch(module: WSSLDataModule, raw: Batch, path: Path, title: str) -> Pa
         samples.append(panels)
     across = 2 if len(samples) > 4 else 1
     rows = [list(chain(*samples[i : i + across])) for i in range(0, len(samples), across)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_panels(rows, 2.1, title).savefig(path)
+    save_figure(draw_panels(rows, 2.1, title), path)
     return path

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from wssl_pl.data.files import SUFFIXES, find_tables
+from wssl_pl.data.files import SUFFIXES, find_tables, reason
 from wssl_pl.errors import DataError, WSSLError
 
 SPLITS = ("train", "val", "test")
@@ -147,22 +147,25 @@ def celeba_hq_partition(mapping: Path, partition: Path) -> list[str]:
     Args:
         mapping: Lines of `idx orig_idx [orig_file]` after a header.
         partition: Lines of `000001.jpg 0` with 0 = train, 1 = val, 2 = test.
+
+    Raises:
+        DataError: They cannot be read, or do not fit together.
     """
-    split_of: dict[str, str] = {}
-    for line in partition.read_text().splitlines():
-        if fields := line.split():
-            split_of[fields[0]] = SPLITS[int(fields[1])]
-    found: dict[int, str] = {}
-    for line in mapping.read_text().splitlines():
-        fields = line.split()
-        if not fields or not fields[0].isdecimal():
-            continue
-        original = fields[2] if len(fields) > 2 else f"{int(fields[1]) + 1:06d}.jpg"
-        if original not in split_of:
-            reason = f"{partition} has no line for {original}, which {mapping.name} names"
-            raise DataError("split_rule", "celeba", reason, "download the file again")
-        found[int(fields[0])] = split_of[original]
-    return [found[number] for number in range(len(found))]
+    try:
+        rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
+        split_of = {name: SPLITS[int(number)] for name, number, *_ in rows}
+        rows = [line.split() for line in mapping.read_text().splitlines() if line.strip()]
+        rows = sorted((fields for fields in rows if fields[0].isdecimal()), key=lambda fields: int(fields[0]))
+        originals = [fields[2] if len(fields) > 2 else f"{int(fields[1]) + 1:06d}.jpg" for fields in rows]
+        if [int(fields[0]) for fields in rows] != list(range(len(rows))):
+            raise ValueError("numbers are missing")
+    except (OSError, ValueError, LookupError) as error:
+        why = f"{mapping.name} or {partition.name} {reason(error)}"
+        raise DataError("split_rule", "celeba", why, "download the files again") from error
+    if missing := [name for name in originals if name not in split_of]:
+        why = f"{partition} has no line for {missing[0]}, which {mapping.name} names"
+        raise DataError("split_rule", "celeba", why, "download the file again")
+    return [split_of[name] for name in originals]
 
 
 def _by_folder(root: Path, paths: Sequence[Path]) -> Split:
@@ -211,8 +214,11 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(folder.iterdir()):
         split = next((split for start, split in starts.items() if path.name.startswith(start)), None)
-        if split and path.suffix in (".flist", ".txt", ".lst"):
-            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        if split and path.suffix in (".flist", ".txt", ".lst") and path.is_file():
+            try:
+                lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            except OSError as error:
+                raise DataError("split_rule", path, reason(error)) from error
             found.setdefault(split, []).extend(line.strip() for line in lines if line.strip())
     if not found:
         raise WSSLError("split_rule", folder, "holds no train, val or test list (train.flist or train.txt)")

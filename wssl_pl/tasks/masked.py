@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wssl_pl.data import mix
 from wssl_pl.errors import WSSLError
 from wssl_pl.networks import he_initialise
 from wssl_pl.tasks.base import PretextTask
@@ -17,6 +18,7 @@ REDUCTION = 4
 SCALE = 5.0
 """Of the loss: faces at a quarter of their size differ from their mean colour by 0.20 to 0.21, so that filling with it
 costs about 1, not far from log 4, the loss of a classification at chance."""
+MURMUR = ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1))
 
 
 class ReconstructionHead(nn.Module):
@@ -149,13 +151,6 @@ def expand(uniform: Tensor, count: int) -> Tensor:
     """
     key = torch.zeros_like(uniform[:, :1], dtype=torch.int64)
     for column in (uniform * 2.0**24).long().split(1, dim=1):
-        key = _mix(key ^ column)
-    return _mix(key + 0x9E3779B9 * torch.arange(1, count + 1, device=uniform.device))
-
-
-def _mix(x: Tensor) -> Tensor:
-    # In int64, since PyTorch does not shift unsigned integers on every device; only the lower 32 bits count.
-    for factor, shift in ((0x85EBCA6B, 16), (0xC2B2AE35, 13), (1, 16)):
-        x = x & 0xFFFFFFFF
-        x = (x ^ (x >> shift)) * factor
-    return x & 0xFFFFFFFF
+        key = mix(key ^ column, MURMUR, bits=32)
+    output: Tensor = mix(key + 0x9E3779B9 * torch.arange(1, count + 1, device=uniform.device), MURMUR, bits=32)
+    return output
