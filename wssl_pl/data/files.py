@@ -37,6 +37,11 @@ def check_folder(parameter: str, folder: Path, remedy: str | None = None) -> Non
         raise DataError(parameter, folder, why, remedy)
 
 
+def closed(parameter: str, root: Path, error: OSError) -> DataError:
+    """Return an error about a folder below `root` that cannot be read."""
+    return DataError(parameter, root, f"cannot read {error.filename}: {error.strerror}")
+
+
 def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> Iterator[Path]:
     """Yield the JPEG, PNG and WebP files below `root` in no certain order, without hidden files and folders.
 
@@ -53,7 +58,7 @@ def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> 
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(parameter, root, f"cannot read {error.filename}: {error.strerror}")
+        raise closed(parameter, root, error)
 
     seen: set[str] = set()
     special: list[str] = []

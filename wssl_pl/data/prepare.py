@@ -115,10 +115,7 @@ def prepare(
     if workers is None:
         workers = usable_cores() if usable_cores() > 1 else 0
     try:
-        try:
-            sources = find_sources(images, split_rule)
-        except OSError as error:
-            raise DataError("images", images, f"cannot read {error.filename}: {error.strerror}") from error
+        sources = find_sources(images, split_rule)
         (out / WORK).mkdir(parents=True, exist_ok=True)
         with locked(out / WORK / "lock", "out", out):
             return _prepare(sources, out, size, resize_filter, workers, progress)

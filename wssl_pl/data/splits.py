@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from wssl_pl.data.files import SUFFIXES, find_tables, reason
+from wssl_pl.data.files import SUFFIXES, closed, find_tables, reason
 from wssl_pl.errors import DataError, WSSLError
 
 SPLITS = ("train", "val", "test")
@@ -48,7 +48,17 @@ def find_layout(root: Path) -> Layout:
     """Return the edition of CelebA-HQ in `root`, or a tree of images (or of Parquet files).
 
     Of an archive that holds other images beside the photos, as CelebAMask-HQ does, only the folder of photos counts.
+
+    Raises:
+        DataError: A folder cannot be read.
     """
+    try:
+        return _find_layout(root)
+    except OSError as error:
+        raise closed("images", root, error) from error
+
+
+def _find_layout(root: Path) -> Layout:
     for folder, name in EDITIONS.items():
         if root.name == folder:
             return Layout(name, root)
