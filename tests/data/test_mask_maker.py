@@ -80,7 +80,7 @@ def test_refusals(tmp_path: Path) -> None:
     for out, count, seed, message in (("full", 2, 0, "is not empty"), ("a", 1, 0, "count=1"), ("a", 2, -1, "seed=-1")):
         with pytest.raises(WSSLError, match=message):
             make_masks(tmp_path / out, count, random_strokes, seed)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(WSSLError, match="does not exist"):
         DrawnStrokes(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="is not a file"):

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from wssl_pl.errors import DataError
+from wssl_pl.files import check_readable
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +29,10 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def check_folder(parameter: str, folder: Path, remedy: str | None = None) -> None:
-    """Raise `DataError` if something is no folder, or may not be looked into."""
-    try:
-        why = None if folder.is_dir() else "is not a folder" if folder.exists() else "does not exist"
-    except OSError as error:
-        why = reason(error)
-    if why:
-        raise DataError(parameter, folder, why, remedy)
+    """Raise `WSSLError` if something is no folder, or cannot be looked into."""
+    check_readable(folder, parameter, remedy)
+    if not folder.is_dir():
+        raise DataError(parameter, folder, "is not a folder", remedy)
 
 
 def closed(parameter: str, root: Path, error: OSError) -> DataError:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError, WSSLError
-from wssl_pl.files import writing
+from wssl_pl.files import check_readable, writing
 from wssl_pl.synthetic import random_stroke
 
 SIZE = 512
@@ -48,19 +47,17 @@ class DrawnStrokes:
         path: The file.
 
     Raises:
-        DataError: It cannot be read, or holds fewer than two drawings.
+        WSSLError: It cannot be read, or holds fewer than two drawings.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         starts = [0]
-        if path.exists() and not path.is_file():
+        check_readable(path, "drawings")
+        if not path.is_file():
             raise DataError("drawings", path, "is not a file")
-        try:
-            with path.open("rb") as file:
-                starts += [file.tell() for _ in iter(file.readline, b"")]
-        except OSError as error:
-            raise DataError("drawings", path, reason(error)) from error
+        with path.open("rb") as file:
+            starts += [file.tell() for _ in iter(file.readline, b"")]
         self.starts = np.array(starts[:-1], np.int64)
         if len(self.starts) < 2:
             raise DataError("drawings", path, f"holds {len(self.starts)} drawings, at least 2 are needed")
