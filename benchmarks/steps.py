@@ -146,7 +146,7 @@ class Repeated(ArrayImages):
 
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
         """The images of `indices`, counted round the array."""
-        return super().read(indices % len(self.array))
+        return super().read(indices % len(self.rows))
 
 
 class ImagesInMemory(Callback):

@@ -74,7 +74,7 @@ def write_index(entries: Sequence[Entry]) -> bytes:
     schema, arrays, sink = _schema(), [], pa.BufferOutputStream()
     for field, values in zip(schema, zip(*map(astuple, entries), strict=True), strict=True):
         # From buffers, because `pa.array` imports pandas where it is installed, in 0.3 s.
-        buffers = [np.packbits([value is not None for value in values], bitorder="little")]
+        buffers: list[Any] = [np.packbits([value is not None for value in values], bitorder="little")]
         if field.type == pa.int64():
             buffers += [np.array([value or 0 for value in values], np.int64)]
         else:

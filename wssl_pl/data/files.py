@@ -83,8 +83,8 @@ def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> 
         if not deep:
             break
     if special:
-        names = ", ".join(special[:3]) + (", ..." if len(special) > 3 else "")
-        log.warning("%s=%s: %d pipes, sockets or devices are omitted: %s", parameter, root, len(special), names)
+        some = ", ".join(special[:3]) + (", ..." if len(special) > 3 else "")
+        log.warning("%s=%s: %d pipes, sockets or devices are omitted: %s", parameter, root, len(special), some)
 
 
 def list_images(root: Path, parameter: str = "images") -> list[Path]:
