@@ -1,5 +1,6 @@
 """Reconstruction as a pretext task, from the command line."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,12 @@ def test_an_autoencoder_that_fills_the_holes_of_the_datas_masks_with_upgrad(trai
 )
 def test_one_line(args, message, refused):
     assert message in refused("stage=pretext", *args)
+
+
+def test_a_decoder_kept_and_resumed_without_the_pretext_run(train):
+    train("stage=pretext", "tasks=masked", "--model.decoder=true", "--run.dir=pre", *TINY)
+    taken = ["stage=downstream", "ckpt=pre/last.ckpt", "--model.reuse=all", "--run.dir=down", *TINY]
+    train(*taken, epochs=1)
+    shutil.rmtree("pre")
+    train("resume=last", "--run.dir=down", small=[], epochs=2)
+    assert yaml.safe_load(Path("down/config.yaml").read_text())["model"]["reuse"] == "all"

@@ -73,7 +73,8 @@ class WSSLCLI(LightningCLI):
     """LightningCLI with `stage` and `run.*`, and with our callbacks in the trainer."""
 
     parser: TrainParser
-    pretext_ckpt: str | None = None  # what the resumed run started from
+    pretext_ckpt: str | None = None  # what the resumed run started from,
+    pretext_reuse: str = "encoder"  # and what it took from there
 
     def __init__(
         self,
@@ -181,7 +182,7 @@ class WSSLCLI(LightningCLI):
         self._choose_precision()
         model = self.config.model.as_dict()
         if self.pretext_ckpt is not None:
-            model["ckpt"] = self.pretext_ckpt
+            model |= {"ckpt": self.pretext_ckpt, "reuse": self.pretext_reuse}
         record = read_record(self.resumed.parent) if self.resumed is not None else None
         self.about = describe_run(self.stage, model, record)
         self.directory = choose_directory(self.stage, run.dir, self.resumed, run.resume, self.about["label"])
@@ -207,8 +208,8 @@ class WSSLCLI(LightningCLI):
         The run may have been moved since, and the pretext checkpoint deleted.
         """
         trained = read_checkpoint(str(self.resumed), stage=self.stage, name="resume")["hyper_parameters"]
-        self.pretext_ckpt = self.config.model.ckpt
-        self.config.model.ckpt = "none"
+        self.pretext_ckpt, self.pretext_reuse = self.config.model.ckpt, self.config.model.reuse
+        self.config.model.ckpt, self.config.model.reuse = "none", "encoder"
         for name in ("encoder", "width", "norm", "block", "mask_channel", "fill"):
             if self.config.model[name] is None:
                 self.config.model[name] = trained.get(name)
@@ -222,7 +223,8 @@ class WSSLCLI(LightningCLI):
         """Return the trainer with our logger, checkpoints and callbacks, beside those that the user configured."""
         directory = str(self.directory)
         if self.pretext_ckpt is not None:
-            self.config.model.ckpt = self.pretext_ckpt  # for the record in config.yaml
+            # For the record in config.yaml.
+            self.config.model.ckpt, self.config.model.reuse = self.pretext_ckpt, self.pretext_reuse
         mine = [
             *self.extra_callbacks,
             callbacks.StopOnNaN(directory),

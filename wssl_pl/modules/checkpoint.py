@@ -119,20 +119,22 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], name: str, path:
 
 
 def encoder_state(checkpoint: dict[str, Any], path: object) -> dict[str, Tensor]:
-    """Return the encoder's part of a pretext checkpoint's state dict; every other key must belong to a head.
+    """Return the encoder's part of a pretext checkpoint's state dict; every other key must belong to what is known.
 
     Raises:
-        WSSLError: a key that belongs to neither.
+        WSSLError: a key that belongs to neither encoder nor decoder, heads or weighting.
     """
-    encoder, unexpected = {}, []
-    for key, value in checkpoint["state_dict"].items():
-        if key.startswith("encoder."):
-            encoder[key.removeprefix("encoder.")] = value
-        elif not key.startswith(("heads.", "weighting.")):
-            unexpected.append(key)
+    known = ("encoder.", "decoder.", "heads.", "weighting.")
+    unexpected = [key for key in checkpoint["state_dict"] if not key.startswith(known)]
     if unexpected:
         raise WSSLError("ckpt", path, f"holds keys that are neither the encoder's nor a head's: {_some(unexpected)}")
-    return encoder
+    return part_of(checkpoint, "encoder.")
+
+
+def part_of(checkpoint: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Return the part of a checkpoint's state dict whose keys begin with `prefix`, without it."""
+    state = checkpoint["state_dict"]
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _some(items: list[str], most: int = 4) -> str:

@@ -1,13 +1,13 @@
 """The encoder of a module: the package's own, one by class path, or that of a pretext checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.modules.checkpoint import check_state, encoder_state, read_checkpoint
-from wssl_pl.networks import WIDTH, Encoder, UNetEncoder, initialise
+from wssl_pl.modules.checkpoint import check_state, encoder_state, part_of, read_checkpoint
+from wssl_pl.networks import WIDTH, Encoder, UNetDecoder, UNetEncoder, initialise
 from wssl_pl.networks.encoder import LEVELS
 from wssl_pl.plugins import find_class, import_class
 
@@ -21,6 +21,8 @@ DEFAULTS = {
 }
 """The settings that a downstream module takes from the pretext checkpoint."""
 IMAGE_CHANNELS = 3
+MIN_DECODER_WIDTH = 16
+"""Feature maps of a decoder's stage, at least, beside an encoder whose skips may have as few as an image has."""
 FIRST_WEIGHT = "stages.0.first.conv.weight"
 PROBE_SIZE = 64
 """Side in pixels of the image with which the shapes of an encoder's outputs are checked."""
@@ -69,6 +71,27 @@ def make_encoder(
         raise WSSLError("encoder", path, f"cannot be built with in_channels={in_channels}: {error}") from None
     _check_interface(made, path, in_channels)
     return made
+
+
+def make_decoder(channels: Sequence[int], norm: str, block: str, encoder: object) -> UNetDecoder:
+    """Return a new decoder for an encoder's `out_channels`; `encoder` is None for the package's own."""
+    return UNetDecoder(channels, norm, min_width=1 if encoder is None else MIN_DECODER_WIDTH, block=block)
+
+
+def load_decoder(decoder: UNetDecoder, ckpt: str | None) -> None:
+    """Give a decoder the weights of that in a pretext checkpoint.
+
+    Raises:
+        WSSLError: there is no checkpoint, it has no decoder, or not the same one.
+    """
+    remedy = "train it with decoder=true, or give reuse=encoder"
+    if ckpt in (None, "none"):
+        raise WSSLError("reuse", "all", "there is no pretext checkpoint to take a decoder from", remedy)
+    state = part_of(read_checkpoint(str(ckpt), stage="pretext"), "decoder.")
+    if not state:
+        raise WSSLError("reuse", "all", f"ckpt={ckpt} has no decoder", remedy)
+    check_state(decoder, state, "ckpt", ckpt)
+    decoder.load_state_dict(state)
 
 
 def _check_interface(encoder: Encoder, path: str, in_channels: int) -> None:

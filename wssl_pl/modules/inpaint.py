@@ -13,13 +13,10 @@ from wssl_pl.losses import LOSSES, WSSLLoss, perceptual_loss, style_loss
 from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, Mean, composite, image_metrics
 from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.base import WSSLModule
-from wssl_pl.modules.encoder import check_training, load_encoder
+from wssl_pl.modules.encoder import check_training, load_decoder, load_encoder, make_decoder
 from wssl_pl.modules.features import FORMS, load_features
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
-from wssl_pl.networks import UNetDecoder, crop_to, initialise, make_contexts, pad_to_multiple
-
-MIN_DECODER_WIDTH = 16
-"""Feature maps of a decoder's stage, at least, beside an encoder whose skips may have as few as an image has."""
+from wssl_pl.networks import crop_to, initialise, make_contexts, pad_to_multiple
 
 
 class InpaintModule(WSSLModule):
@@ -27,6 +24,8 @@ class InpaintModule(WSSLModule):
 
     Args:
         ckpt: the pretext checkpoint whose encoder is used, or `none` for a new encoder: the controls.
+        reuse: what is taken from the checkpoint: its `encoder`, or `all`: also the decoder of `stage=pretext
+            decoder=true`.
         freeze_layers: how many of the encoder's 16 layers are frozen, in Keras's count: 1 is the input, then
             (conv, conv, pool) five times; 0 trains everything, 16 freezes the whole encoder. An encoder of your own
             has its own number of layers.
@@ -81,6 +80,7 @@ class InpaintModule(WSSLModule):
     def __init__(
         self,
         ckpt: str | None = None,
+        reuse: Literal["encoder", "all"] = "encoder",
         freeze_layers: int = 16,
         loss: Literal["wssl", "log_cosh", "ssim"] = "wssl",
         alpha: float | None = None,
@@ -132,11 +132,13 @@ class InpaintModule(WSSLModule):
         # In a list, so that it is no submodule: it is not trained, saved, exported or exchanged between processes.
         self._features: list[nn.Module] = []
         self.unfreeze_epoch, self.encoder_lr, self.consistency = unfreeze_epoch, encoder_lr, consistency
-        min_width = 1 if agreed["encoder"] is None else MIN_DECODER_WIDTH
         channels = self.encoder.out_channels
-        self.decoder = UNetDecoder(channels, agreed["norm"], min_width=min_width, block=agreed["block"])
+        self.decoder = make_decoder(channels, agreed["norm"], agreed["block"], agreed["encoder"])
         if init != "he":
             initialise(self.decoder, init)
+        if reuse == "all":
+            load_decoder(self.decoder, ckpt)
+            self.hparams["reuse"] = "encoder"  # the checkpoint that this module will be saved to holds it
         # Drawn after the decoder, whose weights are the same with and without them.
         self.contexts = make_contexts(context, channels, context_levels)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim, log_cosh_a, ssim_window, ssim_sigma)

@@ -17,11 +17,11 @@ from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
 from wssl_pl.metrics import Mean
 from wssl_pl.modules.base import WSSLModule
-from wssl_pl.modules.encoder import encoder_path, make_encoder
+from wssl_pl.modules.encoder import encoder_path, make_decoder, make_encoder
 from wssl_pl.modules.optimizer import OptimizerSettings
 from wssl_pl.modules.upgrad import UPGrad
-from wssl_pl.networks import WIDTH, initialise
-from wssl_pl.tasks import FixedWeights, UncertaintyWeights, make_tasks, normalise_weights, task_names
+from wssl_pl.networks import WIDTH, UNetDecoder, crop_to, initialise, pad_to_multiple
+from wssl_pl.tasks import FixedWeights, PretextTask, UncertaintyWeights, make_tasks, normalise_weights, task_names
 
 
 class TaskState(Metric):
@@ -76,6 +76,10 @@ class PretextModule(WSSLModule):
         width: feature maps of the first encoder stage (64 to 1024 over five stages in the paper).
         norm: normalisation after each convolution; none in the paper.
         block: the convolutions of a stage: `plain` as in the paper, `residual`, or `gated` (gated convolutions).
+        decoder: train the downstream stage's decoder too, with its skips: `masked` and `autoencoder` reconstruct the
+            image in full size with it, in place of their small heads; `reuse=all` takes it over downstream.
+        heads: the features that classifications read: of the `encoder`; of the `decoder`, the last stage's, as in DCPT
+            (Hu et al. 2025); or `both`.
         pretext_holes: the changed images have the holes of the data's masks, as they will downstream.
         mask_channel: the encoder gets the mask of `pretext_holes` or `masked` as a fourth channel, 1 = hole.
         fill: the encoder's input in a hole of `pretext_holes` or `masked`: a value in [0, 1], or `mean`, the image's
@@ -110,6 +114,8 @@ class PretextModule(WSSLModule):
         width: int = WIDTH,
         norm: Literal["none", "batch", "group", "instance"] = "none",
         block: Literal["plain", "residual", "gated"] = "plain",
+        decoder: bool = False,
+        heads: Literal["encoder", "decoder", "both"] = "encoder",
         pretext_holes: bool = False,
         mask_channel: bool = False,
         fill: float | Literal["mean"] = 0.0,
@@ -155,17 +161,42 @@ class PretextModule(WSSLModule):
         self.upgrad = UPGrad() if weighting == "upgrad" else None
         self.automatic_optimization = self.upgrad is None
         self.encoder = make_encoder(encoder, width, norm, mask_channel, block)
-        last = self.encoder.out_channels[-1]
-        self.heads = _by_name({name: task.head(last) for name, task in found.items()})
+        self._check_decoder(decoder, heads, weighting, found)
+        channels = self.encoder.out_channels
+        width_of = {"encoder": channels[-1]}
+        made: UNetDecoder | None = None
+        if decoder:
+            made = make_decoder(channels, norm, block, encoder)
+            width_of |= {"decoder": made.last_channels, "both": channels[-1] + made.last_channels}
+        self.read_by_heads = heads
+        self.heads = _by_name(
+            {name: task.head(width_of[heads]) for name, task in found.items() if not (decoder and task.reconstructs)}
+        )
+        self.decoder = made
         if init != "he":
-            initialise(self.heads, init)
-            if encoder is None:
-                initialise(self.encoder, init)
+            for network in (self.heads, self.decoder, None if encoder else self.encoder):
+                if network is not None:
+                    initialise(network, init)
         self.val_states = _by_name({name: TaskState(task.state_shape) for name, task in found.items()})
         self.val_losses = _by_name({name: Mean() for name in found})
         self.states: dict[str, Tensor] = {}  # of the last validation, by task
         self.tasks_at_chance: list[str] = []  # at the last validation
         self.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def _check_decoder(decoder: bool, heads: str, weighting: str, tasks: Mapping[str, PretextTask]) -> None:
+        """Raise `WSSLError` for settings of decoder and heads that contradict each other."""
+        reconstruct = [name for name, task in tasks.items() if task.reconstructs]
+        if heads != "encoder" and not decoder:
+            raise WSSLError("heads", heads, "there is no decoder", "give decoder=true")
+        if decoder and not reconstruct:
+            # Its last convolution would never be trained, and reuse=all would take it over.
+            raise WSSLError("decoder", True, f"none of the tasks {list(tasks)} reconstructs", "add the task masked")
+        if heads != "encoder" and len(reconstruct) == len(tasks):
+            raise WSSLError("heads", heads, f"none of the tasks {list(tasks)} is a classification", "omit it")
+        if decoder and weighting == "upgrad":
+            reason = "upgrad combines the gradients at the encoder's last features, which the skips go around"
+            raise WSSLError("decoder", True, reason, "give weighting=fixed or uncertainty")
 
     def configure_callbacks(self) -> list[Callback]:
         """Return those of both stages, and the online probe, if it is on."""
@@ -192,7 +223,8 @@ class PretextModule(WSSLModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the networks, and the learned weights with their own learning rate."""
-        networks = {"params": [*self.encoder.parameters(), *self.heads.parameters()]}
+        decoder = [] if self.decoder is None else self.decoder.parameters()
+        networks = {"params": [*self.encoder.parameters(), *decoder, *self.heads.parameters()]}
         learned = list(self.weighting.parameters())
         # A decay would pull the log-variances to 0, that is to equal weights.
         own = {"params": learned, "lr": UncertaintyWeights.LR, "weight_decay": 0.0}
@@ -203,16 +235,21 @@ class PretextModule(WSSLModule):
 
         Of a classification these are logits `(B, levels)`.
         """
-        return self.apply_heads(self.encode(images))
+        return self.outputs(images)[0]
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return the encoder's last features."""
-        features: Tensor = self.encoder(self.as_input(images))[0]
-        return features
-
-    def apply_heads(self, features: Tensor) -> dict[str, Tensor]:
-        """Return the heads' outputs, float32, by task."""
-        return {name: head(features).float() for name, head in self.heads.items()}
+    def outputs(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the heads' outputs as `forward` does, and the encoder's last features."""
+        if self.decoder is None:
+            features, _ = self.encoder(self.as_input(images))
+            return {name: head(features).float() for name, head in self.heads.items()}, features
+        features, skips = self.encoder(self.as_input(pad_to_multiple(images)))
+        decoded = self.decoder.features(features, skips)
+        read = {"encoder": [features], "decoder": [decoded], "both": [features, decoded]}[self.read_by_heads]
+        # The heads take means over all positions: here of features of two sizes.
+        means = torch.cat([part.mean(dim=(2, 3), keepdim=True) for part in read], dim=1)
+        outputs = {name: head(means).float() for name, head in self.heads.items()}
+        image = crop_to(self.decoder.project(decoded), *images.shape[-2:]).float()
+        return {name: outputs.get(name, image) for name in self.tasks}, features
 
     def transform(self, images: Tensor, uniform: Tensor, margin: int = 0) -> tuple[Tensor, Drawn]:
         """Change the images by every active task.
@@ -260,8 +297,7 @@ class PretextModule(WSSLModule):
     def _losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Return the losses and the states by task, and the encoder's features."""
         images, targets = self.prepare_inputs(batch)
-        features = self.encode(images)
-        outputs = self.apply_heads(features)
+        outputs, features = self.outputs(images)
         losses = {name: task.loss(outputs[name], targets[name]) for name, task in self.tasks.items()}
         with torch.no_grad():
             states = {name: task.state(outputs[name], targets[name]) for name, task in self.tasks.items()}

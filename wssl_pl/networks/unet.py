@@ -121,12 +121,17 @@ class UNetDecoder(nn.Module):
             stages.append(DecoderStage(below, skip, here, norm, block))
             below = here
         self.stages = nn.ModuleList(stages)
+        self.last_channels = below
         self.project = nn.Conv2d(below, out_channels, kernel_size=1)
         he_initialise(self)
 
     def forward(self, features: Tensor, skips: list[Tensor]) -> Tensor:
         """Return logits `(B, out_channels, H, W)`, before the sigmoid, from what the encoder returns; `32 | H, W`."""
+        output: Tensor = self.project(self.features(features, skips))
+        return output
+
+    def features(self, features: Tensor, skips: list[Tensor]) -> Tensor:
+        """Return the last stage's features, `(B, last_channels, H, W)`."""
         for stage, skip in zip(self.stages, reversed(skips), strict=True):
             features = stage(features, skip)
-        output: Tensor = self.project(features)
-        return output
+        return features

@@ -28,6 +28,7 @@ class PretextTask(nn.Module):
     numbers: ClassVar[int] = 1  # how many random numbers per sample `draw` takes
     margin: ClassVar[int] = 0  # how many pixels beyond the border `forward` reads
     default_levels: ClassVar[tuple[float, ...]]
+    reconstructs: ClassVar[bool] = False  # its output is an image's logits, which a decoder can give in place of a head
     masks_input: bool = False  # sets pixels to 0, so that it comes after the tasks that read them
     state_shape: tuple[int, ...]
 

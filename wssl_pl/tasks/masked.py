@@ -62,6 +62,7 @@ class Masked(PretextTask):
     score_name = "r2"
     numbers = 3
     default_levels = (0.3, 0.5)
+    reconstructs = True
     masks_input = True
     state_shape = (2,)
 
