@@ -1,9 +1,6 @@
 """What is typed on resume takes effect or is refused, and the best checkpoint survives."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ import yaml
 from tests.cli.checkpoints import same, weights
 from tests.cli.conftest import SMALL
 from tests.cli.interruptions import interrupt_at
+from tests.processes import run_both_ranks
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 
@@ -212,18 +210,14 @@ def test_16_mixed_on_a_cpu_is_recorded_as_what_it_becomes(train, capsys):
 
 @pytest.mark.slow
 def test_torchrun_does_not_overwrite_a_run(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
-               str(ROOT / "train.py"), "stage=pretext", "tasks=rotation", *SMALL, "--trainer.max_epochs=1",
-               "--trainer.devices=2", "--trainer.strategy=ddp", "--run.dir=run"]  # fmt: skip
-    first = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert first.returncode == 0, first.stderr[-2000:]
+    command = ["stage=pretext", "tasks=rotation", *SMALL, "--trainer.max_epochs=1", "--trainer.devices=2",
+               "--trainer.strategy=ddp", "--run.dir=run"]  # fmt: skip
+    code, said = run_both_ranks(ROOT / "train.py", *command, folder=tmp_path, torchrun=True)
+    assert code == 0, said[-2000:]
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    second = subprocess.run(
-        [*command, "--seed_everything=2"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert second.returncode != 0
-    assert "holds a run already" in second.stderr
+    code, said = run_both_ranks(ROOT / "train.py", *command, "--seed_everything=2", folder=tmp_path, torchrun=True)
+    assert code == 2
+    assert "holds a run already" in said
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 

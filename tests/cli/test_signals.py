@@ -12,6 +12,7 @@ import torch
 from tests.cli.checkpoints import same, weights
 from tests.cli.conftest import SMALL
 from tests.cli.interruptions import interrupt_at
+from tests.processes import wait_until
 from wssl_pl.callbacks import StopOnSignal, weights_are_finite
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
@@ -46,8 +47,8 @@ def test_sigterm_ends_a_process_with_143(tmp_path):
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout is not None
     try:
-        while not (tmp_path / "run" / "last.ckpt").exists():  # the end of the first of very many epochs
-            assert process.poll() is None
+        # The end of the first of very many epochs.
+        wait_until((tmp_path / "run" / "last.ckpt").exists, "the first checkpoint", process)
         process.terminate()
         assert process.wait(timeout=120) == 143
     finally:
@@ -199,13 +200,12 @@ def test_a_signal_to_one_of_two_processes_stops_both_with_a_checkpoint(tmp_path,
     start = [sys.executable]
     if launcher == "torchrun":
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*start, str(ROOT / "train.py"), *PRETEXT, *SMALL, "--run.dir=run", "--trainer.max_epochs=1000",
-               "--trainer.devices=2", "--trainer.strategy=ddp"]  # fmt: skip
+    command = [*start, str(ROOT / "train.py"), *PRETEXT, *SMALL, "--trainer.max_epochs=1000", "--trainer.devices=2",
+               "--trainer.strategy=ddp"]  # fmt: skip
     with (tmp_path / "err.txt").open("w") as err:
         process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=err)
     try:
-        while not (tmp_path / "run" / "last.ckpt").exists():
-            assert process.poll() is None, (tmp_path / "err.txt").read_text()
+        wait_until(lambda: list(tmp_path.glob("runs/pretext/*/last.ckpt")), "the first checkpoint", process)
         process.terminate()
         code = process.wait(timeout=120)
     finally:
@@ -214,8 +214,9 @@ def test_a_signal_to_one_of_two_processes_stops_both_with_a_checkpoint(tmp_path,
     assert code == 143 or launcher == "torchrun"
     errors = [line for line in (tmp_path / "err.txt").read_text().splitlines() if line.startswith("error:")]
     assert len(errors) == 1
-    assert "resume=run/last.ckpt" in errors[0]
-    assert read_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] < 4000
+    (folder,) = tmp_path.glob("runs/pretext/*")  # the first process made it, and told the other one
+    assert f"resume={folder.relative_to(tmp_path)}/last.ckpt" in errors[0]
+    assert read_checkpoint(folder / "last.ckpt")["global_step"] < 4000
 
 
 @pytest.mark.parametrize(("stage", "module"), [("pretext", PretextModule), ("downstream", InpaintModule)])

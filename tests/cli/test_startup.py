@@ -26,13 +26,15 @@ def seconds_of(*command):
 @pytest.mark.slow
 def test_the_help_of_a_stage_takes_less_time_than_to_import_lightning_does():
     ours, theirs = [], []
-    for _ in range(2):
+    while True:
         seconds, output = seconds_of("train.py", "stage=pretext", "--help")
         assert "--model.tasks" in output
         assert "--trainer.max_epochs" in output
         ours.append(seconds)
         theirs.append(seconds_of("-c", "import lightning")[0])
-    assert min(ours) < min(theirs)
+        if min(ours) < min(theirs):
+            break
+        assert len(ours) < 3, f"{ours}, and Lightning {theirs}"  # again: other programs stretch one of them
 
 
 def test_a_program_that_asks_for_help_goes_on(capsys):
