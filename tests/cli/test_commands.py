@@ -7,7 +7,7 @@ import pytest
 from jsonargparse.typing import NonNegativeInt
 
 import wssl_pl
-from wssl_pl.cli import COMMANDS, run
+from wssl_pl.cli import COMMANDS, main, run
 from wssl_pl.cli.arguments import call
 from wssl_pl.errors import WSSLError
 
@@ -96,3 +96,11 @@ def test_the_fields_of_a_dataclass_are_options(capsys):
     with pytest.raises(SystemExit):
         call(command, "do", ["--help"])
     assert "seed= of the draws (default: 3)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_error_of_the_disk_that_no_command_expects_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(["masks", "stats", "a" * 5000])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: aaa")

@@ -1,13 +1,16 @@
-"""What becomes of the output when nobody reads it to its end."""
+"""Outputs that nobody reads to their end, or that another process writes."""
 
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from wssl_pl import cli
+from wssl_pl.cli import output
+from wssl_pl.errors import WSSLError
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,3 +44,16 @@ def test_another_broken_pipe_is_not_hidden(monkeypatch):
     monkeypatch.setattr(cli, "_run", run)
     with pytest.raises(BrokenPipeError, match="of a worker process"):
         cli.main([])
+
+
+def test_what_another_process_has_written_since_the_first_look_is_refused(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    @contextmanager
+    def taken(path, folder=True):
+        path.write_text("its result")
+        yield
+
+    monkeypatch.setattr(output, "owned", taken)
+    with pytest.raises(WSSLError, match="exists already"), output.own_file(out, overwrite=False):
+        pytest.fail("it was written over")

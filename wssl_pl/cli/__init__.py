@@ -97,7 +97,11 @@ def _run(words: Sequence[str]) -> None:
         raise SystemExit(130) from None
     except Exception as error:
         write_error(error)
-        raise
+        if not isinstance(error, OSError) or error.filename is None:
+            raise
+        # What no command expects of a disk: a name that is too long, a device that has failed.
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
 
 
 def run(args: Sequence[str]) -> Any:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from wssl_pl.cli.options import ModelFile, import_encoder
-from wssl_pl.cli.output import check_file, check_folder
+from wssl_pl.cli.output import own_file, own_folder
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import owned, write_atomically, writing
+from wssl_pl.files import write_atomically, writing
 
 
 def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None:
@@ -21,15 +21,14 @@ def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None
     """
     if out.suffix.lower() != ".onnx":
         raise WSSLError("out", out, "does not end in .onnx")
-    check_file(out, overwrite)
-    path = _model_path(model.ckpt, out)
-    import_encoder(model.encoder)
+    with own_file(out, overwrite):
+        path = _model_path(model.ckpt, out)
+        import_encoder(model.encoder)
 
-    from wssl_pl.export.onnx_file import write_onnx
-    from wssl_pl.models.weights import read_module
+        from wssl_pl.export.onnx_file import write_onnx
+        from wssl_pl.models.weights import read_module
 
-    module, info = read_module(path)
-    with owned(out, folder=False):
+        module, info = read_module(path)
         difference = write_onnx(module, info, out)
     print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB) from {info.name}")
     print(f"Differs from PyTorch by at most {difference:.1g} at three sizes", flush=True)
@@ -68,20 +67,18 @@ def export_safetensors(
     from wssl_pl.models.weights import CONFIG, WEIGHTS, read_module
 
     if out.suffix.lower() == ".safetensors":
-        check_file(out, overwrite)
-        module, info = read_module(path)
-        with owned(out, folder=False), writing("out", out):
+        with own_file(out, overwrite), writing("out", out):
+            module, info = read_module(path)
             write_safetensors(module.state_dict(), info, out, half)
         print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB) from {info.name}", flush=True)
         return
-    check_folder(out, overwrite, (WEIGHTS, CONFIG, "README.md"))
-    module, info = read_module(path)
+    with own_folder(out, overwrite, (WEIGHTS, CONFIG, "README.md")), writing("out", out):
+        module, info = read_module(path)
 
-    from wssl_pl.export.card import model_card
+        from wssl_pl.export.card import model_card
 
-    parameters = sum(value.numel() for value in module.state_dict().values())
-    card = model_card(info, parameters, title, out.name, data, license, figures)
-    with owned(out), writing("out", out):
+        parameters = sum(value.numel() for value in module.state_dict().values())
+        card = model_card(info, parameters, title, out.name, data, license, figures)
         write_folder(module.state_dict(), info, out, half)
         write_atomically(out / "README.md", card)
     print(f"Written {WEIGHTS}, {CONFIG} and README.md to {out} from {info.name}", flush=True)

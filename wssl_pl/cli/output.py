@@ -50,6 +50,15 @@ def check_folder(out: Path, overwrite: bool, files: Collection[str]) -> Path:
 
 
 @contextmanager
+def own_file(out: Path, overwrite: bool) -> Iterator[None]:
+    """Hold a file to write, which no other process writes, while the block runs; see `check_file`."""
+    check_file(out, overwrite)
+    with owned(out, folder=False):
+        check_file(out, overwrite)  # another process may have ended in between
+        yield
+
+
+@contextmanager
 def own_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[None]:
     """Hold a folder to write to, of which no other process writes, while the block runs; see `check_folder`."""
     check_folder(out, overwrite, files)
