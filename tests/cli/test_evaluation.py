@@ -123,6 +123,31 @@ def test_a_full_disk_is_one_line(pairs, refused, monkeypatch):
     assert "out=new: cannot be written: No space left on device: make room" in line
 
 
+def test_what_cannot_be_read_or_written_is_one_line(pairs, refused, read_only):
+    closed = Path("closed")
+    for name in ("images", "masks"):
+        (closed / name).mkdir(parents=True)
+    closed.chmod(0)
+    measure = ["evaluate", "method=mean", "pairs=pairs"]
+    for args, message in (
+        (["evaluate", "method=mean", "pairs=closed", "out=new"], "pairs=closed: cannot be read: "),
+        (["evaluate", "pairs=pairs", "predictions=closed", "out=new"], "predictions=closed: cannot read closed: "),
+        (["evaluate", "pairs=pairs", "predictions=closed/x", "out=new"], "predictions=closed/x: cannot be read: "),
+        (["evaluate", "pairs=pairs", "ckpt=closed/x.ckpt", "out=new"], "ckpt=closed/x.ckpt: cannot be read: Permiss"),
+        (["evaluate", "--compare", "closed", "closed"], "result=closed: cannot be read: "),
+        (["test", "ckpt=closed/x.ckpt"], "ckpt=closed/x.ckpt: cannot be read: Permission denied"),
+        ([*measure, "out=closed"], "out=closed: cannot be written: Permission denied"),
+        ([*measure, "out=closed/new"], "out=closed/new: cannot be written: Permission denied"),
+        ([*measure, "out=read-only/new"], "out=read-only/new: cannot be written: Permission denied"),
+        ([*PAIRS[:-1], "out=read-only"], "out=read-only: cannot be written: Permission denied"),
+        ([*PAIRS[:-1], "out=read-only/new"], "out=read-only/new: cannot be written: Permission denied"),
+    ):
+        line = refused(*args, small=[], epochs=None)
+        assert message in line
+        assert "Permission denied" in line
+    closed.chmod(0o700)
+
+
 def test_pairs_are_not_overwritten(pairs, refused):
     assert "out=pairs: README.md exists already: name another, or add --overwrite" in refused(
         *PAIRS, small=[], epochs=None

@@ -112,7 +112,9 @@ def test_a_damaged_summary_is_one_line(result, tmp_path, damage):
     result.save(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     (tmp_path / "summary.json").write_text(json.dumps(summary | damage))
-    with pytest.raises(WSSLError, match=r"^result=.*summary.json: cannot be read [^\n]+: run `wssl evaluate` again$"):
+    with pytest.raises(
+        WSSLError, match=r"^result=.*summary.json: cannot be read[: ][^\n]+: run `wssl evaluate` again$"
+    ):
         read_result(tmp_path)
 
 
@@ -132,7 +134,7 @@ def test_a_damaged_file_is_one_line(result, tmp_path, name, content):
         parquet.write_table(pa.table(content), tmp_path / name)
     else:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(WSSLError, match=rf"^result=.*{name}: cannot be read [^\n]+: run `wssl evaluate` again$"):
+    with pytest.raises(WSSLError, match=rf"^result=.*{name}: cannot be read[: ][^\n]+: run `wssl evaluate` again$"):
         read_result(tmp_path)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from wssl_pl.data.files import SUFFIXES, find_images, natural_key, reason
-from wssl_pl.errors import DataError
+from wssl_pl.errors import DataError, WSSLError
 
 
 def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
@@ -27,8 +27,9 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
     folder, pattern = (source.parent, source.name) if "*" in source.name else (source, "*")
     if pattern.count("*") > 1:
         raise DataError(parameter, source, "has more than one *", "one * stands for the name of a pair")
-    if not folder.is_dir():
-        raise DataError(parameter, source, "is not a folder" if folder == source else f"{folder} is not a folder")
+    with reading(parameter, source):
+        if not folder.is_dir():
+            raise DataError(parameter, source, "is not a folder" if folder == source else f"{folder} is not a folder")
     before, after = pattern.split("*")
     found: dict[str, Path] = {}
     twice = []
@@ -49,14 +50,14 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
 
 
 @contextmanager
-def reading(parameter: str, path: Path) -> Iterator[None]:
-    """Make a `DataError` that names the file of whatever Pillow's decoders raise in the block."""
+def reading(parameter: str, path: Path, remedy: str | None = None) -> Iterator[None]:
+    """Make a `DataError` that names the file of whatever the system or a file's decoder raises in the block."""
     try:
         yield
-    except DataError:
+    except WSSLError:
         raise
     except Exception as error:
-        raise DataError(parameter, path, reason(error)) from error
+        raise DataError(parameter, path, reason(error), remedy) from error
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

@@ -340,14 +340,15 @@ class Pairs:
             DataError: `wssl pairs` did not write it, or a file in it was changed or is missing.
         """
         folder = Path(folder)
-        if not (folder / "manifest.json").is_file() or not (folder / "pairs.csv").is_file():
-            remedy = "write one with `wssl pairs out=NEW_FOLDER`"
-            if (folder / "images").is_dir() and (folder / "masks").is_dir():
-                remedy = f"`wssl pairs images={folder}/images masks={folder}/masks by=name out=NEW_FOLDER` writes one"
-            raise DataError("pairs", folder, "is not a finished pairs folder", remedy)
-        again = "write the pairs again with `wssl pairs`"
-        manifest: Manifest = read_json(folder / "manifest.json", Manifest, "pairs", again)
         with reading("pairs", folder):
+            if not (folder / "manifest.json").is_file() or not (folder / "pairs.csv").is_file():
+                remedy = "write one with `wssl pairs out=NEW_FOLDER`"
+                if (folder / "images").is_dir() and (folder / "masks").is_dir():
+                    source = f"images={folder}/images masks={folder}/masks"
+                    remedy = f"`wssl pairs {source} by=name out=NEW_FOLDER` writes one"
+                raise DataError("pairs", folder, "is not a finished pairs folder", remedy)
+            again = "write the pairs again with `wssl pairs`"
+            manifest: Manifest = read_json(folder / "manifest.json", Manifest, "pairs", again)
             if _sha256(folder / "pairs.csv") != manifest.pairs_csv_sha256:
                 raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
             columns = arrow_csv.ConvertOptions(column_types=COLUMNS, include_columns=list(COLUMNS))
@@ -355,8 +356,8 @@ class Pairs:
             table = arrow_csv.read_csv(folder / "pairs.csv", parse_options=lines, convert_options=columns)
             pairs = [Pair(**row) for row in table.to_pylist()]
             damaged = [text for pair in pairs for text in _damage(folder, pair)]
-        if damaged or not pairs:
-            raise DataError("pairs", folder, f"was changed (hash): {join(damaged, 4) or 'it has no pairs'}", again)
+            if damaged or not pairs:
+                raise DataError("pairs", folder, f"was changed (hash): {join(damaged, 4) or 'it has no pairs'}", again)
         return cls(folder, pairs, manifest)
 
     def __len__(self) -> int:

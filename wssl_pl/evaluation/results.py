@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from wssl_pl.errors import DataError
+from wssl_pl.evaluation.files import reading
 from wssl_pl.evaluation.metrics import METRICS
 from wssl_pl.evaluation.statistics import IMAGE_RESAMPLES, LEVEL, intervals
 from wssl_pl.metrics.bins import BINS
@@ -264,15 +265,14 @@ def read_result(folder: str | Path) -> Result:
     """
     table, summary = Path(folder) / "per_image.parquet", Path(folder) / "summary.json"
     remedy = "run `wssl evaluate` again"
-    if not table.is_file() or not summary.is_file():
-        raise DataError("result", folder, "is not a finished result of `wssl evaluate`", remedy)
+    with reading("result", Path(folder)):
+        if not table.is_file() or not summary.is_file():
+            raise DataError("result", folder, "is not a finished result of `wssl evaluate`", remedy)
     facts: Summary = read_json(summary, Summary, "result", remedy)
     if "name" not in facts.method or facts.bootstrap.seed < 0:
         raise DataError("result", summary, "cannot be read (its method has no name, or its seed is negative)", remedy)
-    try:
+    with reading("result", table, remedy):
         measured = Table.from_arrow(parquet.ParquetFile(table).read())
-    except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
-        raise DataError("result", table, f"cannot be read ({' '.join(str(error).split())[:160]})", remedy) from None
     seconds = math.nan if facts.seconds_per_image is None else facts.seconds_per_image
     return Result(
         measured, facts.method, facts.pairs, facts.machine, facts.notes, seconds, facts.fid, facts.bootstrap.seed
