@@ -173,7 +173,7 @@ def one_value(path, nodes, constants=(), size=64, props=None):
     return path
 
 
-def endless(path):
+def endless(path, **options):
     """A loop that never ends."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("Identity", ["x"], ["y"])],
@@ -186,7 +186,7 @@ def endless(path):
         [helper.make_tensor_value_info("still", TensorProto.BOOL, []), helper.make_tensor_value_info("y", FLOAT, None)],
     )
     loop = helper.make_node("Loop", ["", "always", "image"], ["output"], body=body)
-    return one_value(path, [loop], {"always": np.bool_(True)})
+    return one_value(path, [loop], {"always": np.bool_(True)}, **options)
 
 
 FORGED = {
@@ -242,16 +242,24 @@ def test_forged_files(tmp_path, monkeypatch, capsys, name):
     assert not capsys.readouterr().out
 
 
-def test_a_forged_file_of_this_project_fails_in_one_line(tmp_path):
-    """Its inputs are not those of this project; `open_model` does not run it."""
-    path = one_value(
-        tmp_path / "own.onnx", [helper.make_node("Identity", ["mask"], ["output"])],
-        props={"hyper_parameters": "{}", "training": "{}"},
-    )  # fmt: skip
-    with pytest.raises(WSSLError, match=r"gives shape \(1, 1, 64, 64\)"):
-        open_model(path, "cpu")(np.zeros((1, 3, 64, 64), np.float32), np.zeros((1, 1, 64, 64), np.float32))
-    with pytest.raises(WSSLError, match="fails on 96 x 64 pixels: "):
-        open_model(path, "cpu")(np.zeros((1, 3, 96, 64), np.float32), np.zeros((1, 1, 96, 64), np.float32))
+def identity(path, name="image", **options):
+    """A graph that gives an input as it is."""
+    return one_value(path, [helper.make_node("Identity", [name], ["output"])], **options)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda *args, **own: identity(*args, "mask", size=32, **own), r"gives shape \(1, 1, 32, 32\)"),
+        (lambda *args, **own: identity(*args, size=64, **own), "fails on 32 x 32 pixels: "),
+        (lambda *args, **own: endless(*args, size=32, **own), "does not end in 0 s on 32 x 32 pixels"),
+    ],
+)
+def test_forged_files_that_say_they_are_of_this_project(tmp_path, monkeypatch, write, message):
+    monkeypatch.setattr(module, "TIME_LIMIT_S", 0.1)
+    write(tmp_path / "own.onnx", props={"hyper_parameters": "{}", "training": "{}"})
+    with pytest.raises(WSSLError, match=message):
+        open_model(tmp_path / "own.onnx", "cpu")
 
 
 @pytest.mark.parametrize(

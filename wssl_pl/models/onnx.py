@@ -138,6 +138,7 @@ class OnnxPredictor:
 
     def __init__(self, network: Network, info: ModelInfo) -> None:
         self._network, self.info, self.device = network, info, network.device
+        self(np.zeros((1, 3, 32, 32), np.float32), np.ones((1, 1, 32, 32), np.float32))  # refuses what gives no image
 
     def __call__(self, images: Array, masks: Array) -> Array:
         """See `Predictor`."""

@@ -88,25 +88,25 @@ def read_module(path: Path) -> tuple[InpaintModule, ModelInfo]:
             reason = f"its settings {str(info.hyper_parameters)[:400]} make no network here: {first_line(error)}"
             raise WSSLError("ckpt", path, reason) from None
 
-    return load_state(build, state, f"ckpt={path}"), info
+    return load_state(build, state, path), info
 
 
-def load_state(build: Callable[[], Module], state: Mapping[str, Tensor], source: str) -> Module:
-    """Return a module in float32 with the weights of a file, which messages call `source`.
+def load_state(build: Callable[[], Module], state: Mapping[str, Tensor], path: str | Path) -> Module:
+    """Return a module in float32 with the weights of a file.
 
     Raises:
         WSSLError: they do not fit the module, or are not finite numbers.
     """
     # First without memory: settings that were made up for harm could ask for any amount of it.
     with torch.device("meta"):
-        check_state(build(), state, "ckpt", source.removeprefix("ckpt="))
+        check_state(build(), state, "ckpt", path)
     module = build()
     module.load_state_dict(dict(state))
     module = module.float()
     for key, value in module.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             reason = f"its weights {key} are not finite numbers: the training that wrote them has diverged"
-            raise WSSLError("ckpt", source.removeprefix("ckpt="), reason, "give an earlier checkpoint")
+            raise WSSLError("ckpt", path, reason, "give an earlier checkpoint")
     return module
 
 
