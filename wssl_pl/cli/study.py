@@ -289,7 +289,7 @@ def print_plan(plan: Plan, resources: Resources, folder: StudyFolder | None = No
     sys.stdout.flush()
     states = {name: folder.status(name) if folder else Status() for name in plan.runs}
     slots = max(1, int(resources.parallel or usable_cores() // max(resources.cpus, 1)))
-    print(f"Measuring training steps for about {cost.BUDGET_S:.0f} s", file=sys.stderr, flush=True)
+    print("Measuring training steps", file=sys.stderr, flush=True)
     costs = cost.measure_costs(plan, max(1, int(resources.cpus)), cost.learned_costs(plan, states))
     seconds = cost.expected_seconds(plan, {name: found.seconds for name, found in costs.items()}, slots, states)
     print("Seconds per training step:", file=sys.stderr)

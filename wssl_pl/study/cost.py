@@ -16,7 +16,7 @@ from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.study.plan import Plan, Run, Status
 
-BUDGET_S = 3.0  # for the measurement of steps
+BUDGET_S = 1.0  # for the measurement of steps, without the first ones
 NARROW = 4  # width at which floating-point operations are counted
 DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
@@ -115,17 +115,18 @@ class _Stepper:
             "mask": (torch.rand(count, 1, size, size, device=self.device) < 0.4).float(),
             "random": torch.rand(count, RANDOM_NUMBERS, device=self.device),
         }
-        started = self._now()
+        started = self.now()
         with torch.autocast(self.device.type, self.dtype, enabled=self.mixed):
             loss = self.module.training_step(batch, 0)
         if self.module.automatic_optimization:
             loss.backward()
             self.optimizer.step()
-        seconds = self._now() - started
+        seconds = self.now() - started
         self.optimizer.zero_grad()
         return seconds
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return the seconds by which steps are measured."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         # A single thread's own time, where possible: what other programs take of the core does not belong to a step.
@@ -141,20 +142,20 @@ def measure_step(plan: Plan, run: Run, budget: float) -> Cost:
     of 8 and 64 and one thread, the estimate was within 10 % of what a step of `wssl train` took.
     """
     count, size = batch_shape(run)
-    end = time.perf_counter() + budget
     stepper = _Stepper(plan, run)
     stepper.step(1, min(size, 32))  # memory is allocated and kernels are chosen
+    end = stepper.now() + budget
     small = [(1, min(size, 64)), (1, min(size, 128))] if count > 1 or size > 64 else []
     doubled = [(2**power, size) for power in range(count.bit_length()) if 2**power < count]
     points: list[tuple[int, float]] = []
     for number, side in dict.fromkeys([*small, *doubled, (count, size)]):
         pixels = number * side * side
-        if len(points) > 1 and time.perf_counter() + _at(points, pixels) > end:
+        if len(points) > 1 and stepper.now() + _at(points, pixels) > end:
             break
         if stepper.device.type == "cuda":
             stepper.step(number, side)  # kernels are chosen again for every size
         seconds = stepper.step(number, side)
-        if time.perf_counter() + seconds < end:
+        if stepper.now() + seconds < end:
             seconds = min(seconds, stepper.step(number, side))
         points.append((pixels, seconds))
         images = f"{number} x {side} px"
