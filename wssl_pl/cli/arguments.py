@@ -357,9 +357,9 @@ def _what_is_wrong(
 def make_parser(function: Callable[..., Any], command: str) -> CommandParser:
     """Return the parser of a command: the options are the function's parameters, the help is its docstring.
 
-    The fields of a parameter that is a dataclass are options as well. A parameter `data: WSSLDataModule` becomes the
-    options `data.images`, `data.masks` and so on, each of which also has its short name (`images`) unless the function
-    has an option of that name.
+    The fields of a parameter that is a dataclass and has no default are options as well. A parameter `data:
+    WSSLDataModule` becomes the options `data.images`, `data.masks` and so on, each of which also has its short name
+    (`images`) unless the function has an option of that name.
     """
     doc = inspect.getdoc(function) or ""
     parser = CommandParser(
@@ -372,9 +372,7 @@ def make_parser(function: Callable[..., Any], command: str) -> CommandParser:
     parser.add_argument("--config", action="config", help="YAML file of options")
     parameters = inspect.signature(function).parameters
     modules = {name for name, parameter in parameters.items() if hasattr(parameter.annotation, "prepare_data")}
-    shared = {
-        name: parameter.annotation for name, parameter in parameters.items() if is_dataclass(parameter.annotation)
-    }
+    shared = {name: parameter.annotation for name, parameter in parameters.items() if _is_shared(parameter)}
     parser.add_function_arguments(function, skip={*modules, *shared})
     for options in shared.values():
         parser.add_class_arguments(options)
@@ -442,10 +440,15 @@ def call(
 
 def _value(config: Namespace, name: str, parameter: inspect.Parameter) -> Any:
     """Return the value of a parameter; a dataclass is made of the options that are its fields."""
-    kind = parameter.annotation
-    if not (isinstance(kind, type) and is_dataclass(kind)):
+    if not _is_shared(parameter):
         return config[name]
+    kind = parameter.annotation
     return kind(**{field.name: config[field.name] for field in fields(kind)})
+
+
+def _is_shared(parameter: inspect.Parameter) -> bool:
+    """Return whether the fields of a dataclass are options; those of one with a default have its name before theirs."""
+    return is_dataclass(parameter.annotation) and parameter.default is parameter.empty
 
 
 def _is_foreign(key: str, named: Mapping[str, Action]) -> bool:
