@@ -1,5 +1,6 @@
 """The page as a program meets it: its HTTP interface, its limits, and what it keeps to itself."""
 
+import os
 import re
 import shutil
 import socket
@@ -16,9 +17,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from tests.processes import PATIENCE_S, unused_port
+from tests.processes import PATIENCE_S, unused_port, wait_until
 from wssl_pl.app.models import Models
 from wssl_pl.app.server import AppOptions, running
+from wssl_pl.app.storage import Storage
 from wssl_pl.errors import WSSLError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")]
@@ -103,22 +105,13 @@ def test_the_documented_curl_lines_fill_a_hole(url, pair, tmp_path):
 def test_the_page_shows_the_same_lines_with_its_address_and_the_licence(runs, tmp_path):
     from wssl_pl.app.page import Actions, Settings
 
-    settings = Settings(models=Models(folder=runs, device="cpu"), examples=[], folder=tmp_path, megapixels=1.0)
+    settings = Settings(Models(folder=runs, device="cpu"), [], Storage(tmp_path, 1e9), megapixels=1.0)
     request = SimpleNamespace(url=SimpleNamespace(scheme="http"), headers={"host": "127.0.0.1:1234"})
     _, footer = Actions(settings).loaded(request)
     (lines,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     for line in filter(None, lines.replace("127.0.0.1:7860", "127.0.0.1:1234").splitlines()):
         assert line in footer
     assert "The shipped model's weights are for non-commercial research only." in footer
-
-
-def test_a_port_that_is_taken_is_refused_and_without_one_a_free_one_is_found(runs, url):
-    port = int(url.rpartition(":")[2])
-    with pytest.raises(WSSLError, match=f"port={port}: is not free"), running(AppOptions(ckpts=runs, port=port)):
-        pass
-    with running(AppOptions(ckpts=runs, device="cpu")) as other:
-        assert other != url
-        assert httpx.get(other).status_code == 200
 
 
 def test_only_the_documented_endpoint_is_open(url, client):
@@ -176,6 +169,7 @@ def call(url, *data):
     """The end of the answer to a call of `/inpaint` with raw data, as an event stream."""
     started = httpx.post(f"{url}/gradio_api/call/inpaint", json={"data": list(data)})
     if started.status_code != 200:
+        assert 400 <= started.status_code < 500
         return started.text
     return httpx.get(f"{url}/gradio_api/call/inpaint/{started.json()['event_id']}", timeout=PATIENCE_S).text
 
@@ -186,9 +180,14 @@ def test_files_of_the_server_and_addresses_are_not_read(url, pair, outside, runs
     (uploaded,) = httpx.post(f"{url}/gradio_api/upload", files={"files": pair[1].read_bytes()}).json()
     meta = {"_type": "gradio.FileData"}
     mask = {"path": uploaded, "meta": meta}
-    assert "event: error" in call(url, {"path": str(secret), "meta": meta}, mask, "")
-    assert "event: error" in call(url, {"path": str(secret)}, mask, "")
-    assert "event: error" in call(url, {"path": f"{Path(uploaded).parent}/../../{secret}", "meta": meta}, mask, "")
+    held = sorted(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*"))
+    for photo in (
+        {"path": str(secret), "meta": meta},
+        {"path": str(secret)},
+        {"path": f"{Path(uploaded).parent}/../../{secret}", "meta": meta},
+    ):
+        assert "name files that were not uploaded" in call(url, photo, mask, "")
+    assert sorted(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*")) == held
     answer = call(url, {"path": "http://example.com/photo.png", "meta": meta}, mask, "")
     assert "Addresses are not fetched here" in answer
     assert outside == []
@@ -209,6 +208,50 @@ def test_pictures_cannot_be_piled_up_in_memory(url):
     form |= {"fn_name": "accept_blobs", "session_hash": "y", "component_id": str(editor)}
     response = httpx.post(f"{url}/gradio_api/component_server", data=form, files={"file": b"a" * 1000})
     assert response.status_code in (404, 422)
+
+
+def test_wrong_calls_are_answered_with_4xx_and_print_nothing(url, pair, capfd, caplog):
+    (uploaded,) = httpx.post(f"{url}/gradio_api/upload", files={"files": pair[1].read_bytes()}).json()
+    file = {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
+    for data in ([], ["secret"], [file, file], [file, file, "", 1], [1, 2, 3], ["secret", [], {}], [[file], file, ""]):
+        answer = httpx.post(f"{url}/gradio_api/call/inpaint", json={"data": data})
+        assert answer.status_code == 400, data
+        assert "null" not in answer.text
+        assert "secret" not in answer.text
+    for number in (99, -1, None, "secret"):
+        body = {"data": ["secret"], "fn_index": number, "session_hash": "secret"}
+        assert 400 <= httpx.post(f"{url}/gradio_api/queue/join", json=body).status_code < 500
+    for path in ("call/secret", "call/v2/secret", "call/v2/inpaint", "run/inpaint", "run/secret", "api/secret"):
+        answer = httpx.post(f"{url}/gradio_api/{path}", json={"data": ["secret"]})
+        assert 400 <= answer.status_code < 500, path
+    assert httpx.post(f"{url}/gradio_api/call/inpaint", json={"data": ["a" * 1_100_000]}).status_code == 413
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.out + printed.err + caplog.text
+    assert "secret'" not in "".join(printed).replace("/secret'", "")
+
+
+def test_requests_from_elsewhere_are_refused_by_the_page_itself(url):
+    assert httpx.get(f"{url}/config", headers={"host": "evil.example"}).status_code == 400
+    for origin in ("http://evil.example", "http://localhost:9999", "null"):
+        answer = httpx.post(f"{url}/gradio_api/upload", files={"files": b"a"}, headers={"origin": origin})
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+    assert httpx.post(f"{url}/gradio_api/upload", files={"files": b"a"}, headers={"origin": url}).status_code == 200
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(url):
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    held = sorted(folder.rglob("*"))
+    host, port = url.removeprefix("http://").split(":")
+    head = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 9000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        '--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nabc'
+    )
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head.encode())
+        wait_until(lambda: sorted(folder.rglob("*")) != held, "the file")
+    wait_until(lambda: sorted(folder.rglob("*")) == held, "its removal")
 
 
 def test_users_queue(url):

@@ -5,16 +5,19 @@ import html
 import logging
 import secrets
 import shutil
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.context import LocalContext
 from numpy.typing import NDArray
 
 from wssl_pl.app.models import SHIPPED_NAME, Models
+from wssl_pl.app.storage import Storage
 from wssl_pl.app.strokes import read_strokes
 from wssl_pl.app.work import Filled, describe, fill_photo, preview_photo, read_mask
 from wssl_pl.errors import WSSLError
@@ -58,20 +61,22 @@ class Settings:
     Attributes:
         models: what can be chosen.
         examples: photos to try it with.
-        folder: where files that are handed out are made; within Gradio's own folder, which it serves and tidies.
+        storage: where files that are handed out are made: Gradio's own folder, which it serves and tidies.
         megapixels: the largest photo, in millions of pixels.
         concurrency: how many photos are filled at once.
         waiting: how many users may wait for their turn.
         where: where photos stay, in words.
+        stop: set when the page ends.
     """
 
     models: Models
     examples: list[Path]
-    folder: Path
+    storage: Storage
     megapixels: float
     concurrency: int = 1
     waiting: int = 32
     where: str = "this machine"
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 def theme() -> Any:
@@ -95,7 +100,8 @@ def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error(on_page(error), title="Not yet", print_exception=False) from None
         except Exception:
             logger.exception("The page could not answer")
-            raise gr.Error("That went wrong here. The terminal that runs the page tells more.") from None
+            text = "That went wrong here. The terminal that runs the page tells more."
+            raise gr.Error(text, print_exception=False) from None
 
     return wrapped
 
@@ -188,10 +194,12 @@ class Actions:
         inpainter = self.settings.models.get(model or "")
 
         def tell(done: int, total: int) -> None:
+            if self.settings.stop.is_set():
+                raise WSSLError(None, None, "the page has ended")
             if progress is not None:
                 progress((done, total), desc="Filling", unit="pixels")
 
-        return fill_photo(photo, find, inpainter, self.settings.folder, self.settings.megapixels, tell)
+        return fill_photo(photo, find, inpainter, self._new_folder(), self.settings.megapixels, tell)
 
     def _opened(self, photo: Path) -> list[Any]:
         preview = self._new_folder() / "preview.png"
@@ -199,8 +207,9 @@ class Actions:
         return [{"background": str(preview), "layers": [], "composite": None}, *no_result()]
 
     def _new_folder(self) -> Path:
+        self.settings.storage.check()
         # A name that nobody could guess: the server gives each file to who knows its name.
-        folder = self.settings.folder / secrets.token_hex(16)
+        folder = self.settings.storage.folder / secrets.token_hex(16)
         folder.mkdir(parents=True)
         return folder
 
@@ -215,6 +224,38 @@ class Actions:
         ]
 
 
+class Page(gr.Blocks):
+    """Blocks that answer wrong calls in one line, before they queue, and print nothing of what was sent."""
+
+    async def why_wrong(self, body: Any) -> str | None:
+        """Return why a call cannot be made, or None: an unknown function, or arguments that it does not take."""
+        function = self.fns.get(body.fn_index)
+        if function is None or not function.fn:
+            return "there is no such function"
+        if len(body.data) != len(function.inputs):
+            return f"it takes {len(function.inputs)} arguments, not {len(body.data)}"
+        LocalContext.blocks.set(self)  # else Gradio takes paths of files that nobody has uploaded
+        try:
+            await self.preprocess_data(function, [*body.data], None)
+        except OSError:
+            pass  # a file that is gone: the function says so
+        except gr.Error as error:
+            return str(error.message)
+        except Exception:
+            return "its arguments are not of the kinds that it takes, or name files that were not uploaded"
+        return None
+
+    async def process_api(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Call a function."""
+        try:
+            return await super().process_api(*args, **kwargs)
+        except gr.Error:
+            raise
+        except Exception as error:
+            logger.warning("A call ended with %s", type(error).__name__)
+            raise gr.Error("That could not be done", print_exception=False) from None
+
+
 def no_result() -> list[Any]:
     """Nothing to see, nothing to download, nothing to say of it."""
     return [None, gr.update(value=None, interactive=False), ""]
@@ -224,8 +265,8 @@ def build_page(settings: Settings) -> gr.Blocks:
     """The page, ready to be launched."""
     actions = Actions(settings)
     names = settings.models.names()
-    page: gr.Blocks
-    with gr.Blocks(title=TITLE, delete_cache=(600, 3600)) as page:
+    page = Page(title=TITLE, delete_cache=(600, 3600))
+    with page:
         gr.Markdown(f"# {TITLE}\n{SENTENCE}", elem_classes="title")
         with gr.Row():
             with gr.Column(min_width=320):
@@ -289,5 +330,12 @@ def build_page(settings: Settings) -> gr.Blocks:
         api_button.click(actions.inpaint, inputs, [api_result], api_name="inpaint", preprocess=False, **busy)
     # Clients could fill the memory with pictures by this door, which the page does not use.
     editor.accept_blobs = None
-    page.queue(max_size=settings.waiting, default_concurrency_limit=4)
+    page.queue(max_size=settings.waiting, default_concurrency_limit=4, api_open=False)
+    push = page._queue.push
+
+    async def checked(body: Any, *args: Any, **kwargs: Any) -> Any:
+        why = await page.why_wrong(body)
+        return (False, why, "error") if why else await push(body, *args, **kwargs)
+
+    page._queue.push = checked  # type: ignore[method-assign]
     return page

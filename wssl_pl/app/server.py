@@ -1,22 +1,31 @@
 """Start and end of the page, which leaves nothing on the disk and reports to nobody."""
 
 import importlib.util
-import ipaddress
 import os
 import signal
 import socket
-import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from wssl_pl.app.address import is_loopback, listening, shown
+from wssl_pl.app.examples import make_examples
 from wssl_pl.app.models import Models
+from wssl_pl.app.storage import Storage, own_folder
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import writing
+
+if TYPE_CHECKING:
+    from wssl_pl.app.guard import Guard
+    from wssl_pl.app.page import Settings
+
+FILES = "files"  # below the page's folder: what Gradio serves
 
 
 @dataclass(frozen=True)
@@ -27,8 +36,10 @@ class AppOptions:
         ckpt: the model that is offered first: .ckpt, .safetensors or .onnx; default: the shipped one.
         ckpts: a folder whose best.ckpt, .safetensors and .onnx files are offered too; default: runs.
         host: address to listen on; 0.0.0.0 opens the page to the network.
+        names: further host names by which the page is reached, through DNS or a proxy.
         port: the port; default: the first free one from 7860 on.
         max_mb: largest upload, in millions of bytes.
+        max_total_mb: most that is stored of all visitors, uploads and results, in millions of bytes.
         max_megapixels: largest photo, in millions of pixels.
         concurrency: photos filled at once; further users wait in a queue.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -40,8 +51,10 @@ class AppOptions:
     ckpt: Path | None = None
     ckpts: Path | None = None
     host: str = "127.0.0.1"
+    names: tuple[str, ...] = ()
     port: int | None = None
     max_mb: float = 50.0
+    max_total_mb: float = 2000.0
     max_megapixels: float = 50.0
     concurrency: int = 1
     device: str = "auto"
@@ -49,7 +62,11 @@ class AppOptions:
     def __post_init__(self) -> None:
         if self.port is not None and not 1 <= self.port <= 65535:
             raise WSSLError("port", self.port, "must be from 1 to 65535")
-        for name, value in (("max_mb", self.max_mb), ("max_megapixels", self.max_megapixels)):
+        for name, value in (
+            ("max_mb", self.max_mb),
+            ("max_total_mb", self.max_total_mb),
+            ("max_megapixels", self.max_megapixels),
+        ):
             if not 0 < value < float("inf"):
                 raise WSSLError(name, value, "must be a positive number")
         if self.concurrency < 1:
@@ -65,63 +82,85 @@ def running(options: AppOptions) -> Iterator[str]:
     """Serve the page while the block lasts; yields its address.
 
     Raises:
-        WSSLError: Gradio is missing, there is no model, the first one cannot be loaded, or the port is not free.
+        WSSLError: Gradio is missing, there is no model, the first one cannot be loaded, the port is not free, or the
+            temporary folder cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="wssl-app-") as temporary, _environment(Path(temporary)):
-        folder = Path(temporary)
-        if importlib.util.find_spec("gradio") is None:
-            raise WSSLError(None, None, "app needs gradio", "pip install 'wssl-pl[app]'")
-        check_host(options.host)
+    if importlib.util.find_spec("gradio") is None:
+        raise WSSLError(None, None, "app needs gradio", "pip install 'wssl-pl[app]'")
+    with own_folder() as folder, _environment(folder), listening(options.host, options.port) as listener:
         models = Models(options.ckpt, options.ckpts, options.device)
         more = len(models.names()) - 1
         print(f"Model: {models.get('').info.name}" + (f", and {more} more to choose from" if more else ""), flush=True)
 
+        with writing("TMPDIR", folder.parent):
+            (folder / FILES).mkdir(mode=0o700)
+            examples = make_examples(folder / FILES / "examples")
+
         # Only now, as it takes seconds; and in this environment, which it reads when it is imported.
-        from starlette.middleware import Middleware
+        from wssl_pl.app.guard import no_fetching
+        from wssl_pl.app.page import Settings
 
-        from wssl_pl.app.examples import make_examples
-        from wssl_pl.app.guard import Guard, no_fetching
-        from wssl_pl.app.page import CSS, Settings, build_page, theme
-
-        limit = int(options.max_mb * 1e6)
         settings = Settings(
             models=models,
-            examples=make_examples(folder / "examples"),
-            folder=folder / "served",
+            examples=examples,
+            storage=Storage(folder / FILES, options.max_total_mb * 1e6),
             megapixels=options.max_megapixels,
             concurrency=options.concurrency,
             where="this machine" if is_loopback(options.host) else "the machine that runs this page",
         )
-        with no_fetching(), _pillow_allows(options.max_megapixels):
-            page = build_page(settings)
+        with no_fetching(), _pillow_allows(options.max_megapixels), _serving(application(settings, options), listener):
             try:
-                _, url, _ = page.launch(
-                    server_name=f"[{options.host}]" if ":" in options.host else options.host,
-                    server_port=options.port,
-                    share=False,
-                    inline=False,
-                    prevent_thread_lock=True,
-                    quiet=True,
-                    max_file_size=limit,
-                    # Beside the file there are the names and borders of a form.
-                    app_kwargs={"middleware": [Middleware(Guard, limit=limit + 100_000)]},
-                    ssr_mode=False,
-                    num_workers=0,
-                    mcp_server=False,
-                    enable_monitoring=False,
-                    run_history=False,
-                    pwa=False,
-                    footer_links=[],
-                    theme=theme(),
-                    css=CSS,
-                )
-            except (OSError, ValueError) as error:
-                page.close(verbose=False)
-                raise WSSLError("port", options.port, f"is not free ({error})", "choose another, or omit it") from None
-            try:
-                yield str(url).rstrip("/")
+                yield f"http://{shown(options.host)}:{listener.getsockname()[1]}"
             finally:
-                page.close(verbose=False)
+                settings.stop.set()
+
+
+def application(settings: "Settings", options: AppOptions) -> "Guard":
+    """Return the page as an ASGI application."""
+    import gradio as gr
+    from fastapi import FastAPI
+
+    from wssl_pl.app.guard import Guard, OwnAddress
+    from wssl_pl.app.page import CSS, build_page, theme
+
+    limit = int(options.max_mb * 1e6)
+    page = build_page(settings)
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path="/",
+        show_error=False,
+        max_file_size=limit,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        pwa=False,
+        footer_links=[],
+        theme=theme(),
+        css=CSS,
+    )
+    # Else Gradio takes paths of files that nobody has uploaded.
+    page.has_launched = page.is_running = True
+    # Beside the file there are the names and borders of a form.
+    return Guard(OwnAddress(app, options.host, options.names), limit + 100_000, settings.storage)
+
+
+@contextmanager
+def _serving(app: "Guard", server: socket.socket) -> Iterator[None]:
+    import uvicorn
+
+    config = uvicorn.Config(app, lifespan="on", log_config=None, log_level="critical", timeout_graceful_shutdown=1)
+    uvicorn_server = uvicorn.Server(config)
+    thread = threading.Thread(target=uvicorn_server.run, args=([server],), daemon=True)
+    thread.start()
+    try:
+        while not uvicorn_server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield
+    finally:
+        uvicorn_server.should_exit = True
+        thread.join(10)
 
 
 def serve(options: AppOptions) -> None:
@@ -130,8 +169,14 @@ def serve(options: AppOptions) -> None:
     Raises:
         WSSLError: see :func:`running`.
     """
-    stop = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+    def end(*_: Any) -> None:
+        for number in handlers:  # another one would leave files behind
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    # SIGINT too, since shells have the programs ignore it that they start in the background.
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with running(options) as url:
             print(f"The page is at {url}   (Ctrl-C ends it)", flush=True)
@@ -140,29 +185,13 @@ def serve(options: AppOptions) -> None:
                     f"WARNING: host={options.host} opens the page to everybody on the network, without a password.",
                     flush=True,
                 )
-            stop.wait()
+            threading.Event().wait()
     except KeyboardInterrupt:
         pass
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     print("The page is closed, and its files are deleted.", flush=True)
-
-
-def check_host(host: str) -> None:
-    """Raise `WSSLError` unless a host is an address of this machine; Gradio would wait five seconds at each port."""
-    try:
-        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        remedy = "127.0.0.1 is this machine alone, 0.0.0.0 all networks"
-        raise WSSLError("host", host, f"is not an address of this machine ({error})", remedy) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @contextmanager
@@ -171,13 +200,7 @@ def _environment(folder: Path) -> Iterator[None]:
     ours: dict[str, Any] = {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        # A folder of our own, unreadable for other users, which goes when the page does.
-        "GRADIO_TEMP_DIR": str(folder),
-        # No folder is served beside it.
-        "GRADIO_ALLOWED_PATHS": None,
-        # Gradio calls itself when it starts, which must not go through a proxy.
-        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "localhost", "127.0.0.1", "::1"])),
-        "no_proxy": ",".join(filter(None, [os.environ.get("no_proxy"), "localhost", "127.0.0.1", "::1"])),
+        "GRADIO_TEMP_DIR": str(folder / FILES),
     }
     before = {name: os.environ.get(name) for name in ours}
     try:

@@ -1,6 +1,5 @@
 """What the button does: a photo's file and the strokes on it, to the filled photo's file."""
 
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -55,17 +54,14 @@ def fill_photo(
         path: the photo, as it was uploaded.
         find_mask_of: returns the mask `(H, W)` of a photo, True in the hole.
         inpainter: the model.
-        folder: where a new folder is made for what comes out.
+        folder: where the files are made that come out.
         megapixels: the largest photo, in millions of pixels.
         progress: called with (pixels done, of how many).
 
     Raises:
         WSSLError: the photo or the mask cannot be used.
     """
-    # No name that anybody could guess: the server gives out each file to who knows its name.
-    target = folder / secrets.token_hex(16)
-    target.mkdir(parents=True)
-    before, after = target / "before.png", target / "after.png"
+    before, after = folder / "before.png", folder / "after.png"
     with DECODING:
         photo = open_photo(path, megapixels)
         mask = find_mask_of(photo)
@@ -73,7 +69,7 @@ def fill_photo(
     started = time.perf_counter()
     filled = inpainter.fill(photo, mask, progress, in_place=True)
     seconds = time.perf_counter() - started
-    out = target / f"{path.stem[:80]}-filled.png"
+    out = folder / f"{path.stem[:80]}-filled.png"
     write_photo(filled, out)
     save_preview(filled, after)
     height, width = mask.shape
