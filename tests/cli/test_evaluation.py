@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,13 @@ from wssl_pl.evaluation.results import Result
 from wssl_pl.files import owned
 
 PAIRS = ["pairs", "images=synthetic", "masks=synthetic", "image_size=48", "resize=56", "limit=6", "out=pairs"]
+
+
+def save(path, module, **hyper_parameters):
+    """Write a checkpoint of a module, with other hyperparameters than its own where they are given."""
+    data = {"images": "synthetic", "masks": "synthetic", "image_size": 48, "resize": 56, "limit": 2, "num_workers": 0}
+    saved = {"state_dict": module.state_dict(), "stage": module.stage, "datamodule_hyper_parameters": data}
+    torch.save(saved | {"hyper_parameters": dict(module.hparams) | hyper_parameters}, path)
 
 
 @pytest.fixture
@@ -81,22 +89,16 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(pairs, refused, args, message):
-    for name, module in (("shape", InpaintModule(width=4)), ("pretext", PretextModule(["rotation"], width=4))):
+    for name, make in (("shape", InpaintModule), ("pretext", partial(PretextModule, ["rotation"]))):
         if f"ckpt={name}.ckpt" in args:
-            hyper_parameters = dict(module.hparams) | {"width": 2}
-            data = {"images": "synthetic", "masks": "synthetic", "image_size": 48, "resize": 56}
-            saved = {"state_dict": module.state_dict(), "stage": module.stage, "hyper_parameters": hyper_parameters}
-            torch.save(saved | {"datamodule_hyper_parameters": data}, f"{name}.ckpt")
+            save(f"{name}.ckpt", make(width=4), width=2)
     assert message in refused(*args, small=[], epochs=None)
     assert not Path("new/summary.json").exists()
 
 
 @pytest.mark.parametrize("stage", ["pretext", "downstream"])
 def test_the_tensors_of_a_checkpoint_are_read_once(train, monkeypatch, stage):
-    module = PretextModule(["rotation"], width=2) if stage == "pretext" else InpaintModule(width=2)
-    data = {"images": "synthetic", "masks": "synthetic", "image_size": 48, "resize": 56, "limit": 2, "num_workers": 0}
-    saved = {"state_dict": module.state_dict(), "stage": stage, "hyper_parameters": dict(module.hparams)}
-    torch.save(saved | {"datamodule_hyper_parameters": data}, "model.ckpt")
+    save("model.ckpt", PretextModule(["rotation"], width=2) if stage == "pretext" else InpaintModule(width=2))
     load, read = torch.load, []
     monkeypatch.setattr(torch, "load", lambda *args, mmap=False, **kwargs: (
         read.append(mmap), load(*args, mmap=mmap, **kwargs))[1])  # fmt: skip

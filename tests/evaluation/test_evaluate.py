@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,6 +213,13 @@ class TestCompare:
         evaluate(pairs, noisy, Settings(limit=3)).save(tmp_path / "some")
         with pytest.raises(WSSLError, match="on 3 of the pairs"):
             compare([results[0], tmp_path / "some"])
+
+    def test_results_without_a_common_metric_are_refused(self, results, tmp_path):
+        result = read_result(results[0])
+        lpips = replace(result.table, metrics=("lpips",), values=result.table.values[:, :1])
+        replace(result, table=lpips).save(tmp_path / "lpips")
+        with pytest.raises(WSSLError, match=r"^result=.*lpips: has no metric that .* has: evaluate both"):
+            compare([results[0], tmp_path / "lpips"])
 
     def test_what_is_no_result(self, results, tmp_path):
         with pytest.raises(WSSLError, match="not a finished result"):

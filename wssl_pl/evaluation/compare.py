@@ -68,7 +68,7 @@ def compare(folders: Sequence[str | Path], seed: int = 0) -> Comparison:
         raise WSSLError("compare", list(map(str, folders)), "takes two or more result folders of `wssl evaluate`")
     results = [read_result(folder) for folder in folders]
     for folder, result in zip(folders, results, strict=True):
-        check_same_pairs(results[0], result, folders[0], folder, "evaluate both on the same pairs and limit")
+        check_same_pairs(results[0], result, folders[0], folder)
     first = results[0]
     others = [
         Compared(result.name, str(folder), differences(first.table, result.table, seed))
@@ -77,8 +77,9 @@ def compare(folders: Sequence[str | Path], seed: int = 0) -> Comparison:
     return Comparison(first.name, str(folders[0]), first.pairs.hash, first.counts, others)
 
 
-def check_same_pairs(first: Result, other: Result, folder: str | Path, other_folder: str | Path, remedy: str) -> None:
-    """Raise `WSSLError` unless both results are of the same images of the same pairs."""
+def check_same_pairs(first: Result, other: Result, folder: str | Path, other_folder: str | Path) -> None:
+    """Raise `WSSLError` unless both results have a metric of the same images of the same pairs."""
+    remedy = "evaluate both on the same pairs and limit"
     ours, theirs = first.pairs.hash, other.pairs.hash
     if ours != theirs:
         reason = f"was measured on other pairs than {folder} (hash {theirs[:12]}, not {ours[:12]})"
@@ -87,6 +88,8 @@ def check_same_pairs(first: Result, other: Result, folder: str | Path, other_fol
         counts = len(other.table.images), len(first.table.images)
         reason = f"was measured on {counts[0]} of the pairs, {folder} on {counts[1]}, not the same ones"
         raise WSSLError("result", other_folder, reason, remedy)
+    if not set(first.table.metrics) & set(other.table.metrics):
+        raise WSSLError("result", other_folder, f"has no metric that {folder} has", remedy)
 
 
 def differences(table: Table, other: Table, seed: int) -> dict[str, dict[str, PairedDifference]]:
