@@ -260,7 +260,7 @@ class Page:
         if not (out / "study.json").exists():
             study = read_study(["controls"])
             study.options["common"] |= {key: int(value) for key, value in (DATA | {"model.width": "2"}).items()}
-            StudyFolder(out).begin(study)
+            StudyFolder(out).start(study)
 
 
 @pytest.fixture

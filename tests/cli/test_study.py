@@ -78,7 +78,7 @@ def test_dry_run_prints_a_line_for_each_run_and_writes_nothing(declare, capsys, 
 def test_a_dry_run_of_a_study_that_was_started_counts_what_is_left(declare, capsys, tmp_path):
     out = tmp_path / "out"
     folder = StudyFolder(out)
-    folder.begin(read_study([declare()]))
+    folder.start(read_study([declare()]))
     for identity, planned in folder.plan().runs.items():
         if planned.stage == "pretext":
             folder.set_status(identity, Status("done", seconds=24.0, steps=12))

@@ -43,5 +43,5 @@ def declare(tmp_path):
 def study(declare, tmp_path):
     """The folder of a small study that was started and has run nothing."""
     folder = StudyFolder(tmp_path / "study")
-    folder.begin(read_study([declare()]))
+    folder.start(read_study([declare()]))
     return folder

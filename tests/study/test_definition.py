@@ -60,7 +60,7 @@ def test_the_papers_values_are_copied_right():
 
 def test_a_study_survives_json(declare, tmp_path):
     study = read_study([declare()])
-    StudyFolder(tmp_path / "study").begin(study)
+    StudyFolder(tmp_path / "study").start(study)
     assert StudyFolder(tmp_path / "study").study() == study
 
 
@@ -70,7 +70,7 @@ def test_a_study_of_version_1_is_read(declare, tmp_path):
     tune = {"values": [0.1, 0.2], "metric": "psnr"}
     study = read_study([declare(arms=arms, tune=tune)])
     folder = StudyFolder(tmp_path / "study")
-    folder.begin(study)
+    folder.start(study)
     path = folder.path / "study.json"
     old = json.loads(path.read_text())
     (claim,) = old["study"]["sections"][0]["claims"]
@@ -78,7 +78,7 @@ def test_a_study_of_version_1_is_read(declare, tmp_path):
     old["study"]["left_out"] = old["study"].pop("omitted")
     path.write_text(json.dumps(old | {"version": 1}))
     assert folder.study() == study
-    folder.begin(study)
+    folder.start(study)
 
 
 def test_broken_yaml_is_named_with_its_line(tmp_path):

@@ -234,7 +234,7 @@ def test_the_trial_with_the_best_validation_is_chosen(declare, tmp_path, play):
     study = read_study([declare()])
     study.tune = Tuning(values=[0.1, 0.01, 0.001], steps=4)
     folder = StudyFolder(tmp_path / "tuned")
-    folder.begin(study)
+    folder.start(study)
     plan, run = first(folder)
     trials = list(run.chooses.values())
     for trial, figures in zip(trials, ([20.0, 22.2], [22.5, 22.0], None), strict=True):
@@ -251,7 +251,7 @@ def test_without_any_trial_the_run_fails(declare, tmp_path):
     study = read_study([declare()])
     study.tune = Tuning(values=[0.1, 0.01], steps=4)
     folder = StudyFolder(tmp_path / "tuned")
-    folder.begin(study)
+    folder.start(study)
     status = go(folder, first(folder)[1])
     assert (status.state, status.reason) == ("failed", "no trial of model.lr has a psnr_composite to choose by")
 

@@ -13,14 +13,14 @@ from wssl_pl.study.plan import Status
 @pytest.fixture
 def started(declare, tmp_path):
     folder = StudyFolder(tmp_path / "study")
-    folder.begin(read_study([declare()]))
+    folder.start(read_study([declare()]))
     return folder
 
 
 def test_it_gives_back_what_was_begun(started, declare):
     study = read_study([declare()])
     assert started.study() == study
-    started.begin(study)  # the same one goes on
+    started.start(study)  # the same one goes on
     assert StudyFolder.open(started.path).plan().final.keys() == study.arms.keys()
 
 
@@ -29,21 +29,21 @@ def test_a_changed_study_is_refused_with_the_difference(started, declare):
     study.seeds = [0]
     study.options["common"]["data.batch_size"] = 8
     with pytest.raises(WSSLError) as error:
-        started.begin(study)
+        started.start(study)
     assert "seeds: [0, 1] -> [0]" in str(error.value)
     assert "options.common.data.batch_size: 4 -> 8" in str(error.value)
 
 
 def test_two_studies_in_one_folder_are_refused(started, declare):
     with pytest.raises(WSSLError, match="holds the study 'tiny': give 'other' another folder"):
-        started.begin(read_study([declare("other")]))
+        started.start(read_study([declare("other")]))
 
 
 def test_other_peoples_files_are_left_alone(declare, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(WSSLError, match="not empty and holds no study"):
-        StudyFolder(tmp_path / "full").begin(read_study([declare()]))
+        StudyFolder(tmp_path / "full").start(read_study([declare()]))
 
 
 def test_a_study_that_was_killed_while_it_was_written_starts_again(declare, tmp_path):
@@ -51,9 +51,9 @@ def test_a_study_that_was_killed_while_it_was_written_starts_again(declare, tmp_
     folder = StudyFolder(tmp_path)
     study = read_study([declare()])
     (tmp_path / "tiny.yaml").unlink()
-    folder.begin(study)
+    folder.start(study)
     (tmp_path / "plan.json").unlink()
-    folder.begin(study)
+    folder.start(study)
     assert len(folder.plan().runs) == 8
 
 
@@ -65,7 +65,7 @@ def test_a_disk_that_is_full_stops_the_study_and_fails_no_run(started, declare, 
     with pytest.raises(DiskFull, match=r"status\.json cannot be written: No space left"):
         started.set_status(next(iter(started.plan().runs)), Status("done"))
     with pytest.raises(WSSLError, match=r"out=.*: cannot be written: No space left on device: make room"):
-        StudyFolder(tmp_path / "other").begin(read_study([declare()]))
+        StudyFolder(tmp_path / "other").start(read_study([declare()]))
 
 
 def test_a_folder_without_a_study(tmp_path):
@@ -89,7 +89,7 @@ def test_finished_runs_are_taken_over_from_another_study(started, declare, tmp_p
     started.set_status(first, Status("done", steps=12))
     started.set_status(second, Status("failed"))
     other = StudyFolder(tmp_path / "again")
-    other.begin(read_study([declare()]))
+    other.start(read_study([declare()]))
     assert other.reuse(started, other.plan()) == 1
     assert other.status(first) == Status("done", steps=12)
     assert other.status(second).state == "waiting"

@@ -150,7 +150,7 @@ def study(
     check_address(resources.address)
     folder = StudyFolder(out)
     with owned(folder.path):
-        folder.begin(declared)
+        folder.start(declared)
         for other in reuse or []:
             taken = folder.reuse(StudyFolder.open(other), plan)
             print(f"{taken} finished runs taken over from {other}", flush=True)

@@ -72,7 +72,7 @@ class StudyFolder:
         """Return whether a study was started here."""
         return (self.path / "study.json").is_file()
 
-    def begin(self, study: Study) -> None:
+    def start(self, study: Study) -> None:
         """Write the study and its plan; a study that is here already has to be the same.
 
         Raises:
