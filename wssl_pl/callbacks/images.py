@@ -18,19 +18,21 @@ from wssl_pl.metrics import composite
 HOLE_GREY = 0.5
 
 
-def image_grid(image: Tensor, mask: Tensor, prediction: Tensor) -> Tensor:
+def image_grid(image: Tensor, mask: Tensor, prediction: Tensor, given: Tensor | None = None) -> Tensor:
     """Return one row per image: masked image, prediction, composite, truth.
 
     Args:
         image: `(B, 3, H, W)` in [0, 1].
         mask: `(B, 1, H, W)`, 1 = hole; shown grey.
         prediction: the network's raw output `(B, 3, H, W)` in [0, 1].
+        given: the network's input, where it is not the image itself.
 
     Returns:
         `(3, height, width)` in [0, 1], with white gaps.
     """
-    masked = torch.where(mask > 0.5, HOLE_GREY, image)
-    return side_by_side([masked, prediction, composite(prediction, image, mask), image])
+    given = image if given is None else given
+    masked = torch.where(mask > 0.5, HOLE_GREY, given)
+    return side_by_side([masked, prediction, composite(prediction, given, mask), image])
 
 
 def side_by_side(columns: Sequence[Tensor]) -> Tensor:

@@ -33,8 +33,8 @@ def import_classes(line: CommandLine) -> None:
     runs code.
     """
     models: list[Mapping[str, Any]] = [
-        {name: line.get(f"model.{name}") for name in ("tasks", "encoder")},
-        {name: os.environ.get(f"WSSL_MODEL__{name.upper()}") for name in ("tasks", "encoder")},
+        {name: line.get(f"model.{name}") for name in ("tasks", "restore", "encoder")},
+        {name: os.environ.get(f"WSSL_MODEL__{name.upper()}") for name in ("tasks", "restore", "encoder")},
     ]
     models += [_group(load_options(config), "model") for config in configs(line)]
     if trusts(line):
@@ -42,12 +42,11 @@ def import_classes(line: CommandLine) -> None:
     for model in models:
         if model.get("encoder") not in (None, "null"):
             import_encoder(str(model["encoder"]))
-        names = model.get("tasks")
-        if isinstance(names, str):
-            names = names.strip("[] ").split(",")
-        for name in names if isinstance(names, list) else []:
-            if "." in str(name):
-                import_task(str(name).strip(" '\""))
+        for names in (model.get("tasks"), model.get("restore")):
+            listed = names.strip("[] ").split(",") if isinstance(names, str) else names
+            for name in listed if isinstance(listed, list) else []:
+                if "." in str(name):
+                    import_task(str(name).strip(" '\""))
 
 
 def trusts(line: CommandLine) -> bool:

@@ -49,6 +49,7 @@ ALIASES = {
     "ckpt": "model.ckpt",
     "loss": "model.loss",
     "freeze_layers": "model.freeze_layers",
+    "restore": "model.restore",
     "resume": "run.resume",
     "trust": "run.trust",
 }

@@ -8,11 +8,13 @@ from lightning import Trainer
 from torch import Tensor, nn
 
 from wssl_pl.callbacks import image_grid
+from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
 from wssl_pl.losses import LOSSES, WSSLLoss, perceptual_loss, style_loss
-from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, Mean, composite, image_metrics
+from wssl_pl.metrics import BinnedMetrics, HolePSNR, InpaintingMetrics, Mean, composite, image_metrics
 from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.base import WSSLModule
+from wssl_pl.modules.damages import Damages
 from wssl_pl.modules.encoder import check_training, load_decoder, load_encoder, make_decoder
 from wssl_pl.modules.features import FORMS, load_features
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
@@ -54,6 +56,9 @@ class InpaintModule(WSSLModule):
         style: factor of the distance of their Gram matrices; PConv's is 120.
         features: what the two compare: `vgg16:FILE`, torchvision's weights, or `pretext:CKPT`, the encoder of a
             pretext checkpoint.
+        restore: damages that are undone beside the holes: one or more of saturation, sharpness, contrast, blur, noise,
+            jpeg, and class paths of your own. Each image is damaged by all of them, at random strengths, before it is
+            masked; the target is the clean image.
         consistency: factor of the mean squared distance between the encoder's last features of the masked and of the
             whole image, added to the training loss; the latter take no gradient.
         lr: learning rate.
@@ -98,6 +103,7 @@ class InpaintModule(WSSLModule):
         perceptual: float = 0.0,
         style: float = 0.0,
         features: str | None = None,
+        restore: list[str] | None = None,
         consistency: float = 0.0,
         lr: float = 1e-4,
         lr_schedule: Literal["constant", "cosine"] = "constant",
@@ -127,6 +133,12 @@ class InpaintModule(WSSLModule):
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         self.encoder.freeze(freeze_layers)
         check_training(self.encoder, freeze_layers, unfreeze_epoch, encoder_lr, consistency, adds_mask_channel)
+        self.damages = None if restore is None else Damages(restore)
+        if self.damages is not None:
+            self.crop_margin = self.damages.margin
+            if self.damages.numbers > RANDOM_NUMBERS:
+                reason = f"takes {self.damages.numbers} random numbers per sample, there are {RANDOM_NUMBERS}"
+                raise WSSLError("restore", restore, reason)
         self._check_features(perceptual, style, features)
         self.perceptual, self.style = perceptual, style
         # In a list, so that it is no submodule: it is not trained, saved, exported or exchanged between processes.
@@ -146,6 +158,8 @@ class InpaintModule(WSSLModule):
         self.val_metrics = InpaintingMetrics()
         self.val_bins = BinnedMetrics(self.val_metrics.names)
         self.val_log_cosh = Mean()
+        # Of a restored image the known part counts too.
+        self.val_parts: Any = nn.ModuleDict({"psnr_hole": HolePSNR(), "psnr_known": HolePSNR()} if restore else {})
         # The metric is the same for all models; the loss's own SSIM is needed beside it only where it is another.
         self.val_ssim_loss = Mean() if (ssim_window, ssim_sigma) != (WINDOW, SIGMA) else None
         self.to(memory_format=torch.channels_last)
@@ -234,6 +248,21 @@ class InpaintModule(WSSLModule):
         """
         return self._decode(*self._encode(images, masks), images)
 
+    def given(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the images of a batch as the network is given them, damaged if it restores; without holes.
+
+        A batch without random numbers of its samples, from a data set of your own, gets PyTorch's.
+        """
+        image = batch["image"]
+        if self.damages is None:
+            return image
+        wide = batch.get("image_with_margin", image)
+        uniform = batch.get("random")
+        if uniform is None:
+            uniform = torch.rand(len(image), self.damages.numbers, device=image.device)
+        damaged: Tensor = self.damages(wide, uniform, (wide.shape[-1] - image.shape[-1]) // 2)[0]
+        return damaged
+
     def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         padded = pad_to_multiple(self.with_holes(images, masks))
         result: tuple[Tensor, list[Tensor]] = self.encoder(self.as_input(padded))
@@ -249,9 +278,9 @@ class InpaintModule(WSSLModule):
         return torch.sigmoid(self.decoder(levels[-1], levels[:-1]).float())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch over the whole raw output, with the features' inconsistency where it counts."""
-        image, mask = batch["image"], batch["mask"]
-        features, skips = self._encode(image, mask)
+        """Return the loss of one batch over the whole raw output, with what else was asked for."""
+        image, mask, given = batch["image"], batch["mask"], self.given(batch)
+        features, skips = self._encode(given, mask)
         prediction = self._decode(features, skips, image)
         parts = self.loss.parts(prediction, image)
         if self.perceptual or self.style:
@@ -260,7 +289,7 @@ class InpaintModule(WSSLModule):
             parts["loss"] = parts["loss"] + sum(getattr(self, name) * part for name, part in distances.items())
         # As long as the encoder is frozen, the distance could change nothing.
         if self.consistency and features.requires_grad:
-            parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(image))
+            parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(given))
             parts["loss"] = parts["loss"] + self.consistency * parts["consistency"]
         for name, part in parts.items():
             self.log(f"train/{name}", part, prog_bar=name == "loss")
@@ -287,7 +316,10 @@ class InpaintModule(WSSLModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add one batch to the metrics."""
         image, mask = batch["image"], batch["mask"]
-        prediction = self(image, mask)
+        prediction = self(self.given(batch), mask)
+        if self.damages is not None:
+            self.val_parts["psnr_hole"].update(prediction, image, mask)
+            self.val_parts["psnr_known"].update(prediction, image, 1.0 - (mask > 0.5).float())
         values = image_metrics(prediction, image, mask)
         self.val_metrics.update(values)
         self.val_bins.update(values, mask)
@@ -303,10 +335,11 @@ class InpaintModule(WSSLModule):
         metrics["ssim_loss"] = 1.0 - metrics["ssim"] if own_ssim is None else own_ssim.compute()
         metrics["loss"] = self.loss.alpha * metrics["log_cosh"] + (1.0 - self.loss.alpha) * metrics["ssim_loss"]
         metrics |= self.val_bins.compute()
+        metrics |= {name: metric.compute() for name, metric in self.val_parts.items()}
         for name, value in metrics.items():
             # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
             self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "psnr", "ssim"), sync_dist=True)
-        for metric in (self.val_metrics, self.val_bins, self.val_log_cosh, own_ssim):
+        for metric in (self.val_metrics, self.val_bins, self.val_log_cosh, own_ssim, *self.val_parts.values()):
             if metric is not None:
                 metric.reset()
 
@@ -316,15 +349,18 @@ class InpaintModule(WSSLModule):
 
     def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return masked image, prediction, composite and truth side by side, by tag."""
-        return {"val/images": image_grid(batch["image"], batch["mask"], self(batch["image"], batch["mask"]))}
+        given, mask = self.given(batch), batch["mask"]
+        return {"val/images": image_grid(batch["image"], mask, self(given, mask), given)}
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the predictions of one batch.
 
         Returns:
             `index` `(B,)`, the images' numbers in the split; `prediction` `(B, 3, H, W)`, the raw output; and
-            `composite` `(B, 3, H, W)`, the prediction in the hole and the image elsewhere. Both are float32 in [0, 1].
+            `composite` `(B, 3, H, W)`, the prediction in the hole and what was given elsewhere. Both are float32 in
+            [0, 1].
         """
-        prediction = self(batch["image"], batch["mask"])
-        filled = composite(prediction, batch["image"], batch["mask"])
+        given = self.given(batch)
+        prediction = self(given, batch["mask"])
+        filled = composite(prediction, given, batch["mask"])
         return {"index": batch["index"], "prediction": prediction, "composite": filled}

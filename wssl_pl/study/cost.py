@@ -22,7 +22,7 @@ DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
     "tasks", "weighting", "pretext_holes", "encoder", "width", "norm", "block", "context",
     "context_levels", "mask_channel", "freeze_layers",
-    "unfreeze_epoch", "perceptual", "style", "features", "consistency", "loss", "ssim",
+    "unfreeze_epoch", "perceptual", "style", "features", "restore", "consistency", "loss", "ssim",
 )  # fmt: skip
 """Options of the model that decide how long a step takes."""
 MODULES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
