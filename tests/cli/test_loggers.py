@@ -119,6 +119,17 @@ def test_metrics_csv_keeps_its_rows_when_a_new_metric_comes(tmp_path):
     assert files(tmp_path) == {"metrics.csv"}
 
 
+@pytest.mark.parametrize("content", [b"a,step\n1,\xff\n", b"a,step\n" + b"1" * 200_000 + b",0\n", b"\x80" * 9])
+def test_a_damaged_metrics_csv_is_kept_aside(tmp_path, caplog, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    logger = RunCSVLogger(str(tmp_path))
+    logger.log_metrics({"b": 2.0}, step=1)
+    logger.save()
+    assert read_rows(tmp_path / "metrics.csv") == [{"b": "2.0", "step": "1"}]
+    assert (tmp_path / "metrics.damaged.csv").read_bytes().startswith(content)
+    assert "metrics.damaged.csv" in caplog.text
+
+
 def test_a_full_disk_costs_no_row_of_metrics_csv(tmp_path, monkeypatch):
     logger = RunCSVLogger(str(tmp_path))
     logger.log_metrics({"a": 1.0}, step=0)

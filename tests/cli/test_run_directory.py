@@ -113,3 +113,20 @@ def test_a_directory_that_cannot_be_used_is_one_line_before_the_data_are_read(re
     Path("runs").touch()
     monkeypatch.setattr("wssl_pl.data.datamodule.resolve", lambda *args: pytest.fail("data were looked for"))
     assert message in refused(*PRETEXT, *args, small=TINY)
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_full_disk_is_one_line_whatever_is_written(refused, monkeypatch, after):
+    calls = []
+
+    def full(path, content):
+        calls.append(path)
+        if len(calls) > after:
+            raise OSError(28, "No space left on device")
+        path.write_text(json.dumps(content))
+
+    monkeypatch.setattr("wssl_pl.cli.run_files.write_json", full)
+    monkeypatch.setattr("wssl_pl.callbacks.loggers.RunCSVLogger.save", lambda self: full(Path("run/metrics.csv"), {}))
+    message = refused(*PRETEXT, "--run.dir=run", small=TINY)
+    assert message == "error: cannot write to run (No space left on device); make room and start again"
+    assert not Path("run").exists()

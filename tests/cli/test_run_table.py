@@ -119,6 +119,17 @@ def test_what_else_is_found_below_a_directory(train, listed):
     assert {name: row["state"] for name, row in listed().items()} == damaged | {"empty": "not started"}
 
 
+def test_a_forged_record_is_shown_without_what_is_of_another_kind(tmp_path, listed, capsys):
+    (tmp_path / "run").mkdir()
+    forged = {"stage": 1, "tasks": [1], "weights": {"a": 1}, "best": "x", "metric": [], "state": "finished", "steps": 3}
+    (tmp_path / "run/run.json").write_text(json.dumps(forged))
+    assert {name: value for name, value in listed(str(tmp_path))["run"].items() if value and name != "run"} == {
+        "state": "finished", "steps": 3
+    }  # fmt: skip
+    main(["runs", str(tmp_path)])
+    assert "finished" in capsys.readouterr().out
+
+
 def test_a_run_of_which_only_a_record_is_left_is_running_only_while_its_process_lives(tmp_path, listed):
     folder = tmp_path / "run"
     folder.mkdir()

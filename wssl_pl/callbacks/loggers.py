@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import write_atomically
+
+log = logging.getLogger(__name__)
 
 # The packages of Lightning's loggers, which are imported under the same name.
 PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml", "LitLogger": "litlogger"}
@@ -35,8 +38,13 @@ class _AppendingWriter(ExperimentWriter):
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":  # the process was killed within a row
                 file.write(b"\n")
-        with path.open(newline="") as file:
-            self.metrics_keys = next(csv.reader(file))
+        try:
+            with path.open(newline="") as file:
+                self.metrics_keys, *_ = csv.reader(file)  # all rows, which are read again when a metric is added
+        except (ValueError, csv.Error):
+            self.metrics_keys = []
+            path.replace(path.with_name("metrics.damaged.csv"))
+            log.warning("%s is damaged: it is kept as metrics.damaged.csv", path)
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         # Lightning writes over the file, so that a full disk or a kill at this moment would cost all rows.

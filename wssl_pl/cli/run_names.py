@@ -24,8 +24,8 @@ def describe_run(stage: str, model: Mapping[str, Any], record: Mapping[str, Any]
     frozen, ckpt = model["freeze_layers"], model["ckpt"]
     about: dict[str, Any] = {"stage": stage, "freeze_layers": frozen}
     if record and record.get("tasks"):
-        learned = isinstance(record["weights"], str)
-        pretext = {"tasks": record["tasks"], ("weighting" if learned else "weights"): record["weights"]}
+        weights = record.get("weights")
+        pretext = {"tasks": record["tasks"], ("weighting" if isinstance(weights, str) else "weights"): weights}
     elif ckpt == "none":
         return about | {"label": downstream_label(model, None)}
     elif record is not None and not Path(ckpt).is_file():

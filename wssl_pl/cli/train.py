@@ -1,5 +1,6 @@
 """`wssl train`: LightningCLI for one stage, with the short names of the README."""
 
+import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from wssl_pl.cli.run_names import describe_run, settings_of
 from wssl_pl.cli.runs import read_record
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
-from wssl_pl.errors import Interrupted, Terminated, WSSLError
+from wssl_pl.errors import DiskFull, Interrupted, Terminated, WSSLError
 from wssl_pl.files import owned, replacing
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
@@ -291,6 +292,12 @@ class WSSLCLI(LightningCLI):
                     ckpt_path=str(self.resumed) if self.resumed else None,
                     weights_only=True,
                 )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            last = self.directory / "last.ckpt"
+            then = f"resume with resume={last}" if last.exists() else "start again"
+            raise DiskFull(f"cannot write to {self.directory} ({error.strerror}); make room and {then}") from error
         except SIGTERMException:
             raise Terminated("SIGTERM received before the first training step") from None
         except SystemExit as stopped:
