@@ -30,6 +30,7 @@ def test_a_wrong_type_names_the_file_and_the_line(refused, text, message):
     ("text", "message"),
     [
         ("stage: [x]\n", "stage=['x']: is not a stage"),
+        ("stage: pretext\nmodel: {lr: null}\n", "model.lr=null: must be a number"),
         ("stage: pretext\nseed_everything: -1\n", "seed_everything=-1: must be at least 0 and below 2**32"),
         ("stage: pretext\ntrainer: {val_check_interval: none}\n", "trainer (config=c.yaml): Invalid time format"),
         (

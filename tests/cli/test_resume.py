@@ -10,6 +10,7 @@ import yaml
 from tests.cli.checkpoints import same, weights
 from tests.cli.conftest import SMALL
 from tests.cli.interruptions import interrupt_at
+from tests.cli.test_run_table import PRETEXT, TINY
 from tests.processes import run_both_ranks
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
@@ -123,6 +124,21 @@ def test_resume_auto_takes_the_pretext_checkpoint_of_the_command_line(train, pre
     train(*command, epochs=1)
     train(*command, epochs=2)
     assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+
+
+def test_a_checkpoint_that_cannot_be_restored_is_one_line(train, refused):
+    train(*PRETEXT, "--run.dir=run", small=TINY)
+    whole = torch.load("run/last.ckpt", weights_only=True)
+    for damage in (
+        {"loops": {"fit_loop": 1}},
+        {"pytorch-lightning_version": "x"},
+        {"state_dict": {"a": 1}},
+        {"optimizer_states": [1]},
+    ):
+        torch.save(whole | damage, "run/last.ckpt")
+        before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+        assert "resume=run/last.ckpt: " in refused("resume=run/last.ckpt", small=[], epochs=2)
+        assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
 def test_resume_auto_needs_a_run_directory(refused):

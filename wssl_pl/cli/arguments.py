@@ -166,11 +166,17 @@ class CommandParser(ArgumentParser):
                 if line.get(name) is None and f"WSSL_{name}".upper() not in os.environ:
                     raise WSSLError(name, None, "is required", named[name].help)
         try:
-            return self.parse_args(line.arguments())
+            values = self.parse_args(line.arguments())
         except ArgumentError as error:
             raise self._wrong_value(line, named) or WSSLError(None, None, first_lines(str(error))) from None
         except RecursionError:
             raise WSSLError("config", line.get("config"), "is nested too deeply") from None
+        for name, action in named.items():
+            hint = _hint(action)  # jsonargparse takes null for any type
+            if expected := hint and action.default is not None and NoneType not in get_args(hint) and _expected(hint):
+                if values.get(name, action.default) is None:
+                    raise WSSLError(line.spelled.get(name, name), "null", f"must be {expected}")
+        return values
 
     def check_key(self, key: str, named: Mapping[str, Action], where: str = "") -> None:
         """Raise `WSSLError` with the nearest key unless there is such an option.

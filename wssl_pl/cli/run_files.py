@@ -294,9 +294,18 @@ def _early_files(directory: Path) -> Iterator[Path]:
 
 def has_started(trainer: Trainer) -> bool:
     """Return whether a training step was made, as far as this process can know."""
-    listed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    first = next((callback.first_step for callback in listed if isinstance(callback, RunFiles)), None)
+    first = _first_step(trainer)
     return trains_in_other_processes(trainer) or (first is not None and trainer.global_step > first)
+
+
+def is_restoring(trainer: Trainer) -> bool:
+    """Return whether a resumed training has not come to its first step, as far as this process can know."""
+    return not trains_in_other_processes(trainer) and _first_step(trainer) is None
+
+
+def _first_step(trainer: Trainer) -> int | None:
+    listed: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.first_step for callback in listed if isinstance(callback, RunFiles)), None)
 
 
 def trains_in_other_processes(trainer: Trainer) -> bool:

@@ -26,6 +26,7 @@ from wssl_pl.cli.run_files import (
     choose_directory,
     find_resumed,
     is_first_process,
+    is_restoring,
     print_result,
     removed_if_empty,
     removed_unless_started,
@@ -35,7 +36,7 @@ from wssl_pl.cli.run_names import describe_run, settings_of
 from wssl_pl.cli.runs import read_record
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
-from wssl_pl.errors import DiskFull, Interrupted, Terminated, WSSLError
+from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError
 from wssl_pl.files import owned, replacing
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
@@ -298,6 +299,12 @@ class WSSLCLI(LightningCLI):
             last = self.directory / "last.ckpt"
             then = f"resume with resume={last}" if last.exists() else "start again"
             raise DiskFull(f"cannot write to {self.directory} ({error.strerror}); make room and {then}") from error
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            known = isinstance(error, WSSLError | TrainingStopped)
+            if known or self.resumed is None or not is_restoring(self.trainer):
+                raise
+            reason = f"cannot be restored: {type(error).__name__}: {first_lines(str(error))}"
+            raise WSSLError("resume", self.resumed, reason) from error
         except SIGTERMException:
             raise Terminated("SIGTERM received before the first training step") from None
         except SystemExit as stopped:

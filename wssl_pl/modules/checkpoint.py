@@ -63,6 +63,9 @@ def read_checkpoint(
         names = value if kind is dict else ()
         if not (isinstance(value, kind) and all(isinstance(each, str) for each in names)):
             raise WSSLError(name, path, f"is not a checkpoint of this project: its {key} is of another kind")
+    if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
+        raise WSSLError(name, path, "is not a checkpoint of this project: its state_dict holds more than tensors")
+    checkpoint.setdefault("hyper_parameters", {})
     migrate(checkpoint, name, path)
     return checkpoint
 
