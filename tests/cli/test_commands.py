@@ -99,8 +99,11 @@ def test_the_fields_of_a_dataclass_are_options(capsys):
 
 
 def test_an_error_of_the_disk_that_no_command_expects_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+    def failing(root):
+        raise OSError(5, "Input/output error", "file")
+
+    monkeypatch.setattr("wssl_pl.cli.runs.find_runs", failing)
     with pytest.raises(SystemExit) as stopped:
-        main(["masks", "stats", "a" * 5000])
+        main(["runs", str(tmp_path)])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("error: aaa")
+    assert capsys.readouterr().err == "error: file: Input/output error\n"

@@ -427,10 +427,10 @@ def call(
         WSSLError: something in the command line cannot be used as given.
     """
     parser = make_parser(function, command)
-    if defaults:
-        parser.set_defaults(dict(defaults))
-    parameters = inspect.signature(function).parameters
     named = parser.named()
+    if defaults:  # a checkpoint's, which another version may have written
+        parser.set_defaults({key: value for key, value in defaults.items() if key in named})
+    parameters = inspect.signature(function).parameters
     line = read_line(args, parser.aliases, {name for name, action in named.items() if _hint(action) is bool})
     _place_words(line, _positional(parameters))
     others = [parameter for parameter in parameters.values() if parameter.kind is inspect.Parameter.VAR_KEYWORD]

@@ -13,8 +13,6 @@ from wssl_pl.errors import WSSLError
 FIELDS = ("stage", "label", "tasks", "weights", "freeze_layers", "steps", "metric", "best", "state", "time")
 STAGES = ("pretext", "downstream")
 RECORD = "run.json"
-NUMBER = int | float
-KINDS = {"tasks": list, "weights": list | str, "freeze_layers": int, "steps": int, "best": NUMBER}  # others are strings
 EMPTY_EVENTS_BYTES = 200  # an event file with nothing but its header has 88 bytes
 TAIL_BYTES = 1 << 16
 
@@ -62,20 +60,14 @@ def _not_started(path: Path, names: set[str]) -> bool:
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """Return what `run.json` holds, but what is of another kind than a run writes; nothing of a run that has none."""
+    """Return what `run.json` holds; nothing of a run that has none."""
     try:
         record = loads((directory / RECORD).read_text())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return {}
-    if not isinstance(record, dict):
-        return {}
-    items = {"tasks": str, "weights": NUMBER}
-    return {
-        name: value
-        for name, value in record.items()
-        if isinstance(value, KINDS.get(name, str))
-        and not (isinstance(value, list) and not all(isinstance(item, items[name]) for item in value))
-    }
+    except RecursionError:
+        return {"state": "damaged"}
+    return record if isinstance(record, dict) else {}
 
 
 def describe(path: Path) -> dict[str, Any]:

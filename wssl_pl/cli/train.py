@@ -3,8 +3,8 @@
 import errno
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -138,7 +138,7 @@ class WSSLCLI(LightningCLI):
             "--run.trust",
             type=bool,
             default=False,
-            help="of the resumed run, use classes that are not Lightning's, and paths outside it (docs/training.md)",
+            help="let the resumed run use classes and paths of its own (docs/training.md)",
         )
         parser.add_argument(
             "--run.monitor",
@@ -150,7 +150,7 @@ class WSSLCLI(LightningCLI):
             "--run.monitor_mode",
             type=Literal["auto", "max", "min"],
             default="auto",
-            help="whether the higher or the lower metric is better; auto: the lower one of a loss",
+            help="`max` or `min`: which is better; `auto`: `min` for a loss",
         )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of_data)
 
@@ -187,7 +187,12 @@ class WSSLCLI(LightningCLI):
         if self.pretext_ckpt is not None:
             model |= {"ckpt": self.pretext_ckpt, "reuse": self.pretext_reuse}
         record = read_record(self.resumed.parent) if self.resumed is not None else None
-        self.about = describe_run(self.stage, model, record)
+        try:
+            self.about = describe_run(self.stage, model, record)
+        except (AttributeError, LookupError, TypeError):
+            if record is None:
+                raise
+            raise WSSLError("resume", self.resumed, "the run.json beside it is damaged", "delete that file") from None
         self.directory = choose_directory(self.stage, run.dir, self.resumed, run.resume, self.about["label"])
         if is_first_process():
             if run.dir is None and self.resumed is None:
@@ -273,8 +278,8 @@ class WSSLCLI(LightningCLI):
         self.model.check_trainer(self.trainer)
         self.model.check_data(self.datamodule)
         if self.resumed is not None:
-            checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
-            self.model.check_resumed(checkpoint)
+            with self._restoring():
+                self.model.check_resumed(read_checkpoint(self.resumed, stage=self.stage, name="resume"))
         in_place = self.resumed is not None and self.resumed.parent.resolve() == self.directory.resolve()
         if is_first_process() and not in_place:
             set_aside(self.directory)
@@ -285,7 +290,7 @@ class WSSLCLI(LightningCLI):
         outer = os.environ.get(RUN_DIR_VARIABLE)
         os.environ[RUN_DIR_VARIABLE] = str(self.directory)
         try:
-            with removed_unless_started(self.directory, self.trainer):
+            with self._restoring(), removed_unless_started(self.directory, self.trainer):
                 self._copy_best()
                 self.trainer.fit(
                     self.model,
@@ -299,12 +304,6 @@ class WSSLCLI(LightningCLI):
             last = self.directory / "last.ckpt"
             then = f"resume with resume={last}" if last.exists() else "start again"
             raise DiskFull(f"cannot write to {self.directory} ({error.strerror}); make room and {then}") from error
-        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            known = isinstance(error, WSSLError | TrainingStopped)
-            if known or self.resumed is None or not is_restoring(self.trainer):
-                raise
-            reason = f"cannot be restored: {type(error).__name__}: {first_lines(str(error))}"
-            raise WSSLError("resume", self.resumed, reason) from error
         except SIGTERMException:
             raise Terminated("SIGTERM received before the first training step") from None
         except SystemExit as stopped:
@@ -318,6 +317,18 @@ class WSSLCLI(LightningCLI):
             else:
                 os.environ[RUN_DIR_VARIABLE] = outer
         rank_zero_only(print_result)(self.trainer, self.model, self.directory)
+
+    @contextmanager
+    def _restoring(self) -> Iterator[None]:
+        """Say in one line that the resumed checkpoint cannot be restored."""
+        try:
+            yield
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            known = isinstance(error, WSSLError | TrainingStopped)
+            if known or self.resumed is None or not is_restoring(self.trainer):
+                raise
+            reason = f"cannot be restored: {type(error).__name__}: {first_lines(str(error))}"
+            raise WSSLError("resume", self.resumed, reason) from error
 
     def _copy_best(self) -> None:
         """Copy the best checkpoint of a run that is resumed in another directory, which may stay the best one."""

@@ -62,9 +62,9 @@ class InpaintModule(WSSLModule):
         consistency: factor of the mean squared distance between the encoder's last features of the masked and of the
             whole image, added to the training loss; the latter take no gradient.
         lr: learning rate.
-        lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
+        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
         warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
-        optimizer: `adam` as in the paper, or `adamw` (Loshchilov and Hutter 2019).
+        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
         weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
         betas: of the optimiser: decay of the averages of gradients and of their squares.
         eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.

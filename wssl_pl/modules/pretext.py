@@ -80,16 +80,16 @@ class PretextModule(WSSLModule):
             image in full size with it, in place of their small heads; `reuse=all` takes it over downstream.
         heads: the features that classifications read: of the `encoder`; of the `decoder`, the last stage's, as in DCPT
             (Hu et al. 2025); or `both`.
-        pretext_holes: the changed images have the holes of the data's masks, as they will downstream.
+        pretext_holes: the changed images have holes of the data's masks, as downstream.
         mask_channel: the encoder gets the mask of `pretext_holes` or `masked` as a fourth channel, 1 = hole.
         fill: the encoder's input in a hole of `pretext_holes` or `masked`: a value in [0, 1], or `mean`, the image's
             mean colour outside the hole. The downstream stage uses the same.
         init: initialisation of what is new: `he` (He-normal, zero biases; Ronneberger et al. 2015), `xavier` (uniform,
             Keras's default), or `pytorch` (PyTorch's default; a network without normalisation does not train with it).
         lr: learning rate.
-        lr_schedule: `constant` as in the paper, or `cosine`, down to 0 at the run's end.
+        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
         warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
-        optimizer: `adam` as in the paper, or `adamw` (Loshchilov and Hutter 2019).
+        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
         weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
         betas: of the optimiser: decay of the averages of gradients and of their squares.
         eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
