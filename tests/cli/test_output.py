@@ -57,3 +57,26 @@ def test_what_another_process_has_written_since_the_first_look_is_refused(tmp_pa
     monkeypatch.setattr(output, "owned", taken)
     with pytest.raises(WSSLError, match="exists already"), output.own_file(out, overwrite=False):
         pytest.fail("it was written over")
+
+
+def test_a_folder_takes_the_place_of_another_when_it_is_whole(tmp_path):
+    out, left = tmp_path / "out", tmp_path / ".out.new"
+    for path in (out, left):  # an earlier output, and what a killed command left
+        path.mkdir()
+        (path / "old").touch()
+    with pytest.raises(StopIteration), output.replacing_folder(out) as fresh:
+        next(fresh.iterdir())  # it is empty
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+    with output.replacing_folder(out) as fresh:
+        (fresh / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "new"]
+
+
+def test_a_planted_link_is_neither_emptied_nor_written_to(tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").touch()
+    (tmp_path / ".out.new").symlink_to(victim)
+    with pytest.raises(WSSLError, match="cannot be written: File exists"):
+        output.replacing_folder(tmp_path / "out").__enter__()
+    assert [path.name for path in victim.iterdir()] == ["precious"]

@@ -86,13 +86,25 @@ def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[P
     if not there:
         yield out
         return
-    fresh = out.with_name(f".{out.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
+    with replacing_folder(out) as fresh:
+        yield fresh
+
+
+@contextmanager
+def replacing_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder, which takes the place of `out` when the block ends and is removed when the block fails.
+
+    Raises:
+        WSSLError: it cannot be made.
+    """
+    fresh = out.parent.resolve() / f".{out.name}.new"
+    shutil.rmtree(fresh, ignore_errors=True)  # of a killed command; where somebody has put a link, nothing is removed
     with writing("out", out):
-        fresh.mkdir()  # fails where somebody has put a link
+        fresh.mkdir()  # nor is anything written there
     try:
         yield fresh
-        shutil.rmtree(out)
+        if out.is_dir():
+            shutil.rmtree(out)
         fresh.rename(out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

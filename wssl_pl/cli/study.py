@@ -1,6 +1,5 @@
 """`wssl study` and `wssl study report`."""
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import chdir
@@ -12,7 +11,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from wssl_pl.cli.arguments import CommandLine, read_line
 from wssl_pl.cli.messages import silence_messages
-from wssl_pl.cli.output import check_folder
+from wssl_pl.cli.output import check_folder, replacing_folder
 from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import usable_cores
@@ -331,12 +330,9 @@ def write_pairs(folder: StudyFolder) -> Path:
 
     path = folder.path / "pairs"
     if not path.is_dir():
-        unfinished = path.with_name(".pairs").resolve()
-        shutil.rmtree(unfinished, ignore_errors=True)
         study = folder.study()
         given = study.options["common"] | study.options["downstream"]
         data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
-        with chdir(folder.cwd()):
+        with replacing_folder(path) as unfinished, chdir(folder.cwd()):
             write_pairs(WSSLDataModule(**data), "test", unfinished)
-        unfinished.rename(path)
     return path
