@@ -145,7 +145,7 @@ def measure_step(plan: Plan, run: Run, budget: float) -> Cost:
     stepper = _Stepper(plan, run)
     stepper.step(1, min(size, 32))  # memory is allocated and kernels are chosen
     end = stepper.now() + budget
-    small = [(1, min(size, 64)), (1, min(size, 128))] if count > 1 or size > 64 else []
+    small = [(1, min(size, 64)), (1, min(size, 160))] if count > 1 or size > 64 else []
     doubled = [(2**power, size) for power in range(count.bit_length()) if 2**power < count]
     points: list[tuple[int, float]] = []
     for number, side in dict.fromkeys([*small, *doubled, (count, size)]):
