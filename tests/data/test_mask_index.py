@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from tests.data.fakes import hole_mask, mask_tree
 from wssl_pl.data import masks as masks_module
@@ -90,7 +92,9 @@ def test_a_damaged_index_is_made_anew(root: Path, reads: list[str], caplog: pyte
     path = root / ".wssl-masks-32-black-0.v3.parquet"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    for damaged in (bytes(content), path.read_bytes()[:100], b"", b"text"):
+    other = pa.BufferOutputStream()
+    parquet.write_table(pa.table({"name": ["text where bytes should be"]}), other)
+    for damaged in (bytes(content), path.read_bytes()[:100], b"", b"text", other.getvalue()):
         path.write_bytes(damaged)
         reads.clear()
         caplog.clear()
