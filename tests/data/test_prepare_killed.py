@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,11 +109,10 @@ def test_ctrl_c_while_the_processes_are_started_leaves_a_pool_that_can_be_shut_d
             return super().submit(*args)
 
     monkeypatch.setattr(preparation, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(preparation, "fill", abs)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
     try:
         with pytest.raises(KeyboardInterrupt):
-            next(preparation._results([-1, -2], workers=1))
+            next(preparation._results([partial(abs, -1), partial(abs, -2)], workers=1))
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(submitted) == 2
