@@ -132,8 +132,9 @@ def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArr
         step = 1 + spare % 2
         repeats = step * -(-target // (step * side))
         start = spare % 2 * repeats // 2
+        cut = slice(start, start + side * repeats)
         pixels = pixels.repeat(repeats, axis) if repeats > 1 else pixels
-        pixels = np.moveaxis(np.moveaxis(pixels, axis, 0)[start : start + side * repeats], 0, axis)
+        pixels = pixels[:, cut] if axis else pixels[cut]
     return np.asarray(cv2.resize(pixels.astype(np.float32), targets[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
