@@ -136,7 +136,7 @@ def test_what_cannot_be_read_or_written_is_one_line(pairs, refused, read_only):
         (["evaluate", "pairs=pairs", "predictions=closed", "out=new"], "predictions=closed: cannot read closed: "),
         (["evaluate", "pairs=pairs", "predictions=closed/x", "out=new"], "predictions=closed/x: cannot be read: "),
         (["evaluate", "pairs=pairs", "ckpt=closed/x.ckpt", "out=new"], "ckpt=closed/x.ckpt: cannot be read: Permiss"),
-        (["evaluate", "--compare", "closed", "closed"], "result=closed: cannot be read: "),
+        (["evaluate", "--compare", "closed", "closed"], "result=closed/per_image.parquet: cannot be read: "),
         (["test", "ckpt=closed/x.ckpt"], "ckpt=closed/x.ckpt: cannot be read: Permission denied"),
         ([*measure, "out=closed"], "out=closed: cannot be written: Permission denied"),
         ([*measure, "out=closed/new"], "out=closed/new: cannot be written: Permission denied"),

@@ -50,14 +50,14 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
 
 
 @contextmanager
-def reading(parameter: str, path: Path, remedy: str | None = None) -> Iterator[None]:
+def reading(parameter: str, path: Path) -> Iterator[None]:
     """Make a `DataError` that names the file of whatever the system or a file's decoder raises in the block."""
     try:
         yield
     except WSSLError:
         raise
     except Exception as error:
-        raise DataError(parameter, path, reason(error), remedy) from error
+        raise DataError(parameter, path, reason(error)) from error
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

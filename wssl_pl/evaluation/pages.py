@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup, escape
 
-from wssl_pl.evaluation.metrics import digits
+from wssl_pl.evaluation.metrics import LABELS, digits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,17 +30,19 @@ COLOURS = {
 }
 """The colour of a state, in a drawing and where it is written in bold on an HTML page."""
 
+DIGITS = {metric: digits(metric) for metric in (*LABELS, "val/psnr")}
+
 Rows = Sequence[Sequence[str]]
 
 
 def number(value: float | None, metric: str) -> str:
     """Return a metric's value as the report shows it."""
-    return "-" if value is None else f"{value:.{digits(metric)}f}"
+    return "-" if value is None else f"{value:.{DIGITS[metric]}f}"
 
 
 def signed(value: float, metric: str) -> str:
     """Return a difference with its sign, never -0.00."""
-    return f"{round(value, digits(metric)) + 0.0:+.{digits(metric)}f}"
+    return f"{round(value, DIGITS[metric]) + 0.0:+.{DIGITS[metric]}f}"
 
 
 def span(low: float, high: float, metric: str) -> str:

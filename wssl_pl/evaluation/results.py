@@ -13,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from wssl_pl.data.files import reason
 from wssl_pl.errors import DataError
-from wssl_pl.evaluation.files import reading
 from wssl_pl.evaluation.metrics import METRICS
 from wssl_pl.evaluation.statistics import IMAGE_RESAMPLES, LEVEL, intervals
 from wssl_pl.metrics.bins import BINS
@@ -265,14 +265,16 @@ def read_result(folder: str | Path) -> Result:
     """
     table, summary = Path(folder) / "per_image.parquet", Path(folder) / "summary.json"
     remedy = "run `wssl evaluate` again"
-    with reading("result", Path(folder)):
-        if not table.is_file() or not summary.is_file():
-            raise DataError("result", folder, "is not a finished result of `wssl evaluate`", remedy)
+    try:
+        finished = table.is_file() and summary.is_file()
+        measured = Table.from_arrow(parquet.ParquetFile(table).read()) if finished else None
+    except (ValueError, LookupError, TypeError, OSError, pa.ArrowException) as error:
+        raise DataError("result", table, reason(error), remedy) from None
+    if measured is None:
+        raise DataError("result", folder, "is not a finished result of `wssl evaluate`", remedy)
     facts: Summary = read_json(summary, Summary, "result", remedy)
     if "name" not in facts.method or facts.bootstrap.seed < 0:
         raise DataError("result", summary, "cannot be read (its method has no name, or its seed is negative)", remedy)
-    with reading("result", table, remedy):
-        measured = Table.from_arrow(parquet.ParquetFile(table).read())
     seconds = math.nan if facts.seconds_per_image is None else facts.seconds_per_image
     return Result(
         measured, facts.method, facts.pairs, facts.machine, facts.notes, seconds, facts.fid, facts.bootstrap.seed
