@@ -52,8 +52,18 @@ def collect(files: list[Path]) -> dict[str, Any]:
     }
     for file in files:
         for name, tally in json.loads(file.read_text()).items():
-            record["families" if "counts" in tally else "kills"][name] = tally
+            part = record["families" if "counts" in tally else "kills"]
+            part[name] = _sum(part[name], tally) if name in part else tally
     return record
+
+
+def _sum(first: Any, second: Any) -> Any:
+    """Return the counts of two parts of a campaign together."""
+    if isinstance(first, dict):
+        peak = max(first.get("megabytes", 0), second.get("megabytes", 0))
+        whole = {**first, **{key: _sum(first[key], value) if key in first else value for key, value in second.items()}}
+        return whole | ({"megabytes": peak} if peak else {})
+    return first if isinstance(first, str) else first + second
 
 
 def section(record: dict[str, Any]) -> str:
