@@ -154,6 +154,14 @@ def test_errors_come_in_one_line_before_anything_runs(words, said, capsys, tmp_p
     assert not Path("x").exists()
 
 
+def test_a_task_that_is_no_name_is_one_line(declare, capsys):
+    definition = declare(arms={"a": {"pretext": {"tasks": [{"rotation": 1}]}}}, claims=[])
+    with pytest.raises(SystemExit) as end:
+        main(["study", definition, "--dry-run"])
+    assert end.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declare, tmp_path, capsys):
     pytest.importorskip("ray")

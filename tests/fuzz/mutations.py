@@ -71,7 +71,8 @@ def damage_value(rng: Random, value: Any) -> Any:
     """Return a copy of nested mappings and lists with one to three entries replaced, removed, renamed or doubled."""
     root = {"": copy.deepcopy(value)}
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        places = _places(root, [])
+        places = _places(root, []) or [[""]]
+        root.setdefault("", None)
         # Half of the time near the top, where fewer entries are.
         depth = min(len(path) for path in places) + rng.randrange(4)
         path = rng.choice([path for path in places if len(path) <= depth] or places)

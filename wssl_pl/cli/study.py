@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from wssl_pl.cli.arguments import CommandLine, read_line
+from wssl_pl.cli.arguments import CommandLine, one_or_more, read_line
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.output import check_folder, replacing_folder
 from wssl_pl.cli.train import ALIASES, WSSLCLI
@@ -260,9 +260,10 @@ def check_runs(study: Study, plan: Plan) -> None:
         where = f"arm {run.arms[0]}, {run.stage}"
         try:
             # Declared by the user; the run's own process imports them from its command line.
-            for task in run.options.get("model.tasks") or []:
-                import_task(task)
-            if encoder := run.options.get("model.encoder"):
+            for task in one_or_more(run.options.get("model.tasks")):
+                if isinstance(task, str):  # the parser refuses what is none
+                    import_task(task)
+            if isinstance(encoder := run.options.get("model.encoder"), str):
                 import_encoder(encoder)
             line = read_line(run.arguments(study.validations), ALIASES)
             if run.stage in parsers:
