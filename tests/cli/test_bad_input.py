@@ -79,9 +79,9 @@ def test_an_encoder_that_does_not_fit_names_the_keys(refused, pretext_ckpt):
     message = refused("stage=downstream", "ckpt=changed.ckpt")
     assert "missing stages.0.first.conv.weight" in message
     assert "unexpected strange" in message
-    checkpoint["state_dict"]["decoder.weight"] = torch.ones(1)
+    checkpoint["state_dict"]["teacher.weight"] = torch.ones(1)
     torch.save(checkpoint, "changed.ckpt")
-    assert "decoder.weight" in refused("stage=downstream", "ckpt=changed.ckpt")
+    assert "teacher.weight" in refused("stage=downstream", "ckpt=changed.ckpt")
 
 
 def test_another_width_than_the_checkpoints(refused, pretext_ckpt):
