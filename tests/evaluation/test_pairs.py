@@ -163,7 +163,10 @@ def test_a_forged_list_is_one_line(pairs, change, reason):
         Pairs.open(pairs.folder)
 
 
-@pytest.mark.parametrize("text", ['{"hash": 5}', "[]", "[" * 100_000, '{"hash": "a", "size": "large"}'])
+NAN = '{"hash": "a", "pairs_csv_sha256": "a", "count": 1, "size": 1, "data": {"limit": NaN}}'
+
+
+@pytest.mark.parametrize("text", ['{"hash": 5}', "[]", "[" * 100_000, '{"hash": "a", "size": "large"}', NAN])
 def test_a_forged_manifest_is_one_line(pairs, text):
     (pairs.folder / "manifest.json").write_text(text)
     with pytest.raises(WSSLError, match=r"^pairs=.*manifest.json: cannot be read [^\n]*: write the pairs again"):

@@ -1,5 +1,6 @@
 """The `wssl` command: finds the command, runs it, and turns errors into a few lines and an exit code."""
 
+import errno
 import gc
 import importlib
 import inspect
@@ -97,10 +98,11 @@ def _run(words: Sequence[str]) -> None:
         raise SystemExit(130) from None
     except Exception as error:
         write_error(error)
-        if not isinstance(error, OSError) or error.filename is None:
+        if not isinstance(error, OSError) or (error.filename is None and error.errno != errno.ENOSPC):
             raise
         # What no command expects of a disk: a name that is too long, a device that has failed.
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr, flush=True)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {where}{error.strerror}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 
 

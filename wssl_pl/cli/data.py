@@ -6,7 +6,7 @@ from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from wssl_pl.cli.output import check_file, new_folder
+from wssl_pl.cli.output import new_folder, own_file
 from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.files import writing
 
@@ -97,22 +97,22 @@ def masks_stats(
     check_folder("masks", masks)
     with writing("out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    check_file(out, overwrite)
     from wssl_pl.data.mask_stats import draw, measure, table
 
-    files = list_images(masks, "masks")
-    if not files:
-        raise DataError("masks", masks, "holds no JPEG, PNG or WebP file")
-    scans = measure(masks, files, size, dilate)
-    print(table(scans))
-    scan = scans["black"]
-    if scan.non_binary:
-        print(f"Warning: {scan.non_binary} of {len(files)} masks are not black and white alone: binarised at half")
-    for file, why in scan.damaged[:LISTED]:
-        print(f"Omitted: {file} {why}")
-    if len(scan.damaged) > LISTED:
-        print(f"Omitted: {len(scan.damaged) - LISTED} more damaged files")
-    print(f"Drawn to {draw(scans, out, masks)}", flush=True)
+    with own_file(out, overwrite):
+        files = list_images(masks, "masks")
+        if not files:
+            raise DataError("masks", masks, "holds no JPEG, PNG or WebP file")
+        scans = measure(masks, files, size, dilate)
+        print(table(scans))
+        scan = scans["black"]
+        if scan.non_binary:
+            print(f"Warning: {scan.non_binary} of {len(files)} masks are not black and white alone: binarised at half")
+        for file, why in scan.damaged[:LISTED]:
+            print(f"Omitted: {file} {why}")
+        if len(scan.damaged) > LISTED:
+            print(f"Omitted: {len(scan.damaged) - LISTED} more damaged files")
+        print(f"Drawn to {draw(scans, out, masks)}", flush=True)
 
 
 def masks_make(

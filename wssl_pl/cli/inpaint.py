@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from wssl_pl.cli.options import AnyModelFile, import_encoder
-from wssl_pl.cli.output import check_file
+from wssl_pl.cli.output import own_file
 from wssl_pl.errors import SomeFailed, WSSLError
 from wssl_pl.files import check_readable, owned, writing
 from wssl_pl.models.info import Polarity
@@ -91,8 +91,8 @@ def inpaint(
                 raise WSSLError("mask", mask, "is a folder, and the photo a file", "give two files or two folders")
             job = PhotoPaths(photo, mask, out / photo.name if into_folder else out)
             check_outputs([job], overwrite)
-            check_file(job.out, overwrite)
-            _fill_one(job, holes, open_inpainter)
+            with own_file(job.out, overwrite):
+                _fill_one(job, holes, open_inpainter)
 
 
 def _fill_one(job: "PhotoPaths", holes: "MaskOptions", open_inpainter: "Callable[..., Inpainter]") -> None:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from wssl_pl.errors import WSSLError
@@ -71,6 +71,8 @@ def own_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[N
 def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[Path]:
     """Yield an empty folder to write to; with `overwrite` it takes the place of `out` when the block ends.
 
+    No other process writes it meanwhile.
+
     Args:
         out: the folder, new or empty; with `overwrite` it may hold an earlier output.
         overwrite: whether an earlier output may be replaced.
@@ -79,15 +81,13 @@ def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[P
     Raises:
         WSSLError: it is a file, or holds an output that may not be overwritten, or something else.
     """
-    check_folder(out, overwrite, files)
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if others := sorted(there - set(files)):
-        raise WSSLError("out", out, f"is not empty: it holds {others[0]}", "name a new folder")
-    if not there:
-        yield out
-        return
-    with replacing_folder(out) as fresh:
-        yield fresh
+    with owned(out, folder=False):
+        check_folder(out, overwrite, files)
+        there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        if others := sorted(there - set(files)):
+            raise WSSLError("out", out, f"is not empty: it holds {others[0]}", "name a new folder")
+        with replacing_folder(out) if there else nullcontext(out) as folder:
+            yield folder
 
 
 @contextmanager

@@ -7,11 +7,10 @@ from typing import Literal
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from wssl_pl.cli.messages import silence_messages
-from wssl_pl.cli.output import check_file, new_folder
+from wssl_pl.cli.output import new_folder, own_file
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs, write_pairs
-from wssl_pl.files import owned
 
 PAIRS_FILES = ("images", "masks", "pairs.csv", "README.md", "manifest.json")
 STAGES = {"train": "train", "val": "validate", "test": "test"}
@@ -38,7 +37,7 @@ def pairs(
         data: the images and masks
     """
     silence_messages()
-    with owned(out, folder=False), new_folder(out, overwrite, PAIRS_FILES) as folder:
+    with new_folder(out, overwrite, PAIRS_FILES) as folder:
         if by == "draw":
             write_pairs(data, split, folder)
         else:
@@ -76,10 +75,10 @@ def show_data(
         data: the images and masks
     """
     silence_messages()
-    check_file(out, overwrite)
     from wssl_pl.data.show import draw_batch, first_batch
 
-    batch = first_batch(data, split, STAGES[split], count, epoch)
-    path = draw_batch(data, batch, out, f"{data.images}, {split}, epoch {epoch}")
+    with own_file(out, overwrite):
+        batch = first_batch(data, split, STAGES[split], count, epoch)
+        path = draw_batch(data, batch, out, f"{data.images}, {split}, epoch {epoch}")
     print(f"Drawn to {path}", flush=True)
     return path

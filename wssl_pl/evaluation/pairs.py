@@ -77,6 +77,9 @@ class Manifest:
     masks: dict[str, int] | None = None
     data: Any = None
 
+    def __post_init__(self) -> None:
+        json.dumps(self.data, allow_nan=False)  # a ValueError at once, and not when a result is written that holds it
+
 
 COLUMNS = {field.name: pa.float64() if field.type is float else pa.string() for field in fields(Pair)}
 
