@@ -161,6 +161,7 @@ def page(rng: Random, base: Path, path: Path) -> Callable[[], Any]:
     from wssl_pl.app.work import fill_photo, read_mask
     from wssl_pl.inference import Inpainter
 
+    Path("out").mkdir()
     inpainter = Inpainter.from_checkpoint(base / "model.safetensors", "cpu")
     role = rng.choice(("photo", "mask", "strokes"))
     photo = path if role == "photo" else base / "pictures" / "rgb.png"
