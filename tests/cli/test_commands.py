@@ -93,6 +93,8 @@ def test_the_fields_of_a_dataclass_are_options(capsys):
     assert call(command, "do", ["out=here", "seed=5"]) == ("here", Shared(seed=5))
     with pytest.raises(WSSLError, match="seed=-1: must be a whole number of at least 0"):
         call(command, "do", ["out=here", "seed=-1"])
+    with pytest.raises(WSSLError, match="the checkpoint has seed=x: must be a whole number"):
+        call(command, "do", ["out=here"], {"seed": "x", "of_another_version": 1})
     with pytest.raises(SystemExit):
         call(command, "do", ["--help"])
     assert "seed= of the draws (default: 3)" in " ".join(capsys.readouterr().out.split())

@@ -429,7 +429,11 @@ def call(
     parser = make_parser(function, command)
     named = parser.named()
     if defaults:  # a checkpoint's, which another version may have written
-        parser.set_defaults({key: value for key, value in defaults.items() if key in named})
+        known = {key: value for key, value in defaults.items() if key in named}
+        for key, value in known.items():
+            if value is not None and (wrong := _what_is_wrong(key, value, named, ArgumentParser.parse_object)):
+                raise WSSLError(None, None, f"the checkpoint has {key}={str(value)[:80]}: {wrong}")
+        parser.set_defaults(known)
     parameters = inspect.signature(function).parameters
     line = read_line(args, parser.aliases, {name for name, action in named.items() if _hint(action) is bool})
     _place_words(line, _positional(parameters))

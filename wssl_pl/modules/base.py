@@ -80,7 +80,10 @@ class WSSLModule(LightningModule):
         checkpoint = read_checkpoint(checkpoint_path, stage=cls.stage)
         # The command line adds keys of its own, which begin with an underscore.
         saved = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        module = cls(**saved | settings)
+        try:
+            module = cls(**saved | settings)
+        except TypeError as error:
+            raise WSSLError("ckpt", checkpoint_path, f"its settings cannot be used: {error}") from error
         if strict:
             check_state(module, checkpoint["state_dict"], "ckpt", checkpoint_path)
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
