@@ -114,6 +114,28 @@ def test_the_page_shows_the_same_lines_with_its_address_and_the_licence(runs, tm
     assert "The shipped model's weights are for non-commercial research only." in footer
 
 
+@pytest.mark.parametrize(
+    ("error", "message"), [(OSError(28, "No space left"), "disk may be full"), (KeyError("secret"), "went wrong here")]
+)
+def test_a_fill_that_fails_is_one_line_and_leaves_no_files(runs, pair, tmp_path, monkeypatch, error, message):
+    from gradio import Error
+
+    from wssl_pl.app import work
+    from wssl_pl.app.page import Actions, Settings
+
+    def fails(*args):
+        raise error
+
+    monkeypatch.setattr(work, "write_photo", fails)
+    storage = Storage(tmp_path / "files", 1e9)
+    actions = Actions(Settings(Models(folder=runs, device="cpu"), [], storage, megapixels=1.0))
+    with pytest.raises(Error) as caught:
+        actions.inpaint({"path": str(pair[0])}, {"path": str(pair[1])})
+    assert message in caught.value.message
+    assert not caught.value.print_exception
+    assert list(storage.folder.iterdir()) == []
+
+
 def test_only_the_documented_endpoint_is_open(url, client):
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/inpaint"]
     config = httpx.get(f"{url}/config").json()

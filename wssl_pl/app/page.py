@@ -6,7 +6,8 @@ import logging
 import secrets
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except WSSLError as error:
             raise gr.Error(on_page(error), title="Not yet", print_exception=False) from None
+        except OSError as error:
+            logger.warning("The page cannot store a file: %s", error.strerror)
+            raise gr.Error("That cannot be stored here: the disk may be full", print_exception=False) from None
         except Exception:
             logger.exception("The page could not answer")
             text = "That went wrong here. The terminal that runs the page tells more."
@@ -142,9 +146,10 @@ class Actions:
         if not (isinstance(event.index, int) and 0 <= event.index < len(examples)):
             raise WSSLError(None, None, "there is no such example")
         # A copy of its own, since files that are handed out go after an hour.
-        photo = self._new_folder() / examples[event.index].name
-        shutil.copyfile(examples[event.index], photo)
-        return [str(photo), *self._opened(photo)]
+        with self._new_folder() as folder:
+            photo = folder / examples[event.index].name
+            shutil.copyfile(examples[event.index], photo)
+            return [str(photo), *self._opened(photo)]
 
     @in_one_line
     def fill(
@@ -199,19 +204,25 @@ class Actions:
             if progress is not None:
                 progress((done, total), desc="Filling", unit="pixels")
 
-        return fill_photo(photo, find, inpainter, self._new_folder(), self.settings.megapixels, tell)
+        with self._new_folder() as folder:
+            return fill_photo(photo, find, inpainter, folder, self.settings.megapixels, tell)
 
     def _opened(self, photo: Path) -> list[Any]:
-        preview = self._new_folder() / "preview.png"
-        preview_photo(photo, preview, self.settings.megapixels)
-        return [{"background": str(preview), "layers": [], "composite": None}, *no_result()]
+        with self._new_folder() as folder:
+            preview_photo(photo, folder / "preview.png", self.settings.megapixels)
+            return [{"background": str(folder / "preview.png"), "layers": [], "composite": None}, *no_result()]
 
-    def _new_folder(self) -> Path:
+    @contextmanager
+    def _new_folder(self) -> Iterator[Path]:
         self.settings.storage.check()
         # A name that nobody could guess: the server gives each file to who knows its name.
         folder = self.settings.storage.folder / secrets.token_hex(16)
         folder.mkdir(parents=True)
-        return folder
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def loaded(self, request: gr.Request) -> list[Any]:
         """The page was loaded: list the models of the moment, and show the address by which it was reached."""

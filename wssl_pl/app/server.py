@@ -161,6 +161,10 @@ def _serving(app: "Guard", server: socket.socket) -> Iterator[None]:
     finally:
         uvicorn_server.should_exit = True
         thread.join(10)
+        # Python may crash at its end while a thread that it does not wait for decodes or computes.
+        for worker in threading.enumerate():
+            if worker.name == "AnyIO worker thread" and worker.loop.is_closed():  # type: ignore[attr-defined]
+                worker.join(20)
 
 
 def serve(options: AppOptions) -> None:
