@@ -1,6 +1,7 @@
 """Run the campaign: `python -m tests.fuzz --cases 5000 --seed 1 --only pictures,onnx`."""
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -44,7 +45,7 @@ IMPORTS = (
     "wssl_pl.evaluation.compare", "wssl_pl.evaluation.predictions", "wssl_pl.study.report", "wssl_pl.study.cost",
     "wssl_pl.data.prepare", "wssl_pl.models.weights", "wssl_pl.models.onnx", "wssl_pl.export.weights",
     "wssl_pl.export.card", "wssl_pl.app.work", "wssl_pl.app.strokes", "onnxruntime", "onnx", "matplotlib.pyplot",
-    "pyarrow.parquet", "tensorboard",
+    "pandas", "pyarrow.parquet", "tensorboard",
 )  # fmt: skip
 
 
@@ -84,6 +85,7 @@ def campaign(
     """Run the cases of each family, and return the counts by family."""
     for module in IMPORTS:
         importlib.import_module(module)
+    gc.freeze()  # a forked process does not copy what it only looks through
     base = work / "seeds"
     if not base.exists():
         base.mkdir(parents=True)

@@ -416,6 +416,8 @@ def line(rng: Random, base: Path) -> Case:
         elif len(words) > 1:
             del words[at]
     words = [word.replace("\0", "") for word in words if not word.startswith("demo")]
+    if words[:1] == ["study"] and words[1:2] != ["report"]:
+        words.append("--dry-run")  # a study itself is not tried here: it takes minutes
     # A line that has lost the options of a short training is short all the same.
     os.environ |= {"WSSL_TRAINER__MAX_STEPS": "2", "WSSL_DATA__LIMIT": "8", "WSSL_DATA__IMAGE_SIZE": "32"}
     outputs = ("out", "out.png", "out.safetensors", "run", "mask_ratios.png", "show_data.png", "runs")
