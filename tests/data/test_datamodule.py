@@ -35,6 +35,7 @@ def same(first: list[dict], second: list[dict], keys: tuple[str, ...] = KEYS) ->
     ("arguments", "message"),
     [
         ({"image_size": 64, "resize": 40}, r"^resize=40"),
+        ({"resize": 2**31}, r"^resize=2147483648: must be at most 10000"),
         ({"image_size": 0}, r"^image_size=0"),
         ({"batch_size": 0}, r"^batch_size=0"),
         ({"hole": "grey"}, r"^hole=grey"),

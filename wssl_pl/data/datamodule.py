@@ -17,6 +17,8 @@ from wssl_pl.data.sources import DEFAULTS, SYNTHETIC, ImageSet, MaskSet, open_im
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import DataError, WSSLError
 
+MAX_SIDE = 10_000  # pixels: a resized image has as many as the largest file that is read
+
 
 class WSSLDataModule(pl.LightningDataModule):
     """Pair crops of images with masks.
@@ -98,6 +100,8 @@ class WSSLDataModule(pl.LightningDataModule):
                 raise WSSLError(name, choice, f"must be {', '.join(known[:-1])} or {known[-1]}")
         if resize < image_size:
             raise WSSLError("resize", resize, f"must be at least image_size={image_size}")
+        if resize > MAX_SIDE:
+            raise WSSLError("resize", resize, f"must be at most {MAX_SIDE}")
         bounds = [float(bound) for bound in hole_ratio]
         if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] <= 1:
             raise WSSLError("hole_ratio", bounds, "must be two numbers with 0 <= low <= high <= 1")
