@@ -184,6 +184,8 @@ def inpainter(rng: Random, base: Path, path: Path) -> Callable[[], Any]:
     as_mask = rng.random() < 0.3
 
     def run() -> None:
+        if not path.is_file():
+            return  # a pipe or a device, which the caller himself would have to open
         try:
             picture = Image.open(path, formats=("JPEG", "PNG", "WEBP"))
         except Exception:
