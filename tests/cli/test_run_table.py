@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main, runs
+from wssl_pl.cli.run_names import describe_run
+from wssl_pl.errors import WSSLError
 from wssl_pl.files import is_held
 from wssl_pl.modules import InpaintModule, PretextModule
 
@@ -180,3 +183,11 @@ def test_no_run_and_no_directory(tmp_path, monkeypatch, capsys):
         main(["runs", "nowhere"])
     assert "nowhere" in capsys.readouterr().err
     assert runs.runs(tmp_path) == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"tasks": 3}, {"tasks": ["rotation"], "weights": ["a"]}, {"tasks": [[]]}])
+def test_a_pretext_checkpoint_without_its_settings_is_one_line(settings, tmp_path):
+    ckpt = tmp_path / "best.ckpt"
+    torch.save({"stage": "pretext", "state_dict": {}, "hyper_parameters": settings}, ckpt)
+    with pytest.raises(WSSLError, match=r"best.ckpt: its settings hold no tasks"):
+        describe_run("downstream", {"freeze_layers": 0, "ckpt": str(ckpt)})

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import read_checkpoint
 from wssl_pl.tasks import normalise_weights
 
@@ -32,7 +33,10 @@ def describe_run(stage: str, model: Mapping[str, Any], record: Mapping[str, Any]
         return about | {"label": f"pretext-frozen{frozen}"}
     else:
         pretext = read_checkpoint(ckpt, stage="pretext", mmap=True)["hyper_parameters"]
-    return about | {"label": downstream_label(model, pretext), **_tasks(pretext)}
+    try:
+        return about | {"label": downstream_label(model, pretext), **_tasks(pretext)}
+    except (AttributeError, KeyError, TypeError):
+        raise WSSLError("ckpt", ckpt, "its settings hold no tasks and weights: it is damaged") from None
 
 
 def settings_of(about: Mapping[str, Any], module: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
