@@ -115,7 +115,10 @@ def inpaint_mask(rng: Random, base: Path, path: Path) -> Callable[[], Any]:
 def decode(rng: Random, base: Path, path: Path) -> Callable[[], Any]:
     """Reading as training does it."""
     from wssl_pl.data.decode import read_image, read_mask
+    from wssl_pl.data.files import list_images
 
+    if path not in list_images(path.parent):
+        return lambda: None  # training reads what is listed, and pipes and devices are not
     if rng.random() < 0.5:
         return lambda: read_image(path, 18, "lanczos")
     return lambda: read_mask(path, 16, bright=True)
