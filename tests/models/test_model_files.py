@@ -107,7 +107,7 @@ def test_files_that_are_no_models_of_ours(model_files, tmp_path):
         "empty.safetensors": "not a safetensors file",
         "cut.safetensors": "cut short",
         "pretext.ckpt": "is a pretext checkpoint",
-        "odd.ckpt": "other things than tensors",
+        "odd.ckpt": "its state_dict holds more than tensors",
         "folder": "without model.safetensors",
         "nowhere.ckpt": "does not exist",
     }.items():

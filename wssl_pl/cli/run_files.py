@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -298,9 +299,10 @@ def has_started(trainer: Trainer) -> bool:
     return trains_in_other_processes(trainer) or (first is not None and trainer.global_step > first)
 
 
-def is_restoring(trainer: Trainer) -> bool:
-    """Return whether a resumed training has not come to its first step, as far as this process can know."""
-    return not trains_in_other_processes(trainer) and _first_step(trainer) is None
+def raised_while_restoring(error: BaseException) -> bool:
+    """Return whether Lightning was restoring a checkpoint when an error was raised."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(Path(frame.f_code.co_filename).name == "checkpoint_connector.py" for frame in frames)
 
 
 def _first_step(trainer: Trainer) -> int | None:

@@ -26,8 +26,8 @@ from wssl_pl.cli.run_files import (
     choose_directory,
     find_resumed,
     is_first_process,
-    is_restoring,
     print_result,
+    raised_while_restoring,
     removed_if_empty,
     removed_unless_started,
     set_aside,
@@ -325,7 +325,7 @@ class WSSLCLI(LightningCLI):
             yield
         except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             known = isinstance(error, WSSLError | TrainingStopped)
-            if known or self.resumed is None or not is_restoring(self.trainer):
+            if known or self.resumed is None or not raised_while_restoring(error):
                 raise
             reason = f"cannot be restored: {type(error).__name__}: {first_lines(str(error))}"
             raise WSSLError("resume", self.resumed, reason) from error

@@ -77,8 +77,6 @@ def read_module(path: Path) -> tuple[InpaintModule, ModelInfo]:
         WSSLError: it is none of these, is damaged, holds code, or does not fit the network of its settings.
     """
     state, info = read_weights(path)
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        raise WSSLError("ckpt", path, "holds other things than tensors among its weights")
 
     def build() -> InpaintModule:
         try:
