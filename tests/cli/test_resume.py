@@ -256,12 +256,3 @@ def test_main_is_quiet_about_an_error_that_another_process_reports(monkeypatch, 
         main(["stage=pretext"])
     assert stopped.value.code == 143
     assert capsys.readouterr().err == ""
-
-
-def test_a_checkpoint_that_cannot_be_restored_is_one_line(train, refused):
-    train("stage=downstream", "ckpt=none", "--run.dir=run")
-    checkpoint = torch.load("run/last.ckpt", weights_only=True)
-    checkpoint["loops"] = {"fit_loop": 1}
-    torch.save(checkpoint, "run/last.ckpt")
-    message = refused("resume=run/last.ckpt", small=[], epochs=2)
-    assert "resume=run/last.ckpt: cannot be restored" in message
