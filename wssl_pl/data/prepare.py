@@ -299,15 +299,22 @@ def _results(jobs: Sequence[Job], workers: int) -> Generator[list[Entry]]:
 
 @contextlib.contextmanager
 def _without_interrupt() -> Iterator[None]:
-    """Delay Ctrl-C until the block ends."""
+    """Delay Ctrl-C until the block ends; in processes that are started in it, until they leave it to this one."""
+    # Processes inherit what is blocked. Ctrl-C reaches all of a group, and would end those that still import Python.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives Ctrl-C
+        try:
+            yield  # only the main thread receives Ctrl-C
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return
     caught: list[tuple[int, FrameType | None]] = []
+    # What is blocked here is still delivered through another thread.
     before = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
     if caught and callable(before):
         before(*caught[0])
@@ -316,6 +323,7 @@ def _without_interrupt() -> Iterator[None]:
 def start_worker() -> None:
     """Leave Ctrl-C to the main process, and end when that has ended, however it did."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
 
     def follow() -> None:
