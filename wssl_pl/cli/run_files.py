@@ -300,9 +300,12 @@ def has_started(trainer: Trainer) -> bool:
 
 
 def raised_while_restoring(error: BaseException) -> bool:
-    """Return whether Lightning was restoring a checkpoint when an error was raised."""
+    """Return whether Lightning was restoring a checkpoint, or we checked it for that, when an error was raised."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(Path(frame.f_code.co_filename).name == "checkpoint_connector.py" for frame in frames)
+    codes = [frame.f_code for frame in frames]
+    return any(
+        Path(code.co_filename).name == "checkpoint_connector.py" or code.co_name == "check_resumed" for code in codes
+    )
 
 
 def _first_step(trainer: Trainer) -> int | None:

@@ -33,10 +33,11 @@ def describe_run(stage: str, model: Mapping[str, Any], record: Mapping[str, Any]
         return about | {"label": f"pretext-frozen{frozen}"}
     else:
         pretext = read_checkpoint(ckpt, stage="pretext", mmap=True)["hyper_parameters"]
-    try:
-        return about | {"label": downstream_label(model, pretext), **_tasks(pretext)}
-    except (AttributeError, KeyError, TypeError):
-        raise WSSLError("ckpt", ckpt, "its settings hold no tasks and weights: it is damaged") from None
+        try:
+            _tasks(pretext)
+        except (AttributeError, KeyError, TypeError):
+            raise WSSLError("ckpt", ckpt, "its settings hold no tasks and weights: it is damaged") from None
+    return about | {"label": downstream_label(model, pretext), **_tasks(pretext)}
 
 
 def settings_of(about: Mapping[str, Any], module: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
