@@ -51,9 +51,9 @@ def collect(files: list[Path]) -> dict[str, Any]:
         "kills": {},
     }
     for file in files:
-        for name, tally in json.loads(file.read_text()).items():
-            part = record["families" if "counts" in tally else "kills"]
-            part[name] = _sum(part[name], tally) if name in part else tally
+        for name, result in json.loads(file.read_text()).items():
+            part = record["families" if "counts" in result else "kills"]
+            part[name] = _sum(part[name], result) if name in part else result
     return record
 
 
@@ -76,12 +76,12 @@ def section(record: dict[str, Any]) -> str:
             counts = families[name]["counts"]
             total = {outcome: total[outcome] + counts[outcome] for outcome in OUTCOMES}
             lines.append(f"| {label} | {families[name]['cases']:,} | " + " | ".join(map(str, counts.values())) + " |")
-    cases = sum(tally["cases"] for tally in families.values())
+    cases = sum(result["cases"] for result in families.values())
     lines.append(f"| all | {cases:,} | " + " | ".join(map(str, total.values())) + " |")
     lines += ["", "| killed | kills | finished | equal | dead ends | leftovers | lost |", "|---" + "|---:" * 6 + "|"]
-    for name, tally in record["kills"].items():
-        lines.append(f"| {name} | " + " | ".join(str(tally[key]) for key in KILLED) + " |")
-    faults = [(name, key, entry) for name, tally in families.items() for key, entry in tally["faults"].items()]
+    for name, result in record["kills"].items():
+        lines.append(f"| {name} | " + " | ".join(str(result[key]) for key in KILLED) + " |")
+    faults = [(name, key, entry) for name, result in families.items() for key, entry in result["faults"].items()]
     if faults:
         lines += ["", "Faults that are left:", ""]
         lines += [f"- {name}: {key} ({entry['times']}): `{entry['command']}`" for name, key, entry in faults]

@@ -21,8 +21,8 @@ from tests.fuzz import doors, files, pictures, places, requests, runner, seeds  
 from tests.fuzz.runner import (  # noqa: E402
     FAULTS,
     OUTCOMES,
+    FaultCounts,
     MakeCase,
-    Tally,
     Verdict,
     in_child,
     run_batch,
@@ -71,17 +71,17 @@ def main() -> int:
     counts = {name: max(1, round(options.cases * FAMILIES[name][1] / total)) for name in names}
     with tempfile.TemporaryDirectory(prefix="wssl-fuzz-") as temporary:
         work = options.work or Path(temporary)
-        tallies = campaign(work.resolve(), counts, options.seed, options.first, options.json, options.verbose)
-    print(table(tallies))
-    for name, tally in tallies.items():
-        for signature, entry in tally.faults.items():
+        results = campaign(work.resolve(), counts, options.seed, options.first, options.json, options.verbose)
+    print(table(results))
+    for name, result in results.items():
+        for signature, entry in result.faults.items():
             print(f"{name}: {signature} ({entry['times']} times; {entry['words']})\n    {entry['command']}")
-    return int(any(tally.counts[fault] for tally in tallies.values() for fault in FAULTS))
+    return int(any(result.counts[fault] for result in results.values() for fault in FAULTS))
 
 
 def campaign(
     work: Path, counts: dict[str, int], seed: int, first: int, out: Path | None, verbose: bool
-) -> dict[str, Tally]:
+) -> dict[str, FaultCounts]:
     """Run the cases of each family, and return the counts by family."""
     for module in IMPORTS:
         importlib.import_module(module)
@@ -91,21 +91,21 @@ def campaign(
         base.mkdir(parents=True)
         in_child(quietly(lambda: seeds.make(base), work / "seeds.log"))
     before = snapshot(base)
-    tallies = {}
+    results = {}
     for name, count in counts.items():
-        tally = tallies[name] = Tally()
+        result = results[name] = FaultCounts()
         start = time.monotonic()
         for number, verdict in enumerate(verdicts(name, range(first, first + count), seed, base, work), 1):
-            tally.add(verdict)
+            result.add(verdict)
             if verbose and (verdict.seconds > 5 or set(verdict.outcomes) & set(FAULTS)):
                 print(f"--- {verdict}\n{(work / 'control' / 'output').read_text(errors='replace')[-3000:]}", flush=True)
             if out and (number % 50 == 0 or number == count):
-                out.write_text(json.dumps({name: asdict(tally) for name, tally in tallies.items()}, indent=1))
+                out.write_text(json.dumps({name: asdict(result) for name, result in results.items()}, indent=1))
         print(f"{name}: {count} cases in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     after = snapshot(base)
     if changed := [name for name, was in before.items() if after.get(name) != was]:
         raise SystemExit(f"the seed files were changed: {changed}")
-    return tallies
+    return results
 
 
 def verdicts(name: str, numbers: range, seed: int, base: Path, work: Path) -> Iterator[Verdict]:
@@ -132,11 +132,11 @@ def quietly(run: Callable[[], None], log: Path) -> Callable[[], None]:
     return quiet
 
 
-def table(tallies: dict[str, Tally]) -> str:
+def table(results: dict[str, FaultCounts]) -> str:
     """Return the counts as a table in Markdown."""
     lines = ["| what | cases | " + " | ".join(OUTCOMES) + " |", "|---" * (2 + len(OUTCOMES)) + "|"]
-    for name, tally in tallies.items():
-        lines.append(f"| {name} | {tally.cases} | " + " | ".join(str(tally.counts[o]) for o in OUTCOMES) + " |")
+    for name, result in results.items():
+        lines.append(f"| {name} | {result.cases} | " + " | ".join(str(result.counts[o]) for o in OUTCOMES) + " |")
     return "\n".join(lines)
 
 

@@ -34,7 +34,7 @@ TRAINING = [
 
 
 @dataclasses.dataclass
-class Tally:
+class KillCounts:
     """What came of the kills of one command.
 
     Attributes:
@@ -153,7 +153,7 @@ def leftovers(folder: Path) -> list[str]:
     ]
 
 
-def kill_until_done(job: Job, out: Path, rng: Random, seconds: float, most: int, tally: Tally, log: Path) -> None:
+def kill_until_done(job: Job, out: Path, rng: Random, seconds: float, most: int, counts: KillCounts, log: Path) -> None:
     """Kill a command again and again, up to `most` times, then let it end."""
     done = 0
     while True:
@@ -164,49 +164,49 @@ def kill_until_done(job: Job, out: Path, rng: Random, seconds: float, most: int,
                     process.wait(rng.uniform(0.15, 1.0) * seconds)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
-                    tally.kills += 1
+                    counts.kills += 1
             code = process.wait()
         if code == -signal.SIGKILL:
             done += 1
             continue
         if code:
-            tally.dead_ends += 1
-            tally.messages.append(f"{job.kind}: code {code}: {log.read_text(errors='replace')[-300:]}")
+            counts.dead_ends += 1
+            counts.messages.append(f"{job.kind}: code {code}: {log.read_text(errors='replace')[-300:]}")
         return
 
 
-def campaign(kinds: list[str], kills: int, seed: int, folder: Path, out: Path | None) -> dict[str, Tally]:
+def campaign(kinds: list[str], kills: int, seed: int, folder: Path, out: Path | None) -> dict[str, KillCounts]:
     """Kill each kind of command, and return the counts by kind."""
     inputs = folder / "inputs"
     make_inputs(inputs)
     before = digests(inputs)
-    tallies: dict[str, Tally] = {}
+    counts_by_kind: dict[str, KillCounts] = {}
     for kind in kinds:
-        job, tally, rng = Job(kind, inputs), tallies.setdefault(kind, Tally()), Random(f"{seed} {kind}")
+        job, counts, rng = Job(kind, inputs), counts_by_kind.setdefault(kind, KillCounts()), Random(f"{seed} {kind}")
         undisturbed, log = folder / kind / "undisturbed", folder / f"{kind}.log"
         undisturbed.parent.mkdir()
         start = time.monotonic()
-        kill_until_done(job, undisturbed, rng, 0.0, 0, tally, log)
+        kill_until_done(job, undisturbed, rng, 0.0, 0, counts, log)
         seconds = time.monotonic() - start
         wanted = job.contents(undisturbed)
         number = 0
-        while tally.kills < kills:
+        while counts.kills < kills:
             number += 1
             result = folder / kind / str(number)
-            kill_until_done(job, result, rng, seconds, min(rng.randrange(1, 6), kills - tally.kills), tally, log)
-            if tally.dead_ends == 0 or result.exists():
-                tally.finished += 1
-                tally.leftovers += len(leftovers(result))
+            kill_until_done(job, result, rng, seconds, min(rng.randrange(1, 6), kills - counts.kills), counts, log)
+            if counts.dead_ends == 0 or result.exists():
+                counts.finished += 1
+                counts.leftovers += len(leftovers(result))
                 try:
-                    tally.equal += job.contents(result) == wanted
+                    counts.equal += job.contents(result) == wanted
                 except (OSError, KeyError, ValueError) as error:
-                    tally.messages.append(f"{kind} {number}: {error}")
+                    counts.messages.append(f"{kind} {number}: {error}")
             shutil.rmtree(result, ignore_errors=True)
-            tally.lost = sum(after != before[name] for name, after in digests(inputs).items() if name in before)
+            counts.lost = sum(after != before[name] for name, after in digests(inputs).items() if name in before)
             if out:
-                out.write_text(json.dumps({k: dataclasses.asdict(t) for k, t in tallies.items()}, indent=1))
-        print(f"{kind}: {tally.kills} kills in {time.monotonic() - start:.0f} s: {tally}", flush=True)
-    return tallies
+                out.write_text(json.dumps({k: dataclasses.asdict(t) for k, t in counts_by_kind.items()}, indent=1))
+        print(f"{kind}: {counts.kills} kills in {time.monotonic() - start:.0f} s: {counts}", flush=True)
+    return counts_by_kind
 
 
 def main() -> int:
@@ -220,8 +220,8 @@ def main() -> int:
     kinds = options.only.split(",")
     with tempfile.TemporaryDirectory(prefix="wssl-kills-") as temporary:
         folder = Path(temporary)
-        tallies = campaign(kinds, -(-options.kills // len(kinds)), options.seed, folder, options.json)
-    return int(any(t.dead_ends or t.lost or t.equal < t.finished for t in tallies.values()))
+        counts_by_kind = campaign(kinds, -(-options.kills // len(kinds)), options.seed, folder, options.json)
+    return int(any(t.dead_ends or t.lost or t.equal < t.finished for t in counts_by_kind.values()))
 
 
 if __name__ == "__main__":

@@ -319,7 +319,7 @@ def _resident() -> int:
 
 
 @dataclass
-class Tally:
+class FaultCounts:
     """Counts of a family, and its distinct faults.
 
     Attributes:

@@ -21,9 +21,9 @@ def test_300_cases_without_a_fault(tmp_path):
     command = [sys.executable, "-m", "tests.fuzz", "--cases", "300", "--seed", "23", "--json", str(out)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert out.exists(), done.stderr
-    tallies = json.loads(out.read_text())
-    assert {name: tally["faults"] for name, tally in tallies.items() if tally["faults"]} == {}
-    assert sum(tally["cases"] for tally in tallies.values()) >= 299
+    results = json.loads(out.read_text())
+    assert {name: result["faults"] for name, result in results.items() if result["faults"]} == {}
+    assert sum(result["cases"] for result in results.values()) >= 299
 
 
 def test_damage_follows_from_the_seed():

@@ -122,7 +122,7 @@ def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArr
 
     sides = (min(pixels.shape[:2]),) * 2 if isinstance(size, int) else pixels.shape[:2]
     targets = (size, size) if isinstance(size, int) else size
-    spares = [length - side for length, side in zip(pixels.shape, sides, strict=False)]
+    spares = [length - side for length, side in zip(pixels.shape[:2], sides, strict=True)]
     # What is cut off anyway goes first: a long image would be repeated at its whole length.
     y, x = (slice(spare // 2, spare // 2 + side + spare % 2) for spare, side in zip(spares, sides, strict=True))
     pixels = pixels[y, x]
