@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from wssl_pl.modules import PretextModule as PretextModule
 
 # The only place of the version: setup.cfg reads it, and a test compares CITATION.cff and CHANGELOG.md with it.
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 # Loaded at first use, because PyTorch and Lightning take seconds to import.
 _HOMES = {
