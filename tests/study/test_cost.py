@@ -6,8 +6,8 @@ import pytest
 
 from wssl_pl.study.cost import (
     Cost,
+    Stepper,
     _at,
-    _Stepper,
     expected_seconds,
     kind,
     labels,
@@ -110,7 +110,7 @@ def test_the_extrapolated_time_is_that_of_the_whole_batch(declare, stage):
     plan = plan_of(declare, common=common)
     run = next(run for run in plan.runs.values() if run.stage == stage)
     estimates, truths = [], []
-    stepper = _Stepper(plan, run)
+    stepper = Stepper(plan, run)
     for _ in range(3):
         estimates.append(measure_step(plan, run, budget=0.0))
         truths.append(stepper.step(16, 128))

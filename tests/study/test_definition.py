@@ -111,6 +111,10 @@ def test_several_studies_make_one(declare):
         ({"claims": [{"claim": "x", "better": "nobody", "than": "scratch"}]}, "there is no arm 'nobody'"),
         ({"claims": [{"claim": "x", "better": "frozen"}]}, "claims[0].than is required"),
         (
+            {"arms": {"slow": {"pretext": "none", "step_cost": 0.0}}, "claims": []},
+            "step_cost=0.0: arm slow: must be between 0.01 and 100",
+        ),
+        (
             {"claims": [{"claim": "x", "better": "frozen", "than": "scratch", "metrics": ["fid"]}]},
             "claims[0].metrics[0]: 'fid' is not one of psnr_composite",
         ),

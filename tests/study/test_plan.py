@@ -30,6 +30,20 @@ def test_equal_total_steps_are_those_of_both_stages(declare):
     assert plan.runs[plan.final["scratch"][0]].steps == 22
 
 
+def test_an_arm_whose_step_costs_twice_as_much_makes_half_the_steps(declare):
+    arms = {
+        "plain": {"pretext": "none"},
+        "costly": {"pretext": "none", "step_cost": 2.0},
+        "both_stages": {"pretext": "none", "step_cost": 2.0, "steps": "total"},
+    }
+    study = read_study([declare(arms=arms, claims=[], tune={"values": [0.1, 0.01], "steps": 6})])
+    plan = make_plan(study)
+    steps = {name: plan.runs[plan.final[name][0]].steps for name in arms}
+    assert steps == {"plain": 10, "costly": 5, "both_stages": 11}
+    trials = {name: run.steps for run in plan.runs.values() if run.trial for name in run.arms}
+    assert trials == {"plain": 6, "costly": 3, "both_stages": 3}
+
+
 def test_everything_that_decides_the_outcome_is_in_the_name(declare):
     study = read_study([declare()])
     before = make_plan(study).final["frozen"][0]

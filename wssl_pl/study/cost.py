@@ -88,8 +88,14 @@ def labels(kinds: Mapping[Kind, object]) -> dict[Kind, str]:
     return named
 
 
-class _Stepper:
-    """Training steps of a run on random images: forward, backward and Adam, without Lightning's loop."""
+class Stepper:
+    """Training steps of a run on random images: forward, backward and Adam, without Lightning's loop.
+
+    Args:
+        plan: the plan of the run.
+        run: whose options are used.
+        widest: a wider network is replaced by one of this width.
+    """
 
     def __init__(self, plan: Plan, run: Run, widest: int | None = None) -> None:
         accelerator = str(run.options.get("trainer.accelerator", "auto"))
@@ -142,7 +148,7 @@ def measure_step(plan: Plan, run: Run, budget: float) -> Cost:
     of 8 and 64 and one thread, the estimate was within 10 % of what a step of `wssl train` took.
     """
     count, size = batch_shape(run)
-    stepper = _Stepper(plan, run)
+    stepper = Stepper(plan, run)
     stepper.step(1, min(size, 32))  # memory is allocated and kernels are chosen
     end = stepper.now() + budget
     small = [(1, min(size, 64)), (1, min(size, 160))] if count > 1 or size > 64 else []
@@ -218,7 +224,7 @@ def count_operations(plan: Plan, run: Run) -> float:
     width = int(run.options.get("model.width", encoder.get("model.width", 64)) or 64)
     count, size = batch_shape(run)
     with FlopCounterMode(display=False) as counter:
-        _Stepper(plan, run, NARROW).step(1, 64)
+        Stepper(plan, run, NARROW).step(1, 64)
     operations: float = counter.get_total_flops()
     return operations * width**2 * count * size**2
 

@@ -38,6 +38,8 @@ class Arm:
         pretext: options of its pretext run; None: there is no pretext run.
         downstream: options of its downstream run.
         steps: of the downstream run: `equal` to those of the other arms, or those of both stages together (`total`).
+        step_cost: time of one of its downstream steps, as a multiple of the plain arm's. It gets so many fewer steps,
+            so that all arms train for equal seconds.
         paper: the paper's metrics, `ssim` and `psnr`.
         label: its name in tables.
         name: unique in the study.
@@ -46,6 +48,7 @@ class Arm:
     pretext: Options | None = field(metadata={"example": "give options such as {tasks: [rotation]}, or none"})
     downstream: Options = field(default_factory=dict)
     steps: Literal["equal", "total"] = "equal"
+    step_cost: float = 1.0
     paper: dict[str, float] = field(default_factory=dict)
     label: str = ""
     name: str = ""
@@ -238,6 +241,11 @@ def check(study: Study) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise WSSLError(name, value, "must be a number of at least 1")
+    for arm in study.arms.values():
+        # A study's steps are a day of training at most: outside of these a run has none, or all of them.
+        if not 0.01 <= arm.step_cost <= 100.0:
+            remedy = "give the measured ratio, such as 1.4"
+            raise WSSLError("step_cost", arm.step_cost, f"arm {arm.name}: must be between 0.01 and 100", remedy)
     if study.tune is not None and (len(study.tune.values) < 2 or study.tune.steps < 1):
         raise WSSLError("tune", None, "needs two or more values, and at least 1 step of a trial")
     for section in study.sections:

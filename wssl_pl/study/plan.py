@@ -130,14 +130,19 @@ def _arm_runs(study: Study, arm: Arm, seed: int) -> Iterator[Run]:
             yield pretext
         for value in study.tune.values:
             chosen = {study.tune.option: value}
-            trial = _downstream(study, arm, study.tune.seed, pretext, study.tune.steps, chosen)
+            trial = _downstream(study, arm, study.tune.seed, pretext, _affordable(study.tune.steps, arm), chosen)
             yield replace(trial, trial=True)
             chooses[str(value)] = trial.id
     pretext = _pretext(study, arm, seed)
     if pretext is not None:
         yield pretext
     steps = study.steps["downstream"] + (study.steps["pretext"] if arm.steps == "total" else 0)
-    yield _downstream(study, arm, seed, pretext, steps, {}, chooses or None)
+    yield _downstream(study, arm, seed, pretext, _affordable(steps, arm), {}, chooses or None)
+
+
+def _affordable(steps: int, arm: Arm) -> int:
+    """Return the steps that an arm makes in the time in which the plain one makes `steps`."""
+    return max(1, round(steps / arm.step_cost))
 
 
 def _pretext(study: Study, arm: Arm, seed: int, trial: bool = False) -> Run | None:
