@@ -153,6 +153,17 @@ def test_a_downstream_run_resumes_after_its_pretext_checkpoint_is_gone(train, pr
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["ckpt"].endswith(pretext_ckpt)
 
 
+def test_the_features_of_the_pretext_checkpoint_are_found_again_on_resume(train, pretext_ckpt, monkeypatch):
+    typed = [f"ckpt={pretext_ckpt}", "--model.features=pretext", "--model.perceptual=0.1"]
+    train("stage=downstream", *typed, "--run.dir=run")
+    features = f"pretext:{Path(pretext_ckpt).absolute()}"
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["features"] == features
+    run = Path("run").absolute()
+    monkeypatch.chdir(Path("pretext"))
+    train(f"resume={run}/last.ckpt", "--model.features=pretext", small=[], epochs=2)
+    assert read_checkpoint(run / "last.ckpt")["hyper_parameters"]["features"] == features
+
+
 def spoil(monkeypatch):
     """Make every validation from now on worse than any before."""
     original = InpaintModule.forward

@@ -5,7 +5,7 @@ from lightning import Trainer
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule
-from wssl_pl.modules.features import IMAGENET_MEAN, IMAGENET_STD, load_features
+from wssl_pl.modules.features import IMAGENET_MEAN, IMAGENET_STD, absolute_features, load_features
 
 CHANNELS = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
 
@@ -64,6 +64,16 @@ def test_features_of_a_pretext_encoder(pretext):
     with_mask = torch.cat([images[..., :32, :], torch.zeros(2, 1, 32, 32)], dim=1)
     last, _ = module.encoder(with_mask)
     torch.testing.assert_close(network(images[..., :32, :])[-1], last)
+
+
+def test_pretext_alone_is_the_encoder_of_the_checkpoint(pretext, tmp_path, monkeypatch):
+    path, _ = pretext
+    module = InpaintModule(str(path), freeze_layers=0, perceptual=0.1, features="pretext")
+    assert module.hparams["features"] == f"pretext:{path}"
+    monkeypatch.chdir(tmp_path)
+    assert absolute_features(f"pretext:{path.name}", "none") == f"pretext:{path}"
+    with pytest.raises(WSSLError, match="features=pretext: is the encoder of ckpt=, and there is none"):
+        InpaintModule("none", width=2, freeze_layers=0, perceptual=0.1, features="pretext")
 
 
 def test_losses_join_the_training_loss(pretext, monkeypatch):

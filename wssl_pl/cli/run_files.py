@@ -24,6 +24,7 @@ from wssl_pl.data.splits import RULES
 from wssl_pl.errors import Interrupted, Terminated, WSSLError
 from wssl_pl.files import write_atomically
 from wssl_pl.modules.base import WSSLModule
+from wssl_pl.modules.features import absolute_features
 from wssl_pl.study.folder import write_json
 
 CONFIG, DATA = "config.yaml", "data.json"
@@ -250,6 +251,8 @@ def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Nam
     stored["data.split_rule"] = _absolute(config["data.split_rule"], {*RULES})
     if config.get("model.ckpt") is not None:
         stored["model.ckpt"] = _absolute(config["model.ckpt"], {"none"})
+    if config.get("model.features") is not None:
+        stored["model.features"] = absolute_features(config["model.features"], config["model.ckpt"])
     replaced = {key: config[key] for key, value in stored.items() if config[key] != value}
     for key, value in stored.items():
         config[key] = value

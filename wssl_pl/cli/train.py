@@ -40,6 +40,7 @@ from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, W
 from wssl_pl.files import owned, replacing
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
+from wssl_pl.modules.features import absolute_features
 
 STAGES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
 MAX_EPOCHS = {"pretext": 40, "downstream": 20}
@@ -217,6 +218,7 @@ class WSSLCLI(LightningCLI):
         """
         trained = read_checkpoint(str(self.resumed), stage=self.stage, name="resume")["hyper_parameters"]
         self.pretext_ckpt, self.pretext_reuse = self.config.model.ckpt, self.config.model.reuse
+        self.config.model.features = absolute_features(self.config.model.features, self.pretext_ckpt)
         self.config.model.ckpt, self.config.model.reuse = "none", "encoder"
         for name in ("encoder", "width", "norm", "block", "mask_channel", "fill"):
             if self.config.model[name] is None:

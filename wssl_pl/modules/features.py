@@ -1,5 +1,7 @@
 """Features in which the downstream stage compares images: of VGG16 or of a pretext encoder, from a file."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ VGG16_LAYERS = 17
 """Layers of torchvision's `vgg16().features` up to the third pooling; PConv compares after the first three."""
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 FORMS = "give features=vgg16:FILE (torchvision's weights) or features=pretext:CKPT (needs no foreign weights)"
+PRETEXT = "pretext"
 
 
 class VGG16Features(nn.Module):
@@ -81,6 +84,26 @@ class PretextFeatures(nn.Module):
             padded = torch.cat([padded, torch.zeros_like(padded[:, :1])], dim=1)
         features, skips = self.encoder(padded)
         return [*skips, features]
+
+
+def absolute_features(name: str | None, ckpt: str | None) -> str | None:
+    """Return the name of features with the absolute path of their file.
+
+    Args:
+        name: `vgg16:FILE`, `pretext:CKPT`, or `pretext`, the encoder of `ckpt`; what is neither is returned as it is.
+        ckpt: the pretext checkpoint of the run, or `none`.
+
+    Raises:
+        WSSLError: `pretext` without a pretext checkpoint.
+    """
+    if name == PRETEXT:
+        if ckpt in (None, "none"):
+            raise WSSLError(
+                "features", name, "is the encoder of ckpt=, and there is none", "give features=pretext:CKPT"
+            )
+        name = f"{PRETEXT}:{ckpt}"
+    kind, colon, path = (name or "").partition(":")
+    return f"{kind}:{Path(path).absolute()}" if colon and path else name
 
 
 def load_features(name: str | None) -> nn.Module:

@@ -16,7 +16,7 @@ from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.damages import Damages
 from wssl_pl.modules.encoder import check_training, load_decoder, load_encoder, make_decoder
-from wssl_pl.modules.features import FORMS, load_features
+from wssl_pl.modules.features import FORMS, absolute_features, load_features
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
 from wssl_pl.networks import crop_to, initialise, make_contexts, pad_to_multiple
 
@@ -55,7 +55,7 @@ class InpaintModule(WSSLModule):
             loss; PConv's is 0.05.
         style: factor of the distance of their Gram matrices; PConv's is 120.
         features: what the two compare: `vgg16:FILE`, torchvision's weights, or `pretext:CKPT`, the encoder of a
-            pretext checkpoint.
+            pretext checkpoint; `pretext` alone: that of `ckpt`.
         restore: damages that are undone beside the holes: one or more of saturation, sharpness, contrast, blur, noise,
             jpeg, and class paths of your own. Each image is damaged by all of them, at random strengths, before it is
             masked; the target is the clean image.
@@ -140,6 +140,7 @@ class InpaintModule(WSSLModule):
                 reason = f"takes {self.damages.numbers} random numbers per sample, there are {RANDOM_NUMBERS}"
                 raise WSSLError("restore", restore, reason)
         self._check_features(perceptual, style, features)
+        self.hparams["features"] = absolute_features(features, ckpt)
         self.perceptual, self.style = perceptual, style
         # In a list, so that it is no submodule: it is not trained, saved, exported or exchanged between processes.
         self._features: list[nn.Module] = []
