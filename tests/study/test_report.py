@@ -24,7 +24,7 @@ from wssl_pl.study import report as report_module
 from wssl_pl.study.definition import Claim, Section, Tuning
 from wssl_pl.study.folder import read_results
 from wssl_pl.study.report import arm_rows, write_report
-from wssl_pl.study.verdicts import summarise
+from wssl_pl.study.verdicts import Spread, summarise
 
 BETTER = Claim("good beats plain", ["good"], ["plain"])
 
@@ -88,6 +88,16 @@ def test_a_head_near_chance_is_marked_and_an_arm_without_a_seed_has_no_row(tmp_p
     rows = arm_rows(report, ["good", "plain"], 3)
     assert [row[0] for row in rows] == ["arm", "good"]
     assert "rotation 0.27 (**near chance**)" in rows[1]
+
+
+def test_lpips_has_a_column_where_it_was_measured(tmp_path):
+    report = summarise(read_results(small(tmp_path)))
+    assert "LPIPS composite" not in arm_rows(report, ["good", "plain"], 3)[0]
+    report.arms["good"].metrics["lpips_composite"] = Spread(0.07, 0.01, {0: 0.06, 1: 0.08})
+    header, good, plain = arm_rows(report, ["good", "plain"], 3)
+    place = header.index("LPIPS composite")
+    assert good[place] == "0.0700 ± 0.0100"
+    assert plain[place] == "-"
 
 
 def test_arms_that_were_not_asked_for_are_named(tmp_path):

@@ -23,7 +23,7 @@ from wssl_pl.files import owned, write_atomically, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import ENDED
-from wssl_pl.study.verdicts import RANKED_BY, ArmResult, Spread, StudyReport, Verdict, points_of, summarise
+from wssl_pl.study.verdicts import PERCEPTUAL, RANKED_BY, ArmResult, Spread, StudyReport, Verdict, points_of, summarise
 
 COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr")
 CAPTIONS = {
@@ -250,7 +250,9 @@ def ranking_lines(report: StudyReport) -> list[str]:
 
 def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list[str]]:
     """Return a header and a row per measured arm, as in the paper's tables, with the paper's metrics."""
-    rows = [["arm", *[LABELS[metric] for metric in COLUMNS], "seeds", "paper SSIM", "paper PSNR", "steps", "minutes",
+    perceptual = any(report.arms[name].metrics[PERCEPTUAL].mean is not None for name in names)
+    columns = (*COLUMNS, PERCEPTUAL) if perceptual else COLUMNS
+    rows = [["arm", *[LABELS[metric] for metric in columns], "seeds", "paper SSIM", "paper PSNR", "steps", "minutes",
              "pretext accuracy", "converged"]]  # fmt: skip
     for name in [name for name in names if report.arms[name].runs] or names:
         arm = report.arms[name]
@@ -260,7 +262,7 @@ def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list
         ]
         rows.append([
             arm.label,
-            *[_spread(arm.metrics[metric], metric) for metric in COLUMNS],
+            *[_spread(arm.metrics[metric], metric) for metric in columns],
             f"{len(arm.runs)} of {seeds}",
             *[number(arm.paper.get(metric), metric) for metric in ("ssim", "psnr")],
             _stages(arm.steps, ",.0f"),

@@ -33,6 +33,7 @@ ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
 RANKED_BY = "psnr_composite"
+PERCEPTUAL = "lpips_composite"  # in tables where its weights were there; no claim is judged by it
 SCORES = "val/accuracy/"
 
 
@@ -232,7 +233,10 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
         weights=weights,
         paper=arm.paper,
         runs={seed: run.id for seed, run in runs.items()},
-        metrics={metric: _spread({seed: table.column(metric) for seed, table in tables.items()}) for metric in METRICS},
+        metrics={
+            metric: _spread({seed: table.column(metric) for seed, table in tables.items()})
+            for metric in (*METRICS, PERCEPTUAL)
+        },
         steps=_by_stage(chains, lambda run: run.steps),
         minutes=_by_stage(chains, lambda run: run.status.seconds / 60),
         scores=scores([results.curves(run) for run in pretexts]),
