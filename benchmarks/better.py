@@ -1,10 +1,11 @@
-"""What the arms of the study `better` cost: parameters, operations, and seconds of a step and of an image.
+"""What the arms of the study `better` gain and cost: parameters, operations, and seconds of a step and of an image.
 
-    python benchmarks/better.py                                  # all arms, in turn
-    python benchmarks/better.py --arms plain dilated --rounds 9
+    python benchmarks/better.py --costs                      # measures all arms in turn, and writes the page's table
+    python benchmarks/better.py --study runs/study/better    # takes the results of the study, finished or not
 
-On one CPU thread, in its own time, so that other programs on the machine count little. The ratios of the steps are the
-`step_cost` of wssl_pl/study/definitions/better.yaml. Writes `better.json` and `better.md` in benchmarks/results.
+Costs are measured on one CPU thread, in its own time, so that other programs on the machine count little. The ratios of
+the steps are the `step_cost` of wssl_pl/study/definitions/better.yaml. Results go to `better.json` and
+`better_study.json` in benchmarks/results, and the table of both to docs/better.md.
 """
 
 import argparse
@@ -16,14 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from wssl_pl.evaluation.statistics import compare
 from wssl_pl.study.cost import Stepper, batch_shape
 from wssl_pl.study.definition import read_study
+from wssl_pl.study.folder import read_results
 from wssl_pl.study.plan import make_plan
+from wssl_pl.study.verdicts import group_values
 
 RESULTS = Path(__file__).parent / "results"
+COSTS, GAINS = RESULTS / "better.json", RESULTS / "better_study.json"
+PAGE = Path(__file__).parents[1] / "docs" / "better.md"
+BEGIN, END = "<!-- made by benchmarks/better.py -->", "<!-- end -->"
+PLAIN = "plain"
+METRICS = ("psnr_composite", "ssim_composite", "lpips_composite")
 
 
 class Arm:
@@ -36,7 +46,6 @@ class Arm:
         run = plan.runs[plan.final[name][study.seeds[0]]]
         self.batch, self.size = batch_shape(run)
         self.stepper = Stepper(plan, run)
-        self.declared = study.arms[name].step_cost
         self.steps: list[float] = []
         self.images: list[float] = []
 
@@ -62,57 +71,107 @@ class Arm:
             module(image, torch.zeros_like(image[:, :1]))
         module.train()
         return {
-            "arm": self.name,
             "label": self.label,
             "parameters": sum(p.numel() for network in module.networks() for p in network.parameters()),
             "gflop_per_image": counter.get_total_flops() / 1e9,
             "step_s": statistics.median(self.steps),
             "image_s": statistics.median(self.images),
-            "declared_step_cost": self.declared,
         }
 
 
-def table(rows: list[dict[str, Any]], about: str) -> str:
-    """Return the rows as Markdown, times as multiples of the first one's."""
-    lines = [
-        f"{about}. Times are medians on one thread, in turn; a step is one of training.",
-        "",
-        "| arm | parameters (million) | GFLOP per image | step (s) | step / plain | image (ms) | image / plain |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+def measure_costs(names: list[str], rounds: int) -> dict[str, Any]:
+    """Return the costs of the arms, measured in turn."""
+    torch.set_num_threads(1)
+    study = read_study(["better"])
+    arms = [Arm(name, study.arms[name].label) for name in names]
+    for turn in range(rounds + 1):
+        for arm in arms:
+            arm.measure(first=turn == 0)
+    about = (
+        f"{arms[0].batch} images of {arms[0].size} px, one thread of {platform.processor() or platform.machine()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__}"
+    )
+    return {"about": about, "arms": {arm.name: arm.row() for arm in arms}}
+
+
+def collect_gains(folder: Path) -> dict[str, Any]:
+    """Return means of each seed, and the difference to the plain arm over seeds and images, of a study's arms."""
+    results = read_results(folder)
+    runs = {name: results.measured(name) for name in results.study.arms}
+    found: dict[str, Any] = {}
+    for name, measured in runs.items():
+        common = [seed for seed in measured if seed in runs[PLAIN]]
+        if not common:
+            continue
+        values = {metric: group_values(results, [name], common, metric) for metric in METRICS}
+        entry: dict[str, Any] = {"steps": next(iter(measured.values())).steps, "seeds": common}
+        for metric, own in values.items():
+            if not np.isfinite(own).all():
+                continue
+            entry[metric] = {"mean": own.mean(), "by_seed": own.mean(axis=1).tolist()}
+            if name != PLAIN:
+                difference = own - group_values(results, [PLAIN], common, metric)
+                entry[metric]["difference"] = difference.mean()
+                if len(common) > 1:
+                    (between,) = compare(difference[None], 0)
+                    entry[metric] |= {} if between is None else {"low": between.low, "high": between.high}
+        found[name] = entry
+    pairs = next(iter(results.evaluations.values())).pairs
+    return {"pairs": pairs.hash[:16], "arms": found}
+
+
+def table(costs: dict[str, Any], gains: dict[str, Any]) -> str:
+    """Return the page's table: every measured arm with its gains over the plain one, and its costs."""
+    study = read_study(["better"])
+    rows = [
+        "| | seeds | PSNR (dB) | SSIM | LPIPS | parameters (million) | GFLOP per image | step / plain | image (ms) |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['label']} | {row['parameters'] / 1e6:.2f} | {row['gflop_per_image']:.2f} | {row['step_s']:.3f} | "
-            f"{row['step_s'] / rows[0]['step_s']:.2f} | {row['image_s'] * 1e3:.1f} | "
-            f"{row['image_s'] / rows[0]['image_s']:.2f} |"
+    plain = costs["arms"][PLAIN]
+    for name, arm in study.arms.items():
+        if name not in gains["arms"] or name not in costs["arms"]:
+            continue
+        cost, gain = costs["arms"][name], gains["arms"][name]
+        shown = [_gain(gain.get(metric), metric) for metric in METRICS]
+        rows.append(
+            f"| {arm.label} | {len(gain['seeds'])} | {' | '.join(shown)} | {cost['parameters'] / 1e6:.2f} | "
+            f"{cost['gflop_per_image']:.2f} | {cost['step_s'] / plain['step_s']:.2f} | {cost['image_s'] * 1e3:.0f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*rows, "", f"Costs: {costs['about']}."])
+
+
+def _gain(entry: dict[str, Any] | None, metric: str) -> str:
+    """Return a mean, and its difference to the plain arm with the interval over seeds and images."""
+    if entry is None:
+        return "-"
+    digits = 2 if metric.startswith("psnr") else 4
+    text = f"{entry['mean']:.{digits}f}"
+    if "difference" in entry:
+        text += f" ({entry['difference']:+.{digits}f}"
+        text += f" [{entry['low']:+.{digits}f}, {entry['high']:+.{digits}f}])" if "low" in entry else ")"
+    return text
 
 
 def main() -> None:
-    """Measure the arms in turn."""
-    study = read_study(["better"])
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arms", nargs="+", choices=list(study.arms), default=list(study.arms))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    names = dict.fromkeys(["plain", *arguments.arms])
-    arms = [Arm(name, study.arms[name].label) for name in names]
-    for turn in range(arguments.rounds + 1):
-        for arm in arms:
-            arm.measure(first=turn == 0)
-    rows = [arm.row() for arm in arms]
-    about = (
-        f"{platform.processor() or platform.machine()}, one thread, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, lightning {lightning.__version__}; batch {arms[0].batch} of {arms[0].size} px"
-    )
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    arguments.out.joinpath("better.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
-    text = table(rows, about)
-    arguments.out.joinpath("better.md").write_text(text)
-    print(text)
+    """Measure costs or collect gains, and write the page's table."""
+    arms = read_study(["better"]).arms
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--costs", action="store_true", help="measure costs")
+    parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms), help="which")
+    parser.add_argument("--rounds", type=int, default=7, help="steps of each arm")
+    parser.add_argument("--study", type=Path, help="folder of the study")
+    options = parser.parse_args()
+    if options.costs:
+        found = measure_costs(list(dict.fromkeys([PLAIN, *options.arms])), options.rounds)
+        COSTS.write_text(json.dumps(found, indent=1) + "\n")
+        for name, row in found["arms"].items():
+            print(f"{name}: step_cost {row['step_s'] / found['arms'][PLAIN]['step_s']:.2f}", row)
+    if options.study:
+        GAINS.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
+    if GAINS.is_file():
+        text = PAGE.read_text()
+        made = table(json.loads(COSTS.read_text()), json.loads(GAINS.read_text()))
+        PAGE.write_text(f"{text.split(BEGIN)[0]}{BEGIN}\n\n{made}\n\n{END}{text.split(END)[1]}")
 
 
 if __name__ == "__main__":

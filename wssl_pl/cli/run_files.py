@@ -247,7 +247,10 @@ def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Nam
         masks: the same of the masks.
     """
     config = config.clone()
-    stored = {"data.images": _absolute(images, {SYNTHETIC}), "data.masks": _absolute(masks, {SYNTHETIC})}
+    stored: dict[str, str | None] = {
+        "data.images": _absolute(images, {SYNTHETIC}),
+        "data.masks": _absolute(masks, {SYNTHETIC}),
+    }
     stored["data.split_rule"] = _absolute(config["data.split_rule"], {*RULES})
     if config.get("model.ckpt") is not None:
         stored["model.ckpt"] = _absolute(config["model.ckpt"], {"none"})
