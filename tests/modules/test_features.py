@@ -47,10 +47,35 @@ def test_vgg16_layer_by_layer(vgg16):
     torch.testing.assert_close(found, expected)
 
 
+def test_alexnet_layer_by_layer(tmp_path):
+    torch.manual_seed(0)
+    # Layer: inputs, outputs, kernel, stride, padding; poolings of 3 with a stride of 2 before layers 3 and 6.
+    layers = {0: (3, 64, 11, 4, 2), 3: (64, 192, 5, 1, 2), 6: (192, 384, 3, 1, 1), 8: (384, 256, 3, 1, 1),
+              10: (256, 256, 3, 1, 1)}  # fmt: skip
+    state = {}
+    for layer, (inputs, outputs, kernel, _, _) in layers.items():
+        state[f"features.{layer}.weight"] = torch.randn(outputs, inputs, kernel, kernel).mul(
+            (2 / inputs) ** 0.5 / kernel
+        )
+        state[f"features.{layer}.bias"] = torch.randn(outputs).mul(0.1)
+    torch.save(state, tmp_path / "alexnet.pth")
+    images = torch.rand(1, 3, 64, 48)
+    mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    x, expected = (images - mean) / std, []
+    for layer, (_, _, _, stride, padding) in layers.items():
+        x = F.max_pool2d(x, 3, 2) if layer in (3, 6) else x
+        x = F.relu(F.conv2d(x, *(state[f"features.{layer}.{kind}"] for kind in ("weight", "bias")), stride, padding))
+        expected.append(x)
+    found = load_features(f"alexnet:{tmp_path / 'alexnet.pth'}")(images)
+    assert [layer.shape[1] for layer in found] == [64, 192, 384, 256, 256]
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.real
-def test_vgg16_of_torchvision(real_data):
-    network = load_features(f"vgg16:{real_data.parent / 'weights' / 'vgg16_features.pth'}")
-    images = torch.rand(2, 3, 32, 32)
+@pytest.mark.parametrize("kind", ["vgg16", "alexnet"])
+def test_networks_of_torchvision(real_data, kind):
+    network = load_features(f"{kind}:{real_data.parent / 'weights' / f'{kind}_features.pth'}")
+    images = torch.rand(2, 3, 64, 64)
     assert all(layer.mean() > 0.05 for layer in network(images))
 
 

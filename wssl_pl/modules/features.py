@@ -1,5 +1,6 @@
-"""Features in which the downstream stage compares images: of VGG16 or of a pretext encoder, from a file."""
+"""Features in which the downstream stage compares images: of VGG16, AlexNet or a pretext encoder, from a file."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,51 +12,84 @@ from wssl_pl.modules.encoder import load_encoder
 from wssl_pl.networks import pad_to_multiple
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-VGG16_LAYERS = 17
-"""Layers of torchvision's `vgg16().features` up to the third pooling; PConv compares after the first three."""
-VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
-FORMS = "give features=vgg16:FILE (torchvision's weights) or features=pretext:CKPT (needs no foreign weights)"
+FORMS = (
+    "give features=vgg16:FILE or alexnet:FILE (torchvision's weights), or features=pretext:CKPT (needs no foreign "
+    "weights)"
+)
 PRETEXT = "pretext"
 
 
-class VGG16Features(nn.Module):
-    """VGG16 (Simonyan and Zisserman 2015) up to its third pooling: images to features after each pooling.
+@dataclass(frozen=True)
+class Network:
+    """A network of torchvision whose features are compared.
+
+    Attributes:
+        name: torchvision's function.
+        layers: how many of its `features` are used.
+        after: the features are those after each layer of this type.
+        url: of its weights.
+    """
+
+    name: str
+    layers: int
+    after: type[nn.Module]
+    url: str
+
+
+NETWORKS = {
+    # PConv (Liu et al. 2018) compares after the first three poolings.
+    "vgg16": Network("vgg16", 17, nn.MaxPool2d, "https://download.pytorch.org/models/vgg16-397923af.pth"),
+    # LPIPS (Zhang et al. 2018) compares after the five ReLUs.
+    "alexnet": Network("alexnet", 12, nn.ReLU, "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"),
+}
+
+
+class TorchvisionFeatures(nn.Module):
+    """VGG16 (Simonyan and Zisserman 2015) or AlexNet (Krizhevsky 2014) up to the last of the features.
 
     Args:
+        kind: a key of `NETWORKS`.
         path: torchvision's weights, whole or only those of the convolutions, of any float type.
 
     Raises:
         WSSLError: the file is missing or does not hold them.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, kind: str, path: str) -> None:
         super().__init__()
-        from torchvision.models import vgg16
+        from torchvision import models
 
-        state = {name: value.float() for name, value in read_tensors(path, "features", f"get {VGG16_URL}").items()}
-        with torch.device("meta"):  # without its 500 MB of fully connected layers
-            self.layers = vgg16(weights=None).features[:VGG16_LAYERS]
+        network = NETWORKS[kind]
+        remedy = f"get {network.url}"
+        state = {name: value.float() for name, value in read_tensors(path, "features", remedy).items()}
+        with torch.device("meta"):  # without the fully connected layers, 500 MB in VGG16
+            self.layers = getattr(models, network.name)(weights=None).features[: network.layers]
         own = self.layers.state_dict()
         for name, value in own.items():
             found = state.get(f"features.{name}")
             if found is None or found.shape != value.shape:
-                reason = f"lacks features.{name} of shape {tuple(value.shape)} of torchvision's VGG16"
-                raise WSSLError("features", f"vgg16:{path}", reason, f"get {VGG16_URL}")
+                reason = f"lacks features.{name} of shape {tuple(value.shape)} of torchvision's {network.name}"
+                raise WSSLError("features", f"{kind}:{path}", reason, remedy)
         self.layers.load_state_dict({name: state[f"features.{name}"] for name in own}, assign=True)
         for layer in self.layers:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = False
+        self.after = network.after
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).reshape(3, 1, 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return `(B, 64, H/2, W/2)`, `(B, 128, H/4, W/4)` and `(B, 256, H/8, W/8)` of images in [0, 1]."""
+        """Return the features of images `(B, 3, H, W)` in [0, 1].
+
+        Of VGG16 `(B, 64, H/2, W/2)`, `(B, 128, H/4, W/4)` and `(B, 256, H/8, W/8)`; of AlexNet five, the first of
+        about H/4 x W/4, two of H/8 x W/8 and of H/16 x W/16.
+        """
         x, features = (images - self.mean) / self.std, []
         for layer in self.layers:
             x = layer(x)
-            if isinstance(layer, nn.MaxPool2d):
+            if isinstance(layer, self.after):
                 features.append(x)
         return features
 
@@ -90,7 +124,8 @@ def absolute_features(name: str | None, ckpt: str | None) -> str | None:
     """Return the name of features with the absolute path of their file.
 
     Args:
-        name: `vgg16:FILE`, `pretext:CKPT`, or `pretext`, the encoder of `ckpt`; what is neither is returned as it is.
+        name: `vgg16:FILE`, `alexnet:FILE`, `pretext:CKPT`, or `pretext`, the encoder of `ckpt`; anything else is
+            returned as it is.
         ckpt: the pretext checkpoint of the run, or `none`.
 
     Raises:
@@ -110,13 +145,13 @@ def load_features(name: str | None) -> nn.Module:
     """Return a network without gradient of its own, in evaluation mode, from images to a list of features.
 
     Args:
-        name: `vgg16:FILE` or `pretext:CKPT`.
+        name: `vgg16:FILE`, `alexnet:FILE` or `pretext:CKPT`.
 
     Raises:
-        WSSLError: neither, or the file cannot be used.
+        WSSLError: none of them, or the file cannot be used.
     """
     kind, _, path = (name or "").partition(":")
-    kinds: dict[str, type[nn.Module]] = {"vgg16": VGG16Features, "pretext": PretextFeatures}
-    if kind not in kinds or not path:
+    if kind not in (PRETEXT, *NETWORKS) or not path:
         raise WSSLError("features", name, "names no features", FORMS)
-    return kinds[kind](path).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network = PretextFeatures(path) if kind == PRETEXT else TorchvisionFeatures(kind, path)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

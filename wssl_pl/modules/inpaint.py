@@ -54,8 +54,8 @@ class InpaintModule(WSSLModule):
         perceptual: factor of the distance of the composite from the truth in the `features`, added to the training
             loss; PConv's is 0.05.
         style: factor of the distance of their Gram matrices; PConv's is 120.
-        features: what the two compare: `vgg16:FILE`, torchvision's weights, or `pretext:CKPT`, the encoder of a
-            pretext checkpoint; `pretext` alone: that of `ckpt`.
+        features: what the two compare: `vgg16:FILE` or `alexnet:FILE`, torchvision's weights, or `pretext:CKPT`, the
+            encoder of a pretext checkpoint; `pretext` alone: that of `ckpt`.
         restore: damages that are undone beside the holes: one or more of saturation, sharpness, contrast, blur, noise,
             jpeg, and class paths of your own. Each image is damaged by all of them, at random strengths, before it is
             masked; the target is the clean image.
