@@ -42,11 +42,24 @@ def test_precision_follows_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(devices, "bf16_cost", lambda: 0.5)
     assert devices.choose_precision("cpu")[0] == "bf16-mixed"
+    monkeypatch.setattr(devices, "bf16_cost", lambda: 1.4)
+    precision, reason = devices.choose_precision("cpu")
+    assert precision == "32-true"
+    assert "bfloat16 takes 1.4 times as long as float32" in reason
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     precision, reason = devices.choose_precision("auto")
     assert precision == "32-true"
     assert "without native bfloat16" in reason
+
+
+def test_the_cost_of_bfloat16_is_measured_without_changing_anything():
+    torch.manual_seed(0)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert 0.05 < devices.bf16_cost() < 50.0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
 
 
 def test_precision_follows_the_gpu(monkeypatch):

@@ -6,6 +6,7 @@ PyTorch is imported where it is asked, since what runs by onnxruntime needs the 
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,46 @@ the awaited thread could work, where another program needs a core: a training st
 Sleeping at once (`OMP_WAIT_POLICY=passive`) is no better there, and costs 14 % of that step on a quiet machine.
 Measured by `benchmarks/neighbour.py`.
 """
+BF16_ROUNDS = 5
+WORTHWHILE = 0.8
+"""bfloat16 is chosen below this fraction of float32's time. Measured ratios are far from it, so that the choice is the
+same every time."""
 MIN_WATCHED_S = 1.0  # seconds over which the load of other programs is meaningful
 
 _start: tuple[float, float, float] | None = None  # time, busy seconds of all cores, and those of this process
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX), so that it is faster than float32."""
+    """Whether this CPU multiplies bfloat16 natively (AVX-512 BF16 or AMX)."""
     capabilities = _capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@cache
+def bf16_cost() -> float:
+    """Return the time of a convolution's step in bfloat16 as a multiple of float32's, measured here in some 0.1 s.
+
+    Native instructions alone say little: a step of `wssl train` takes half as long in bfloat16 on an AMD EPYC 9004, and
+    1.4 times as long on an Intel Xeon of the fourth generation whose virtual machine hides AMX. On one thread, in its
+    own time and the best of several, so that other programs on the machine do not decide.
+    """
+    import torch
+
+    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    images, weights = torch.ones(4, 32, 64, 64), torch.ones(32, 32, 3, 3)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(BF16_ROUNDS):
+            for dtype, found in times.items():
+                ours = images.to(dtype, memory_format=torch.channels_last).requires_grad_()
+                theirs = weights.to(dtype, memory_format=torch.channels_last).requires_grad_()
+                started = time.thread_time()
+                torch.nn.functional.conv2d(ours, theirs, padding=1).sum().backward()
+                found.append(time.thread_time() - started)
+    finally:
+        torch.set_num_threads(threads)
+    return min(times[torch.bfloat16]) / min(times[torch.float32])
 
 
 def _capabilities() -> dict[str, Any]:
@@ -141,6 +173,9 @@ def choose_precision(accelerator: str = "auto") -> tuple[str, str]:
     threads = f"CPU with {count} thread{'' if count == 1 else 's'}"
     if busy := round(busy_cores()):
         threads += f" ({busy} of {_affinity()} cores busy with other programs; OMP_NUM_THREADS sets the number)"
-    if cpu_has_bf16():
+    if not cpu_has_bf16():
+        return "32-true", f"{threads}, without native bfloat16"
+    cost = bf16_cost()
+    if cost < WORTHWHILE:
         return "bf16-mixed", f"{threads} and native bfloat16"
-    return "32-true", f"{threads}, without native bfloat16"
+    return "32-true", f"{threads}, on which bfloat16 takes {cost:.1f} times as long as float32"
