@@ -3,11 +3,14 @@
 import time
 
 import pytest
+import torch
 
+from wssl_pl.modules import PretextModule
 from wssl_pl.study.cost import (
     Cost,
     Stepper,
     _at,
+    count_operations,
     expected_seconds,
     kind,
     labels,
@@ -101,6 +104,21 @@ def test_done_runs_take_no_more_time(declare):
     first = next(iter(plan.runs.values()))
     states[first.id] = Status("done")
     assert expected_seconds(plan, costs, 1, states) == steps - first.steps
+
+
+def test_features_cost_the_same_at_every_width(declare, tmp_path):
+    module = PretextModule(["saturation"], width=2)
+    path = tmp_path / "pretext.ckpt"
+    torch.save({"stage": "pretext", "state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}, path)
+    extra = []
+    for width in (8, 16):
+        losses = {"perceptual": 0.1, "features": f"pretext:{path}"}
+        arms = {"plain": {"pretext": "none"}, "with": {"pretext": "none", "downstream": losses}}
+        plan = plan_of(declare, arms=arms, claims=[], common={"data.image_size": 64, "model.width": width})
+        plain, with_features = (count_operations(plan, plan.runs[plan.final[arm][0]]) for arm in arms)
+        extra.append(with_features - plain)
+    assert extra[0] > 0
+    assert extra[1] == pytest.approx(extra[0])
 
 
 @pytest.mark.slow

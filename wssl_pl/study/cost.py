@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ MODEL = (
     "unfreeze_epoch", "perceptual", "style", "features", "restore", "consistency", "loss", "ssim",
 )  # fmt: skip
 """Options of the model that decide how long a step takes."""
+FEATURES = ("model.perceptual", "model.style", "model.features")
 MODULES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
 
 Kind = tuple[str, ...]
@@ -219,14 +220,23 @@ def measure_costs(
 
 
 def count_operations(plan: Plan, run: Run) -> float:
-    """Return the relative work of a step: floating-point operations of a narrow one, times width and batch."""
+    """Return the relative work of a step: floating-point operations of a narrow one, by width and batch."""
     encoder = plan.runs[run.pretext].options if run.pretext else {}
     width = int(run.options.get("model.width", encoder.get("model.width", 64)) or 64)
     count, size = batch_shape(run)
+    operations = _narrow_operations(plan, run)
+    # The network whose features are compared has the same width whatever ours is.
+    own = {key: value for key, value in run.options.items() if key not in FEATURES}
+    without = operations if own == run.options else _narrow_operations(plan, replace(run, options=own))
+    return (without * (width / NARROW) ** 2 + operations - without) * count * size**2
+
+
+def _narrow_operations(plan: Plan, run: Run) -> float:
+    """Return the floating-point operations of a step of one image of 64 px at width `NARROW`."""
     with FlopCounterMode(display=False) as counter:
         Stepper(plan, run, NARROW).step(1, 64)
     operations: float = counter.get_total_flops()
-    return operations * width**2 * count * size**2
+    return operations
 
 
 def learned_costs(plan: Plan, states: Mapping[str, Status]) -> dict[Kind, float]:
