@@ -53,8 +53,10 @@ def _cache_folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _cache_home(_cache_folder, monkeypatch):
-    """Nothing that a test keeps between runs goes to the user's own cache folder."""
+    """Nothing that a test keeps between runs goes to the user's own cache folder, and no weights come from there."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_folder))
+    for name in ("TORCH_HOME", "WSSL_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
+import hashlib
 import math
+import shutil
 
 import pytest
 import torch
@@ -7,25 +9,32 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
-from wssl_pl.evaluation.perceptual import FID, LPIPS
-from wssl_pl.evaluation.report import metric_rows
+from wssl_pl.evaluation.perceptual import FID, LPIPS, find_weights
+from wssl_pl.evaluation.report import facts, metric_rows
+from wssl_pl.evaluation.results import read_result
 from wssl_pl.modules.checkpoint import read_tensors
 
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """Weights of the right format, drawn at random, without the layers that LPIPS does not use."""
+    path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save(torchvision.models.alexnet(weights=None).features.state_dict(prefix="features."), path)
+    return path
+
+
 @pytest.fixture
-def alexnet(tmp_path):
-    """Weights of the right format, drawn at random."""
-    torch.save(torchvision.models.alexnet(weights=None).state_dict(), tmp_path / "alexnet.pth")
-    return tmp_path / "alexnet.pth"
+def alexnet(drawn, tmp_path):
+    return shutil.copy(drawn, tmp_path / "alexnet.pth")
 
 
 def test_lpips_from_a_file_is_that_of_torchmetrics(alexnet, monkeypatch):
     lpips = LPIPS(alexnet, CPU)
     a, b = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64)
     with_these = torchvision.models.alexnet(weights=None)
-    with_these.load_state_dict(torch.load(alexnet, weights_only=True))
+    with_these.load_state_dict(torch.load(alexnet, weights_only=True), strict=False)
     monkeypatch.setattr(torchvision.models, "alexnet", lambda **kwargs: with_these)
     expected = learned_perceptual_image_patch_similarity(a, b, "alex", normalize=True, reduction="none")
     assert lpips(a, b).tolist() == pytest.approx(expected.tolist(), abs=1e-6)
@@ -35,15 +44,85 @@ def test_lpips_from_a_file_is_that_of_torchmetrics(alexnet, monkeypatch):
 @pytest.mark.slow
 def test_lpips_knows_vgg_by_its_shapes(tmp_path):
     torch.save(torchvision.models.vgg16(weights=None).features.state_dict(prefix="features."), tmp_path / "vgg.pth")
-    assert LPIPS(tmp_path / "vgg.pth", CPU).net == "vgg"
+    assert LPIPS(tmp_path / "vgg.pth", CPU).weights.network == "vgg"
 
 
-def test_lpips_in_a_result(pairs, noisy, alexnet):
-    result = evaluate(pairs, noisy, Settings(lpips_weights=str(alexnet), limit=4))
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("alexnet_features.pth", [0.0739679, 0.0124364, 0.4586658]),
+        ("vgg16_features.pth", [0.2327331, 0.0454814, 0.5742926]),
+    ],
+)  # fmt: skip
+def test_lpips_of_its_authors(real_data, file, expected):
+    """The values of the package `lpips` 0.1.4, its authors' program, with the same weights and images."""
+    x = torch.linspace(0, 1, 64)
+    waves = [(torch.sin(f * x[:, None]) * torch.cos(g * x) + 1) / 2 for f, g in ((9, 20), (31, 7), (14, 45))]
+    image = torch.stack(waves)[None]
+    others = torch.cat([image.flip(-1), (image * 8).round() / 8, image.mean(1, keepdim=True).expand_as(image)])
+    lpips = LPIPS(real_data.parent / "weights" / file, CPU)
+    assert lpips(others, image.expand_as(others)).tolist() == pytest.approx(expected, abs=2e-5)
+
+
+def test_weights_are_searched_for(tmp_path, monkeypatch):
+    def found(given=None):
+        path = find_weights(given, LPIPS.files)
+        return path and path.relative_to(tmp_path).as_posix()
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cache, own = tmp_path / "torch/hub/checkpoints", tmp_path / "own"
+    for folder, names in (
+        (cache, ["vgg16_bn-6c64b313.pth", "vgg16-397923af.pth"]),
+        (own, ["alexnet-owt-7be5be79.pth"]),
+    ):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).touch()
+    assert found() == "torch/hub/checkpoints/vgg16-397923af.pth"
+    (cache / "alexnet-owt-7be5be79.pth").touch()
+    assert found() == "torch/hub/checkpoints/alexnet-owt-7be5be79.pth"
+    for value in (own, own / "alexnet-owt-7be5be79.pth"):
+        monkeypatch.setenv("WSSL_WEIGHTS", str(value))
+        assert found() == "own/alexnet-owt-7be5be79.pth"
+    assert find_weights(None, FID.files) is None
+    assert found(str(tmp_path / "x.pth")) == "x.pth"
+    assert found("none") is None
+    for value, reason in (("nowhere", "does not exist"), ("torch/hub/checkpoints/vgg16_bn-6c64b313.pth", "no name of")):
+        monkeypatch.setenv("WSSL_WEIGHTS", str(tmp_path / value))
+        with pytest.raises(WSSLError, match=rf"^WSSL_WEIGHTS=.*{value}: .*{reason}"):
+            find_weights(None, FID.files)
+
+
+def test_a_found_file_that_cannot_be_used_is_a_line(pairs, noisy, tmp_path, monkeypatch):
+    (tmp_path / "alexnet.pth").touch()
+    monkeypatch.setenv("WSSL_WEIGHTS", str(tmp_path))
+    notes = evaluate(pairs, noisy, Settings(limit=1)).notes
+    assert (
+        f"LPIPS not measured: lpips_weights={tmp_path}/alexnet.pth: does not hold plain weights that load safely"
+        in notes
+    )
+    assert "LPIPS not measured: lpips_weights=none" in evaluate(pairs, noisy, Settings(1, lpips_weights="none")).notes
+
+
+def test_lpips_in_a_result(pairs, noisy, alexnet, tmp_path, monkeypatch):
+    monkeypatch.setenv("WSSL_WEIGHTS", str(tmp_path))
+    result = evaluate(pairs, noisy, Settings(limit=4))
     entry = result.estimates["all"]["lpips"]
     assert entry.mean > 0
     assert entry.undefined == 0
     assert not any(note.startswith("LPIPS") for note in result.notes)
+    result.save(tmp_path / "out")
+    used = read_result(tmp_path / "out").weights["lpips"]
+    assert (used.file, used.network) == ("alexnet.pth", "alex")
+    assert used.sha256 == hashlib.sha256(alexnet.read_bytes()).hexdigest()
+    assert f"LPIPS: network alex of alexnet.pth, SHA-256 {used.sha256[:16]}" in facts(result)
+
+
+def test_images_that_are_too_small_for_lpips(alexnet):
+    lpips = LPIPS(alexnet, CPU)
+    assert lpips(*torch.rand(2, 1, 3, 31, 40)).isfinite().all()
+    assert lpips(*torch.rand(2, 2, 3, 30, 40)).isnan().tolist() == [True, True]
 
 
 def test_weights_that_are_none(tmp_path, alexnet):

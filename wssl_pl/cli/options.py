@@ -79,8 +79,8 @@ class Measuring(Computing):
 
     Args:
         batch_size: pairs in memory at once
-        lpips_weights: torchvision's AlexNet or VGG16 weights; default: no LPIPS
-        inception_weights: torch-fidelity's Inception weights; default: no FID
+        lpips_weights: torchvision's AlexNet or VGG16; default: from WSSL_WEIGHTS or torch hub's cache; none: no LPIPS
+        inception_weights: torch-fidelity's Inception, for FID; the same default; none: no FID
         seed: seed of the bootstrap intervals
     """
 

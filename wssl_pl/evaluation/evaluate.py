@@ -16,7 +16,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.metrics import METRICS, MS_SSIM_MISSING, measure, to_8_bit
 from wssl_pl.evaluation.pairs import Pair, Pairs
-from wssl_pl.evaluation.perceptual import FID, FID_MISSING, LPIPS, LPIPS_MISSING
+from wssl_pl.evaluation.perceptual import FID, LPIPS, open_metric
 from wssl_pl.evaluation.results import DECIMALS, Machine, MeasuredPairs, Result, Table, finite
 from wssl_pl.metrics import composite
 
@@ -29,8 +29,8 @@ class Settings:
         limit: only the first so many pairs.
         batch_size: pairs in memory at once.
         device: where metrics are computed.
-        lpips_weights: file for LPIPS, see `wssl_pl.evaluation.perceptual`.
-        inception_weights: file for FID.
+        lpips_weights: file for LPIPS; default: see `find_weights`; `none` for no LPIPS.
+        inception_weights: the same for FID.
         seed: of the bootstrap.
     """
 
@@ -56,13 +56,9 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         WSSLError: The method gives pixels that are not numbers, or weights cannot be used.
     """
     settings = settings or Settings()
-    lpips = LPIPS(settings.lpips_weights, settings.device) if settings.lpips_weights else None
-    fid = FID(settings.inception_weights, settings.device) if settings.inception_weights else None
-    notes = list(method.notes)
-    if lpips is None:
-        notes.append(f"LPIPS {LPIPS_MISSING}")
-    if fid is None:
-        notes.append(f"FID {FID_MISSING}")
+    lpips, no_lpips = open_metric(LPIPS, settings.lpips_weights, settings.device)
+    fid, no_fid = open_metric(FID, settings.inception_weights, settings.device)
+    notes = [*method.notes, *no_lpips, *no_fid]
     wanted = _present(pairs, method, settings.limit)
     seconds = 0.0
     columns: dict[str, list[float]] = {name: [] for name in METRICS}
@@ -75,9 +71,13 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
             # Small tensors among the large ones of a batch would keep its memory from being freed.
             columns[name] += value.tolist()
     measured = {name: np.array(values).round(DECIMALS) for name, values in columns.items() if values}
-    if np.isnan(measured["ms_ssim"]).all():
-        notes.append(f"MS-SSIM {MS_SSIM_MISSING}")
-        del measured["ms_ssim"], measured["ms_ssim_composite"]
+    for metric, reason in (
+        ("ms_ssim", f"MS-SSIM {MS_SSIM_MISSING}"),
+        ("lpips", "LPIPS not measured: images too small"),
+    ):
+        if metric in measured and np.isnan(measured[metric]).all():
+            notes.append(reason)
+            del measured[metric], measured[f"{metric}_composite"]
     table = Table(
         np.array([pair.name for pair in wanted]),
         np.array([pair.ratio for pair in wanted]),
@@ -100,6 +100,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         seconds_per_image=seconds / len(wanted),
         fid={name: finite(value) for name, value in fid.compute().items()} if fid is not None else None,
         seed=settings.seed,
+        weights={metric.label.lower(): metric.weights for metric in (lpips, fid) if metric is not None},
     )
 
 

@@ -1,24 +1,80 @@
 """LPIPS and FID from weights on disk: torchmetrics' implementations, without its downloads."""
 
+import hashlib
 import io
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.results import Weights
+from wssl_pl.files import check_readable
 from wssl_pl.modules.checkpoint import read_tensors
 
-LPIPS_MISSING = (
-    "not measured: give lpips_weights=FILE, torchvision's AlexNet or VGG16 weights "
-    "(https://download.pytorch.org/models/alexnet-owt-7be5be79.pth, .../vgg16-397923af.pth)"
-)
-FID_MISSING = (
-    "not measured: give inception_weights=FILE, torch-fidelity's Inception weights "
-    "(https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth)"
-)
-FIRST_CONVOLUTION: dict[tuple[int, ...], str] = {(64, 3, 11, 11): "alex", (64, 3, 3, 3): "vgg"}
+VARIABLE = "WSSL_WEIGHTS"
+OFF = "none"
+"""What to give as `lpips_weights` or `inception_weights` where the metric is not wanted."""
+NETWORKS: dict[tuple[int, ...], str] = {(64, 3, 11, 11): "alex", (64, 3, 3, 3): "vgg"}
+"""LPIPS's name of the network by the shape of its first convolution."""
+MIN_SIDES = {"alex": 31, "vgg": 16}
+"""Side in pixels of the smallest image whose features still have a pixel."""
+
+
+def find_weights(given: str | None, patterns: Sequence[str]) -> Path | None:
+    """Return a metric's weights: those given, else in `WSSL_WEIGHTS`, else in torch hub's cache. Nothing is downloaded.
+
+    Args:
+        given: the file; `none` for no weights, None to search.
+        patterns: the names that such a file can have, the preferred one first.
+
+    Raises:
+        WSSLError: the variable names nothing, or a file of none of the names that are searched for.
+    """
+    if given is not None:
+        return None if given == OFF else Path(given)
+    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+    if named := os.environ.get(VARIABLE):
+        known = (*LPIPS.files, *FID.files)
+        check_readable(Path(named), VARIABLE, "name a folder or a file of weights, or unset it")
+        if Path(named).is_dir():
+            folders.insert(0, Path(named))
+        elif not any(fnmatch(Path(named).name, pattern) for pattern in known):
+            raise WSSLError(VARIABLE, named, "is no name of weights", f"name it as one of {', '.join(known)}")
+        elif any(fnmatch(Path(named).name, pattern) for pattern in patterns):
+            return Path(named)
+    found = (path for folder in folders for pattern in patterns for path in sorted(folder.glob(pattern)))
+    return next(found, None)
+
+
+def weights_of(path: str | Path, network: str) -> Weights:
+    """Return what a result keeps of a file of weights."""
+    with Path(path).open("rb") as file:
+        return Weights(Path(path).name, hashlib.file_digest(file, "sha256").hexdigest(), network)
+
+
+Metric = TypeVar("Metric", "LPIPS", "FID")
+
+
+def open_metric(kind: type[Metric], given: str | None, device: torch.device) -> tuple[Metric | None, list[str]]:
+    """Return LPIPS or FID with the weights that `find_weights` finds, or None; and a line that says why it is off.
+
+    Raises:
+        WSSLError: the weights that were given, or `WSSL_WEIGHTS`, cannot be used.
+    """
+    path = find_weights(given, kind.files)
+    if path is None:
+        return None, [f"{kind.label} not measured: " + (f"{kind.parameter}={OFF}" if given else kind.missing)]
+    try:
+        return kind(path, device), []
+    except WSSLError as error:
+        if given is not None:
+            raise
+        return None, [f"{kind.label} not measured: {error}"]
 
 
 class LPIPS:
@@ -32,16 +88,23 @@ class LPIPS:
         WSSLError: the file does not hold such weights.
     """
 
+    label, parameter = "LPIPS", "lpips_weights"
+    files: ClassVar = ("alexnet*.pth", "vgg16-*.pth", "vgg16_features.pth")
+    missing = (
+        f"no weights found: give lpips_weights=FILE or {VARIABLE}=FOLDER, or put torchvision's AlexNet or VGG16 into "
+        "torch hub's cache (https://download.pytorch.org/models/alexnet-owt-7be5be79.pth, .../vgg16-397923af.pth)"
+    )
+
     def __init__(self, path: str | Path, device: torch.device) -> None:
         from torchmetrics.functional.image.lpips import _NoTrainLpips
 
         state = read_tensors(path, "lpips_weights")
         first = state.get("features.0.weight")
-        self.net = FIRST_CONVOLUTION.get(tuple(first.shape), "") if first is not None else ""
-        if not self.net:
+        net = NETWORKS.get(tuple(first.shape)) if first is not None else None
+        if net is None:
             raise WSSLError("lpips_weights", path, "does not hold torchvision's AlexNet or VGG16")
         # `pnet_rand` leaves the backbone to us; the small linear layers come with torchmetrics.
-        network = _NoTrainLpips(net=self.net, pnet_rand=True)  # type: ignore[arg-type]
+        network = _NoTrainLpips(net=net, pnet_rand=True)  # type: ignore[arg-type]
         own = network.net.state_dict()
         # Slices keep the numbers of torchvision's layers: `slice2.3.weight` is `features.3.weight`.
         theirs = {key: f"features.{key.split('.', 1)[1]}" for key in own}
@@ -49,11 +112,17 @@ class LPIPS:
             if name not in state or state[name].shape != own[key].shape:
                 raise WSSLError("lpips_weights", path, f"lacks {name} of shape {tuple(own[key].shape)}")
         network.net.load_state_dict({key: state[source] for key, source in theirs.items()})
-        self.network = network.to(device)
+        self.network, self.min_side = network.to(device), MIN_SIDES[net]
+        self.weights = weights_of(path, net)
 
     @torch.inference_mode()
     def __call__(self, prediction: Tensor, image: Tensor) -> Tensor:
-        """Return the distance of each pair `(B,)`, lower is better; both `(B, 3, H, W)` in [0, 1]."""
+        """Return the distance of each pair `(B,)`, lower is better; both `(B, 3, H, W)` in [0, 1].
+
+        It is NaN for images that are too small for the network.
+        """
+        if min(image.shape[-2:]) < self.min_side:
+            return image.new_full((len(image),), torch.nan)
         output: Tensor = self.network(prediction, image, normalize=True).flatten()
         return output
 
@@ -68,6 +137,14 @@ class FID:
     Raises:
         WSSLError: the file does not hold such weights, or torch-fidelity is not installed.
     """
+
+    label, parameter = "FID", "inception_weights"
+    files: ClassVar = ("*inception-2015-12-05-*.pth",)
+    missing = (
+        f"no weights found: give inception_weights=FILE or {VARIABLE}=FOLDER, or put torch-fidelity's Inception into "
+        "torch hub's cache (https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+        "weights-inception-2015-12-05-6726825d.pth)"
+    )
 
     def __init__(self, path: str | Path, device: torch.device, features: int = 2048) -> None:
         from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
@@ -85,6 +162,7 @@ class FID:
             reason = " ".join(str(error).split())[:160]
             raise WSSLError("inception_weights", path, f"does not fit torch-fidelity's Inception: {reason}") from None
         inception.num_features = features
+        self.weights = weights_of(path, "inception")
         self.raw = FrechetInceptionDistance(feature=inception).to(device)
         self.composite = FrechetInceptionDistance(feature=inception).to(device)
 

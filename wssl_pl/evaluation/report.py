@@ -94,6 +94,10 @@ def facts(result: Result) -> list[str]:
         f"Pairs: {pairs.evaluated} of {pairs.count}, hash {pairs.hash[:16]}",
         f"Time of the method itself: {result.seconds_per_image:.4g} s per image",
         f"Measured on {machine.device}, {machine.cores} cores, torch {machine.torch}",
+        *(
+            f"{LABELS[metric]}: network {weights.network} of {weights.file}, SHA-256 {weights.sha256[:16]}"
+            for metric, weights in result.weights.items()
+        ),
     ]
 
 

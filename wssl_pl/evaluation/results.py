@@ -162,6 +162,21 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """The file that a metric's network came from.
+
+    Attributes:
+        file: its name.
+        sha256: of its bytes.
+        network: `alex` or `vgg` for LPIPS, `inception` for FID.
+    """
+
+    file: str
+    sha256: str
+    network: str
+
+
+@dataclass(frozen=True)
 class Bootstrap:
     """How intervals were drawn."""
 
@@ -183,6 +198,7 @@ class Summary:
     seconds_per_image: float | None
     bootstrap: Bootstrap
     machine: Machine
+    weights: dict[str, Weights] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,6 +214,7 @@ class Result:
         seconds_per_image: of the method itself.
         fid: `fid` and `fid_composite`; None if not measured.
         seed: of the bootstrap.
+        weights: of the networks behind `lpips` and `fid`, where they were measured.
     """
 
     table: Table
@@ -208,6 +225,7 @@ class Result:
     seconds_per_image: float = math.nan
     fid: Mapping[str, float | None] | None = None
     seed: int = 0
+    weights: Mapping[str, Weights] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -252,6 +270,7 @@ class Result:
             finite(self.seconds_per_image),
             Bootstrap(IMAGE_RESAMPLES, LEVEL, self.seed),
             self.machine,
+            dict(self.weights),
         )
         text = json.dumps(asdict(summary), indent=2, allow_nan=False, default=str)
         (folder / "summary.json").write_text(text + "\n")
@@ -277,8 +296,9 @@ def read_result(folder: str | Path) -> Result:
         raise DataError("result", summary, "cannot be read (its method has no name, or its seed is negative)", remedy)
     seconds = math.nan if facts.seconds_per_image is None else facts.seconds_per_image
     return Result(
-        measured, facts.method, facts.pairs, facts.machine, facts.notes, seconds, facts.fid, facts.bootstrap.seed
-    )
+        measured, facts.method, facts.pairs, facts.machine, facts.notes, seconds, facts.fid, facts.bootstrap.seed,
+        facts.weights,
+    )  # fmt: skip
 
 
 def finite(value: float) -> float | None:
