@@ -9,7 +9,7 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
-from wssl_pl.evaluation.perceptual import FID, LPIPS, find_weights
+from wssl_pl.evaluation.perceptual import FID, LPIPS, find_weights, frechet_distance, kernel_distance
 from wssl_pl.evaluation.report import facts, metric_rows
 from wssl_pl.evaluation.results import read_result
 from wssl_pl.modules.checkpoint import read_tensors
@@ -151,32 +151,60 @@ def test_weights_that_are_none(tmp_path, alexnet):
 
 
 def test_frechet_distance_of_two_shifted_normals():
-    from torchmetrics.image.fid import _compute_fid
+    # Of mean 0 and covariance 1, then of mean 2 and covariance 4, in each of two independent directions.
+    square = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) * 0.75**0.5
+    assert frechet_distance(square, 2.0 * square + 2.0) == pytest.approx(2 * (4 + 1), abs=1e-4)
+    assert math.isnan(frechet_distance(square[:1], square[:1]))
 
-    eye = torch.eye(4, dtype=torch.float64)
-    assert _compute_fid(torch.zeros(4), eye, torch.full((4,), 2.0), 4 * eye).item() == pytest.approx(16 + 4)
+
+def test_kernel_distance_by_hand_and_by_torchmetrics():
+    from torchmetrics.image.kid import poly_kernel, poly_mmd
+
+    # Kernels of the rows 1 and 2 with each other, then of 0 and 3, then across without (1, 0) and (2, 3).
+    ours, theirs = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [3.0]])
+    assert kernel_distance(ours, theirs) == pytest.approx((2 * 3**3 + 2 * 1 - 2 * (4**3 + 1)) / 2)
+    first, second = torch.randn(2, 30, 16, dtype=torch.float64)
+    # The library also counts an image beside the output for it.
+    across = poly_kernel(first, second)
+    every, others = across.mean(), (across.sum() - across.diag().sum()) / (30 * 29)
+    expected = poly_mmd(first, second) + 2 * (every - others)
+    assert kernel_distance(first, second, chunk=7) == pytest.approx(expected.item(), abs=1e-12)
+    assert kernel_distance(first, first) == 0.0
+    assert math.isnan(kernel_distance(first[:1], first[:1]))
+
+
+def test_kernel_distance_is_unbiased_for_pairs():
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(400):
+        both = torch.randn(2, 6, 4, generator=generator)
+        # Of the same distribution, and dependent on each other.
+        found.append(kernel_distance(both[0], (both[0] + both[1]) / 2**0.5))
+    found = torch.tensor(found)
+    assert abs(found.mean()) < 3 * found.std() / 20
 
 
 @pytest.mark.slow
-def test_fid_from_a_file(pairs, noisy, tmp_path):
+def test_fid_and_kid_from_a_file(pairs, noisy, tmp_path):
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
-    state = inception_state(module)
-    torch.save(state, tmp_path / "inception.pth")
-    fid = FID(tmp_path / "inception.pth", CPU, features=64)
+    torch.save(inception_state(module), tmp_path / "weights-inception-2015-12-05-6726825d.pth")
+    file = tmp_path / "weights-inception-2015-12-05-6726825d.pth"
+    fid = FID(file, CPU, features=64)
     image = torch.rand(4, 3, 64, 64)
-    fid.update((image * 0.5), image, image)
+    fid.update(image=image, prediction=image * 0.5, composite=image)
     found = fid.compute()
     assert found["fid"] > 0.0
     assert found["fid_composite"] == pytest.approx(0.0, abs=1e-3)
-    one = FID(tmp_path / "inception.pth", CPU, features=64)
-    one.update(image[:1], image[:1], image[:1])
-    assert math.isnan(one.compute()["fid"])
+    assert found["kid_composite"] == 0.0
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pth")
     with pytest.raises(WSSLError, match="does not fit"):
         FID(tmp_path / "other.pth", CPU)
-    result = evaluate(pairs, noisy, Settings(inception_weights=str(tmp_path / "inception.pth")))
+    result = evaluate(pairs, noisy, Settings(limit=3, inception_weights=str(file)))
     assert result.fid["fid"] > 0.0
-    assert any(row[0].startswith("FID composite") for row in metric_rows(result))
+    assert result.fid["kid"] > 0.0
+    assert result.weights["fid"].network == "inception"
+    assert "FID of 3 images is biased upwards" in result.notes[-2]
+    assert [row[0] for row in metric_rows(result)][-4:] == ["FID ↓", "FID composite ↓", "KID ↓", "KID composite ↓"]
 
 
 def inception_state(module):

@@ -20,6 +20,11 @@ from wssl_pl.evaluation.perceptual import FID, LPIPS, open_metric
 from wssl_pl.evaluation.results import DECIMALS, Machine, MeasuredPairs, Result, Table, finite
 from wssl_pl.metrics import composite
 
+FID_BIAS = (
+    "FID of {} images is biased upwards, more for fewer images and by another amount for each method (Chong and "
+    "Forsyth 2020): compare KID, which is unbiased (Bińkowski et al. 2018)"
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -58,8 +63,10 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
     settings = settings or Settings()
     lpips, no_lpips = open_metric(LPIPS, settings.lpips_weights, settings.device)
     fid, no_fid = open_metric(FID, settings.inception_weights, settings.device)
-    notes = [*method.notes, *no_lpips, *no_fid]
     wanted = _present(pairs, method, settings.limit)
+    notes = [*method.notes, *no_lpips, *no_fid]
+    if fid is not None:
+        notes.append(FID_BIAS.format(len(wanted)))
     seconds = 0.0
     columns: dict[str, list[float]] = {name: [] for name in METRICS}
     for batch, image, mask in _read_ahead(pairs, wanted, settings):
@@ -113,7 +120,7 @@ def _measure(
         if lpips is not None:
             values |= {"lpips": lpips(prediction, image), "lpips_composite": lpips(composited, image)}
         if fid is not None:
-            fid.update(prediction, composited, image)
+            fid.update(image=image, prediction=prediction, composite=composited)
     return values
 
 

@@ -9,11 +9,11 @@ LABELS = {
     "psnr": "PSNR", "psnr_composite": "PSNR composite", "ssim": "SSIM", "ssim_composite": "SSIM composite",
     "l1": "L1", "l1_composite": "L1 composite", "ms_ssim": "MS-SSIM", "ms_ssim_composite": "MS-SSIM composite",
     "lpips": "LPIPS", "lpips_composite": "LPIPS composite", "psnr_hole": "PSNR hole", "l1_hole": "L1 hole",
-    "fid": "FID", "fid_composite": "FID composite",
+    "fid": "FID", "fid_composite": "FID composite", "kid": "KID", "kid_composite": "KID composite",
 }  # fmt: skip
-METRICS = tuple(name for name in LABELS if not name.startswith("fid"))
-"""The metrics of an image, in the order of tables; FID is one of a set of images."""
-LOWER_IS_BETTER = frozenset({"l1", "l1_composite", "l1_hole", "lpips", "lpips_composite", "fid", "fid_composite"})
+METRICS = tuple(name for name in LABELS if not name.startswith(("fid", "kid")))
+"""The metrics of an image, in the order of tables; FID and KID are those of a set of images."""
+LOWER_IS_BETTER = frozenset(name for name in LABELS if name.startswith(("l1", "lpips", "fid", "kid")))
 MS_SSIM_MISSING = f"not measured: five scales of an 11-pixel window need a side of at least {SMALLEST} px"
 
 
@@ -23,8 +23,9 @@ def arrow(metric: str) -> str:
 
 
 def digits(metric: str) -> int:
-    """Return the number of decimals that a report shows: 2 for PSNR and FID, 4 for the others."""
-    return 2 if metric.removeprefix("val/").startswith(("psnr", "fid")) else 4
+    """Return the number of decimals that a report shows: 2 for PSNR and FID, 5 for KID, 4 for the others."""
+    name = metric.removeprefix("val/")
+    return 2 if name.startswith(("psnr", "fid")) else 5 if name.startswith("kid") else 4
 
 
 def to_8_bit(prediction: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""LPIPS and FID from weights on disk: torchmetrics' implementations, without its downloads."""
+"""LPIPS, FID and KID from weights on disk: torchmetrics' implementations, without its downloads."""
 
 import hashlib
 import io
+import math
 import os
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Weights
@@ -128,11 +129,14 @@ class LPIPS:
 
 
 class FID:
-    """Fréchet inception distance (Heusel et al. 2017) of the predictions and of the composites from the truth.
+    """Distances of the predictions and of the composites from the truth, as sets, in Inception's features.
+
+    FID is the Fréchet distance (Heusel et al. 2017), KID the kernel distance (Bińkowski et al. 2018).
 
     Args:
         path: torch-fidelity's Inception weights.
         device: where it computes.
+        features: which of Inception's features, by their number.
 
     Raises:
         WSSLError: the file does not hold such weights, or torch-fidelity is not installed.
@@ -147,7 +151,7 @@ class FID:
     )
 
     def __init__(self, path: str | Path, device: torch.device, features: int = 2048) -> None:
-        from torchmetrics.image.fid import FrechetInceptionDistance, NoTrainInceptionV3
+        from torchmetrics.image.fid import NoTrainInceptionV3
 
         state = read_tensors(path, "inception_weights")
         # The library unpickles whatever the file holds; it is handed the tensors alone, in memory.
@@ -155,32 +159,73 @@ class FID:
         torch.save(state, tensors)
         tensors.seek(0)
         try:
-            inception: Any = NoTrainInceptionV3("inception-v3-compat", [str(features)], tensors)  # type: ignore[arg-type]
+            network: Any = NoTrainInceptionV3("inception-v3-compat", [str(features)], tensors)  # type: ignore[arg-type]
         except ModuleNotFoundError:
             raise WSSLError("inception_weights", path, "needs torch-fidelity", "pip install 'wssl-pl[fid]'") from None
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:160]
             raise WSSLError("inception_weights", path, f"does not fit torch-fidelity's Inception: {reason}") from None
-        inception.num_features = features
+        self.network = network.to(device)
         self.weights = weights_of(path, "inception")
-        self.raw = FrechetInceptionDistance(feature=inception).to(device)
-        self.composite = FrechetInceptionDistance(feature=inception).to(device)
+        self.features: dict[str, list[Tensor]] = {}
 
     @torch.inference_mode()
-    def update(self, prediction: Tensor, composited: Tensor, image: Tensor) -> None:
-        """Add a batch, each `(B, 3, H, W)` in [0, 1]."""
-        self.raw.update(_bytes(image), real=True)
-        self.raw.update(_bytes(prediction), real=False)
-        self.composite.update(_bytes(composited), real=False)
+    def update(self, **images: Tensor) -> None:
+        """Add a batch `(B, 3, H, W)` in [0, 1] of each kind: `image` is the truth, the others are compared with it."""
+        for kind, batch in images.items():
+            features = self.network(batch.mul(255.0).round().to(torch.uint8))
+            self.features.setdefault(kind, []).append(features.flatten(1).cpu())
 
     def compute(self) -> dict[str, float]:
-        """Return `fid` and `fid_composite`; NaN for fewer than two images."""
-        for name in ("sum", "cov_sum", "num_samples"):
-            setattr(self.composite, f"real_features_{name}", getattr(self.raw, f"real_features_{name}"))
-        if self.raw.real_features_num_samples < 2:
-            return {"fid": float("nan"), "fid_composite": float("nan")}
-        return {"fid": self.raw.compute().item(), "fid_composite": self.composite.compute().item()}
+        """Return `fid` and `kid` of `prediction`, and those of any other kind by its name: `fid_composite`.
+
+        They are NaN for fewer than two images.
+        """
+        found = {kind: torch.cat(parts) for kind, parts in self.features.items()}
+        image = found.pop("image")
+        distances = {"fid": frechet_distance, "kid": kernel_distance}
+        return {
+            name if kind == "prediction" else f"{name}_{kind}": distance(image, features)
+            for name, distance in distances.items()
+            for kind, features in found.items()
+        }
 
 
-def _bytes(images: Tensor) -> Tensor:
-    return images.mul(255.0).round().to(torch.uint8)
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Return the Fréchet distance of two sets of features `(N, D)`, by torchmetrics; NaN for fewer than two rows."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    if len(first) < 2:
+        return math.nan
+    as_they_are: Any = nn.Identity()
+    as_they_are.num_features = first.shape[1]
+    metric = FrechetInceptionDistance(feature=as_they_are)
+    metric.update(first, real=True)
+    metric.update(second, real=False)
+    return float(metric.compute())
+
+
+def kernel_distance(first: Tensor, second: Tensor, chunk: int = 1024) -> float:
+    """Return the squared maximum mean discrepancy of paired features `(N, D)` for the kernel (a.b / D + 1)^3.
+
+    The unbiased U-statistic (Gretton et al. 2012, equation 4): an image is not compared with itself, nor with the
+    output for it, which is not independent of it. The estimate over all pairs, torchmetrics' for one, would be negative
+    where both sets are the same. NaN for fewer than two rows.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> kernel_distance(x, x), kernel_distance(x, 2.0 * x)
+        (0.0, 0.0)
+    """
+    count, size = first.shape
+    if count < 2:
+        return math.nan
+    first, second = first.double(), second.double()
+
+    def others(a: Tensor, b: Tensor) -> float:
+        """Return the sum of the kernel over all pairs of different numbers."""
+        every = sum(float(((rows @ b.T) / size + 1.0).pow(3).sum()) for rows in a.split(chunk))
+        return every - float(((a * b).sum(dim=1) / size + 1.0).pow(3).sum())
+
+    total = others(first, first) + others(second, second) - 2.0 * others(first, second)
+    return total / (count * (count - 1))
