@@ -16,7 +16,7 @@ from wssl_pl.evaluation.methods import CLASSICAL, Classical
 from wssl_pl.evaluation.metrics import METRICS, measure
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.predictions import Predictions
-from wssl_pl.evaluation.report import comparison_markdown, write_report
+from wssl_pl.evaluation.report import comparison_page, write_report
 from wssl_pl.evaluation.results import read_result
 
 CPU = torch.device("cpu")
@@ -199,7 +199,7 @@ class TestCompare:
         entry = result.others[0].groups["all"]["psnr"]
         assert (entry.difference, entry.won, entry.tied) == (0.0, 0.0, 1.0)
         assert len(result.others) == 2
-        assert "won 100%" in comparison_markdown(result)
+        assert "won 100%" in comparison_page(result)
 
     def test_other_pairs_are_refused(self, results, tmp_path):
         other = shutil.copytree(results[0], tmp_path / "other")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wssl_pl.evaluation.results import Result
 
 RESULT_FILES = ("summary.json", "per_image.parquet", "report.md", "report.html", "metrics.json")
-COMPARISON_FILES = ("comparison.md", "comparison.json")
+COMPARISON_FILES = ("comparison.md", "comparison.json", "comparison.html")
 
 
 def evaluate(args: Sequence[str]) -> "Result | Comparison":
@@ -104,23 +104,32 @@ def evaluate_pairs(
     return result
 
 
-def compare_results(compare: list[str], *, out: Path | None = None, overwrite: bool = False) -> "Comparison":
-    """Compare results of the same pairs, image by image.
+def compare_results(
+    compare: list[str],
+    *,
+    rank_by: str | None = None,
+    reference: Literal["first", "best"] = "first",
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> "Comparison":
+    """Rank results of the same pairs, and compare them image by image.
 
     Example:
-        wssl evaluate --compare RESULT OTHER out=COMPARISON
+        wssl evaluate --compare RESULT OTHER ANOTHER rank_by=lpips_composite out=COMPARISON
 
     Args:
-        compare: two or more result folders; the first is the reference
+        compare: two or more result folders
+        rank_by: metric of the leaderboard; default: psnr_composite, or psnr where there is no composite
+        reference: the result that the others are compared with
         out: folder for the comparison; default: it is only printed
         overwrite: replace a comparison that exists
     """
     from wssl_pl.evaluation.compare import compare as compare_folders
-    from wssl_pl.evaluation.report import comparison_markdown, write_comparison
+    from wssl_pl.evaluation.report import comparison_page, write_comparison
 
     with nullcontext() if out is None else own_folder(out, overwrite, COMPARISON_FILES):
-        result = compare_folders(compare)
-        print(comparison_markdown(result), flush=True)
+        result = compare_folders(compare, rank_by=rank_by, reference=reference)
+        print(comparison_page(result), flush=True)
         if out is not None:
             write_comparison(result, out)
     return result

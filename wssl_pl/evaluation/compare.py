@@ -1,15 +1,20 @@
-"""Paired differences between results on the same pairs."""
+"""Results on the same pairs: a leaderboard, and paired differences."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.metrics import LOWER_IS_BETTER, METRICS
-from wssl_pl.evaluation.results import Result, Table, read_result
+from wssl_pl.evaluation.metrics import LABELS, LOWER_IS_BETTER, METRICS
+from wssl_pl.evaluation.results import Estimate, Result, Table, finite, read_result
 from wssl_pl.evaluation.statistics import intervals
+
+RANKED_BY = ("psnr_composite", "psnr")
+"""The metric of the leaderboard unless another is given: the first that all results have."""
 
 
 @dataclass(frozen=True)
@@ -43,42 +48,139 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """One result in the leaderboard.
+
+    Attributes:
+        name: of its method, with the folder where that alone is not enough.
+        folder: of the result.
+        metrics: the mean of each metric over all images; FID and KID, which are no means, without an interval.
+        seconds_per_image: of the method itself; None if unknown.
+        difference: to the reference, in the metric of the leaderboard; None for the reference, or where there is none.
+    """
+
+    name: str
+    folder: str
+    metrics: dict[str, Estimate]
+    seconds_per_image: float | None
+    difference: PairedDifference | None
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Several results against the first of them."""
+    """Several results against one of them.
+
+    Attributes:
+        reference: name of the result that the others are compared with.
+        folder: its folder.
+        pairs: hash of the pairs.
+        counts: images by group.
+        others: the other results, in the order given.
+        ranked_by: metric of the leaderboard.
+        leaderboard: all results, the best first.
+        notes: what a reader has to know.
+    """
 
     reference: str
     folder: str
     pairs: str
     counts: dict[str, int]
     others: list[Compared]
+    ranked_by: str
+    leaderboard: list[Standing]
+    notes: list[str]
 
 
-def compare(folders: Sequence[str | Path], seed: int = 0) -> Comparison:
-    """Compare each result with the first one, image by image.
+def compare(
+    folders: Sequence[str | Path],
+    seed: int = 0,
+    rank_by: str | None = None,
+    reference: Literal["first", "best"] = "first",
+) -> Comparison:
+    """Rank results by a metric, and compare each with one of them, image by image.
 
     Args:
         folders: results of `wssl evaluate`, at least two.
         seed: of the bootstrap.
+        rank_by: metric of the leaderboard; default: see `RANKED_BY`.
+        reference: which result the others are compared with, the first or the best.
 
     Raises:
         DataError: A folder is not a finished result.
-        WSSLError: There are fewer than two, or they are of different pairs.
+        WSSLError: There are fewer than two, they are of different pairs or protocols, or none has the metric.
     """
     if len(folders) < 2:
         raise WSSLError("compare", list(map(str, folders)), "takes two or more result folders of `wssl evaluate`")
-    results = [read_result(folder) for folder in folders]
+    results, notes = _comparable([read_result(folder) for folder in folders], folders)
     for folder, result in zip(folders, results, strict=True):
         check_same_pairs(results[0], result, folders[0], folder)
-    first = results[0]
-    others = [
-        Compared(result.name, str(folder), differences(first.table, result.table, seed))
-        for folder, result in zip(folders[1:], results[1:], strict=True)
+    plain = [result.name for result in results]
+    names = [
+        f"{name} ({folder})" if plain.count(name) > 1 else name for name, folder in zip(plain, folders, strict=True)
     ]
-    return Comparison(first.name, str(folders[0]), first.pairs.hash, first.counts, others)
+    metrics = [_metrics(result) for result in results]
+    ranked_by = _ranked_by(rank_by, metrics)
+    order = sorted(range(len(results)), key=lambda number: _rank(metrics[number].get(ranked_by), ranked_by))
+    base = order[0] if reference == "best" else 0
+    first = results[base]
+    others = {
+        number: Compared(names[number], str(folders[number]), differences(first.table, result.table, seed))
+        for number, result in enumerate(results)
+        if number != base
+    }
+    leaderboard = [
+        Standing(
+            names[number],
+            str(folders[number]),
+            metrics[number],
+            finite(results[number].seconds_per_image),
+            others[number].groups["all"].get(ranked_by) if number in others else None,
+        )
+        for number in order
+    ]
+    of_first = names[base], str(folders[base]), first.pairs.hash, first.counts
+    return Comparison(*of_first, list(others.values()), ranked_by, leaderboard, notes)
+
+
+def _comparable(results: Sequence[Result], folders: Sequence[str | Path]) -> tuple[list[Result], list[str]]:
+    """Return the results without what cannot be compared, and a line for each doubt."""
+    notes = [f"{folder}: protocol unknown" for folder, one in zip(folders, results, strict=True) if not one.protocol]
+    networks = {one.weights["lpips"].network for one in results if "lpips" in one.weights}
+    if len(networks) < 2:
+        return list(results), notes
+    notes.append(f"LPIPS is omitted: it is of different networks ({', '.join(sorted(networks))})")
+    return [replace(one, table=_without_lpips(one.table)) for one in results], notes
+
+
+def _without_lpips(table: Table) -> Table:
+    kept = [column for column, name in enumerate(table.metrics) if not name.startswith("lpips")]
+    return replace(table, metrics=tuple(table.metrics[column] for column in kept), values=table.values[:, kept])
+
+
+def _metrics(result: Result) -> dict[str, Estimate]:
+    sets = {name: Estimate(value, None, None) for name, value in (result.fid or {}).items()}
+    return result.estimates["all"] | sets
+
+
+def _ranked_by(given: str | None, metrics: Sequence[Mapping[str, Estimate]]) -> str:
+    if given is None:
+        common = [name for name in (*RANKED_BY, *metrics[0]) if all(name in one for one in metrics)]
+        return common[0] if common else next(iter(metrics[0]))
+    known = [name for name in LABELS if any(name in one for one in metrics)]
+    if given not in known:
+        raise WSSLError("rank_by", given, "no result has this metric", f"there are {', '.join(known)}")
+    return given
+
+
+def _rank(entry: Estimate | None, metric: str) -> float:
+    """Return a number that is lower for a better result; the last ones lack the metric."""
+    if entry is None or entry.mean is None:  # infinite for identical images
+        return -math.inf if entry is not None and entry.infinite else math.inf
+    return entry.mean if metric in LOWER_IS_BETTER else -entry.mean
 
 
 def check_same_pairs(first: Result, other: Result, folder: str | Path, other_folder: str | Path) -> None:
-    """Raise `WSSLError` unless both results have a metric of the same images of the same pairs."""
+    """Raise `WSSLError` unless both results have a metric of the same images of the same pairs by the same protocol."""
     remedy = "evaluate both on the same pairs and limit"
     ours, theirs = first.pairs.hash, other.pairs.hash
     if ours != theirs:
@@ -88,6 +190,9 @@ def check_same_pairs(first: Result, other: Result, folder: str | Path, other_fol
         counts = len(other.table.images), len(first.table.images)
         reason = f"was measured on {counts[0]} of the pairs, {folder} on {counts[1]}, not the same ones"
         raise WSSLError("result", other_folder, reason, remedy)
+    if first.protocol and other.protocol and first.protocol != other.protocol:
+        reason = f"was measured by protocol {other.protocol}, {folder} by protocol {first.protocol}"
+        raise WSSLError("result", other_folder, reason, "measure both with the same version of wssl-pl")
     if not set(first.table.metrics) & set(other.table.metrics):
         raise WSSLError("result", other_folder, f"has no metric that {folder} has", remedy)
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,11 @@ from wssl_pl.evaluation.results import Estimate, Result
 from wssl_pl.files import writing
 
 RANKED_BY = "psnr_hole"
+HEADLINES = (
+    "psnr_composite", "ssim_composite", "lpips_composite", "psnr", "ssim", "lpips", "psnr_hole", "fid", "fid_composite",
+    "kid", "kid_composite",
+)  # fmt: skip
+"""The metrics that a leaderboard shows."""
 EXAMPLES = 3  # of the best, the median and the worst
 READING = (
     "Raw is the method's whole output, composite has the known pixels of the input, hole counts hole pixels only. "
@@ -91,7 +96,7 @@ def facts(result: Result) -> list[str]:
     pairs, machine = result.pairs, result.machine
     return [
         "Method: " + ", ".join(f"{key} {value}" for key, value in result.method.items() if key != "name"),
-        f"Pairs: {pairs.evaluated} of {pairs.count}, hash {pairs.hash[:16]}",
+        f"Pairs: {pairs.evaluated} of {pairs.count}, hash {pairs.hash[:16]}; protocol {result.protocol or 'unknown'}",
         f"Time of the method itself: {result.seconds_per_image:.4g} s per image",
         f"Measured on {machine.device}, {machine.cores} cores, torch {machine.torch}",
         *(
@@ -117,10 +122,12 @@ def _group_names(counts: dict[str, int]) -> list[str]:
     return [f"{name if name == 'all' else name + ' %'} (n={count})" for name, count in counts.items()]
 
 
-def interval(entry: Estimate, metric: str) -> str:
-    """Return `mean [low, high]`; nothing where there is no mean."""
+def interval(entry: Estimate | None, metric: str) -> str:
+    """Return `mean [low, high]`; nothing where there is no mean, and the mean alone where it has no interval."""
+    if entry is None or entry.mean is None:
+        return ""
     mean, low, high = (number(value, metric) for value in (entry.mean, entry.low, entry.high))
-    return "" if entry.mean is None else f"{mean} [{low}, {high}]"
+    return mean if entry.low is None else f"{mean} [{low}, {high}]"
 
 
 def excluded(result: Result) -> list[str]:
@@ -147,15 +154,16 @@ def chosen_examples(values: NDArray[np.float64]) -> list[tuple[str, int]]:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write `comparison.json` and `comparison.md`."""
+    """Write `comparison.json`, `comparison.md` and `comparison.html`."""
     with writing("out", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "comparison.md").write_text(comparison_markdown(comparison))
+        for name in ("md", "html"):
+            (folder / f"comparison.{name}").write_text(comparison_page(comparison, name))
         (folder / "comparison.json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")
 
 
-def comparison_markdown(comparison: Comparison) -> str:
-    """Return the comparison as Markdown, one table per other result."""
+def comparison_page(comparison: Comparison, kind: Literal["md", "html"] = "md") -> str:
+    """Return the comparison as Markdown or HTML: the leaderboard, and a table per other result."""
     tables = []
     for other in comparison.others:
         rows = [[f"{other.name} - {comparison.reference}", *_group_names(comparison.counts)]]
@@ -164,7 +172,28 @@ def comparison_markdown(comparison: Comparison) -> str:
                 cells = [difference(group.get(metric), metric) for group in other.groups.values()]
                 rows.append([arrow(metric), *cells])
         tables.append(rows)
-    return render("comparison.md.j2", comparison=comparison, tables=tables)
+    context: dict[str, Any] = {"comparison": comparison, "leaderboard": leaderboard(comparison), "tables": tables}
+    return render(f"comparison.{kind}.j2", ranked_by=LABELS[comparison.ranked_by], **context)
+
+
+def leaderboard(comparison: Comparison) -> list[list[str]]:
+    """Return the header and a row per result, the best first."""
+    ranked_by, standings = comparison.ranked_by, comparison.leaderboard
+    shown = [
+        metric
+        for metric in HEADLINES
+        if metric != ranked_by and any(metric in standing.metrics for standing in standings)
+    ]
+    rows = [["", "result", arrow(ranked_by), "difference", *map(arrow, shown), "s per image"]]
+    for place, standing in enumerate(standings, start=1):
+        versus = difference(standing.difference, ranked_by)
+        if standing.difference is None and standing.folder == comparison.folder:
+            versus = "reference"
+        means = [number(entry.mean if (entry := standing.metrics.get(name)) else None, name) for name in shown]
+        seconds = "-" if standing.seconds_per_image is None else f"{standing.seconds_per_image:.3g}"
+        entry = standing.metrics.get(ranked_by)
+        rows.append([str(place), standing.name, interval(entry, ranked_by) or "-", versus, *means, seconds])
+    return rows
 
 
 def difference(entry: PairedDifference | None, metric: str) -> str:

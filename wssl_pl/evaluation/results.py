@@ -29,6 +29,8 @@ SCHEMA = pa.schema(
         pa.field("value", pa.float64()),
     ]
 )
+PROTOCOL = 1
+"""Version of what `docs/metrics.md` fixes under "The protocol"; a change of it that moves a metric makes a new one."""
 DECIMALS = 6  # of a stored value; rounded, so that equal images tie whatever the batch they were measured in
 
 
@@ -199,6 +201,7 @@ class Summary:
     bootstrap: Bootstrap
     machine: Machine
     weights: dict[str, Weights] = field(default_factory=dict)
+    protocol: int = 0  # 0 where a result does not say it, as before version 0.3
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ class Result:
         fid: `fid` and `fid_composite`; None if not measured.
         seed: of the bootstrap.
         weights: of the networks behind `lpips` and `fid`, where they were measured.
+        protocol: version of the protocol; 0 if unknown.
     """
 
     table: Table
@@ -226,6 +230,7 @@ class Result:
     fid: Mapping[str, float | None] | None = None
     seed: int = 0
     weights: Mapping[str, Weights] = field(default_factory=dict)
+    protocol: int = PROTOCOL
 
     @property
     def name(self) -> str:
@@ -271,6 +276,7 @@ class Result:
             Bootstrap(IMAGE_RESAMPLES, LEVEL, self.seed),
             self.machine,
             dict(self.weights),
+            self.protocol,
         )
         text = json.dumps(asdict(summary), indent=2, allow_nan=False, default=str)
         (folder / "summary.json").write_text(text + "\n")
@@ -297,7 +303,7 @@ def read_result(folder: str | Path) -> Result:
     seconds = math.nan if facts.seconds_per_image is None else facts.seconds_per_image
     return Result(
         measured, facts.method, facts.pairs, facts.machine, facts.notes, seconds, facts.fid, facts.bootstrap.seed,
-        facts.weights,
+        facts.weights, facts.protocol,
     )  # fmt: skip
 
 
