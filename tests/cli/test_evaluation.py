@@ -78,6 +78,9 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "batch_size=0"], "batch_size=0"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "accelerator=x"], "accelerator=x: must be auto, cpu"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "lpips_weights=x.pth"], "lpips_weights=x.pth: does not"),
+        (["pairs", "out=new", "restore=rotation"], "restore=[rotation]: rotation does not damage an image"),
+        (["pairs", "out=new", "restore=saturation,masked"], "masked does not damage an image by degrees"),
+        (["pairs", "out=new", "restore=no.Where"], "no.Where"),
         (["evaluate", "method=mean", "pairs=pairs", "out=pairs"], "is the pairs folder"),
         (["evaluate", "method=mean", "pairs=pairs", "out=pairs/pairs.csv/new"], "cannot be written: Not a directory"),
         (["evaluate", "ckpt=shape.ckpt", "pairs=pairs", "out=new"], "ckpt=shape.ckpt: does not fit the network: other"),
@@ -86,6 +89,7 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["evaluate", "--compare", "one"], "two or more"),
         (["evaluate", "--compare", "one", "two"], "result=one: is not a finished result"),
         (["evaluate", "--compare", "one", "two", "limit=3"], "unknown option 'limit'"),
+        (["evaluate", "--compare", "one", "two", "reference=last"], "reference=last: must be first or best"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(pairs, refused, args, message):

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import yaml
 
+from wssl_pl.cli import main
+from wssl_pl.evaluation.results import read_result
 from wssl_pl.models import open_model
 
 
@@ -12,6 +14,14 @@ def test_a_restoring_model_is_trained_resumed_and_opened(train):
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["restore"] == ["saturation", "sharpness"]
     train("resume=last", "--run.dir=run", small=[], epochs=2)
     assert "val/psnr_known" in Path("run/metrics.csv").read_text()
+    main(["pairs", "images=synthetic", "masks=synthetic", "image_size=64", "resize=72", "limit=16",
+          "restore=saturation,sharpness", "out=pairs"])  # fmt: skip
+    main(["evaluate", "pairs=pairs", "ckpt=run/best.ckpt", "--accelerator=cpu", "out=evaluated"])
+    main(["test", "ckpt=run/best.ckpt", "--accelerator=cpu", "out=tested"])
+    results = [read_result(folder) for folder in ("evaluated", "tested")]
+    assert results[0].pairs.hash == results[1].pairs.hash
+    assert "psnr_known" in results[1].means
+    assert results[0].method["restore"] == ["saturation", "sharpness"]
     assert open_model("run/best.ckpt").info.hyper_parameters["restore"] == ["saturation", "sharpness"]
 
 

@@ -19,6 +19,18 @@ def pairs(made_once, tmp_path):
     return Pairs.open(shutil.copytree(made_once, tmp_path / "pairs"))
 
 
+@pytest.fixture(scope="session")
+def damaged_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pairs") / "damaged"
+    return write_pairs(sample_data(), "test", folder, restore=["sharpness", "saturation"]).folder
+
+
+@pytest.fixture
+def damaged(damaged_once, tmp_path):
+    """The same pairs with damaged inputs."""
+    return Pairs.open(shutil.copytree(damaged_once, tmp_path / "damaged"))
+
+
 @pytest.fixture
 def noisy():
     return Noisy()

@@ -11,13 +11,14 @@ from small_data import Noisy
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.compare import compare
+from wssl_pl.evaluation.drawing import columns_of, strip
 from wssl_pl.evaluation.evaluate import Settings, evaluate, predict
 from wssl_pl.evaluation.methods import CLASSICAL, Classical
 from wssl_pl.evaluation.metrics import METRICS, measure
-from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.evaluation.pairs import Pairs, write_named_pairs
 from wssl_pl.evaluation.predictions import Predictions
-from wssl_pl.evaluation.report import comparison_page, write_report
-from wssl_pl.evaluation.results import read_result
+from wssl_pl.evaluation.report import comparison_page, leaderboard, write_comparison, write_report
+from wssl_pl.evaluation.results import Weights, read_result
 
 CPU = torch.device("cpu")
 
@@ -58,10 +59,10 @@ def test_reports(pairs, noisy, tmp_path):
         assert "PSNR hole" in part
         assert pairs.manifest.hash[:16] in part
         assert all(f"{rank} 1" in part for rank in ("best", "median", "worst"))
-    for name in ("box_plots.png", "example_best_1.png", "example_worst_1.png"):
+    for name in ("box_plots.png", "example_best_1.png", "example_worst_1.png", "sample_6.png"):
         assert name in text
         assert Image.open(out / name).width > 4 * 48
-    assert page.count("data:image/png;base64,") == 1 + 8
+    assert page.count("data:image/png;base64,") == 1 + 8 + 6
     assert "src='http" not in page
 
 
@@ -169,6 +170,21 @@ def test_the_pairs_folder_is_not_written_to(pairs, noisy):
     assert sorted(pairs.folder.rglob("*")) == before
 
 
+def test_strips_of_large_images_are_small_and_taken_apart(tmp_path, noisy):
+    for folder, pixels in (("images", (400, 300, 3)), ("masks", (400, 300))):
+        (tmp_path / folder).mkdir()
+        value = np.zeros(pixels, np.uint8)
+        value[:100] = 250
+        Image.fromarray(value).save(tmp_path / folder / "1.png")
+    pairs = write_named_pairs(tmp_path / "images", tmp_path / "masks", tmp_path / "pairs", "white")
+    (tmp_path / "strip.png").write_bytes(strip(pairs, "1", noisy, CPU))
+    masked, _, filled, truth = columns_of(tmp_path / "strip.png", 4)
+    assert masked.shape == filled.shape == truth.shape == (256, 192, 3)
+    assert [masked[10, 10, 0], truth[10, 10, 0], truth[-10, 10, 0]] == pytest.approx([127.5, 250, 0], abs=1)
+    with pytest.raises(WSSLError, match=r"result=.*strip.png: is no strip of 3 images: run `wssl evaluate` again"):
+        columns_of(tmp_path / "strip.png", 3)
+
+
 class TestCompare:
     @pytest.fixture
     def results(self, pairs, tmp_path):
@@ -200,6 +216,70 @@ class TestCompare:
         assert (entry.difference, entry.won, entry.tied) == (0.0, 0.0, 1.0)
         assert len(result.others) == 2
         assert "won 100%" in comparison_page(result)
+
+    def test_a_leaderboard_of_any_number(self, pairs, results, tmp_path):
+        evaluate(pairs, Classical("mean")).save(tmp_path / "mean")
+        folders = [*results, tmp_path / "mean"]
+        found = compare(folders)
+        means = [standing.metrics["psnr_composite"].mean for standing in found.leaderboard]
+        assert means == sorted(means, reverse=True)
+        assert (found.ranked_by, found.folder, len(found.others)) == ("psnr_composite", str(results[0]), 2)
+        of_reference = next(one for one in found.leaderboard if one.folder == found.folder)
+        assert of_reference.difference is None
+        assert {one.name for one in found.leaderboard} == {"mean", *(f"noisy ({folder})" for folder in results)}
+        best = compare(folders, rank_by="l1", reference="best")
+        means = [standing.metrics["l1"].mean for standing in best.leaderboard]
+        assert means == sorted(means)
+        assert best.folder == best.leaderboard[0].folder
+        assert all(one.difference.difference > 0 for one in best.leaderboard[1:])
+        rows = leaderboard(best)
+        assert rows[0][:4] == ["", "result", "L1 ↓", "difference"]
+        assert [row[0] for row in rows[1:]] == ["1", "2", "3"]
+        assert rows[1][3] == "reference"
+        with pytest.raises(WSSLError, match=r"^rank_by=lpips: no result has this metric: there are psnr, "):
+            compare(folders, rank_by="lpips")
+
+    def test_identical_images_are_the_best(self, pairs, results, tmp_path):
+        images = Predictions(pairs.folder / "images", *[[pair.name for pair in pairs.pairs]] * 2)
+        evaluate(pairs, images).save(tmp_path / "truth")
+        assert compare([*results, tmp_path / "truth"]).leaderboard[0].name == "images"
+
+    def test_pages_have_the_same_images_of_every_result(self, pairs, tmp_path):
+        names = ["mean", "telea"]
+        for name in names:
+            method = Classical(name)
+            write_report(evaluate(pairs, method), tmp_path / name, pairs, method, CPU)
+        evaluate(pairs, Noisy()).save(tmp_path / "without")
+        write_comparison(compare([tmp_path / name for name in (*names, "without")]), tmp_path / "out")
+        page, text = ((tmp_path / "out" / f"comparison.{kind}").read_text() for kind in ("html", "md"))
+        assert page.count("data:image/png;base64,") == 1
+        assert "](comparison.png)" in text
+        width, height = Image.open(tmp_path / "out" / "comparison.png").size
+        assert 0.6 < width / height < 0.75  # four columns of six images
+        assert json.loads((tmp_path / "out" / "comparison.json").read_text())["leaderboard"][0]["metrics"]["psnr"][
+            "mean"
+        ]
+
+    def test_protocols(self, results):
+        def save(protocol):
+            replace(read_result(results[1]), protocol=protocol).save(results[1])
+            return compare(results).notes
+
+        assert save(1) == []
+        assert save(0) == [f"{results[1]}: protocol unknown"]
+        with pytest.raises(WSSLError, match=r"0.05: was measured by protocol 2, .*0.1 by protocol 1: measure both"):
+            save(2)
+
+    def test_lpips_of_different_networks_is_omitted(self, results):
+        for folder, network in zip(results, ("alex", "vgg"), strict=True):
+            one = read_result(folder)
+            values = np.concatenate([one.table.values, one.table.values[:, :1]], axis=1)
+            table = replace(one.table, metrics=(*one.table.metrics, "lpips"), values=values)
+            replace(one, table=table, weights={"lpips": Weights("a.pth", "0", network)}).save(folder)
+        found = compare(results)
+        assert found.notes == ["LPIPS is omitted: it is of different networks (alex, vgg)"]
+        assert "lpips" not in found.others[0].groups["all"]
+        assert "lpips" not in found.leaderboard[0].metrics
 
     def test_other_pairs_are_refused(self, results, tmp_path):
         other = shutil.copytree(results[0], tmp_path / "other")

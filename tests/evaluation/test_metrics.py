@@ -20,7 +20,7 @@ def test_values_are_those_of_the_metrics(batch):
     prediction, image, mask = batch
     found = measure(*batch)
     filled = composite(prediction, image, mask)
-    assert set(found) == set(METRICS) - {"lpips", "lpips_composite"}
+    assert set(found) == set(METRICS) - {"lpips", "lpips_composite", "psnr_known", "l1_known"}
     assert torch.equal(found["psnr"], psnr(prediction, image))
     assert torch.equal(found["psnr_composite"], psnr(filled, image))
     assert torch.allclose(found["ssim"], ssim(prediction, image), atol=1e-5)
@@ -30,6 +30,15 @@ def test_values_are_those_of_the_metrics(batch):
     # A quarter is hole: the composite's errors are those of the hole, spread over four times the pixels.
     assert torch.allclose(found["l1_composite"], found["l1_hole"] / 4, atol=1e-6)
     assert torch.allclose(found["psnr_composite"], found["psnr_hole"] + 10 * math.log10(4), atol=1e-4)
+
+
+def test_of_a_restored_image_the_known_part_is_measured_and_there_is_no_composite(batch):
+    prediction, image, _ = batch
+    found, plain = measure(*batch, restored=True), measure(*batch)
+    assert set(found) == {name for name in plain if "composite" not in name} | {"psnr_known", "l1_known"}
+    assert all(torch.equal(value, plain[name]) or value.isnan().all() for name, value in found.items() if name in plain)
+    assert torch.allclose(found["psnr_known"], psnr(prediction[..., 8:], image[..., 8:]), atol=1e-4)
+    assert torch.allclose(found["l1_known"], (prediction - image)[..., 8:].abs().mean(dim=(1, 2, 3)), atol=1e-6)
 
 
 def test_no_hole_all_hole_and_identical(batch):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wssl_pl.evaluation.results import Result
 
 RESULT_FILES = ("summary.json", "per_image.parquet", "report.md", "report.html", "metrics.json")
-COMPARISON_FILES = ("comparison.md", "comparison.json", "comparison.html")
+COMPARISON_FILES = ("comparison.md", "comparison.json", "comparison.html", "comparison.png")
 
 
 def evaluate(args: Sequence[str]) -> "Result | Comparison":

@@ -12,7 +12,7 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs, write_pairs
 
-PAIRS_FILES = ("images", "masks", "pairs.csv", "README.md", "manifest.json")
+PAIRS_FILES = ("images", "masks", "inputs", "pairs.csv", "README.md", "manifest.json")
 STAGES = {"train": "train", "val": "validate", "test": "test"}
 
 
@@ -21,6 +21,7 @@ def pairs(
     out: Path,
     split: Literal["train", "val", "test"] = "test",
     by: Literal["draw", "name"] = "draw",
+    restore: list[str] | None = None,
     overwrite: bool = False,
     data: WSSLDataModule,
 ) -> Pairs:
@@ -28,26 +29,35 @@ def pairs(
 
     Example:
         wssl pairs out=PAIRS images=DIR masks=DIR split=test
+        wssl pairs out=PAIRS images=DIR masks=DIR restore=saturation,sharpness
 
     Args:
         out: the folder to write, new or empty
         split: the split that is written
         by: draw a mask for each image of the split, or take the mask of its file name
+        restore: damages of the inputs, such as saturation,sharpness, or class paths of your own
         overwrite: replace pairs that exist
         data: the images and masks
     """
     silence_messages()
+    if paths := [name for name in restore or [] if "." in name]:
+        from wssl_pl.tasks import import_task
+
+        for path in paths:
+            import_task(path)
     with new_folder(out, overwrite, PAIRS_FILES) as folder:
         if by == "draw":
-            write_pairs(data, split, folder)
+            write_pairs(data, split, folder, restore=restore)
         else:
             images, masks = data.hparams["images"], data.hparams["masks"]
             if images is None or masks is None:
                 raise WSSLError("by", by, "needs images= and masks=")
-            write_named_pairs(images, masks, folder, data.hole)
+            write_named_pairs(images, masks, folder, data.hole, restore, data.pair_seed)
     written = Pairs.open(out)
     counts = sorted(Counter(pair.bin for pair in written.pairs).items())
     print(f"{len(written)} pairs in {out}: " + ", ".join(f"{name} %: {count}" for name, count in counts))
+    if written.manifest.restore:
+        print(f"Inputs damaged by {', '.join(written.manifest.restore)}")
     print(f"Hash {written.manifest.hash}", flush=True)
     return written
 

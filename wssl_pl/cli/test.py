@@ -74,7 +74,8 @@ def measure_downstream(
         settings = measuring.settings()
         method = Model(str(ckpt), settings.device, measuring.precision)
         with tempfile.TemporaryDirectory() as temporary:
-            pairs = write_pairs(data, "test", Path(temporary) / "pairs")
+            restore = method.predictor.info.hyper_parameters.get("restore")
+            pairs = write_pairs(data, "test", Path(temporary) / "pairs", restore=restore)
             pairs.label = "made for this test"
             result = evaluate(pairs, method, settings)
             if out is not None:

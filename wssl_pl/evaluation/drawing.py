@@ -1,26 +1,35 @@
 """Drawings as PNG bytes, for the reports of evaluations and studies."""
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from wssl_pl.callbacks import image_grid
-from wssl_pl.drawing import figure_png, new_figure
-from wssl_pl.evaluation.evaluate import predict
+from wssl_pl.callbacks.images import HOLE_GREY, side_by_side
+from wssl_pl.drawing import Panel, draw_panels, figure_png, new_figure
+from wssl_pl.errors import DataError
+from wssl_pl.evaluation.evaluate import predict, read_pairs
+from wssl_pl.evaluation.files import read_rgb
 from wssl_pl.evaluation.methods import Method
+from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Table
+from wssl_pl.metrics import composite
 from wssl_pl.metrics.bins import BINS
 
-BOXES = {
-    "psnr_composite": "PSNR composite (dB)",
-    "ssim_composite": "SSIM composite",
-    "psnr_hole": "PSNR hole (dB)",
-    "l1_hole": "L1 hole",
-}
+BOXES = ("psnr_composite", "ssim_composite", "psnr_hole", "l1_hole")
+RESTORED_BOXES = ("psnr", "ssim", "psnr_hole", "psnr_known")
+MAX_SIDE = 256
+"""Pixels of an image in a strip, at most."""
+GAP = 2
+"""White pixels around each, as `side_by_side` leaves them."""
 
 
 def image_png(image: Tensor) -> bytes:
@@ -33,13 +42,14 @@ def image_png(image: Tensor) -> bytes:
 
 def box_plots(table: Table) -> bytes:
     """Draw a panel per metric with a box per ratio bin: median, quartiles, whiskers of 1.5 box heights."""
-    figure = new_figure(3.1 * len(BOXES), 3.1, dpi=110)
+    metrics = RESTORED_BOXES if table.restored else BOXES
+    figure = new_figure(3.1 * len(metrics), 3.1, dpi=110)
     bins = [name for name in BINS if (table.bins == name).any()]
-    for axes, (metric, label) in zip(np.atleast_1d(figure.subplots(1, len(BOXES))), BOXES.items(), strict=True):
+    for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
         column = table.column(metric)
         boxes = [column[(table.bins == name) & np.isfinite(column)] for name in bins]
         axes.boxplot(boxes, tick_labels=bins, widths=0.6, flierprops={"markersize": 3})
-        axes.set_title(label, fontsize=10)
+        axes.set_title(LABELS[metric] + " (dB)" * metric.startswith("psnr"), fontsize=10)
         axes.set_xlabel("hole (%)", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(axis="y", alpha=0.3)
@@ -47,8 +57,45 @@ def box_plots(table: Table) -> bytes:
 
 
 def strip(pairs: Pairs, name: str, method: Method, device: torch.device) -> bytes:
-    """Draw masked input, prediction, composite and truth of one pair, side by side."""
+    """Draw masked input, prediction, composite (but of damaged inputs) and truth of one pair, side by side."""
     pair = next(pair for pair in pairs.pairs if pair.name == name)
-    image, mask = pairs.read([pair])
-    image, mask = image.to(device).float().div_(255), mask.to(device).float()
-    return image_png(image_grid(image, mask, predict(method, [pair], image, mask)))
+    image, mask, given = read_pairs(pairs, [pair], device)
+    output = predict(method, [pair], image, mask, given)
+    columns = [torch.where(mask > 0.5, HOLE_GREY, given), output, image]
+    if not pairs.manifest.restore:
+        columns.insert(2, composite(output, image, mask))
+    longest = max(image.shape[-2:])
+    if longest > MAX_SIDE:
+        size = [max(1, round(side * MAX_SIDE / longest)) for side in image.shape[-2:]]
+        columns = [F.interpolate(column, size, mode="bilinear", antialias=True) for column in columns]
+    return image_png(side_by_side(columns))
+
+
+def columns_of(strip: Path, count: int) -> list[NDArray[np.uint8]]:
+    """Return the images `(H, W, 3)` of a strip that has `count` of them.
+
+    Raises:
+        DataError: The file cannot be read, or is no such strip.
+    """
+    pixels = read_rgb(strip)
+    width, rest = divmod(pixels.shape[1] - GAP, count)
+    if rest or width <= GAP or pixels.shape[0] <= 2 * GAP:
+        raise DataError("result", strip, f"is no strip of {count} images", "run `wssl evaluate` again")
+    return [pixels[GAP:-GAP, GAP + start : start + width] for start in range(0, pixels.shape[1] - GAP, width)]
+
+
+def side_by_side_figure(columns: Sequence[tuple[str, Sequence[NDArray[Any]]]], across: int, inches: float) -> bytes:
+    """Draw titled columns of images; more than `across` + 2 in bands, each between the first and the last column.
+
+    Args:
+        columns: title and images, each `(H, W, 3)` uint8 or in [0, 1]; of every column as many.
+        across: columns of a band, without the first and the last.
+        inches: width of an image.
+    """
+    first, *middle, last = columns
+    rows = []
+    for start in range(0, len(middle), across):
+        band = [first, *middle[start : start + across], last]
+        for number in range(len(first[1])):
+            rows.append([Panel(images[number], "" if number else title) for title, images in band])
+    return figure_png(draw_panels(rows, inches))

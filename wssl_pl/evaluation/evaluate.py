@@ -65,16 +65,20 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
     fid, no_fid = open_metric(FID, settings.inception_weights, settings.device)
     wanted = _present(pairs, method, settings.limit)
     notes = [*method.notes, *no_lpips, *no_fid]
+    restored, described = bool(pairs.manifest.restore), method.describe()
+    if "ckpt" in described and set(trained := described.get("restore", [])) != set(pairs.manifest.restore):
+        damages = ["nothing" if not names else ", ".join(names) for names in (trained, pairs.manifest.restore)]
+        notes.append(f"{method.name} was trained to restore {damages[0]}, the inputs are damaged by {damages[1]}")
     if fid is not None:
         notes.append(FID_BIAS.format(len(wanted)))
     seconds = 0.0
     columns: dict[str, list[float]] = {name: [] for name in METRICS}
-    for batch, image, mask in _read_ahead(pairs, wanted, settings):
+    for batch, image, mask, given in _read_ahead(pairs, wanted, settings):
         start = time.perf_counter()
-        output = _run(method, batch, image, mask)
+        output = _run(method, batch, given, mask)
         seconds += time.perf_counter() - start
         output = _checked(method, batch, output, image)
-        for name, value in _measure(output, image, mask, lpips, fid).items():
+        for name, value in _measure(output, image, mask, lpips, fid, restored).items():
             # Small tensors among the large ones of a batch would keep its memory from being freed.
             columns[name] += value.tolist()
     measured = {name: np.array(values).round(DECIMALS) for name, values in columns.items() if values}
@@ -84,7 +88,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
     ):
         if metric in measured and np.isnan(measured[metric]).all():
             notes.append(reason)
-            del measured[metric], measured[f"{metric}_composite"]
+            measured = {name: column for name, column in measured.items() if not name.startswith(metric)}
     table = Table(
         np.array([pair.name for pair in wanted]),
         np.array([pair.ratio for pair in wanted]),
@@ -94,13 +98,14 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
     )
     return Result(
         table=table,
-        method={"name": method.name, **method.describe()},
+        method={"name": method.name, **described},
         pairs=MeasuredPairs(
             folder=pairs.label,
             hash=pairs.manifest.hash,
             count=len(pairs),
             data=pairs.manifest.data,
             evaluated=len(wanted),
+            restore=pairs.manifest.restore,
         ),
         machine=Machine(**machine()),
         notes=notes,
@@ -112,19 +117,22 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
 
 
 def _measure(
-    prediction: Tensor, image: Tensor, mask: Tensor, lpips: LPIPS | None, fid: FID | None
+    prediction: Tensor, image: Tensor, mask: Tensor, lpips: LPIPS | None, fid: FID | None, restored: bool
 ) -> dict[str, Tensor]:
-    values = measure(prediction, image, mask)
+    values = measure(prediction, image, mask, restored=restored)
     if lpips is not None or fid is not None:
-        composited = composite(prediction, image, mask)
+        outputs = {"prediction": prediction}
+        if not restored:
+            outputs["composite"] = composite(prediction, image, mask)
         if lpips is not None:
-            values |= {"lpips": lpips(prediction, image), "lpips_composite": lpips(composited, image)}
+            names = {"prediction": "lpips", "composite": "lpips_composite"}
+            values |= {names[kind]: lpips(output, image) for kind, output in outputs.items()}
         if fid is not None:
-            fid.update(image=image, prediction=prediction, composite=composited)
+            fid.update(image=image, **outputs)
     return values
 
 
-def predict(method: Method, batch: Sequence[Pair], image: Tensor, mask: Tensor) -> Tensor:
+def predict(method: Method, batch: Sequence[Pair], image: Tensor, mask: Tensor, given: Tensor | None = None) -> Tensor:
     """Return a method's images `(B, 3, H, W)`, rounded to 256 levels, in [0, 1].
 
     Args:
@@ -132,15 +140,16 @@ def predict(method: Method, batch: Sequence[Pair], image: Tensor, mask: Tensor) 
         batch: the pairs.
         image: the truth `(B, 3, H, W)` in [0, 1].
         mask: `(B, 1, H, W)`, 1 = hole.
+        given: the damaged images, where they are not the truth.
 
     Raises:
         WSSLError: A pixel is not a number, or the shape is not that of `image`.
     """
-    return _checked(method, batch, _run(method, batch, image, mask), image)
+    return _checked(method, batch, _run(method, batch, image if given is None else given, mask), image)
 
 
-def _run(method: Method, batch: Sequence[Pair], image: Tensor, mask: Tensor) -> Tensor:
-    output = method([pair.name for pair in batch], torch.where(mask > 0.5, 0.0, image), mask)
+def _run(method: Method, batch: Sequence[Pair], given: Tensor, mask: Tensor) -> Tensor:
+    output = method([pair.name for pair in batch], torch.where(mask > 0.5, 0.0, given), mask)
     if output.device.type == "cuda":
         torch.cuda.synchronize()
     return output
@@ -165,16 +174,25 @@ def _present(pairs: Pairs, method: Method, limit: int | None) -> list[Pair]:
 
 def _read_ahead(
     pairs: Pairs, wanted: Sequence[Pair], settings: Settings
-) -> Iterator[tuple[Sequence[Pair], Tensor, Tensor]]:
-    """Yield batches `(pairs, image, mask)` as float32 on the device; the next one is decoded meanwhile."""
+) -> Iterator[tuple[Sequence[Pair], Tensor, Tensor, Tensor]]:
+    """Yield batches `(pairs, image, mask, given)`; the next one is decoded meanwhile."""
     batches = pairs.batches(wanted, settings.batch_size)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(pairs.read, batches[0])
+        waiting = pool.submit(read_pairs, pairs, batches[0], settings.device)
         for number, batch in enumerate(batches):
-            image, mask = waiting.result()
+            tensors = waiting.result()
             if number + 1 < len(batches):
-                waiting = pool.submit(pairs.read, batches[number + 1])
-            yield batch, image.to(settings.device).float().div_(255), mask.to(settings.device).float()
+                waiting = pool.submit(read_pairs, pairs, batches[number + 1], settings.device)
+            yield batch, *tensors
+
+
+def read_pairs(pairs: Pairs, batch: Sequence[Pair], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return image, mask and what a method is given of it, without the hole, as float32 on the device."""
+    image, mask = pairs.read(batch)
+    image, mask = image.to(device).float().div_(255), mask.to(device).float()
+    if not pairs.manifest.restore:
+        return image, mask, image
+    return image, mask, pairs.read_inputs(batch).to(device).float().div_(255)
 
 
 def machine() -> dict[str, Any]:

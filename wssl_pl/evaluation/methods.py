@@ -110,7 +110,7 @@ CLASSICAL: dict[str, Callable[[Pixels, NDArray[np.bool_]], Pixels]] = {
 }
 
 
-SETTINGS = ("width", "norm", "loss", "freeze_layers")  # of a model, that a result keeps
+SETTINGS = ("width", "norm", "loss", "freeze_layers", "restore")  # of a model, that a result keeps
 DTYPES = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 

@@ -9,6 +9,7 @@ LABELS = {
     "psnr": "PSNR", "psnr_composite": "PSNR composite", "ssim": "SSIM", "ssim_composite": "SSIM composite",
     "l1": "L1", "l1_composite": "L1 composite", "ms_ssim": "MS-SSIM", "ms_ssim_composite": "MS-SSIM composite",
     "lpips": "LPIPS", "lpips_composite": "LPIPS composite", "psnr_hole": "PSNR hole", "l1_hole": "L1 hole",
+    "psnr_known": "PSNR known", "l1_known": "L1 known",
     "fid": "FID", "fid_composite": "FID composite", "kid": "KID", "kid_composite": "KID composite",
 }  # fmt: skip
 METRICS = tuple(name for name in LABELS if not name.startswith(("fid", "kid")))
@@ -36,32 +37,31 @@ def to_8_bit(prediction: Tensor) -> Tensor:
     return prediction.float().clamp(0.0, 1.0).mul(255.0).round_().div_(255.0)
 
 
-def measure(prediction: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def measure(prediction: Tensor, image: Tensor, mask: Tensor, *, restored: bool = False) -> dict[str, Tensor]:
     """Return PSNR, SSIM, MS-SSIM and L1 of each image, raw and composited, and PSNR and L1 of the hole.
 
     Args:
         prediction: `(B, 3, H, W)` in [0, 1].
         image: the truth, the same shape.
         mask: `(B, 1, H, W)`, 1 = hole.
+        restored: the input was damaged, so that its known pixels are not pasted back: there is no composite, and PSNR
+            and L1 of the known part are returned too.
 
     Returns:
         By name `(B,)` float32. PSNR is infinite where the pixels are identical, the metrics of the hole are NaN
-        without a hole, MS-SSIM is NaN below a side of 176 px.
+        without a hole, those of the known part without one, MS-SSIM is NaN below a side of 176 px.
     """
-    composited = composite(prediction, image, mask)
-    (raw_ssim, raw_ms), (composite_ssim, composite_ms) = similarities([prediction, composited], image)
-    binary = (mask > 0.5).float()
-    error = (prediction - image) * binary
-    pixels = binary.sum(dim=(1, 2, 3)) * image.shape[1]
-    return {
-        "psnr": psnr(prediction, image),
-        "psnr_composite": psnr(composited, image),
-        "ssim": raw_ssim,
-        "ssim_composite": composite_ssim,
-        "l1": (prediction - image).abs().mean(dim=(1, 2, 3)),
-        "l1_composite": (composited - image).abs().mean(dim=(1, 2, 3)),
-        "ms_ssim": raw_ms,
-        "ms_ssim_composite": composite_ms,
-        "psnr_hole": psnr_hole(prediction, image, mask),
-        "l1_hole": error.abs().sum(dim=(1, 2, 3)) / pixels,
-    }
+    outputs = {"": prediction} if restored else {"": prediction, "_composite": composite(prediction, image, mask)}
+    hole = (mask > 0.5).float()
+    values: dict[str, Tensor] = {}
+    for (suffix, output), (ssim, ms_ssim) in zip(
+        outputs.items(), similarities([*outputs.values()], image), strict=True
+    ):
+        l1 = (output - image).abs().mean(dim=(1, 2, 3))
+        found = {"psnr": psnr(output, image), "ssim": ssim, "l1": l1, "ms_ssim": ms_ssim}
+        values |= {f"{name}{suffix}": value for name, value in found.items()}
+    for part, selected in {"hole": hole, "known": 1.0 - hole}.items() if restored else [("hole", hole)]:
+        pixels = selected.sum(dim=(1, 2, 3)) * image.shape[1]
+        values[f"psnr_{part}"] = psnr_hole(prediction, image, selected)
+        values[f"l1_{part}"] = ((prediction - image) * selected).abs().sum(dim=(1, 2, 3)) / pixels
+    return values

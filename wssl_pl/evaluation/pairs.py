@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +27,7 @@ from wssl_pl.data.masks import Masks
 from wssl_pl.data.sources import tell, warn
 from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.files import join, match_files, read_rgb, reading
+from wssl_pl.evaluation.inputs import Damaging, Entry
 from wssl_pl.evaluation.pages import render
 from wssl_pl.files import writing
 from wssl_pl.metrics.bins import bin_of
@@ -39,7 +40,7 @@ STAGES = {"train": "fit", "val": "validate", "test": "test"}
 
 @dataclass(frozen=True)
 class Pair:
-    """One line of `pairs.csv`; `ratio` is the fraction of the image that is hole."""
+    """One line of `pairs.csv`; `ratio` is the fraction of the image that is hole, `input` the damaged image if any."""
 
     name: str
     image: str
@@ -49,6 +50,8 @@ class Pair:
     image_sha256: str
     mask_sha256: str
     source: str
+    input: str = ""
+    input_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,7 @@ class Manifest:
         omitted: images that could not be read.
         masks: how many different masks there are, and in how many pairs the most frequent one is.
         data: where images and masks come from.
+        restore: the damages of the inputs, in the order in which they were applied; none where the input is the image.
     """
 
     hash: str
@@ -76,18 +80,24 @@ class Manifest:
     omitted: list[str] = field(default_factory=list, metadata={"formerly": "left_out"})
     masks: dict[str, int] | None = None
     data: Any = None
+    restore: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         json.dumps(self.data, allow_nan=False)  # a ValueError at once, and not when a result is written that holds it
 
 
 COLUMNS = {field.name: pa.float64() if field.type is float else pa.string() for field in fields(Pair)}
+OF_INPUTS = ("input", "input_sha256")
+"""Columns that only pairs with damaged inputs have; after them `strength_NAME` of each damage, for people."""
 
-Entry = tuple[str, NDArray[np.uint8], NDArray[np.uint8], str]
-"""Name, image `(H, W, 3)`, mask `(H, W)` with 1 = hole, and the name of the image's file."""
 
-
-def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_size: int = 64) -> "Pairs":
+def write_pairs(
+    datamodule: WSSLDataModule,
+    split: str,
+    out: str | Path,
+    batch_size: int = 64,
+    restore: Sequence[str] | None = None,
+) -> "Pairs":
     """Pair every image of a split (its centre crop) with one mask and write them as PNG, in order and repeatably.
 
     The images take the hole-ratio bins in turn, so that every bin that the data module's bounds allow gets as many as
@@ -100,21 +110,23 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
         split: `train`, `val` or `test`.
         out: a folder that is empty or does not exist.
         batch_size: images held in memory at once.
+        restore: damages of the inputs, as `Damages` takes them; of `val` and `test` those that validation draws.
 
     Raises:
-        WSSLError: There is no such split, or the folder is not empty.
+        WSSLError: There is no such split or damage, or the folder is not empty.
         DataError: The data cannot be used, see `WSSLDataModule.setup`.
     """
     if split not in STAGES:
         raise WSSLError("split", split, f"is not one of {', '.join(STAGES)}")
     folder = _new_folder(out)
+    damage = None if restore is None else Damaging(restore, datamodule.pair_seed, split)
     datamodule.setup(STAGES[split])
     dataset = getattr(datamodule, f"{split}_dataloader")().dataset
     images, masks = dataset.images, dataset.masks
     chosen = assign_masks(mask_ratios(masks), len(images), datamodule.pair_seed)
     repeats = report_repeats(chosen, datamodule.masks)
-    margin = (datamodule.resize - datamodule.image_size) // 2
-    crop = slice(margin, margin + datamodule.image_size)
+    spare = (datamodule.resize - datamodule.image_size) // 2
+    crop = slice(spare, spare + datamodule.image_size)
     failed: list[str] = []
 
     def entries() -> Iterator[Entry]:
@@ -128,14 +140,21 @@ def write_pairs(datamodule: WSSLDataModule, split: str, out: str | Path, batch_s
             indices = np.delete(indices, [position for position, _ in failures])
             for index, image, mask in zip(indices, batch, masks.read(chosen[indices])[:, 0], strict=True):
                 source = Path(images.paths[index]).name if isinstance(images, FileImages) else ""
-                yield f"{index:05d}", np.ascontiguousarray(image[crop, crop]), mask, source
+                entry = Entry(f"{index:05d}", np.ascontiguousarray(image[crop, crop]), mask, source)
+                yield entry if damage is None else damage(entry, int(index), image, spare)
 
     # `failed` is complete when the entries were written.
-    return _write(folder, entries(), split=split, omitted=failed, masks=repeats, data=datamodule.describe())
+    facts = {"split": split, "omitted": failed, "masks": repeats, "data": datamodule.describe()}
+    return _write(folder, entries(), damage, **facts)
 
 
 def write_named_pairs(
-    images: str | Path, masks: str | Path, out: str | Path, hole: Literal["black", "white"] = "black"
+    images: str | Path,
+    masks: str | Path,
+    out: str | Path,
+    hole: Literal["black", "white"] = "black",
+    restore: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> "Pairs":
     """Pair images and masks by the names of their files and write them as PNG, neither cropped nor resized.
 
@@ -145,9 +164,11 @@ def write_named_pairs(
         masks: the same for the masks.
         out: a folder that is empty or does not exist.
         hole: which of both colours is the hole.
+        restore: damages of the inputs, as `Damages` takes them.
+        seed: of their strengths.
 
     Raises:
-        WSSLError: The folder is not empty.
+        WSSLError: The folder is not empty, or there is no such damage.
         DataError: Images or masks are missing, cannot be read, or are of different sizes.
 
     Example:
@@ -155,6 +176,7 @@ def write_named_pairs(
         `write_named_pairs("examples/*.png", "examples/*_mask.png", "pairs", hole="white")`.
     """
     folder = _new_folder(out)
+    damage = None if restore is None else Damaging(restore, seed, "named")
     image_files, mask_files = match_files(images, "images"), match_files(masks, "masks")
     names = [name for name in image_files if name in mask_files]
     if not names:
@@ -167,15 +189,17 @@ def write_named_pairs(
         raise DataError("images", images, f"{len(alone)} masks have no image: {join(alone)}")
 
     def entries() -> Iterator[Entry]:
-        for name in names:
+        for number, name in enumerate(names):
             image = read_rgb(image_files[name])
             mask = _read_mask(mask_files[name], bright=hole == "white")
             if mask.shape != image.shape[:2]:
                 sizes = [f"{width} x {height} px" for height, width in (mask.shape, image.shape[:2])]
                 raise DataError("masks", mask_files[name], f"is {sizes[0]}, its image {sizes[1]}")
-            yield name, image, mask, image_files[name].name
+            entry = Entry(name, image, mask, image_files[name].name)
+            yield entry if damage is None else damage(entry, number, image, 0)
 
-    return _write(folder, entries(), data={"images": str(images), "masks": str(masks), "hole": hole, "by": "name"})
+    facts = {"images": str(images), "masks": str(masks), "hole": hole, "by": "name"}
+    return _write(folder, entries(), damage, data=facts)
 
 
 def _read_mask(path: Path, *, bright: bool) -> NDArray[np.uint8]:
@@ -191,34 +215,42 @@ def _new_folder(out: str | Path) -> Path:
     return folder
 
 
-def _write(folder: Path, entries: Iterable[Entry], **facts: Any) -> "Pairs":
+def _write(folder: Path, entries: Iterable[Entry], damage: Damaging | None, **facts: Any) -> "Pairs":
     pixels = hashlib.sha256()
-    pairs: list[Pair] = []
+    rows: list[list[Any]] = []
     sizes = set()
+    restore = [] if damage is None else damage.names
     with writing("out", folder):
-        for name in ("images", "masks"):
+        for name in ("images", "masks", *(["inputs"] if restore else [])):
             (folder / name).mkdir(parents=True, exist_ok=True)
-    for name, image, mask, source in entries:
-        white = mask * np.uint8(255)
-        pixels.update(name.encode() + image.tobytes() + white.tobytes())
-        image_file, mask_file, ratio = f"images/{name}.png", f"masks/{name}.png", float(mask.mean())
-        with writing("out", folder):
-            hashes = _save(image, folder / image_file), _save(white, folder / mask_file)
-        pairs.append(Pair(name, image_file, mask_file, round(ratio, 6), bin_of(ratio), *hashes, source))
-        sizes.add((image.shape[1], image.shape[0]))
+    for entry in entries:
+        white = entry.mask * np.uint8(255)
+        given = [] if entry.given is None else [("inputs", entry.given)]
+        pixels.update(entry.name.encode())
+        files, hashes, ratio = [], [], float(entry.mask.mean())
+        for kind, array in (("images", entry.image), ("masks", white), *given):
+            pixels.update(array.tobytes())
+            files.append(f"{kind}/{entry.name}.png")
+            with writing("out", folder):
+                hashes.append(_save(array, folder / files[-1]))
+        row = [entry.name, *files[:2], round(ratio, 6), bin_of(ratio), *hashes[:2], entry.source]
+        rows.append([*row, *files[2:], *hashes[2:], *entry.strengths.values()])
+        sizes.add((white.shape[1], white.shape[0]))
     width, height = sizes.pop() if len(sizes) == 1 else (None, None)
     size = f"All are {width} x {height} px" if width else "They differ in size"
+    columns = [name for name in COLUMNS if restore or name not in OF_INPUTS]
     with writing("out", folder):
         with (folder / "pairs.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(astuple(pair) for pair in pairs)
-        (folder / "README.md").write_text(render("pairs.md.j2", count=len(pairs), size=size))
+            writer.writerow([*columns, *(f"strength_{name}" for name in restore)])
+            writer.writerows(rows)
+        (folder / "README.md").write_text(render("pairs.md.j2", count=len(rows), size=size, restore=restore))
         manifest = Manifest(
             hash=pixels.hexdigest(),
             pairs_csv_sha256=_sha256(folder / "pairs.csv"),
-            count=len(pairs),
+            count=len(rows),
             size=width if width == height else None,
+            restore=restore,
             **facts,
         )
         # Written last: a folder without it is not finished.
@@ -303,10 +335,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _damage(folder: Path, pair: Pair) -> Iterator[str]:
+def _changed(folder: Path, pair: Pair, restore: bool) -> Iterator[str]:
     """Yield the files of a pair that are missing, changed, or by their path or a link outside of the folder."""
     home = os.path.realpath(folder)
-    for name, digest in ((pair.image, pair.image_sha256), (pair.mask, pair.mask_sha256)):
+    files = [(pair.image, pair.image_sha256), (pair.mask, pair.mask_sha256)]
+    for name, digest in [*files, (pair.input, pair.input_sha256)] if restore else files:
         if not Path(os.path.realpath(folder / name)).is_relative_to(home):
             yield f"{name} (outside of the folder)"
         elif not (folder / name).is_file():
@@ -354,13 +387,15 @@ class Pairs:
             manifest: Manifest = read_json(folder / "manifest.json", Manifest, "pairs", again)
             if _sha256(folder / "pairs.csv") != manifest.pairs_csv_sha256:
                 raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
-            columns = arrow_csv.ConvertOptions(column_types=COLUMNS, include_columns=list(COLUMNS))
+            restore = bool(manifest.restore)
+            names = [name for name in COLUMNS if restore or name not in OF_INPUTS]
+            columns = arrow_csv.ConvertOptions(column_types=COLUMNS, include_columns=names)
             lines = arrow_csv.ParseOptions(newlines_in_values=True)  # of names of files
             table = arrow_csv.read_csv(folder / "pairs.csv", parse_options=lines, convert_options=columns)
             pairs = [Pair(**row) for row in table.to_pylist()]
-            damaged = [text for pair in pairs for text in _damage(folder, pair)]
-            if damaged or not pairs:
-                raise DataError("pairs", folder, f"was changed (hash): {join(damaged, 4) or 'it has no pairs'}", again)
+            changed = [text for pair in pairs for text in _changed(folder, pair, restore)]
+            if changed or not pairs:
+                raise DataError("pairs", folder, f"was changed (hash): {join(changed, 4) or 'it has no pairs'}", again)
         return cls(folder, pairs, manifest)
 
     def __len__(self) -> int:
@@ -385,9 +420,14 @@ class Pairs:
     def read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Return images `(B, 3, H, W)` uint8 and masks `(B, 1, H, W)` uint8, 1 = hole, of pairs of one size."""
         with reading("pairs", self.folder):
-            images = np.stack([np.asarray(Image.open(self.folder / pair.image)) for pair in pairs])
             masks = np.stack([np.asarray(Image.open(self.folder / pair.mask)) > 127 for pair in pairs])
-            return (
-                torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-                torch.from_numpy(masks).to(torch.uint8)[:, None],
-            )
+            return self._read_rgb(pair.image for pair in pairs), torch.from_numpy(masks).to(torch.uint8)[:, None]
+
+    def read_inputs(self, pairs: Sequence[Pair]) -> Tensor:
+        """Return what a method is given of pairs of one size, without the hole: the damaged images, or the images."""
+        with reading("pairs", self.folder):
+            return self._read_rgb(pair.input or pair.image for pair in pairs)
+
+    def _read_rgb(self, names: Iterable[str]) -> Tensor:
+        images = np.stack([np.asarray(Image.open(self.folder / name)) for name in names])
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -1,7 +1,9 @@
 """The reports of a result, `report.md` and `report.html`, and the page of a comparison."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,25 +12,36 @@ import torch
 from numpy.typing import NDArray
 
 from wssl_pl.evaluation.compare import Comparison, PairedDifference
-from wssl_pl.evaluation.drawing import box_plots, strip
+from wssl_pl.evaluation.drawing import box_plots, columns_of, side_by_side_figure, strip
 from wssl_pl.evaluation.methods import Method
-from wssl_pl.evaluation.metrics import LABELS, METRICS, arrow
+from wssl_pl.evaluation.metrics import LABELS, LOWER_IS_BETTER, METRICS, arrow
 from wssl_pl.evaluation.pages import number, render, signed, span
 from wssl_pl.evaluation.pairs import Pairs, check_output
-from wssl_pl.evaluation.results import Estimate, Result
+from wssl_pl.evaluation.results import Estimate, Result, Table, read_result
 from wssl_pl.files import writing
 
-RANKED_BY = "psnr_hole"
+GALLERIES = (("psnr_hole", "psnr"), ("lpips_composite", "lpips"))
+"""Metrics by which the best, median and worst images are shown: usually, and where inputs are damaged."""
+SAMPLES = 6  # images of any hole ratio, the same ones for every method
+ACROSS = 6  # results beside each other
+INCHES = 1.6  # of an image's side
 HEADLINES = (
-    "psnr_composite", "ssim_composite", "lpips_composite", "psnr", "ssim", "lpips", "psnr_hole", "fid", "fid_composite",
-    "kid", "kid_composite",
+    "psnr_composite", "ssim_composite", "lpips_composite", "psnr", "ssim", "lpips", "psnr_hole", "psnr_known", "fid",
+    "fid_composite", "kid", "kid_composite",
 )  # fmt: skip
 """The metrics that a leaderboard shows."""
 EXAMPLES = 3  # of the best, the median and the worst
-READING = (
-    "Raw is the method's whole output, composite has the known pixels of the input, hole counts hole pixels only. "
+UNITS = (
     "PSNR in dB, all on [0, 1]. In brackets the 95 % bootstrap interval of the mean over images. "
     "Definitions: docs/metrics.md."
+)
+READING = (
+    "Raw is the method's whole output, composite has the known pixels of the input, hole counts hole pixels only. "
+    f"{UNITS}"
+)
+READING_RESTORED = (
+    "Raw is the method's whole output, hole and known count the pixels of either part: the known ones are to be "
+    f"restored too, and are not pasted back. {UNITS}"
 )
 
 
@@ -39,6 +52,14 @@ class Example:
     caption: str
     file: str
     png: bytes
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Examples under a title."""
+
+    title: str
+    examples: list[Example]
 
 
 def write_report(result: Result, folder: Path, pairs: Pairs, method: Method, device: torch.device) -> None:
@@ -59,36 +80,62 @@ def write_report(result: Result, folder: Path, pairs: Pairs, method: Method, dev
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").unlink(missing_ok=True)  # incomplete until the new one is written
     boxes = box_plots(result.table)
-    examples = _examples(result, pairs, method, device)
+    galleries = _galleries(result.table, partial(strip, pairs, method=method, device=device))
     context: dict[str, Any] = {
         "title": f"{result.name} on {result.pairs.evaluated} pairs",
         "facts": facts(result),
-        "reading": READING,
+        "reading": READING_RESTORED if result.table.restored else READING,
         "rows": metric_rows(result),
         "notes": [*result.notes, *excluded(result)],
         "box_plots": boxes,
-        "examples": examples,
+        "columns": ", ".join(_columns(result.table)),
+        "galleries": galleries,
     }
     with writing("out", folder):
         (folder / "box_plots.png").write_bytes(boxes)
-        for example in examples:
+        for example in (example for gallery in galleries for example in gallery.examples):
             (folder / example.file).write_bytes(example.png)
         for name in ("md", "html"):
             (folder / f"report.{name}").write_text(render(f"evaluation.{name}.j2", **context))
         result.save(folder)
 
 
-def _examples(result: Result, pairs: Pairs, method: Method, device: torch.device) -> list[Example]:
-    table, found = result.table, []
-    for rank, row in chosen_examples(table.column(RANKED_BY)):
-        ratio_bin, psnr = table.bins[row], table.column(RANKED_BY)[row]
-        caption = (
-            f"{rank}: {table.images[row]}, hole {ratio_bin} %, {LABELS[RANKED_BY]} {psnr:.2f} dB, "
-            f"SSIM composite {table.column('ssim_composite')[row]:.4f}"
-        )
-        png = strip(pairs, str(table.images[row]), method, device)
-        found.append(Example(caption, f"example_{rank.replace(' ', '_')}.png", png))
-    return found
+def _columns(table: Table) -> list[str]:
+    return ["masked input", "prediction", *([] if table.restored else ["composite"]), "truth"]
+
+
+def _galleries(table: Table, draw: Callable[[str], bytes]) -> list[Gallery]:
+    """Return the best, median and worst images by each metric that there is, and samples of all hole ratios.
+
+    Args:
+        table: the metrics.
+        draw: gives a pair's strip by its name; an image that is in several galleries is drawn once.
+    """
+    draw = cache(draw)
+    usual, of_restored = "psnr_hole ssim_composite lpips_composite", "psnr psnr_hole psnr_known ssim lpips"
+    shown = [name for name in (of_restored if table.restored else usual).split() if name in table.metrics]
+
+    def example(place: str, row: int, prefix: str) -> Example:
+        name = str(table.images[row])
+        metrics = [f"{LABELS[metric]} {number(table.column(metric)[row], metric)}" for metric in shown]
+        caption = f"{place}: {name}, hole {table.bins[row]} %, {', '.join(metrics)}"
+        return Example(caption, f"{prefix}_{place.replace(' ', '_')}.png", draw(name))
+
+    found = []
+    for metric in (names[table.restored] for names in GALLERIES):
+        if metric in table.metrics:
+            values = table.column(metric) * (-1.0 if metric in LOWER_IS_BETTER else 1.0)
+            prefix = "example" if metric.startswith("psnr") else "example_lpips"
+            examples = [example(place, row, prefix) for place, row in chosen_examples(values)]
+            found.append(Gallery(f"Best, median and worst by {LABELS[metric]}", examples))
+    samples = [example(str(place), row, "sample") for place, row in enumerate(sample_rows(table), start=1)]
+    return [*found, Gallery("The same images for every method", samples)]
+
+
+def sample_rows(table: Table) -> list[int]:
+    """Return the rows of the images that are shown of every method, evenly over the hole ratios."""
+    order = np.argsort(table.ratios, kind="stable")
+    return [int(row) for row in order[np.linspace(0, len(order) - 1, min(SAMPLES, len(order))).round().astype(int)]]
 
 
 def facts(result: Result) -> list[str]:
@@ -97,6 +144,7 @@ def facts(result: Result) -> list[str]:
     return [
         "Method: " + ", ".join(f"{key} {value}" for key, value in result.method.items() if key != "name"),
         f"Pairs: {pairs.evaluated} of {pairs.count}, hash {pairs.hash[:16]}; protocol {result.protocol or 'unknown'}",
+        *([f"Inputs damaged by {', '.join(pairs.restore)}"] if pairs.restore else []),
         f"Time of the method itself: {result.seconds_per_image:.4g} s per image",
         f"Measured on {machine.device}, {machine.cores} cores, torch {machine.torch}",
         *(
@@ -154,16 +202,36 @@ def chosen_examples(values: NDArray[np.float64]) -> list[tuple[str, int]]:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write `comparison.json`, `comparison.md` and `comparison.html`."""
+    """Write `comparison.json`, `comparison.md`, `comparison.html` and, where results have samples, `comparison.png`."""
+    samples = _samples_side_by_side(comparison)
     with writing("out", folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if samples is not None:
+            (folder / "comparison.png").write_bytes(samples)
         for name in ("md", "html"):
-            (folder / f"comparison.{name}").write_text(comparison_page(comparison, name))
+            (folder / f"comparison.{name}").write_text(comparison_page(comparison, name, samples))
         (folder / "comparison.json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")
 
 
-def comparison_page(comparison: Comparison, kind: Literal["md", "html"] = "md") -> str:
-    """Return the comparison as Markdown or HTML: the leaderboard, and a table per other result."""
+def _samples_side_by_side(comparison: Comparison) -> bytes | None:
+    """Draw input, the results in the order of the leaderboard, and truth of the samples; None if no result has them."""
+    table = read_result(comparison.folder).table
+    names, places = _columns(table), range(1, len(sample_rows(table)) + 1)
+    shown = [0, len(names) - 2, len(names) - 1]  # of several outputs the last one, the composite
+    columns: dict[str, list[NDArray[np.uint8]]] = {}
+    for standing in comparison.leaderboard:
+        files = [Path(standing.folder) / f"sample_{place}.png" for place in places]
+        if all(file.is_file() for file in files):
+            strips = [columns_of(file, len(names)) for file in files]
+            given, output, truth = ([strip[column] for strip in strips] for column in shown)
+            columns |= {names[0]: given, standing.name: output}
+    if not columns:
+        return None
+    return side_by_side_figure([*columns.items(), (names[-1], truth)], ACROSS, INCHES)
+
+
+def comparison_page(comparison: Comparison, kind: Literal["md", "html"] = "md", samples: bytes | None = None) -> str:
+    """Return the comparison as Markdown or HTML: the leaderboard, its samples, and a table per other result."""
     tables = []
     for other in comparison.others:
         rows = [[f"{other.name} - {comparison.reference}", *_group_names(comparison.counts)]]
@@ -173,7 +241,7 @@ def comparison_page(comparison: Comparison, kind: Literal["md", "html"] = "md") 
                 rows.append([arrow(metric), *cells])
         tables.append(rows)
     context: dict[str, Any] = {"comparison": comparison, "leaderboard": leaderboard(comparison), "tables": tables}
-    return render(f"comparison.{kind}.j2", ranked_by=LABELS[comparison.ranked_by], **context)
+    return render(f"comparison.{kind}.j2", ranked_by=LABELS[comparison.ranked_by], samples=samples, **context)
 
 
 def leaderboard(comparison: Comparison) -> list[list[str]]:

@@ -52,6 +52,11 @@ class Table:
     metrics: tuple[str, ...]
     values: NDArray[np.float64]
 
+    @property
+    def restored(self) -> bool:
+        """Whether inputs were damaged, so that the known part was measured and there is no composite."""
+        return "psnr_known" in self.metrics
+
     def column(self, metric: str) -> NDArray[np.float64]:
         """Return one metric of all images, `(images,)`; NaN if it was not measured."""
         if metric not in self.metrics:
@@ -143,6 +148,7 @@ class MeasuredPairs:
         count: how many there are.
         data: where they come from.
         evaluated: how many of them were measured.
+        restore: the damages of their inputs.
     """
 
     folder: str = ""
@@ -150,6 +156,7 @@ class MeasuredPairs:
     count: int
     data: Any = None
     evaluated: int
+    restore: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from wssl_pl.callbacks.images import HOLE_GREY
-from wssl_pl.drawing import Panel, draw_panels, figure_png
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.drawing import side_by_side_figure
 from wssl_pl.evaluation.evaluate import predict
 from wssl_pl.evaluation.methods import Model
 from wssl_pl.evaluation.pairs import Pair, Pairs
@@ -56,21 +56,9 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
         columns.append((f"{label}, seed {seed}", filled))
     if len(columns) == 1:
         return None, notes
-    return _draw([*columns, ("original", image)]), notes
+    drawn = [(title, [*images.permute(0, 2, 3, 1).cpu().numpy()]) for title, images in [*columns, ("original", image)]]
+    return side_by_side_figure(drawn, ACROSS, INCHES), notes
 
 
 def _fill(model: Model, pairs: Sequence[Pair], image: Tensor, mask: Tensor) -> Tensor:
     return composite(predict(model, pairs, image, mask), image, mask)
-
-
-def _draw(columns: Sequence[tuple[str, Tensor]]) -> bytes:
-    """The arms' columns in bands of at most `ACROSS`, each between the masked picture and the original."""
-    masked, *arms, original = columns
-    rows = []
-    for start in range(0, len(arms), ACROSS):
-        band = [masked, *arms[start : start + ACROSS], original]
-        titles = [title for title, _ in band]
-        images = torch.stack([pictures for _, pictures in band], dim=1).permute(0, 1, 3, 4, 2).cpu().numpy()
-        for number, row in enumerate(images):
-            rows.append([Panel(image, "" if number else title) for image, title in zip(row, titles, strict=True)])
-    return figure_png(draw_panels(rows, INCHES))
