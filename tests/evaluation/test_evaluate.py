@@ -12,7 +12,7 @@ from small_data import Noisy
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.drawing import columns_of, strip
-from wssl_pl.evaluation.evaluate import Settings, evaluate, predict
+from wssl_pl.evaluation.evaluate import Settings, evaluate, predict, read_pairs
 from wssl_pl.evaluation.methods import CLASSICAL, Classical
 from wssl_pl.evaluation.metrics import METRICS, measure
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs
@@ -63,6 +63,13 @@ def test_reports(pairs, noisy, tmp_path):
         assert name in text
         assert Image.open(out / name).width > 4 * 48
     assert page.count("data:image/png;base64,") == 1 + 8 + 6
+    # The samples are what was measured, and need not be made again.
+    filled = columns_of(out / "sample_6.png", 4)[2]
+    last = max(pairs.pairs, key=lambda pair: pair.ratio)
+    image, mask, given = read_pairs(pairs, [last], CPU)
+    output = predict(noisy, [last], image, mask, given)
+    expected = torch.where(mask > 0.5, output, image)[0].mul(255).round().byte().permute(1, 2, 0)
+    assert np.array_equal(filled, expected.numpy())
     assert "src='http" not in page
 
 
@@ -177,7 +184,7 @@ def test_strips_of_large_images_are_small_and_taken_apart(tmp_path, noisy):
         value[:100] = 250
         Image.fromarray(value).save(tmp_path / folder / "1.png")
     pairs = write_named_pairs(tmp_path / "images", tmp_path / "masks", tmp_path / "pairs", "white")
-    (tmp_path / "strip.png").write_bytes(strip(pairs, "1", noisy, CPU))
+    (tmp_path / "strip.png").write_bytes(strip(pairs, {}, noisy, CPU, "1"))
     masked, _, filled, truth = columns_of(tmp_path / "strip.png", 4)
     assert masked.shape == filled.shape == truth.shape == (256, 192, 3)
     assert [masked[10, 10, 0], truth[10, 10, 0], truth[-10, 10, 0]] == pytest.approx([127.5, 250, 0], abs=1)

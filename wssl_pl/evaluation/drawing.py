@@ -1,7 +1,7 @@
 """Drawings as PNG bytes, for the reports of evaluations and studies."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,19 @@ def box_plots(table: Table) -> bytes:
     return figure_png(figure)
 
 
-def strip(pairs: Pairs, name: str, method: Method, device: torch.device) -> bytes:
-    """Draw masked input, prediction, composite (but of damaged inputs) and truth of one pair, side by side."""
+def strip(pairs: Pairs, outputs: Mapping[str, Tensor], method: Method, device: torch.device, name: str) -> bytes:
+    """Draw masked input, prediction, composite (but of damaged inputs) and truth of one pair, side by side.
+
+    Args:
+        pairs: where it is.
+        outputs: predictions `(3, H, W)` in [0, 1] that are known, by name.
+        method: predicts the others.
+        device: where.
+        name: of the pair.
+    """
     pair = next(pair for pair in pairs.pairs if pair.name == name)
     image, mask, given = read_pairs(pairs, [pair], device)
-    output = predict(method, [pair], image, mask, given)
+    output = outputs[name][None].to(device) if name in outputs else predict(method, [pair], image, mask, given)
     columns = [torch.where(mask > 0.5, HOLE_GREY, given), output, image]
     if not pairs.manifest.restore:
         columns.insert(2, composite(output, image, mask))

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.metrics import METRICS, MS_SSIM_MISSING, measure, to_8_bit
 from wssl_pl.evaluation.pairs import Pair, Pairs
 from wssl_pl.evaluation.perceptual import FID, LPIPS, open_metric
-from wssl_pl.evaluation.results import DECIMALS, Machine, MeasuredPairs, Result, Table, finite
+from wssl_pl.evaluation.results import DECIMALS, Machine, MeasuredPairs, Result, Table, finite, sample_rows
 from wssl_pl.metrics import composite
 
 FID_BIAS = (
@@ -64,20 +64,23 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
     lpips, no_lpips = open_metric(LPIPS, settings.lpips_weights, settings.device)
     fid, no_fid = open_metric(FID, settings.inception_weights, settings.device)
     wanted = _present(pairs, method, settings.limit)
-    notes = [*method.notes, *no_lpips, *no_fid]
-    restored, described = bool(pairs.manifest.restore), method.describe()
-    if "ckpt" in described and set(trained := described.get("restore", [])) != set(pairs.manifest.restore):
-        damages = ["nothing" if not names else ", ".join(names) for names in (trained, pairs.manifest.restore)]
-        notes.append(f"{method.name} was trained to restore {damages[0]}, the inputs are damaged by {damages[1]}")
+    described, restored = method.describe(), bool(pairs.manifest.restore)
+    notes = [*method.notes, *no_lpips, *no_fid, *_other_damages(method.name, described, pairs.manifest.restore)]
     if fid is not None:
         notes.append(FID_BIAS.format(len(wanted)))
+    ratios = np.array([pair.ratio for pair in wanted])
+    shown = {wanted[row].name for row in sample_rows(ratios)}
     seconds = 0.0
     columns: dict[str, list[float]] = {name: [] for name in METRICS}
+    outputs: dict[str, Tensor] = {}
     for batch, image, mask, given in _read_ahead(pairs, wanted, settings):
         start = time.perf_counter()
         output = _run(method, batch, given, mask)
         seconds += time.perf_counter() - start
         output = _checked(method, batch, output, image)
+        for pair, one in zip(batch, output, strict=True):
+            if pair.name in shown:
+                outputs[pair.name] = one.to("cpu", copy=True)
         for name, value in _measure(output, image, mask, lpips, fid, restored).items():
             # Small tensors among the large ones of a batch would keep its memory from being freed.
             columns[name] += value.tolist()
@@ -91,7 +94,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
             measured = {name: column for name, column in measured.items() if not name.startswith(metric)}
     table = Table(
         np.array([pair.name for pair in wanted]),
-        np.array([pair.ratio for pair in wanted]),
+        ratios,
         np.array([pair.bin for pair in wanted]),
         tuple(measured),
         np.stack(list(measured.values()), axis=1),
@@ -113,7 +116,17 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         fid={name: finite(value) for name, value in fid.compute().items()} if fid is not None else None,
         seed=settings.seed,
         weights={metric.label.lower(): metric.weights for metric in (lpips, fid) if metric is not None},
+        outputs=outputs,
     )
+
+
+def _other_damages(name: str, described: Mapping[str, Any], damages: Sequence[str]) -> list[str]:
+    """Return a line if the method is a model that was trained to restore something else than the inputs' damages."""
+    trained = described.get("restore", [])
+    if "ckpt" not in described or set(trained) == set(damages):
+        return []
+    texts = [", ".join(names) or "nothing" for names in (trained, damages)]
+    return [f"{name} was trained to restore {texts[0]}, the inputs are damaged by {texts[1]}"]
 
 
 def _measure(

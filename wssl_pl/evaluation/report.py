@@ -17,12 +17,11 @@ from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.metrics import LABELS, LOWER_IS_BETTER, METRICS, arrow
 from wssl_pl.evaluation.pages import number, render, signed, span
 from wssl_pl.evaluation.pairs import Pairs, check_output
-from wssl_pl.evaluation.results import Estimate, Result, Table, read_result
+from wssl_pl.evaluation.results import Estimate, Result, Table, read_result, sample_rows
 from wssl_pl.files import writing
 
 GALLERIES = (("psnr_hole", "psnr"), ("lpips_composite", "lpips"))
 """Metrics by which the best, median and worst images are shown: usually, and where inputs are damaged."""
-SAMPLES = 6  # images of any hole ratio, the same ones for every method
 ACROSS = 6  # results beside each other
 INCHES = 1.6  # of an image's side
 HEADLINES = (
@@ -80,7 +79,7 @@ def write_report(result: Result, folder: Path, pairs: Pairs, method: Method, dev
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").unlink(missing_ok=True)  # incomplete until the new one is written
     boxes = box_plots(result.table)
-    galleries = _galleries(result.table, partial(strip, pairs, method=method, device=device))
+    galleries = _galleries(result.table, partial(strip, pairs, result.outputs, method, device))
     context: dict[str, Any] = {
         "title": f"{result.name} on {result.pairs.evaluated} pairs",
         "facts": facts(result),
@@ -128,14 +127,8 @@ def _galleries(table: Table, draw: Callable[[str], bytes]) -> list[Gallery]:
             prefix = "example" if metric.startswith("psnr") else "example_lpips"
             examples = [example(place, row, prefix) for place, row in chosen_examples(values)]
             found.append(Gallery(f"Best, median and worst by {LABELS[metric]}", examples))
-    samples = [example(str(place), row, "sample") for place, row in enumerate(sample_rows(table), start=1)]
+    samples = [example(str(place), row, "sample") for place, row in enumerate(sample_rows(table.ratios), start=1)]
     return [*found, Gallery("The same images for every method", samples)]
-
-
-def sample_rows(table: Table) -> list[int]:
-    """Return the rows of the images that are shown of every method, evenly over the hole ratios."""
-    order = np.argsort(table.ratios, kind="stable")
-    return [int(row) for row in order[np.linspace(0, len(order) - 1, min(SAMPLES, len(order))).round().astype(int)]]
 
 
 def facts(result: Result) -> list[str]:
@@ -216,7 +209,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
 def _samples_side_by_side(comparison: Comparison) -> bytes | None:
     """Draw input, the results in the order of the leaderboard, and truth of the samples; None if no result has them."""
     table = read_result(comparison.folder).table
-    names, places = _columns(table), range(1, len(sample_rows(table)) + 1)
+    names, places = _columns(table), range(1, len(sample_rows(table.ratios)) + 1)
     shown = [0, len(names) - 2, len(names) - 1]  # of several outputs the last one, the composite
     columns: dict[str, list[NDArray[np.uint8]]] = {}
     for standing in comparison.leaderboard:

@@ -31,6 +31,8 @@ SCHEMA = pa.schema(
 )
 PROTOCOL = 1
 """Version of what `docs/metrics.md` fixes under "The protocol"; a change of it that moves a metric makes a new one."""
+SAMPLES = 6
+"""Images that are shown of every method."""
 DECIMALS = 6  # of a stored value; rounded, so that equal images tie whatever the batch they were measured in
 
 
@@ -105,6 +107,12 @@ class Table:
         first = np.unique(row, return_index=True)[1]
         ratios, bins = (np.array(table[name].to_pylist())[first] for name in ("ratio", "ratio_bin"))
         return cls(np.array(image.dictionary.to_pylist()), ratios, bins, metrics, values)
+
+
+def sample_rows(ratios: NDArray[np.float64]) -> list[int]:
+    """Return the rows of the images that are shown of every method, evenly over the hole ratios `(images,)`."""
+    order = np.argsort(ratios, kind="stable")
+    return [int(row) for row in order[np.linspace(0, len(order) - 1, min(SAMPLES, len(order))).round().astype(int)]]
 
 
 # `pa.array`, and `to_numpy` of Arrow, import pandas where it is installed: a third of a second.
@@ -226,6 +234,7 @@ class Result:
         seed: of the bootstrap.
         weights: of the networks behind `lpips` and `fid`, where they were measured.
         protocol: version of the protocol; 0 if unknown.
+        outputs: of the table's samples by name, `(3, H, W)`, as they were measured; they are not saved with it.
     """
 
     table: Table
@@ -238,6 +247,7 @@ class Result:
     seed: int = 0
     weights: Mapping[str, Weights] = field(default_factory=dict)
     protocol: int = PROTOCOL
+    outputs: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
