@@ -115,7 +115,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         seconds_per_image=seconds / len(wanted),
         fid={name: finite(value) for name, value in fid.compute().items()} if fid is not None else None,
         seed=settings.seed,
-        weights={metric.label.lower(): metric.weights for metric in (lpips, fid) if metric is not None},
+        weights={name: metric.weights for name, metric in (("lpips", lpips), ("fid", fid)) if metric is not None},
         outputs=outputs,
     )
 

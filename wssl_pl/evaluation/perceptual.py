@@ -142,7 +142,7 @@ class FID:
         WSSLError: the file does not hold such weights, or torch-fidelity is not installed.
     """
 
-    label, parameter = "FID", "inception_weights"
+    label, parameter = "FID and KID", "inception_weights"
     files: ClassVar = ("*inception-2015-12-05-*.pth",)
     missing = (
         f"no weights found: give inception_weights=FILE or {VARIABLE}=FOLDER, or put torch-fidelity's Inception into "

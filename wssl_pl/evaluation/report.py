@@ -68,7 +68,7 @@ def write_report(result: Result, folder: Path, pairs: Pairs, method: Method, dev
         result: of `evaluate`.
         folder: where to.
         pairs: read again for the examples.
-        method: run again on the examples, a handful, so that no prediction has to be kept.
+        method: run again on the examples, a handful, so that few predictions have to be kept.
         device: where it runs.
 
     Raises:
@@ -178,7 +178,9 @@ def excluded(result: Result) -> list[str]:
         if entry.infinite:
             lines.append(f"{LABELS[metric]}: infinite (identical) for {entry.infinite} images, excluded from the mean")
         if entry.undefined and entry.mean is not None:
-            lines.append(f"{LABELS[metric]}: no value for {entry.undefined} images (no hole), excluded from the mean")
+            part = metric.rpartition("_")[2]
+            why = f"no {part} pixel" if part in ("hole", "known") else "too small"
+            lines.append(f"{LABELS[metric]}: no value for {entry.undefined} images ({why}), excluded from the mean")
     return lines
 
 
