@@ -61,7 +61,9 @@ def test_lpips_of_its_authors(real_data, file, expected):
     waves = [(torch.sin(f * x[:, None]) * torch.cos(g * x) + 1) / 2 for f, g in ((9, 20), (31, 7), (14, 45))]
     image = torch.stack(waves)[None]
     others = torch.cat([image.flip(-1), (image * 8).round() / 8, image.mean(1, keepdim=True).expand_as(image)])
-    lpips = LPIPS(real_data.parent / "weights" / file, CPU)
+    if not (path := real_data.parent / "weights" / file).is_file():
+        pytest.skip(f"there is no {path}")
+    lpips = LPIPS(path, CPU)
     assert lpips(others, image.expand_as(others)).tolist() == pytest.approx(expected, abs=2e-5)
 
 
