@@ -18,8 +18,13 @@ from wssl_pl.errors import Interrupted, Terminated, TrainingStopped
 
 
 def weights_are_finite(module: torch.nn.Module) -> bool:
-    """Return whether no parameter and no floating-point buffer of `module` holds a NaN or an infinity."""
-    tensors = [tensor.detach() for tensor in module.state_dict().values() if torch.is_floating_point(tensor)]
+    """Return whether no parameter and no floating-point buffer of `module` holds a NaN or an infinity.
+
+    So must those of the networks that are trained beside it, if it has some.
+    """
+    networks = [module, *getattr(module, "trained_beside", list)()]
+    tensors = [tensor.detach() for network in networks for tensor in network.state_dict().values()]
+    tensors = [tensor for tensor in tensors if torch.is_floating_point(tensor)]
     return not tensors or bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
 

@@ -133,6 +133,10 @@ class WSSLModule(LightningModule):
         """Return the networks that `compile` compiles, the encoder first."""
         raise NotImplementedError
 
+    def trained_beside(self) -> list[nn.Module]:
+        """Return networks that are trained and saved with the module, and are no part of it."""
+        return []
+
     def setup(self, stage: str) -> None:
         """Check trainer and data, and compile the networks in place, so that the names in the state dict stay."""
         # Lightning warns of a hook that module and datamodule both have: only plain loaders get this one.

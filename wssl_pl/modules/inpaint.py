@@ -13,15 +13,15 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.losses import LOSSES, WSSLLoss, perceptual_loss, style_loss
 from wssl_pl.metrics import BinnedMetrics, HolePSNR, InpaintingMetrics, Mean, composite, image_metrics
 from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
-from wssl_pl.modules.base import WSSLModule
+from wssl_pl.modules.adversarial import DISCRIMINATOR_LR, AdversarialModule
 from wssl_pl.modules.damages import Damages
 from wssl_pl.modules.encoder import check_training, load_decoder, load_encoder, make_decoder
 from wssl_pl.modules.features import FORMS, absolute_features, load_features
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
-from wssl_pl.networks import crop_to, initialise, make_contexts, pad_to_multiple
+from wssl_pl.networks import PatchDiscriminator, crop_to, initialise, make_contexts, pad_to_multiple
 
 
-class InpaintModule(WSSLModule):
+class InpaintModule(AdversarialModule):
     """Fills the holes of masked images: RGB with the hole set to `fill` in, the whole image out.
 
     Args:
@@ -56,6 +56,11 @@ class InpaintModule(WSSLModule):
         style: factor of the distance of their Gram matrices; PConv's is 120.
         features: what the two compare: `vgg16:FILE` or `alexnet:FILE`, torchvision's weights, or `pretext:CKPT`, the
             encoder of a pretext checkpoint; `pretext` alone: that of `ckpt`.
+        adversarial: factor of the loss of the composite against a discriminator that is trained beside the model
+            (SN-PatchGAN with hinge losses; Yu et al. 2019, DeepFill v2), added to the training loss, such as 0.01.
+        discriminator_lr: learning rate of the discriminator, whose schedule is that of `lr`; default: 4 times the
+            default `lr`, as in SAGAN (Zhang et al. 2019), whose betas of Adam are used too: 0 and 0.9.
+        discriminator_width: feature maps of the discriminator's first layer; default: `width`, DeepFill v2's are 64.
         restore: damages that are undone beside the holes: one or more of saturation, sharpness, contrast, blur, noise,
             jpeg, and class paths of your own. Each image is damaged by all of them, at random strengths, before it is
             masked; the target is the clean image.
@@ -103,6 +108,9 @@ class InpaintModule(WSSLModule):
         perceptual: float = 0.0,
         style: float = 0.0,
         features: str | None = None,
+        adversarial: float = 0.0,
+        discriminator_lr: float = DISCRIMINATOR_LR,
+        discriminator_width: int | None = None,
         restore: list[str] | None = None,
         consistency: float = 0.0,
         lr: float = 1e-4,
@@ -141,6 +149,7 @@ class InpaintModule(WSSLModule):
                 raise WSSLError("restore", restore, reason)
         self._check_features(perceptual, style, features)
         self.hparams["features"] = absolute_features(features, ckpt)
+        self.set_adversary(adversarial, discriminator_lr, discriminator_width)
         self.perceptual, self.style = perceptual, style
         # In a list, so that it is no submodule: it is not trained, saved, exported or exchanged between processes.
         self._features: list[nn.Module] = []
@@ -201,6 +210,10 @@ class InpaintModule(WSSLModule):
         if not self._features:
             self._features.append(load_features(self.hparams["features"]))
         return self._features[0].to(device)
+
+    def make_discriminator(self) -> nn.Module:
+        """Return a new discriminator."""
+        return PatchDiscriminator(self.hparams["discriminator_width"] or self.hparams["width"])
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Raise `WSSLError` for features that cannot be read, and for unfreezing on several devices.
@@ -288,6 +301,9 @@ class InpaintModule(WSSLModule):
             distances = self._losses_in_features(composite(prediction, image, mask), image)
             parts |= distances
             parts["loss"] = parts["loss"] + sum(getattr(self, name) * part for name, part in distances.items())
+        if self.adversarial:
+            parts |= self.against(composite(prediction, image, mask), image, mask)
+            parts["loss"] = parts["loss"] + self.adversarial * parts["adversarial"]
         # As long as the encoder is frozen, the distance could change nothing.
         if self.consistency and features.requires_grad:
             parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(given))

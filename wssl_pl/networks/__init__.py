@@ -2,6 +2,7 @@
 
 from wssl_pl.networks.blocks import he_initialise, initialise
 from wssl_pl.networks.context import make_contexts
+from wssl_pl.networks.discriminator import PatchDiscriminator
 from wssl_pl.networks.encoder import Encoder
 from wssl_pl.networks.heads import LightDecoder, TaskHead
 from wssl_pl.networks.inputs import Fill, crop_to, fill_holes, mean_colour, pad_to_multiple
@@ -13,6 +14,7 @@ __all__ = [
     "Encoder",
     "Fill",
     "LightDecoder",
+    "PatchDiscriminator",
     "TaskHead",
     "UNetDecoder",
     "UNetEncoder",

@@ -22,7 +22,8 @@ DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
     "tasks", "weighting", "pretext_holes", "encoder", "width", "norm", "block", "context",
     "context_levels", "mask_channel", "freeze_layers",
-    "unfreeze_epoch", "perceptual", "style", "features", "restore", "consistency", "loss", "ssim",
+    "unfreeze_epoch", "perceptual", "style", "features", "adversarial", "discriminator_width",
+    "restore", "consistency", "loss", "ssim",
 )  # fmt: skip
 """Options of the model that decide how long a step takes."""
 FEATURES = ("model.perceptual", "model.style", "model.features")
