@@ -20,6 +20,7 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.metrics import HolePSNR, RankMe
 from wssl_pl.metrics.gaussian import band
 from wssl_pl.modules import InpaintModule, PretextModule
+from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.networks import LightDecoder
 from wssl_pl.tasks import Saturation
 
@@ -123,6 +124,24 @@ def test_measuring_a_batch_with_the_online_probe_does_neither():
         on_device = {name: torch.zeros(shape, device="cuda") for name, shape in batch.items()}
         probe.on_validation_batch_end(trainer, module, None, on_device, 0)
         assert probe._rankme.gram.device.type == "cuda"
+
+
+def test_a_step_against_a_discriminator_does_neither(monkeypatch):
+    # Without a GPU nothing can be differentiated on one.
+    monkeypatch.setattr(torch.Tensor, "backward", lambda self: None)
+    module = InpaintModule(freeze_layers=0, width=2, adversarial=0.1)
+    adversary = module.adversary = Adversary(module.make_discriminator(), torch.device("cpu"))
+    module.log = lambda *args, **kwargs: None
+    with fake_device(torch.nn.ModuleList([module, adversary.network])), NoCopies():
+        adversary.recent = torch.zeros(3, device="cuda")
+        assert step(module)().shape == ()
+        for parameter in adversary.network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        module._trainer = SimpleNamespace(
+            world_size=1, gradient_clip_val=1.0, gradient_clip_algorithm=None, precision_plugin=Precision()
+        )
+        adversary.optimizer = torch.optim.Adam(adversary.network.parameters(), foreach=True)
+        module.on_before_optimizer_step(torch.optim.Adam(module.decoder.parameters()))
 
 
 PLANTED = {

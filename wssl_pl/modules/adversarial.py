@@ -130,17 +130,23 @@ class AdversarialModule(WSSLModule):
         """Make the discriminator, or a new optimiser for one that was trained before."""
         super().setup(stage)
         if stage == "fit" and self.adversarial:
-            network = self.make_discriminator() if self.adversary is None else self.adversary.network
+            network = self._draw_discriminator() if self.adversary is None else self.adversary.network
             scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
             self.adversary = Adversary(network, self.trainer.strategy.root_device, scales)
             if self.trainer.world_size > 1:
                 for tensor in network.state_dict().values():
                     torch.distributed.broadcast(tensor, src=0)
 
+    def _draw_discriminator(self) -> nn.Module:
+        """Return a new discriminator by the seed of the run alone; the global random generator does not change."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed((torch.initial_seed() + 1) % 2**63)  # not the model's own numbers
+            return self.make_discriminator()
+
     def against(self, filled: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return the losses and scores of a batch: see `Adversary.compare`."""
         if self.adversary is None:  # a step outside a training
-            self.adversary = Adversary(self.make_discriminator(), image.device)
+            self.adversary = Adversary(self._draw_discriminator(), image.device)
         batches = 1 if self._trainer is None else self._trainer.accumulate_grad_batches
         return self.adversary.compare(filled, image, mask, batches)
 
