@@ -55,8 +55,6 @@ def test_two_processes_train_the_discriminator_of_one(tmp_path, monkeypatch):
     one, two = (read_checkpoint(f"{run}/last.ckpt") for run in ("one", "two"))
     assert one["global_step"] == two["global_step"]
     one, two = (each["discriminator"]["network"] for each in (one, two))
-    for k in one:
-        print(k, (one[k] - two[k]).abs().max())
     for key, value in one.items():
         if not key.endswith("bias"):  # whose gradients cancel, so that Adam makes steps of what rounding leaves
             torch.testing.assert_close(two[key], value, atol=1e-4, rtol=1e-3, msg=key)

@@ -163,7 +163,10 @@ def test_a_run_resumed_within_an_epoch_ends_like_a_whole_one(fit, tmp_path):
 
 
 def test_the_model_opens_without_its_discriminator(fit, tmp_path):
-    fit(InpaintModule(**SETTINGS, adversarial=0.1), max_steps=1).save_checkpoint(tmp_path / "a.ckpt")
+    trainer = fit(InpaintModule(**SETTINGS, adversarial=0.1), max_steps=1)
+    trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    assert "discriminator" not in torch.load(tmp_path / "weights.ckpt", weights_only=True)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
     module = InpaintModule.load_from_checkpoint(tmp_path / "a.ckpt")
     assert module.adversary is None
     assert module.adversarial == 0.1

@@ -171,9 +171,9 @@ class AdversarialModule(WSSLModule):
         return [] if self.adversary is None else [self.adversary.network]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the discriminator's state."""
+        """Add the discriminator's state, unless weights alone are saved."""
         super().on_save_checkpoint(checkpoint)
-        if self.adversary is not None:
+        if self.adversary is not None and "optimizer_states" in checkpoint:
             checkpoint["discriminator"] = self.adversary.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
