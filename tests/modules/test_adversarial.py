@@ -102,6 +102,17 @@ def test_the_holes_alone_are_moved_by_it():
     assert not losses["discriminator"].requires_grad
 
 
+def test_it_adds_to_the_other_losses():
+    module = module_with_adversary(restore=["saturation"], consistency=0.5)
+    parts = {}
+    module.log = lambda name, value, **kwargs: parts.__setitem__(name.removeprefix("train/"), value)
+    loss = module.training_step(batches(1)[0], 0)
+    expected = 0.84 * parts["log_cosh"] + 0.16 * parts["ssim_loss"] + 0.1 * parts["adversarial"]
+    torch.testing.assert_close(loss, expected + 0.5 * parts["consistency"])
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
 def test_without_it_the_weights_and_the_steps_are_the_same():
     modules = []
     for adversarial in (0.0, 0.1):
