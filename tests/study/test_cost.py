@@ -121,6 +121,15 @@ def test_features_cost_the_same_at_every_width(declare, tmp_path):
     assert extra[1] == pytest.approx(extra[0])
 
 
+def test_the_cost_of_a_discriminator_is_that_of_its_width(declare):
+    widths = {"plain": {}, "own": {"model.adversarial": 0.1}, "wide": {"model.discriminator_width": 32}}
+    widths["wide"] |= widths["own"]
+    arms = {name: {"pretext": "none", "downstream": settings} for name, settings in widths.items()}
+    plan = plan_of(declare, arms=arms, claims=[], common={"data.image_size": 64, "model.width": 16})
+    plain, own, wide = (count_operations(plan, plan.runs[plan.final[arm][0]]) for arm in arms)
+    assert wide - plain == pytest.approx(4 * (own - plain), rel=0.25)  # the first layer grows linearly
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretext", "downstream"])
 def test_the_extrapolated_time_is_that_of_the_whole_batch(declare, stage):

@@ -14,6 +14,7 @@ from wssl_pl.devices import choose_precision
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
+from wssl_pl.networks import WIDTH
 from wssl_pl.study.plan import Plan, Run, Status
 
 BUDGET_S = 1.0  # for the measurement of steps, without the first ones
@@ -60,6 +61,8 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
     width = options.get("width")
     if widest is not None and not options.get("encoder") and (width is None or width > widest):
         options["width"] = widest
+        if options.get("discriminator_width"):
+            options["discriminator_width"] = max(1, round(options["discriminator_width"] * widest / (width or WIDTH)))
     try:
         return MODULES[run.stage](**options)
     except TypeError as error:
