@@ -1,12 +1,15 @@
 """Restoration from the command line."""
 
+import shutil
 from pathlib import Path
 
 import yaml
 
+from tests.cli.checkpoints import same, weights
 from wssl_pl.cli import main
 from wssl_pl.evaluation.results import read_result
 from wssl_pl.models import open_model
+from wssl_pl.modules import InpaintModule
 
 
 def test_a_restoring_model_is_trained_resumed_and_opened(train):
@@ -23,6 +26,34 @@ def test_a_restoring_model_is_trained_resumed_and_opened(train):
     assert "psnr_known" in results[1].means
     assert results[0].method["restore"] == ["saturation", "sharpness"]
     assert open_model("run/best.ckpt").info.hyper_parameters["restore"] == ["saturation", "sharpness"]
+
+
+def test_joint_training_resumes_exactly_without_the_pretext_checkpoint(train):
+    train("stage=pretext", "tasks=rotation,saturation", "weights=1,3", "--run.dir=pretext")
+    joint = ["stage=downstream", "ckpt=pretext/best.ckpt", "freeze_layers=0", "restore=saturation,sharpness"]
+    joint.append("--model.task_loss=0.1")
+    train(*joint, "--run.dir=whole", epochs=2)
+    train(*joint, "--run.dir=parts")
+    shutil.rmtree("pretext")
+    train("resume=last", "--run.dir=parts", small=[], epochs=2)
+    assert same(weights("whole/last.ckpt"), weights("parts/last.ckpt"))
+    module = InpaintModule.load_from_checkpoint("parts/last.ckpt")
+    assert module.joint.weighting.weights == {"rotation": 0.25, "saturation": 0.75}
+    assert module.joint.others == ["rotation"]
+    logged = Path("parts/metrics.csv").read_text()
+    assert all(f"{split}/{what}/rotation" in logged for split in ("train", "val") for what in ("loss", "accuracy"))
+    open_model("parts/best.ckpt")
+
+
+def test_joint_training_without_tasks_is_one_line(refused):
+    line = refused("stage=downstream", "ckpt=none", "freeze_layers=0", "--model.task_loss=0.1")
+    assert line.startswith("error: model.task_loss=0.1: there are no tasks: give tasks=")
+    line = refused("stage=downstream", "ckpt=none", "freeze_layers=0", "tasks=rotation")
+    assert line == "error: tasks=[rotation]: no task is trained in this stage: give task_loss=0.1, or omit it"
+
+
+def test_temperatures_are_no_option(refused):
+    assert "unknown option 'model.temperatures'" in refused("stage=pretext", "--model.temperatures={}")
 
 
 def test_a_task_that_cannot_damage_is_one_line(refused):

@@ -202,7 +202,6 @@ def test_of_equal_accuracies_the_lower_loss_is_the_best(train, monkeypatch):
 
     def tied(self):
         self.log_dict({"val/score": torch.tensor(0.25), "val/loss": torch.tensor(next(losses))})
-        self.states = {}
 
     monkeypatch.setattr(PretextModule, "on_validation_epoch_end", tied)
     train("stage=pretext", "tasks=rotation", "--run.dir=run", epochs=3)

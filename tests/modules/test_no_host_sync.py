@@ -96,6 +96,9 @@ MODULES = {
     "downstream options": lambda: InpaintModule(
         freeze_layers=7, loss="log_cosh", width=2, consistency=1.0, mask_channel=True, unfreeze_epoch=1, encoder_lr=1e-5
     ),
+    "joint": lambda: InpaintModule(
+        freeze_layers=0, loss="log_cosh", width=2, restore=["jpeg"], task_loss=1.0, tasks=["jpeg", "rotation"]
+    ),
 }
 
 

@@ -90,8 +90,8 @@ def test_levels_are_not_rounded_with_the_weights():
 def test_counts_above_256_are_exact_in_bfloat16():
     module = PretextModule(["saturation"], width=2).to(torch.bfloat16)
     for _ in range(300):
-        module.val_states["saturation"].update(torch.eye(4, dtype=torch.int64))
-    assert module.val_states["saturation"].compute().diag().tolist() == [300.0] * 4
+        module.val_tasks.states["saturation"].update(torch.eye(4, dtype=torch.int64))
+    assert module.val_tasks.states["saturation"].compute().diag().tolist() == [300.0] * 4
     bins = InpaintModule("none", width=2).to(torch.bfloat16).val_bins
     masks = torch.zeros(1, 1, 10, 10)
     masks[..., :4, :] = 1.0

@@ -56,8 +56,8 @@ def test_a_head_at_chance_is_named_at_the_end(quiet):
     assert module.remarks() == ["Still at chance: saturation, masked; train longer, or use --model.norm=batch"]
     known = {"saturation": torch.eye(4) * 8, "masked": torch.tensor([1.0, 2.0])}
     for name, state in known.items():
-        module.val_states[name].update(state)
-        module.val_losses[name].update(torch.tensor(1.0), count=1)
+        module.val_tasks.states[name].update(state)
+        module.val_tasks.losses[name].update(torch.tensor(1.0), count=1)
     module.on_validation_epoch_end()
     assert module.remarks() == []
 
@@ -100,7 +100,7 @@ def test_validation_figures_are_exact_over_uneven_batches(quiet, monkeypatch):
     module.on_validation_epoch_end()
     for name, value in quiet.items():
         assert value.item() == pytest.approx(separate[name].item(), abs=1e-5)
-    assert module.states["saturation"].sum() == 8
+    assert module.val_tasks.latest["saturation"].sum() == 8
 
 
 @pytest.mark.parametrize("name", ["masked", "autoencoder"])

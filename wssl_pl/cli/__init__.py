@@ -29,6 +29,7 @@ COMMANDS = {
     "study": ("study", "many runs with seeds and controls; resume DIR continues one"),
     "study report": ("study", "write the report of a study"),
     "inpaint": ("inpaint", "fill the holes of a photo, or of a folder of photos"),
+    "diagnose": ("diagnose", "report what was done to a photo: turned, faded, blurred, ..."),
     "export onnx": ("export", "write a model as ONNX"),
     "export safetensors": ("export", "write a model as safetensors"),
     "app": ("app", "a page in the browser: paint the hole of a photo and see it filled"),

@@ -41,6 +41,7 @@ from wssl_pl.files import owned, replacing
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.features import absolute_features
+from wssl_pl.modules.joint import OPTIONS
 
 STAGES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
 MAX_EPOCHS = {"pretext": 40, "downstream": 20}
@@ -71,6 +72,11 @@ class TrainParser(CommandParser, LightningArgumentParser):
     """The parser of `wssl train`."""
 
     aliases = ALIASES
+
+    def add_class_arguments(self, *args: Any, **options: Any) -> list[str]:
+        """Leave out what no user gives: a validation finds it."""
+        found: list[str] = super().add_class_arguments(*args, **options | {"skip": {"temperatures"}})
+        return found
 
 
 class WSSLCLI(LightningCLI):
@@ -220,7 +226,8 @@ class WSSLCLI(LightningCLI):
         self.pretext_ckpt, self.pretext_reuse = self.config.model.ckpt, self.config.model.reuse
         self.config.model.features = absolute_features(self.config.model.features, self.pretext_ckpt)
         self.config.model.ckpt, self.config.model.reuse = "none", "encoder"
-        for name in ("encoder", "width", "norm", "block", "mask_channel", "fill"):
+        tasks = OPTIONS if self.config.model.task_loss else ()
+        for name in ("encoder", "width", "norm", "block", "mask_channel", "fill", *tasks):
             if self.config.model[name] is None:
                 self.config.model[name] = trained.get(name)
 

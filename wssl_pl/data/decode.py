@@ -48,15 +48,25 @@ def decode_image(
             pixels = _to_rgb(image)
             if pixels is not image:
                 image.close()  # a large image twice would not fit
-            if resize_filter == "area":
-                channels = [resize_area(np.asarray(pixels.getchannel(name)), size) for name in "RGB"]
-                return np.rint(np.stack(channels, axis=-1)).astype(np.uint8), original
-            return np.asarray(_square(pixels, size, Image.Resampling[resize_filter.upper()])), original
+            return square(pixels, size, resize_filter), original
     except DataError:
         raise
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
         raise DataError("images", file if isinstance(file, Path) else None, reason(error)) from error
+
+
+def square(image: Image.Image, size: int, resize_filter: str = "lanczos") -> NDArray[np.uint8]:
+    """Return the centre square of an RGB image as `(size, size, 3)` uint8, resized by one of `RESIZE_FILTERS`."""
+    if resize_filter == "area":
+        channels = [resize_area(np.asarray(image.getchannel(name)), size) for name in "RGB"]
+        return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    if image.size == (size, size):
+        return np.asarray(image)
+    resample = Image.Resampling[resize_filter.upper()]
+    return np.asarray(image.resize((size, size), resample, box=(left, top, left + side, top + side)))
 
 
 def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_], bool]:
@@ -166,11 +176,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             band = Image.alpha_composite(Image.new("RGBA", band.size, "white"), band)
         rgb.paste(band.convert("RGB"), (0, top))
     return rgb
-
-
-def _square(image: Image.Image, size: int, resample: Image.Resampling) -> Image.Image:
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    if image.size == (size, size):
-        return image
-    return image.resize((size, size), resample, box=(left, top, left + side, top + side))

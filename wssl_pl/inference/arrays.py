@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from wssl_pl.errors import WSSLError
 
 STRIP = 256  # rows whose values are checked at once
 KINDS = "must be a PIL image, a NumPy array or a tensor"
+Rebuild = Callable[[list[NDArray[Any]]], Any]
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Batch:
 
     images: list[NDArray[Any]]
     masks: list[NDArray[np.bool_]]
-    rebuild: Callable[[list[NDArray[Any]]], Any]
+    rebuild: Rebuild
 
 
 def parse(image: Any, mask: Any) -> Batch:
@@ -41,20 +43,69 @@ def parse(image: Any, mask: Any) -> Batch:
     """
     if isinstance(image, list | tuple):
         return _parse_list(image, mask)
+    batch = _parse_pixels(to_pixels(image), mask)
     if isinstance(image, Image.Image):
-        batch = _parse_pil(image, mask)
+        batch.rebuild = partial(_to_pil, image, batch.rebuild)
     elif _is_tensor(image):
-        batch = _parse_tensor(image, mask)
-    elif isinstance(image, np.ndarray):
-        batch = _parse_array(image, mask)
-    else:
-        raise WSSLError("image", type(image).__name__, KINDS)
+        batch.rebuild = partial(_to_tensor, image, batch.rebuild)
     for number, (each, hole) in enumerate(zip(batch.images, batch.masks, strict=True)):
         index = "" if len(batch.images) == 1 else f"[{number}]"
         _check_mask(hole, each.shape, f"mask{index}")
         if each.dtype == np.float32:
             _check_range(each, hole, f"image{index}")
     return batch
+
+
+def parse_images(image: Any) -> list[NDArray[Any]]:
+    """Return the images of what `parse` takes, without masks, as `Batch.images` has them.
+
+    Raises:
+        WSSLError: a kind, shape, type or value that cannot be used.
+    """
+    if isinstance(image, list | tuple):
+        return [found for each in image for found in parse_images(each)]
+    images = _colours(_batched(to_pixels(image)))
+    for each in images:
+        if each.dtype == np.float32:
+            _check_range(each, np.zeros(each.shape[:2], bool), "image")
+    return images
+
+
+def to_pixels(image: Any) -> NDArray[Any]:
+    """Return a PIL image, an array or a tensor as an array with its channels last.
+
+    Raises:
+        WSSLError: a kind, shape or type that cannot be used.
+    """
+    if isinstance(image, Image.Image):
+        # A palette, CMYK or black and white cannot hold what is filled in.
+        mode = "RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB"
+        return _pixels(image, ("L", "LA", "RGB", "RGBA", "I;16"), mode, "image")
+    if _is_tensor(image):
+        if image.ndim not in (3, 4) or image.shape[-3] not in (1, 3, 4) or 0 in image.shape:
+            raise WSSLError("image", str(tuple(image.shape)), "tensors must be (3, H, W) or (B, 3, H, W)")
+        if not image.is_floating_point() and str(image.dtype) != "torch.uint8":
+            raise WSSLError("image", image.dtype, "must be uint8 or floats in [0, 1]")
+        return np.moveaxis(_to_array(image), -3, -1)
+    if not isinstance(image, np.ndarray):
+        raise WSSLError("image", type(image).__name__, KINDS)
+    if image.dtype not in (np.uint8, np.uint16) and not np.issubdtype(image.dtype, np.floating):
+        raise WSSLError("image", image.dtype, "must be uint8, uint16 or floats in [0, 1]")
+    if image.ndim not in (2, 3, 4) or (image.ndim > 2 and image.shape[-1] not in (1, 3, 4)) or 0 in image.shape:
+        raise WSSLError("image", str(image.shape), "must be (H, W, 3) or a batch (B, H, W, 3)")
+    return image
+
+
+def _batched(image: NDArray[Any]) -> NDArray[Any]:
+    """Return `(H, W)`, `(H, W, C)` or `(B, H, W, C)` as the last of these."""
+    image = image[..., None] if image.ndim == 2 else image
+    return image if image.ndim == 4 else image[None]
+
+
+def _colours(images: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the colours of `(B, H, W, C)`, of which the last of 2 or 4 channels is alpha, one array per image."""
+    kept = images.dtype if images.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
+    return [np.asarray(each[..., : 1 if images.shape[-1] <= 2 else 3], kept) for each in images]
 
 
 def _check_mask(mask: NDArray[np.bool_], shape: tuple[int, ...], name: str) -> None:
@@ -137,47 +188,23 @@ def _parse_list(images: Any, masks: Any) -> Batch:
     return Batch([i for part in parts for i in part.images], [m for part in parts for m in part.masks], rebuild)
 
 
-def _parse_pil(image: Image.Image, mask: Any) -> Batch:
-    # A palette, CMYK or black and white cannot hold what is filled in.
-    mode = "RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB"
-    batch = _parse_pixels(_pixels(image, ("L", "LA", "RGB", "RGBA", "I;16"), mode, "image"), mask)
-
-    def rebuild(filled: list[NDArray[Any]]) -> Image.Image:
-        result = Image.fromarray(batch.rebuild(filled))
-        result.info.update(image.info)
-        return result
-
-    return Batch(batch.images, batch.masks, rebuild)
+def _to_pil(image: Image.Image, rebuild: Rebuild, filled: list[NDArray[Any]]) -> Image.Image:
+    result = Image.fromarray(rebuild(filled))
+    result.info.update(image.info)
+    return result
 
 
-def _parse_tensor(image: Any, mask: Any) -> Batch:
+def _to_tensor(image: Any, rebuild: Rebuild, filled: list[NDArray[Any]]) -> Any:
     import torch
 
-    if image.ndim not in (3, 4) or image.shape[-3] not in (1, 3, 4) or 0 in image.shape:
-        raise WSSLError("image", str(tuple(image.shape)), "tensors must be (3, H, W) or (B, 3, H, W)")
-    if not image.is_floating_point() and image.dtype != torch.uint8:
-        raise WSSLError("image", image.dtype, "must be uint8 or floats in [0, 1]")
-    batch = _parse_pixels(np.moveaxis(_to_array(image), -3, -1), mask)
-
-    def rebuild(filled: list[NDArray[Any]]) -> Any:
-        return torch.from_numpy(batch.rebuild(filled)).movedim(-1, -3).contiguous().to(image.device, image.dtype)
-
-    return Batch(batch.images, batch.masks, rebuild)
-
-
-def _parse_array(image: NDArray[Any], mask: Any) -> Batch:
-    if image.dtype not in (np.uint8, np.uint16) and not np.issubdtype(image.dtype, np.floating):
-        raise WSSLError("image", image.dtype, "must be uint8, uint16 or floats in [0, 1]")
-    if image.ndim not in (2, 3, 4) or (image.ndim > 2 and image.shape[-1] not in (1, 3, 4)) or 0 in image.shape:
-        raise WSSLError("image", str(image.shape), "must be (H, W, 3) or a batch (B, H, W, 3)")
-    return _parse_pixels(image, mask)
+    return torch.from_numpy(rebuild(filled)).movedim(-1, -3).contiguous().to(image.device, image.dtype)
 
 
 def _parse_pixels(image: NDArray[Any], mask: Any) -> Batch:
     """Parse `(H, W)`, `(H, W, C)` or `(B, H, W, C)`; the last of 2 or 4 channels is alpha."""
-    work = image[..., None] if image.ndim == 2 else image
-    work = work if work.ndim == 4 else work[None]
-    colours = 1 if work.shape[-1] <= 2 else 3
+    work = _batched(image)
+    images = _colours(work)
+    colours = images[0].shape[-1]
     masks = _read_mask(mask, work.shape[:3])
 
     def rebuild(filled: list[NDArray[Any]]) -> NDArray[Any]:
@@ -188,5 +215,4 @@ def _parse_pixels(image: NDArray[Any], mask: Any) -> Batch:
             np.copyto(target[..., :colours], colour, where=hole[..., None], casting="same_kind")
         return result.reshape(image.shape)
 
-    kept = work.dtype if work.dtype in (np.uint8, np.uint16) else np.dtype(np.float32)
-    return Batch([np.asarray(each[..., :colours], kept) for each in work], masks, rebuild)
+    return Batch(images, masks, rebuild)

@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wssl_pl.errors import WSSLError
 from wssl_pl.inference.arrays import parse
 from wssl_pl.inference.engine import Progress, Tiling, fill_images
 from wssl_pl.inference.photo import Photo
-from wssl_pl.models import ModelInfo, Predictor, open_model
+from wssl_pl.models import HEADS, ModelInfo, Predictor, open_model
+
+if TYPE_CHECKING:
+    from wssl_pl.inference.diagnosis import Diagnosis
 
 
 class Inpainter:
@@ -84,6 +88,23 @@ class Inpainter:
         """
         batch = parse(image, mask)
         return batch.rebuild(fill_images(batch.images, batch.masks, self.predictor, self.tiling, progress))
+
+    def diagnose(self, image: Any) -> "Diagnosis | list[Diagnosis]":
+        """Return what the model's heads see in an image, or in each of several: how it was turned, faded or blurred.
+
+        Args:
+            image: as for a call; of any size.
+
+        Raises:
+            WSSLError: a kind, shape or value that cannot be used, or a model without heads: not trained with
+                `task_loss`, or an ONNX file. For a pretext checkpoint there is `inference.diagnosis.Diagnoser`.
+        """
+        from wssl_pl.inference.diagnosis import Diagnoser
+
+        heads: Any = getattr(self.predictor, "heads", None)
+        if heads is None:
+            raise WSSLError("ckpt", self.info.name, "is an ONNX file, which holds no heads", HEADS)
+        return Diagnoser(heads)(image)
 
     def fill(
         self, photo: Photo, mask: NDArray[np.bool_], progress: Progress | None = None, in_place: bool = False

@@ -4,11 +4,15 @@ PyTorch is imported only for a model that it runs: an ONNX file needs onnxruntim
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.models.info import SHIPPED_LICENSE, Convention, ModelInfo, Polarity, Predictor, Range, find_model
+from wssl_pl.models.info import HEADS, SHIPPED_LICENSE, Convention, ModelInfo, Polarity, Predictor, Range, find_model
 
-__all__ = ["SHIPPED_LICENSE", "ModelInfo", "Predictor", "find_model", "open_model"]
+if TYPE_CHECKING:
+    from wssl_pl.models.weights import Heads
+
+__all__ = ["HEADS", "SHIPPED_LICENSE", "ModelInfo", "Predictor", "find_model", "open_heads", "open_model"]
 
 
 def open_model(
@@ -51,3 +55,23 @@ def open_model(
     from wssl_pl.models.weights import TorchPredictor
 
     return TorchPredictor(path, device, threads)
+
+
+def open_heads(ckpt: str | Path, device: str = "auto") -> "Heads":
+    """Open the heads of a model file, without running code that it may hold.
+
+    Args:
+        ckpt: `.ckpt` of a pretext run, or a `.ckpt`, `.safetensors` or exported folder of a downstream model that was
+            trained with `task_loss`.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:N`, `gpu` or `mps`.
+
+    Raises:
+        WSSLError: no such file, not a model, a model without heads, or there is no such device.
+    """
+    path = find_model(ckpt)
+    if path.suffix.lower() == ".onnx":
+        raise WSSLError("ckpt", path, "is an ONNX file, which holds no heads", HEADS)
+    from wssl_pl.models.weights import Heads, find_device, read_heads
+
+    found = find_device(device)
+    return Heads(*read_heads(path), found)

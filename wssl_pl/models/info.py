@@ -15,6 +15,7 @@ from wssl_pl.files import check_readable
 SHIPPED = Path(__file__).parents[1] / "inference" / "model" / "wssl-w16.safetensors"
 SHIPPED_LICENSE = "for non-commercial research only"  # the Apache License covers the code alone
 KINDS = "a .ckpt, .safetensors or .onnx file, or an exported folder"
+HEADS = "give the checkpoint of a pretext stage, or of a downstream stage that was trained with task_loss"
 IMAGE_SIZE = 224  # of a model whose file does not say it, the paper's
 MAX_BYTES = 2**31  # of a model file, the limit of ONNX's own format
 MAX_SIDE = 4096  # pixels; a made-up size could ask for all memory

@@ -3,22 +3,28 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import info as facts
-from wssl_pl.models.info import Array, ModelInfo, check_output, first_line, parse_device, read_settings
-from wssl_pl.modules import InpaintModule, read_checkpoint
+from wssl_pl.models.info import HEADS, Array, ModelInfo, check_output, first_line, parse_device, read_settings
+from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
+from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.checkpoint import check_state
+from wssl_pl.synthetic import draw_mask
+from wssl_pl.tasks import Classification
 
-Module = TypeVar("Module", bound=InpaintModule)
+Module = TypeVar("Module", bound=WSSLModule)
+DRAWN_MASKS = 8
+"""Under how many masks heads look at an image, if they were trained on images with holes."""
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder
 # Settings of the data that tell a user of the model what it was trained on.
-TRAINING = ("image_size", "resize", "hole_ratio", "dilate")
+TRAINING = ("image_size", "resize", "resize_filter", "hole_ratio", "dilate")
 
 
 class TorchPredictor:
@@ -36,6 +42,15 @@ class TorchPredictor:
         if threads is not None:
             torch.set_num_threads(threads)
 
+    @property
+    def heads(self) -> "Heads":
+        """The heads of the model.
+
+        Raises:
+            WSSLError: it has none.
+        """
+        return Heads(self.module, self.info, self._device)
+
     def __call__(self, images: Array, masks: Array) -> Array:
         """See `Predictor`."""
         with torch.inference_mode():
@@ -43,6 +58,39 @@ class TorchPredictor:
             result: Array = output.float().cpu().numpy()
         check_output(result, images.shape, self.info.name)
         return result
+
+
+class Heads:
+    """The heads of a model, which say what was done to an image.
+
+    Attributes:
+        info: what the model's file says.
+        tasks: the classifications by name.
+        calibrated: whether a validation has calibrated the probabilities.
+
+    Raises:
+        WSSLError: the model has no head that classifies.
+    """
+
+    def __init__(self, module: InpaintModule | PretextModule, info: ModelInfo, device: torch.device) -> None:
+        self._module, self.info, self._device = module.to(device).eval().requires_grad_(False), info, device
+        tasks = module.tasks if isinstance(module, PretextModule) else module.joint and module.joint.tasks
+        self.tasks = {name: task for name, task in (tasks or {}).items() if isinstance(task, Classification)}
+        if not self.tasks:
+            raise WSSLError("ckpt", info.name, "has no heads", HEADS)
+        self.calibrated = bool(module.hparams["temperatures"])
+
+    def __call__(self, image: Array) -> dict[str, Array]:
+        """Return the probabilities `(levels,)` by task for an image `(3, S, S)` in [0, 1], S at least 32.
+
+        Heads that were trained on images with holes look at it under several masks, and their answers are averaged.
+        """
+        size, count = image.shape[-1], DRAWN_MASKS if self._module.heads_see_holes else 1
+        masks = torch.from_numpy(np.stack([draw_mask(seed, size) for seed in range(count)])).float().unsqueeze(1)
+        images = torch.from_numpy(image).expand(count, -1, -1, -1)
+        with torch.inference_mode():
+            found = self._module.probabilities(images.to(self._device), masks.to(self._device))
+        return {name: values.mean(dim=0).cpu().numpy() for name, values in found.items()}
 
 
 def find_device(name: str, parameter: str = "device") -> torch.device:
@@ -76,11 +124,34 @@ def read_module(path: Path) -> tuple[InpaintModule, ModelInfo]:
     Raises:
         WSSLError: it is none of these, is damaged, holds code, or does not fit the network of its settings.
     """
-    state, info = read_weights(path)
+    return _made(InpaintModule, path, *read_weights(path), {})
 
-    def build() -> InpaintModule:
+
+def read_heads(path: Path) -> tuple[InpaintModule | PretextModule, ModelInfo]:
+    """Return the module of a pretext checkpoint, or of any model file that `read_module` takes.
+
+    Raises:
+        WSSLError: see `read_module`.
+    """
+    if path.is_dir() or path.suffix.lower() == ".safetensors":
+        return read_module(path)
+    checkpoint = read_checkpoint(path)
+    if checkpoint["stage"] == "downstream":
+        return read_module(path)
+    overrides: dict[str, Any] = {"probe_steps": 0}
+    if checkpoint["hyper_parameters"].get("weighting") == "upgrad":
+        overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
+    return _made(PretextModule, path, checkpoint["state_dict"], _info(path, checkpoint), overrides)
+
+
+def _made(
+    kind: type[Module], path: Path, state: dict[str, Tensor], info: ModelInfo, overrides: dict[str, Any]
+) -> tuple[Module, ModelInfo]:
+    """Return the module of the settings of a file, with its weights, and what the file says about it."""
+
+    def build() -> Module:
         try:
-            return InpaintModule(**info.hyper_parameters | {"compile": False})
+            return kind(**info.hyper_parameters | {"compile": False} | overrides)
         except Exception as error:
             # Settings of a file may be anything, and a module raises whatever it does on them.
             reason = f"its settings {str(info.hyper_parameters)[:400]} make no network here: {first_line(error)}"
@@ -139,12 +210,16 @@ def read_weights(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor]
             f"the shipped model {path.name}" if path == facts.SHIPPED else str(path), settings, training
         )
     checkpoint = read_checkpoint(path, stage="downstream", mmap=info_only)
+    return {} if info_only else checkpoint["state_dict"], _info(path, checkpoint)
+
+
+def _info(path: Path, checkpoint: Mapping[str, Any]) -> ModelInfo:
     data = checkpoint.get("datamodule_hyper_parameters", {})
     training = {key: data[key] for key in TRAINING if key in data}
     training |= {"epochs": checkpoint.get("epoch", -1) + 1, "steps": checkpoint.get("global_step", 0)}
     # The command line leaves keys of its own that begin with an underscore.
     settings = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if not key.startswith("_")}
-    return {} if info_only else checkpoint["state_dict"], ModelInfo(str(path), settings, training)
+    return ModelInfo(str(path), settings, training)
 
 
 def read_safetensors(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -16,6 +16,7 @@ from wssl_pl.callbacks import EMAWeights
 from wssl_pl.data.dataset import complete_batch
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
+from wssl_pl.modules.heads import TaskMetrics
 from wssl_pl.modules.migration import FORMAT, migrate
 from wssl_pl.modules.optimizer import OptimizerSettings, lr_factor
 from wssl_pl.networks import Encoder, Fill, fill_holes
@@ -175,6 +176,12 @@ class WSSLModule(LightningModule):
         """Log the metrics of the batches since the last call under `<split>/`, and reset them."""
         raise NotImplementedError
 
+    def keep_temperatures(self, split: str, metrics: TaskMetrics) -> None:
+        """Keep those of a validation with the settings, which every model file has."""
+        trainer = self._trainer
+        if split == "val" and not (trainer is not None and trainer.sanity_checking):
+            self.hparams["temperatures"] = metrics.temperatures
+
     def on_validation_epoch_end(self) -> None:
         """Log the metrics."""
         self.log_metrics("val")
@@ -238,6 +245,7 @@ class WSSLModule(LightningModule):
             checkpoint["state_dict"] = checkpoint.pop("current_model_state", checkpoint["state_dict"])
         self.check_resumed(checkpoint)
         self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
+        self.hparams["temperatures"] = self._resumed_hparams.get("temperatures")
         for state in checkpoint.get("optimizer_states", []):
             state["param_groups"] = self._regrouped(state["param_groups"])
             for group in state["param_groups"]:

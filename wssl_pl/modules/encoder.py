@@ -155,22 +155,30 @@ def check_training(
     encoder: Encoder,
     freeze_layers: int,
     unfreeze_epoch: int | None,
-    encoder_lr: float | None,
-    consistency: float,
+    factors: Mapping[str, float | None],
     adds_mask_channel: bool,
 ) -> None:
-    """Raise `WSSLError` for settings of the training of a frozen encoder that are wrong or could have no effect."""
+    """Raise `WSSLError` for settings of the training of a frozen encoder that are wrong or could have no effect.
+
+    Args:
+        encoder: the encoder.
+        freeze_layers: how many of its layers are frozen.
+        unfreeze_epoch: the epoch from which on they are trained too.
+        factors: what is of no use to an encoder that is frozen for ever, by name; 0 or None is off.
+        adds_mask_channel: whether the encoder has been given a mask channel.
+    """
     frozen = f"freeze_layers={freeze_layers}"
     trained = [parameter.requires_grad for parameter in encoder.parameters()]
-    if not 0.0 <= consistency < float("inf"):
-        raise WSSLError("consistency", consistency, "must be a number, 0 or more")
+    for name, value in factors.items():
+        if not 0.0 <= (value or 0.0) < float("inf"):
+            raise WSSLError(name, value, "must be a number, 0 or more")
     if unfreeze_epoch is not None:
         if unfreeze_epoch < 1:
             raise WSSLError("unfreeze_epoch", unfreeze_epoch, "must be at least 1", "or give freeze_layers=0")
         if all(trained):
             raise WSSLError("unfreeze_epoch", unfreeze_epoch, f"{frozen} freezes nothing", "omit it")
         return
-    for name, value in (("encoder_lr", encoder_lr), ("consistency", consistency)):
+    for name, value in factors.items():
         if value and not any(trained):
             raise WSSLError(name, value, f"{frozen} freezes the whole encoder", "freeze fewer layers")
     if adds_mask_channel and not encoder.get_parameter(FIRST_WEIGHT).requires_grad:

@@ -17,6 +17,8 @@ from wssl_pl.modules.adversarial import DISCRIMINATOR_LR, AdversarialModule
 from wssl_pl.modules.damages import Damages
 from wssl_pl.modules.encoder import check_training, load_decoder, load_encoder, make_decoder
 from wssl_pl.modules.features import FORMS, absolute_features, load_features
+from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources
+from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
 from wssl_pl.networks import PatchDiscriminator, crop_to, initialise, make_contexts, pad_to_multiple
 
@@ -64,6 +66,13 @@ class InpaintModule(AdversarialModule):
         restore: damages that are undone beside the holes: one or more of saturation, sharpness, contrast, blur, noise,
             jpeg, and class paths of your own. Each image is damaged by all of them, at random strengths, before it is
             masked; the target is the clean image.
+        task_loss: factor of the weighted losses of pretext tasks, added to the training loss: joint training.
+        tasks: of `task_loss`, each with a head on the encoder's last features; default: those of the checkpoint that
+            are classifications, else those of `restore`. A task of the checkpoint keeps its head, any other gets a new
+            one. The head of a damage that `restore` makes reads the features of the image that is restored; other tasks
+            change the clean images, which the encoder is given in the same batch, with the changes of all tasks.
+        weights: one positive number per task, scaled to sum 1; default: the checkpoint's, equal ones for `tasks`.
+        levels: levels by task, as in the pretext stage; default: the checkpoint's.
         consistency: factor of the mean squared distance between the encoder's last features of the masked and of the
             whole image, added to the training loss; the latter take no gradient.
         lr: learning rate.
@@ -80,6 +89,7 @@ class InpaintModule(AdversarialModule):
         ssim_window: side of the Gaussian window of the loss's SSIM in pixels, odd; the metrics keep 11.
         ssim_sigma: standard deviation of that window in pixels; the metrics keep 1.5.
         compile: compile the networks with torch.compile.
+        temperatures: of `task_loss`, as in the pretext stage.
     """
 
     stage = "downstream"
@@ -112,6 +122,10 @@ class InpaintModule(AdversarialModule):
         discriminator_lr: float = DISCRIMINATOR_LR,
         discriminator_width: int | None = None,
         restore: list[str] | None = None,
+        task_loss: float = 0.0,
+        tasks: list[str] | None = None,
+        weights: list[float] | None = None,
+        levels: dict[str, list[float]] | None = None,
         consistency: float = 0.0,
         lr: float = 1e-4,
         lr_schedule: Literal["constant", "cosine"] = "constant",
@@ -126,6 +140,7 @@ class InpaintModule(AdversarialModule):
         ssim_window: int = 11,
         ssim_sigma: float = 1.5,
         compile: bool = False,
+        temperatures: dict[str, float] | None = None,
     ) -> None:
         settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
         super().__init__(settings, ema, compile)
@@ -139,14 +154,11 @@ class InpaintModule(AdversarialModule):
         self.encoder, agreed, adds_mask_channel = load_encoder(ckpt, typed, init)
         self.hparams.update(agreed, betas=list(betas))  # as they come back from JSON
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
+        check_temperatures(temperatures)
         self.encoder.freeze(freeze_layers)
-        check_training(self.encoder, freeze_layers, unfreeze_epoch, encoder_lr, consistency, adds_mask_channel)
+        factors = {"encoder_lr": encoder_lr, "consistency": consistency, "task_loss": task_loss}
+        check_training(self.encoder, freeze_layers, unfreeze_epoch, factors, adds_mask_channel)
         self.damages = None if restore is None else Damages(restore)
-        if self.damages is not None:
-            self.crop_margin = self.damages.margin
-            if self.damages.numbers > RANDOM_NUMBERS:
-                reason = f"takes {self.damages.numbers} random numbers per sample, there are {RANDOM_NUMBERS}"
-                raise WSSLError("restore", restore, reason)
         self._check_features(perceptual, style, features)
         self.hparams["features"] = absolute_features(features, ckpt)
         self.set_adversary(adversarial, discriminator_lr, discriminator_width)
@@ -163,6 +175,15 @@ class InpaintModule(AdversarialModule):
             self.hparams["reuse"] = "encoder"  # the checkpoint that this module will be saved to holds it
         # Drawn after the decoder, whose weights are the same with and without them.
         self.contexts = make_contexts(context, channels, context_levels)
+        options = {"tasks": tasks, "weights": weights, "levels": levels}
+        self.joint, agreed = make_joint_tasks(task_loss, options, ckpt, restore or (), channels[-1], init)
+        self.task_loss = task_loss
+        self.hparams.update(agreed)
+        parts = [part for part in (self.damages, self.joint) if part is not None]
+        self.crop_margin = max((part.margin for part in parts), default=0)
+        if (wanted := max((part.numbers for part in parts), default=0)) > RANDOM_NUMBERS:
+            reason = f"with tasks={tasks} takes {wanted} random numbers per sample, there are {RANDOM_NUMBERS}"
+            raise WSSLError("restore", restore, reason)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim, log_cosh_a, ssim_window, ssim_sigma)
         self.smallest_image = max(RADIUS, ssim_window // 2) + 1
         self.val_metrics = InpaintingMetrics()
@@ -228,10 +249,11 @@ class InpaintModule(AdversarialModule):
             raise WSSLError("unfreeze_epoch", self.unfreeze_epoch, "works on one device", "give devices=1")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the encoder, with its own learning rate if it has one, and the decoder."""
+        """Return the encoder, with its own learning rate if it has one, and what is behind it."""
         later = self.unfreeze_epoch is not None
         encoder = [parameter for parameter in self.encoder.parameters() if later or parameter.requires_grad]
         decoder = [*self.decoder.parameters(), *self.contexts.parameters()]
+        decoder += [] if self.joint is None else self.joint.parameters()
         if self.encoder_lr is None:
             return [{"params": [*encoder, *decoder]}]
         return [{"params": encoder, "lr": self.encoder_lr}, {"params": decoder}]
@@ -263,24 +285,32 @@ class InpaintModule(AdversarialModule):
         return self._decode(*self._encode(images, masks), images)
 
     def given(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the images of a batch as the network is given them, damaged if it restores; without holes.
+        """Return the images of a batch as the network is given them, damaged if it restores; without holes."""
+        return self._damaged(batch)[0]
 
-        A batch without random numbers of its samples, from a data set of your own, gets PyTorch's.
-        """
-        image = batch["image"]
+    def _damaged(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the images that the network is given, without holes, and the strengths `(B,)` of each damage."""
         if self.damages is None:
-            return image
-        wide = batch.get("image_with_margin", image)
-        uniform = batch.get("random")
-        if uniform is None:
-            uniform = torch.rand(len(image), self.damages.numbers, device=image.device)
-        damaged: Tensor = self.damages(wide, uniform, (wide.shape[-1] - image.shape[-1]) // 2)[0]
+            return batch["image"], {}
+        damaged: tuple[Tensor, dict[str, Tensor]] = self.damages(*sources(batch))
         return damaged
 
     def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
         padded = pad_to_multiple(self.with_holes(images, masks))
         result: tuple[Tensor, list[Tensor]] = self.encoder(self.as_input(padded))
         return result
+
+    def _encode_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor], Answers | None]:
+        """Return the images that the network is given, the encoder's outputs for them, and the heads' answers."""
+        (given, strengths), mask = self._damaged(batch), batch["mask"]
+        if self.joint is None:
+            return given, *self._encode(given, mask), None
+        changed, targets = self.joint.change(*sources(batch))
+        # In one batch, so that normalisation has the same statistics in training as later, those of both.
+        masks = torch.cat([mask, torch.zeros_like(mask[: len(changed)])])
+        outputs, all_skips = self._encode(torch.cat([given, changed]), masks)
+        features, skips = outputs[: len(given)], [skip[: len(given)] for skip in all_skips]
+        return given, features, skips, self.joint(features, outputs[len(given) :], strengths, targets)
 
     def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
         return crop_to(self._output(features, skips), *images.shape[-2:])
@@ -293,8 +323,8 @@ class InpaintModule(AdversarialModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch over the whole raw output, with what else was asked for."""
-        image, mask, given = batch["image"], batch["mask"], self.given(batch)
-        features, skips = self._encode(given, mask)
+        image, mask = batch["image"], batch["mask"]
+        given, features, skips, answers = self._encode_batch(batch)
         prediction = self._decode(features, skips, image)
         parts = self.loss.parts(prediction, image)
         if self.perceptual or self.style:
@@ -304,6 +334,10 @@ class InpaintModule(AdversarialModule):
         if self.adversarial:
             parts |= self.against(composite(prediction, image, mask), image, mask)
             parts["loss"] = parts["loss"] + self.adversarial * parts["adversarial"]
+        if self.joint is not None and answers is not None:
+            parts["task_loss"] = self.joint.weighting(answers.losses)
+            parts["loss"] = parts["loss"] + self.task_loss * parts["task_loss"]
+            self.log_dict(named_metrics("train", self.joint.tasks, answers.losses, answers.states))
         # As long as the encoder is frozen, the distance could change nothing.
         if self.consistency and features.requires_grad:
             parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(given))
@@ -320,6 +354,23 @@ class InpaintModule(AdversarialModule):
         features, losses = network(filled), {"perceptual": perceptual_loss, "style": style_loss}
         return {name: loss(features, targets) for name, loss in losses.items() if getattr(self, name)}
 
+    @property
+    def heads_see_holes(self) -> bool:
+        """Whether heads of `task_loss` were trained on images with holes."""
+        return self.joint is not None and len(self.joint.others) < len(self.joint.tasks)
+
+    def probabilities(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """Return the calibrated probabilities `(B, levels)` of each head of `task_loss`.
+
+        Args:
+            images: `(B, 3, H, W)` in [0, 1].
+            masks: `(B, 1, H, W)`, 1 = hole, for the heads that were trained on images with holes.
+        """
+        if self.joint is None:
+            return {}
+        masked, whole = (self._encode(images, holes)[0] for holes in (masks, torch.zeros_like(masks)))
+        return calibrated(self.joint.tasks, self.joint.outputs(masked, whole), self.hparams["temperatures"])
+
     def _features_of_whole(self, images: Tensor) -> Tensor:
         """Return the encoder's last features of images without a hole, float32; they take no gradient."""
         # In evaluation mode, so that normalisation's statistics stay those of images with holes. Always after the pass
@@ -333,7 +384,13 @@ class InpaintModule(AdversarialModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add one batch to the metrics."""
         image, mask = batch["image"], batch["mask"]
-        prediction = self(self.given(batch), mask)
+        if self.joint is None:
+            prediction = self(self.given(batch), mask)
+        else:
+            _, features, skips, answers = self._encode_batch(batch)
+            prediction = self._decode(features, skips, image)
+            assert answers is not None
+            self.joint.metrics.update(self.joint.tasks, answers, count=len(image))
         if self.damages is not None:
             self.val_parts["psnr_hole"].update(prediction, image, mask)
             self.val_parts["psnr_known"].update(prediction, image, 1.0 - (mask > 0.5).float())
@@ -359,10 +416,21 @@ class InpaintModule(AdversarialModule):
         for metric in (self.val_metrics, self.val_bins, self.val_log_cosh, own_ssim, *self.val_parts.values()):
             if metric is not None:
                 metric.reset()
+        if self.joint is not None:
+            self.log_dict(named_metrics(split, self.joint.tasks, *self.joint.metrics.compute()), sync_dist=True)
+            self.keep_temperatures(split, self.joint.metrics)
+
+    def remarks(self) -> list[str]:
+        """Name the tasks of the pretext checkpoint whose heads were left out."""
+        found = super().remarks()
+        if self.joint is not None and self.joint.left_out:
+            left_out = ", ".join(self.joint.left_out)
+            found.append(f"task_loss trains without {left_out}: the downstream stage reconstructs anyway")
+        return found
 
     def validation_figures(self, title: str) -> dict[str, Any]:
-        """Return no figures."""
-        return {}
+        """Return the figures of the tasks that are trained too, by tag."""
+        return {} if self.joint is None else self.joint.metrics.figures(self.joint.tasks, title)
 
     def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return masked image, prediction, composite and truth side by side, by tag."""

@@ -1,7 +1,6 @@
 """The pretext stage: one encoder, one head per weighted task."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -9,53 +8,26 @@ import torch.nn.functional as F
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from wssl_pl.callbacks import OnlineProbe, side_by_side
-from wssl_pl.data.crop import trim
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
-from wssl_pl.metrics import Mean
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.encoder import encoder_path, make_decoder, make_encoder
+from wssl_pl.modules.heads import (
+    Answers,
+    Drawn,
+    TaskMetrics,
+    calibrated,
+    change_images,
+    check_temperatures,
+    named_metrics,
+    sources,
+)
 from wssl_pl.modules.optimizer import OptimizerSettings
 from wssl_pl.modules.upgrad import UPGrad
 from wssl_pl.networks import WIDTH, UNetDecoder, crop_to, initialise, pad_to_multiple
 from wssl_pl.tasks import FixedWeights, PretextTask, UncertaintyWeights, make_tasks, normalise_weights, task_names
-
-
-class TaskState(Metric):
-    """The sum of the states of a task over batches and processes."""
-
-    total: Tensor
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros(shape), dist_reduce_fx="sum")
-
-    def update(self, state: Tensor) -> None:
-        """Add the state of a batch."""
-        # With trainer.precision=bf16-true the sum starts in bfloat16, which holds no count above 256.
-        self.total = self.total.float() + state
-
-    def compute(self) -> Tensor:
-        """Return the sum."""
-        return self.total
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What the tasks did to a batch of images.
-
-    Attributes:
-        drawn: what each task drew, by task: labels `(B,)` of a classification, patches of `masked`.
-        targets: the answers by task: the labels, or the images to reconstruct `(B, 3, S, S)`.
-        mask: where tasks masked the images, `(B, 1, S, S)` bool; None if no task masks.
-    """
-
-    drawn: dict[str, Tensor]
-    targets: dict[str, Tensor]
-    mask: Tensor | None
 
 
 class PretextModule(WSSLModule):
@@ -98,6 +70,7 @@ class PretextModule(WSSLModule):
         ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
             the model; none if omitted.
         compile: compile the encoder with torch.compile.
+        temperatures: by task, of the head's logits, for calibrated probabilities; every validation finds them.
     """
 
     stage = "pretext"
@@ -130,12 +103,14 @@ class PretextModule(WSSLModule):
         probe_steps: int = 0,
         ema: float | None = None,
         compile: bool = False,
+        temperatures: dict[str, float] | None = None,
     ) -> None:
         settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
         super().__init__(settings, ema, compile)
         self.save_hyperparameters()
         self.hparams.update(encoder=encoder_path(encoder), betas=list(betas))  # as they come back from JSON
         self.set_inputs(fill, mask_channel)
+        check_temperatures(temperatures)
         found = make_tasks(tasks, levels)
         if weights is not None and weighting != "fixed":
             raise WSSLError("weights", weights, f"weighting={weighting} finds its own", "omit one of the two")
@@ -177,9 +152,7 @@ class PretextModule(WSSLModule):
             for network in (self.heads, self.decoder, None if encoder else self.encoder):
                 if network is not None:
                     initialise(network, init)
-        self.val_states = _by_name({name: TaskState(task.state_shape) for name, task in found.items()})
-        self.val_losses = _by_name({name: Mean() for name in found})
-        self.states: dict[str, Tensor] = {}  # of the last validation, by task
+        self.val_tasks = TaskMetrics(found)
         self.tasks_at_chance: list[str] = []  # at the last validation
         self.to(memory_format=torch.channels_last)
 
@@ -251,6 +224,21 @@ class PretextModule(WSSLModule):
         image = crop_to(self.decoder.project(decoded), *images.shape[-2:]).float()
         return {name: outputs.get(name, image) for name in self.tasks}, features
 
+    @property
+    def heads_see_holes(self) -> bool:
+        """Whether the heads were trained on images with holes."""
+        return self.pretext_holes or any(task.masks_input for task in self.tasks.values())
+
+    def probabilities(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """Return the calibrated probabilities `(B, levels)` of each classification.
+
+        Args:
+            images: `(B, 3, H, W)` in [0, 1].
+            masks: `(B, 1, H, W)`, 1 = hole, if the heads were trained on images with holes.
+        """
+        inputs = self.with_holes(images, masks if self.heads_see_holes else torch.zeros_like(masks))
+        return calibrated(self.tasks, self(inputs), self.hparams["temperatures"])
+
     def transform(self, images: Tensor, uniform: Tensor, margin: int = 0) -> tuple[Tensor, Drawn]:
         """Change the images by every active task.
 
@@ -262,31 +250,11 @@ class PretextModule(WSSLModule):
         Returns:
             the changed images `(B, 3, S, S)`, and what was drawn for them.
         """
-        drawn, targets, masks, first = {}, {}, [], 0
-        for name, task in self.tasks.items():
-            drawn[name] = what = task.draw(uniform[:, first : first + task.numbers])
-            first += task.numbers
-            targets[name] = task.target(trim(images, margin), what)
-            if task.masks_input:
-                what = task.mask(images, what)
-                masks.append(trim(what, margin))
-            images = task(images, what)
-            # Cut after each filter, so that none ever reads what the one before it made of a border.
-            used = min(margin, task.margin)
-            images, margin = trim(images, used), margin - used
-        mask = torch.cat(masks, dim=1).amax(dim=1, keepdim=True) if masks else None
-        return trim(images, margin), Drawn(drawn, targets, mask)
+        return change_images(self.tasks, images, uniform, margin)
 
     def prepare_inputs(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the encoder's input for a batch, `(B, 3 or 4, S, S)`, and the targets by task.
-
-        A batch without random numbers of its samples, from a data set of your own, gets PyTorch's.
-        """
-        image = batch.get("image_with_margin", batch["image"])
-        uniform = batch.get("random")
-        if uniform is None:
-            uniform = torch.rand(len(image), RANDOM_NUMBERS, device=image.device)
-        images, drawn = self.transform(image, uniform, (image.shape[-1] - batch["image"].shape[-1]) // 2)
+        """Return the encoder's input for a batch, `(B, 3 or 4, S, S)`, and the targets by task."""
+        images, drawn = self.transform(*sources(batch))
         # A task that masks has set the pixels to 0 already.
         if self.pretext_holes or self.mask_channel or (drawn.mask is not None and self.fill != 0.0):
             masks = [] if drawn.mask is None else [drawn.mask.float()]
@@ -294,23 +262,20 @@ class PretextModule(WSSLModule):
             images = self.with_holes(images, torch.cat(masks, dim=1).amax(dim=1, keepdim=True))
         return images, drawn.targets
 
-    def _losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Return the losses and the states by task, and the encoder's features."""
+    def _answers(self, batch: dict[str, Tensor]) -> tuple[Answers, Tensor]:
+        """Return the losses and states of one batch, and the encoder's features."""
         images, targets = self.prepare_inputs(batch)
         outputs, features = self.outputs(images)
-        losses = {name: task.loss(outputs[name], targets[name]) for name, task in self.tasks.items()}
-        with torch.no_grad():
-            states = {name: task.state(outputs[name], targets[name]) for name, task in self.tasks.items()}
-        return losses, states, features
+        return Answers.of(self.tasks, outputs, targets), features
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the weighted loss of one batch."""
-        losses, states, features = self._losses(batch)
+        answers, features = self._answers(batch)
+        losses = answers.losses
         loss: Tensor = self.weighting(losses)
         self.log("train/loss", loss, prog_bar=True)
-        for name, task in self.tasks.items():
-            self.log(f"train/loss/{name}", losses[name])
-            self.log(f"train/{task.score_name}/{name}", task.score(states[name]))
+        for name, value in named_metrics("train", self.tasks, losses, answers.states).items():
+            self.log(name, value)
         weights = self.weighting.learned() if self.upgrad is None else self._step_upgrad(self.upgrad, losses, features)
         for name, weight in weights.items():
             self.log(f"train/weight/{name}", weight)
@@ -330,30 +295,22 @@ class PretextModule(WSSLModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add one batch to the metrics of every task."""
-        losses, states, _ = self._losses(batch)
-        for name in losses:
-            self.val_losses[name].update(losses[name], count=len(batch["image"]))
-            self.val_states[name].update(states[name])
+        self.val_tasks.update(self.tasks, self._answers(batch)[0], count=len(batch["image"]))
 
     def log_metrics(self, split: str) -> None:
-        """Log loss and score per task and their means; `states` stays for the callback that draws it."""
-        losses = {name: metric.compute() for name, metric in self.val_losses.items()}
-        self.states = {name: metric.compute() for name, metric in self.val_states.items()}
-        scores = {name: task.score(self.states[name]) for name, task in self.tasks.items()}
-        metrics: dict[str, Any] = {f"{split}/loss/{name}": loss for name, loss in losses.items()}
-        metrics |= {f"{split}/{task.score_name}/{name}": scores[name] for name, task in self.tasks.items()}
+        """Log loss and score per task and their means."""
+        losses, states = self.val_tasks.compute()
+        self.keep_temperatures(split, self.val_tasks)
         # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
-        self.log_dict(metrics, sync_dist=True)
+        self.log_dict(named_metrics(split, self.tasks, losses, states), sync_dist=True)
         self.log(f"{split}/loss", self.weighting(losses), prog_bar=True, sync_dist=True)
-        self.log(f"{split}/score", torch.stack(list(scores.values())).mean(), prog_bar=True, sync_dist=True)
-        self.tasks_at_chance = [name for name, task in self.tasks.items() if bool(task.at_chance(self.states[name]))]
-        for metric in (*self.val_losses.values(), *self.val_states.values()):
-            metric.reset()
+        scores = [task.score(states[name]) for name, task in self.tasks.items()]
+        self.log(f"{split}/score", torch.stack(scores).mean(), prog_bar=True, sync_dist=True)
+        self.tasks_at_chance = [name for name, task in self.tasks.items() if bool(task.at_chance(states[name]))]
 
     def validation_figures(self, title: str) -> dict[str, Any]:
         """Return the tasks' figures of the last validation by tag."""
-        drawn = {name: self.tasks[name].figures(state.cpu(), f"{name}, {title}") for name, state in self.states.items()}
-        return {f"val/{key}/{name}": figure for name, figures in drawn.items() for key, figure in figures.items()}
+        return self.val_tasks.figures(self.tasks, title)
 
     def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return, by tag, the encoder's input, the reconstruction and the truth of the tasks that reconstruct."""

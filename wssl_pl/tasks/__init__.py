@@ -2,7 +2,7 @@
 
 from wssl_pl.tasks.base import PretextTask
 from wssl_pl.tasks.blur import Blur
-from wssl_pl.tasks.classification import Classification, Damage
+from wssl_pl.tasks.classification import Classification, Damage, best_temperature
 from wssl_pl.tasks.contrast import Contrast
 from wssl_pl.tasks.jpeg import Jpeg
 from wssl_pl.tasks.masked import Autoencoder, Masked
@@ -29,6 +29,7 @@ __all__ = [
     "Saturation",
     "Sharpness",
     "UncertaintyWeights",
+    "best_temperature",
     "find_task",
     "import_task",
     "make_tasks",

@@ -15,6 +15,9 @@ from wssl_pl.tasks.base import PretextTask
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TEMPERATURE_STEPS = (-16, 32)
+"""Temperatures from 1/4 to 16, in eighths of a doubling: wider ones come of too few images alone."""
+
 
 class Classification(PretextTask):
     """A change to the image whose strength the encoder has to recognise: a classification over `levels`.
@@ -27,6 +30,7 @@ class Classification(PretextTask):
     """
 
     score_name = "accuracy"
+    ordered = True  # whether a number between two levels has a meaning
     factor_bits: Tensor
 
     def __init__(self, levels: Sequence[float] | None = None) -> None:
@@ -70,9 +74,30 @@ class Classification(PretextTask):
         """Return the probability of each level, `(B, levels)` float32."""
         return output.float().softmax(dim=1)
 
+    @property
+    def unchanged(self) -> float | None:
+        """The level that leaves the image as it is; None if there is none."""
+        return None
+
+    def describe(self, level: float) -> str:
+        """Return what happened to an image, in a few words."""
+        return f"{self.name} about {level:.2g}"
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy; it is log(levels) at chance."""
         return F.cross_entropy(output, target)
+
+    def losses_by_temperature(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy of the outputs over each temperature, `(49,)`, summed over the batch.
+
+        The temperature of the smallest sum over a validation makes probabilities of the outputs (`best_temperature`;
+        Guo et al. 2017, "On calibration of modern neural networks").
+        """
+        # Computed on the device: a constant would be copied there.
+        steps = torch.arange(TEMPERATURE_STEPS[0], TEMPERATURE_STEPS[1] + 1, device=output.device)
+        scaled = output.float() / torch.exp2(steps.float() / 8.0).view(-1, 1, 1)
+        right = target.expand(len(steps), -1).unsqueeze(2)
+        return -scaled.log_softmax(dim=2).gather(2, right).sum(dim=(1, 2))
 
     def state(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the confusion matrix, rows true, columns predicted, as counts."""
@@ -108,6 +133,12 @@ class Classification(PretextTask):
         return {"confusion": figure}
 
 
+def best_temperature(losses: Tensor) -> float:
+    """Return the temperature of the smallest of the sums of `losses_by_temperature`; 1 if they are not numbers."""
+    step = int(losses.argmin()) + TEMPERATURE_STEPS[0]
+    return float(2.0 ** (step / 8.0)) if bool(losses.isfinite().all()) else 1.0
+
+
 class Damage(Classification):
     """A classification of how strongly an image was damaged, whose strength can also be any number between its levels.
 
@@ -128,9 +159,20 @@ class Damage(Classification):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement damage")
 
+    @property
+    def unchanged(self) -> float | None:
+        """The last of the default levels, if it is among the levels."""
+        level = float(self.default_levels[-1])
+        return level if level in self.levels else None
+
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the images `(B, 3, H, W)`, each damaged as strongly as its level says."""
         return self.damage(images, self.factor(labels), torch.zeros_like(labels, dtype=torch.float32))
+
+    def nearest(self, strength: Tensor) -> Tensor:
+        """Return the label `(B,)` of the level nearest to each strength `(B,)`."""
+        levels = self.factor_bits.to(strength.device).view(torch.float32)
+        return (levels - strength.float().unsqueeze(1)).abs().argmin(dim=1)
 
     def strength(self, uniform: Tensor) -> Tensor:
         """Return strengths `(B,)` between the extreme levels, each equally likely, from uniform numbers `(B,)`."""

@@ -20,11 +20,21 @@ class Rotation(Classification):
 
     name = "rotation"
     default_levels = (0.0, 90.0, 180.0, 270.0)
+    ordered = False
 
     def check_levels(self) -> None:
         """Raise `WSSLError` for an angle that is no quarter turn."""
         if not set(self.levels) <= set(self.default_levels):
             raise WSSLError("levels", self.levels, "a level of rotation is not one of 0, 90, 180, 270 degrees")
+
+    @property
+    def unchanged(self) -> float | None:
+        """0 degrees, if that is among the levels."""
+        return 0.0 if 0.0 in self.levels else None
+
+    def describe(self, level: float) -> str:
+        """Return by how many degrees an image is turned, counter-clockwise."""
+        return f"turned by {level:g} degrees"
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the images `(B, 3, S, S)`, each turned by its level."""
