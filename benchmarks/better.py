@@ -1,6 +1,6 @@
 """What the arms of the study `better` gain and cost: parameters, operations, and seconds of a step and of an image.
 
-    python benchmarks/better.py --costs                      # measures all arms in turn, and writes the page's table
+    python benchmarks/better.py --costs                      # measures all arms, and writes the page's table
     python benchmarks/better.py --study runs/study/better    # takes the results of the study, finished or not
 
 Costs are measured on one CPU thread, in its own time, so that other programs on the machine count little. The ratios of
@@ -80,18 +80,22 @@ class Arm:
 
 
 def measure_costs(names: list[str], rounds: int) -> dict[str, Any]:
-    """Return the costs of the arms, measured in turn."""
+    """Return the costs of the arms, each measured in turn with the plain one."""
     torch.set_num_threads(1)
     study = read_study(["better"])
-    arms = [Arm(name, study.arms[name].label) for name in names]
-    for turn in range(rounds + 1):
-        for arm in arms:
+    rows = {}
+    for name in names:
+        # In turn with the plain arm alone: many networks at once make the memory slow.
+        arm, plain = Arm(name, study.arms[name].label), Arm(PLAIN, "")
+        for turn in range(rounds + 1):
             arm.measure(first=turn == 0)
+            plain.measure(first=turn == 0)
+        rows[name] = arm.row() | {f"{key} / plain": arm.row()[key] / plain.row()[key] for key in ("step_s", "image_s")}
     about = (
-        f"{arms[0].batch} images of {arms[0].size} px, one thread of {platform.processor() or platform.machine()}, "
+        f"{plain.batch} images of {plain.size} px, one thread of {platform.processor() or platform.machine()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__}"
     )
-    return {"about": about, "arms": {arm.name: arm.row() for arm in arms}}
+    return {"about": about, "arms": rows}
 
 
 def collect_gains(folder: Path) -> dict[str, Any]:
@@ -124,10 +128,9 @@ def table(costs: dict[str, Any], gains: dict[str, Any]) -> str:
     """Return the page's table: every measured arm with its gains over the plain one, and its costs."""
     study = read_study(["better"])
     rows = [
-        "| | seeds | PSNR (dB) | SSIM | LPIPS | parameters (million) | GFLOP per image | step / plain | image (ms) |",
+        "| | seeds | PSNR (dB) | SSIM | LPIPS | million parameters | GFLOP per image | step / plain | image / plain |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    plain = costs["arms"][PLAIN]
     for name, arm in study.arms.items():
         if name not in gains["arms"] or name not in costs["arms"]:
             continue
@@ -135,9 +138,16 @@ def table(costs: dict[str, Any], gains: dict[str, Any]) -> str:
         shown = [_gain(gain.get(metric), metric) for metric in METRICS]
         rows.append(
             f"| {arm.label} | {len(gain['seeds'])} | {' | '.join(shown)} | {cost['parameters'] / 1e6:.2f} | "
-            f"{cost['gflop_per_image']:.2f} | {cost['step_s'] / plain['step_s']:.2f} | {cost['image_s'] * 1e3:.0f} |"
+            f"{cost['gflop_per_image']:.2f} | {cost['step_s / plain']:.2f} | {cost['image_s / plain']:.2f} |"
         )
-    return "\n".join([*rows, "", f"Costs: {costs['about']}."])
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"Costs: {costs['about']}; a plain step takes {costs['arms'][PLAIN]['step_s']:.2f} s, an image "
+            f"{costs['arms'][PLAIN]['image_s'] * 1e3:.0f} ms.",
+        ]
+    )
 
 
 def _gain(entry: dict[str, Any] | None, metric: str) -> str:
@@ -165,7 +175,7 @@ def main() -> None:
         found = measure_costs(list(dict.fromkeys([PLAIN, *options.arms])), options.rounds)
         COSTS.write_text(json.dumps(found, indent=1) + "\n")
         for name, row in found["arms"].items():
-            print(f"{name}: step_cost {row['step_s'] / found['arms'][PLAIN]['step_s']:.2f}", row)
+            print(f"{name}: step_cost {row['step_s / plain']:.2f}, {row}")
     if options.study:
         GAINS.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
     if GAINS.is_file():

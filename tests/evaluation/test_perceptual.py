@@ -9,7 +9,7 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
-from wssl_pl.evaluation.perceptual import FID, LPIPS, find_weights, frechet_distance, kernel_distance
+from wssl_pl.evaluation.perceptual import FID, LPIPS, frechet_distance, kernel_distance
 from wssl_pl.evaluation.report import facts, metric_rows
 from wssl_pl.evaluation.results import read_result
 from wssl_pl.modules.checkpoint import read_tensors
@@ -65,35 +65,6 @@ def test_lpips_of_its_authors(real_data, file, expected):
         pytest.skip(f"there is no {path}")
     lpips = LPIPS(path, CPU)
     assert lpips(others, image.expand_as(others)).tolist() == pytest.approx(expected, abs=2e-5)
-
-
-def test_weights_are_searched_for(tmp_path, monkeypatch):
-    def found(given=None):
-        path = find_weights(given, LPIPS.files)
-        return path and path.relative_to(tmp_path).as_posix()
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    cache, own = tmp_path / "torch/hub/checkpoints", tmp_path / "own"
-    for folder, names in (
-        (cache, ["vgg16_bn-6c64b313.pth", "vgg16-397923af.pth"]),
-        (own, ["alexnet-owt-7be5be79.pth"]),
-    ):
-        folder.mkdir(parents=True)
-        for name in names:
-            (folder / name).touch()
-    assert found() == "torch/hub/checkpoints/vgg16-397923af.pth"
-    (cache / "alexnet-owt-7be5be79.pth").touch()
-    assert found() == "torch/hub/checkpoints/alexnet-owt-7be5be79.pth"
-    for value in (own, own / "alexnet-owt-7be5be79.pth"):
-        monkeypatch.setenv("WSSL_WEIGHTS", str(value))
-        assert found() == "own/alexnet-owt-7be5be79.pth"
-    assert find_weights(None, FID.files) is None
-    assert found(str(tmp_path / "x.pth")) == "x.pth"
-    assert found("none") is None
-    for value, reason in (("nowhere", "does not exist"), ("torch/hub/checkpoints/vgg16_bn-6c64b313.pth", "no name of")):
-        monkeypatch.setenv("WSSL_WEIGHTS", str(tmp_path / value))
-        with pytest.raises(WSSLError, match=rf"^WSSL_WEIGHTS=.*{value}: .*{reason}"):
-            find_weights(None, FID.files)
 
 
 def test_a_found_file_that_cannot_be_used_is_a_line(pairs, noisy, tmp_path, monkeypatch):

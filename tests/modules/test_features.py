@@ -79,6 +79,17 @@ def test_networks_of_torchvision(real_data, kind):
     assert all(layer.mean() > 0.05 for layer in network(images))
 
 
+def test_weights_are_found_where_no_file_is_named(vgg16, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("WSSL_WEIGHTS", raising=False)
+    with pytest.raises(WSSLError, match=r"features=vgg16: no weights found .*: get https"):
+        load_features("vgg16")
+    monkeypatch.setenv("WSSL_WEIGHTS", str(vgg16[0].rename(vgg16[0].with_name("vgg16_features.pth")).parent))
+    images = torch.rand(1, 3, 16, 16)
+    assert load_features("vgg16")(images)[0].shape == (1, 64, 8, 8)
+    vgg16[0].with_name("vgg16_features.pth").rename(vgg16[0])
+
+
 def test_features_of_a_pretext_encoder(pretext):
     path, module = pretext
     images = torch.rand(2, 3, 40, 32)

@@ -3,9 +3,6 @@
 import hashlib
 import io
 import math
-import os
-from collections.abc import Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -14,42 +11,15 @@ from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Weights
-from wssl_pl.files import check_readable
+from wssl_pl.foreign_weights import VARIABLE, find_weights
 from wssl_pl.modules.checkpoint import read_tensors
 
-VARIABLE = "WSSL_WEIGHTS"
 OFF = "none"
 """What to give as `lpips_weights` or `inception_weights` where the metric is not wanted."""
 NETWORKS: dict[tuple[int, ...], str] = {(64, 3, 11, 11): "alex", (64, 3, 3, 3): "vgg"}
 """LPIPS's name of the network by the shape of its first convolution."""
 MIN_SIDES = {"alex": 31, "vgg": 16}
 """Side in pixels of the smallest image whose features still have a pixel."""
-
-
-def find_weights(given: str | None, patterns: Sequence[str]) -> Path | None:
-    """Return a metric's weights: those given, else in `WSSL_WEIGHTS`, else in torch hub's cache. Nothing is downloaded.
-
-    Args:
-        given: the file; `none` for no weights, None to search.
-        patterns: the names that such a file can have, the preferred one first.
-
-    Raises:
-        WSSLError: the variable names nothing, or a file of none of the names that are searched for.
-    """
-    if given is not None:
-        return None if given == OFF else Path(given)
-    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
-    if named := os.environ.get(VARIABLE):
-        known = (*LPIPS.files, *FID.files)
-        check_readable(Path(named), VARIABLE, "name a folder or a file of weights, or unset it")
-        if Path(named).is_dir():
-            folders.insert(0, Path(named))
-        elif not any(fnmatch(Path(named).name, pattern) for pattern in known):
-            raise WSSLError(VARIABLE, named, "is no name of weights", f"name it as one of {', '.join(known)}")
-        elif any(fnmatch(Path(named).name, pattern) for pattern in patterns):
-            return Path(named)
-    found = (path for folder in folders for pattern in patterns for path in sorted(folder.glob(pattern)))
-    return next(found, None)
 
 
 def weights_of(path: str | Path, network: str) -> Weights:
@@ -67,7 +37,7 @@ def open_metric(kind: type[Metric], given: str | None, device: torch.device) -> 
     Raises:
         WSSLError: the weights that were given, or `WSSL_WEIGHTS`, cannot be used.
     """
-    path = find_weights(given, kind.files)
+    path = find_weights(*kind.networks) if given is None else None if given == OFF else Path(given)
     if path is None:
         return None, [f"{kind.label} not measured: " + (f"{kind.parameter}={OFF}" if given else kind.missing)]
     try:
@@ -90,7 +60,7 @@ class LPIPS:
     """
 
     label, parameter = "LPIPS", "lpips_weights"
-    files: ClassVar = ("alexnet*.pth", "vgg16-*.pth", "vgg16_features.pth")
+    networks: ClassVar = ("alexnet", "vgg16")
     missing = (
         f"no weights found: give lpips_weights=FILE or {VARIABLE}=FOLDER, or put torchvision's AlexNet or VGG16 into "
         "torch hub's cache (https://download.pytorch.org/models/alexnet-owt-7be5be79.pth, .../vgg16-397923af.pth)"
@@ -143,7 +113,7 @@ class FID:
     """
 
     label, parameter = "FID and KID", "inception_weights"
-    files: ClassVar = ("*inception-2015-12-05-*.pth",)
+    networks: ClassVar = ("inception",)
     missing = (
         f"no weights found: give inception_weights=FILE or {VARIABLE}=FOLDER, or put torch-fidelity's Inception into "
         "torch hub's cache (https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.foreign_weights import VARIABLE, find_weights
 from wssl_pl.modules.checkpoint import read_checkpoint, read_tensors
 from wssl_pl.modules.encoder import load_encoder
 from wssl_pl.networks import pad_to_multiple
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FORMS = (
-    "give features=vgg16:FILE or alexnet:FILE (torchvision's weights), or features=pretext:CKPT (needs no foreign "
-    "weights)"
+    "give features=vgg16:FILE or alexnet:FILE (torchvision's weights; without :FILE they are searched in "
+    f"{VARIABLE} and torch hub's cache), or features=pretext:CKPT (needs no foreign weights)"
 )
 PRETEXT = "pretext"
 
@@ -145,12 +146,19 @@ def load_features(name: str | None) -> nn.Module:
     """Return a network without gradient of its own, in evaluation mode, from images to a list of features.
 
     Args:
-        name: `vgg16:FILE`, `alexnet:FILE` or `pretext:CKPT`.
+        name: `vgg16:FILE`, `alexnet:FILE` or `pretext:CKPT`; of the first two without a file the weights that
+            `find_weights` finds.
 
     Raises:
-        WSSLError: none of them, or the file cannot be used.
+        WSSLError: none of them, or the file is missing or cannot be used.
     """
     kind, _, path = (name or "").partition(":")
+    if kind in NETWORKS and not path:
+        found = find_weights(kind)
+        if found is None:
+            reason = f"no weights found in {VARIABLE} or torch hub's cache"
+            raise WSSLError("features", name, reason, f"get {NETWORKS[kind].url}")
+        path = str(found)
     if kind not in (PRETEXT, *NETWORKS) or not path:
         raise WSSLError("features", name, "names no features", FORMS)
     network = PretextFeatures(path) if kind == PRETEXT else TorchvisionFeatures(kind, path)

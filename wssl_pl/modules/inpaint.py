@@ -56,8 +56,9 @@ class InpaintModule(AdversarialModule):
         perceptual: factor of the distance of the composite from the truth in the `features`, added to the training
             loss; PConv's is 0.05.
         style: factor of the distance of their Gram matrices; PConv's is 120.
-        features: what the two compare: `vgg16:FILE` or `alexnet:FILE`, torchvision's weights, or `pretext:CKPT`, the
-            encoder of a pretext checkpoint; `pretext` alone: that of `ckpt`.
+        features: what the two compare: `vgg16:FILE` or `alexnet:FILE`, torchvision's weights (without `:FILE` searched
+            in `WSSL_WEIGHTS` and torch hub's cache), or `pretext:CKPT`, the encoder of a pretext checkpoint; `pretext`
+            alone: that of `ckpt`.
         adversarial: factor of the loss of the composite against a discriminator that is trained beside the model
             (SN-PatchGAN with hinge losses; Yu et al. 2019, DeepFill v2), added to the training loss, such as 0.01.
         discriminator_lr: learning rate of the discriminator, whose schedule is that of `lr`; default: 4 times the

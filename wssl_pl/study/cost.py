@@ -14,6 +14,7 @@ from wssl_pl.devices import choose_precision
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.base import WSSLModule
+from wssl_pl.modules.features import PRETEXT
 from wssl_pl.networks import WIDTH
 from wssl_pl.study.plan import Plan, Run, Status
 
@@ -58,6 +59,9 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
         options["ckpt"] = "none"
         encoder = plan.runs[run.pretext].options if run.pretext else {}
         options |= {key: encoder[f"model.{key}"] for key in ("width", "norm", "block") if f"model.{key}" in encoder}
+        if options.get("features") == PRETEXT:  # those of a checkpoint that is not there yet
+            for name in ("features", "perceptual", "style"):
+                options.pop(name, None)
     width = options.get("width")
     if widest is not None and not options.get("encoder") and (width is None or width > widest):
         options["width"] = widest
