@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from wssl_pl.cli import main, run
 from wssl_pl.modules import PretextModule
+from wssl_pl.tasks import import_task
 
 
 @pytest.fixture
@@ -57,3 +59,33 @@ def test_bad_input_is_one_line(args, code, message, folder, capsys):
     assert captured.err.startswith(message)
     assert captured.err.count("\n") == message.count("\n") + 1
     assert ("a.png (" in captured.out) == (code == 1)
+
+
+OWN = """
+from wssl_pl.tasks import Classification
+
+
+class Mirrored(Classification):
+    name = "mirrored"
+    default_levels = (0.0, 1.0)
+    ordered, unchanged = False, 0.0
+
+    def describe(self, level):
+        return "mirrored"
+"""
+
+
+def test_a_task_of_ones_own(folder, capsys, monkeypatch):
+    (folder / "own_mirrored.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder)
+    import_task("own_mirrored.Mirrored")
+    module = PretextModule(["own_mirrored.Mirrored"], width=2)
+    checkpoint = {"stage": "pretext", "state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(checkpoint, "own.ckpt")
+    monkeypatch.delitem(sys.modules, "own_mirrored")
+    with pytest.raises(SystemExit):
+        main(["diagnose", "a.png", "ckpt=own.ckpt"])
+    assert "module own_mirrored is not imported: type tasks=own_mirrored.Mirrored" in capsys.readouterr().err
+    (found,) = run(["diagnose", "a.png", "ckpt=own.ckpt", "tasks=own_mirrored.Mirrored"])["a.png"].findings
+    assert found.text in ("mirrored", "mirrored: nothing found")
+    assert "Note: the model file holds no calibration" in capsys.readouterr().out

@@ -98,6 +98,7 @@ def _doors(base: Path) -> list[tuple[str, str, Callable[[], Any]]]:
         ("downstream", ".ckpt", command("stage=downstream", "ckpt=evil.ckpt", *data)),
         ("downstream", ".safetensors", command("stage=downstream", "ckpt=evil.safetensors", *data)),
         ("test", ".ckpt", command("test", "ckpt=evil.ckpt", "accelerator=cpu")),
+        ("diagnose", ".ckpt", command("diagnose", picture[0], "ckpt=evil.ckpt", "device=cpu")),
         ("folder", "/", command("inpaint", *picture, "ckpt=evil", "device=cpu")),
         ("masks", ".npz", command("masks", "stats", ".", "out=out.png", "size=16")),
     ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    photo: list[Path], *, json: bool = False, device: str = "auto", model: ModelFile
+    photo: list[Path], *, json: bool = False, device: str = "auto", tasks: list[str] | None = None, model: ModelFile
 ) -> "dict[str, Diagnosis]":
     """Report what was done to photos, as the heads of a model see it: turned, faded, blurred, with probabilities.
 
@@ -24,6 +24,7 @@ def diagnose(
         photo: image files
         json: print JSON, for scripts
         device: auto, cpu, cuda, cuda:N or mps
+        tasks: class paths of your own tasks, if the model has some; they are imported
         model: a pretext checkpoint, or a model that was trained with task_loss
 
     Returns:
@@ -42,7 +43,10 @@ def diagnose(
         raise WSSLError("photo", missing[0], "is no file")
 
     from wssl_pl.inference.diagnosis import Diagnoser
+    from wssl_pl.tasks import import_task
 
+    for name in tasks or []:
+        import_task(name)
     diagnoser = Diagnoser(open_heads(model.ckpt, device))
     found, failed = {}, []
     for path in photo:

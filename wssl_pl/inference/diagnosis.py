@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from wssl_pl.models.weights import Heads
     from wssl_pl.tasks import Classification
 
+LARGEST = 1024  # pixels on a side that are looked at: a file may say any size, and ask for all memory
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -77,8 +79,9 @@ class Diagnoser:
 
     def __init__(self, heads: "Heads") -> None:
         self.heads, training = heads, heads.info.training
-        self.side = heads.info.side
-        self.reduced_to = max(self.side, min(positive(training.get("resize")) or self.side, MAX_SIDE))
+        trained_at = heads.info.side
+        self.side = min(trained_at, LARGEST)
+        self.reduced_to = max(trained_at, min(positive(training.get("resize")) or self.side, MAX_SIDE))
         self.resize_filter = training.get("resize_filter", "lanczos")
         if self.resize_filter not in RESIZE_FILTERS:
             raise WSSLError("ckpt", heads.info.name, f"has an unknown resize_filter: {str(self.resize_filter)[:40]}")

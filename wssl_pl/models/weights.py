@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -85,12 +84,12 @@ class Heads:
 
         Heads that were trained on images with holes look at it under several masks, and their answers are averaged.
         """
-        size, count = image.shape[-1], DRAWN_MASKS if self._module.heads_see_holes else 1
-        masks = torch.from_numpy(np.stack([draw_mask(seed, size) for seed in range(count)])).float().unsqueeze(1)
-        images = torch.from_numpy(image).expand(count, -1, -1, -1)
-        with torch.inference_mode():
-            found = self._module.probabilities(images.to(self._device), masks.to(self._device))
-        return {name: values.mean(dim=0).cpu().numpy() for name, values in found.items()}
+        images, looks = torch.from_numpy(image[None]).to(self._device), []
+        for seed in range(DRAWN_MASKS if self._module.heads_see_holes else 1):
+            mask = torch.from_numpy(draw_mask(seed, image.shape[-1])).to(images)
+            with torch.inference_mode():
+                looks.append(self._module.probabilities(images, mask[None, None]))
+        return {name: torch.cat([look[name] for look in looks]).mean(dim=0).cpu().numpy() for name in self.tasks}
 
 
 def find_device(name: str, parameter: str = "device") -> torch.device:
