@@ -304,11 +304,13 @@ class InpaintModule(AdversarialModule):
     def _encode_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor], Answers | None]:
         """Return the images that the network is given, the encoder's outputs for them, and the heads' answers."""
         (given, strengths), mask = self._damaged(batch), batch["mask"]
-        if self.joint is None:
-            return given, *self._encode(given, mask), None
+        if self.joint is None or not self.joint.others:
+            features, skips = self._encode(given, mask)
+            answers = None if self.joint is None else self.joint(features, features, strengths, {})
+            return given, features, skips, answers
         changed, targets = self.joint.change(*sources(batch))
         # In one batch, so that normalisation has the same statistics in training as later, those of both.
-        masks = torch.cat([mask, torch.zeros_like(mask[: len(changed)])])
+        masks = torch.cat([mask, torch.zeros_like(mask)])
         outputs, all_skips = self._encode(torch.cat([given, changed]), masks)
         features, skips = outputs[: len(given)], [skip[: len(given)] for skip in all_skips]
         return given, features, skips, self.joint(features, outputs[len(given) :], strengths, targets)

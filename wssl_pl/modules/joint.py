@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wssl_pl.data.crop import trim
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, part_of, read_checkpoint
 from wssl_pl.modules.heads import Answers, TaskMetrics, change_images
@@ -58,7 +57,7 @@ class JointTasks(nn.Module):
         self.left_out = list(left_out)
 
     def change(self, images: Tensor, uniform: Tensor, margin: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what the encoder is given for the tasks that the restoration does not make, and their targets.
+        """Return what the encoder is given for `others`, and their targets.
 
         By all tasks: a head that never sees a damaged image takes a damage for the change that it looks for.
 
@@ -68,10 +67,8 @@ class JointTasks(nn.Module):
             margin: pixels on every side that are there for the tasks' filters alone.
 
         Returns:
-            images `(B, 3, S, S)`, none of them if there are no such tasks, and the targets by task.
+            images `(B, 3, S, S)`, and the targets by task.
         """
-        if not self.others:
-            return trim(images[:0], margin), {}
         changed, drawn = change_images(self.tasks, images, uniform, margin)
         return changed, {name: drawn.targets[name] for name in self.others}
 
