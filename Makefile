@@ -7,7 +7,7 @@ QUICK := .venv-quick
 QUICK_TESTS := tests/test_architecture.py tests/test_ci.py tests/test_contributing.py tests/test_release.py
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help install demo quick test test-slow lint format docs clean
+.PHONY: help install demo quick test test-slow test-all lint format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -50,6 +50,9 @@ test: $(VENV)/.installed-dev  ## the tests that take a few seconds; line coverag
 
 test-slow: $(VENV)/.installed-dev  ## the other tests: DDP, studies on Ray, the browser, kills
 	$(BIN)/python -m pytest -q -n auto -m slow
+
+test-all: $(VENV)/.installed-dev  ## both in one go, in less time; coverage is that of `make test`
+	$(BIN)/python -m pytest -q -n auto --maxschedchunk=1 --cov --cov-report=term --cov-report=xml
 
 lint: $(VENV)/.installed-dev  ## ruff, ruff format and mypy
 	$(BIN)/ruff check .

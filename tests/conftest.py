@@ -19,6 +19,8 @@ REAL_DATA = Path(os.environ.get("WSSL_TEST_DATA") or Path(__file__).parents[2] /
 if "PYTEST_XDIST_WORKER" in os.environ and torch is not None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+# Ray gives its workers a niceness of 15: beside another test process they would wait for most of the time.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_configure():
@@ -32,6 +34,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="no real images and masks: set WSSL_TEST_DATA"))
         if item.get_closest_marker("gpu") and (torch is None or not torch.cuda.is_available()):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")  # the fast tests measure coverage, which takes half as much time again
+    # The long ones first, so that at the end no process waits for another one.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture
@@ -57,6 +63,13 @@ def _cache_home(_cache_folder, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_folder))
     for name in ("TORCH_HOME", "WSSL_WEIGHTS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _uncovered_processes(request, monkeypatch):
+    """Coverage is not measured in processes that slow tests start either."""
+    if request.node.get_closest_marker("slow"):
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture
