@@ -187,3 +187,12 @@ def test_context_blocks_compute_in_onnx_what_they_do_in_pytorch(tmp_path):
         torch.nn.init.normal_(block.project.weight, std=0.3)
     # It compares at three sizes, and refuses a difference of 1e-3.
     assert write_onnx(module, ModelInfo("m"), tmp_path / "m.onnx") < 1e-4
+
+
+@slow
+@pytest.mark.parametrize("context", ["dilated", "attention"])
+def test_a_context_block_alone_is_exported_at_any_size(tmp_path, context):
+    """Beside a Fourier block, which limits the sizes itself, torch's exporter takes what it refuses alone."""
+    module = InpaintModule(width=2, context=context)
+    torch.nn.init.normal_(module.contexts[0].project.weight, std=0.3)
+    assert write_onnx(module, ModelInfo("m"), tmp_path / "m.onnx") < 1e-4

@@ -78,11 +78,8 @@ def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
 
 def _exported(module: InpaintModule) -> Any:
     """The ONNX model of torch's exporter, with batch, height and width left open."""
-    batch, height, width = (
-        torch.export.Dim("batch"),
-        *(torch.export.Dim(n, min=MULTIPLE) for n in ("height", "width")),
-    )
-    axes = {0: batch, 2: height, 3: width}
+    # Open, with whatever range the networks need: a declared smallest size fails in torch's exporter with some blocks.
+    axes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     example = torch.rand(2, 3, 100, 70), (torch.rand(2, 1, 100, 70) > 0.5).float()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
