@@ -1,11 +1,12 @@
-"""What the arms of the study `better` gain and cost: parameters, operations, and seconds of a step and of an image.
+"""What the arms of a study, `better` or another, gain and cost: parameters, operations, seconds of a step and an image.
 
     python benchmarks/better.py --costs                      # measures all arms, and writes the page's table
     python benchmarks/better.py --study runs/study/better    # takes the results of the study, finished or not
+    python benchmarks/better.py --definition restore --costs
 
 Costs are measured on one CPU thread, in its own time, so that other programs on the machine count little. The ratios of
-the steps are the `step_cost` of wssl_pl/study/definitions/better.yaml. Results go to `better.json` and
-`better_study.json` in benchmarks/results, and the table of both to docs/better.md.
+the steps, to that of the first arm, are the `step_cost` in wssl_pl/study/definitions. Results go to `better.json` and
+`better_study.json` in benchmarks/results, and the table of both to docs/better.md, where the page has a place for it.
 """
 
 import argparse
@@ -21,27 +22,26 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.statistics import compare
 from wssl_pl.study.cost import Stepper, batch_shape
-from wssl_pl.study.definition import read_study
+from wssl_pl.study.definition import Study, read_study
 from wssl_pl.study.folder import read_results
 from wssl_pl.study.plan import make_plan
 from wssl_pl.study.verdicts import group_values
 
 RESULTS = Path(__file__).parent / "results"
-COSTS, GAINS = RESULTS / "better.json", RESULTS / "better_study.json"
 PAGE = Path(__file__).parents[1] / "docs" / "better.md"
-BEGIN, END = "<!-- made by benchmarks/better.py -->", "<!-- end -->"
-PLAIN = "plain"
+BEGIN, END = "<!-- made by benchmarks/better.py{} -->", "<!-- end -->"
 METRICS = ("psnr_composite", "ssim_composite", "lpips_composite")
+RESTORED_METRICS = ("psnr", "psnr_hole", "psnr_known", "ssim", "lpips")
 
 
 class Arm:
     """An untrained run of an arm: its steps, and its network on one image."""
 
-    def __init__(self, name: str, label: str) -> None:
-        self.name, self.label = name, label
-        study = read_study(["better"])
+    def __init__(self, study: Study, name: str) -> None:
+        self.name, self.label = name, study.arms[name].label
         plan = make_plan(study)
         run = plan.runs[plan.final[name][study.seeds[0]]]
         self.batch, self.size = batch_shape(run)
@@ -54,9 +54,10 @@ class Arm:
         step = self.stepper.step(self.batch, self.size)
         module = self.stepper.module.eval()
         image, mask = torch.rand(1, 3, self.size, self.size), (torch.rand(1, 1, self.size, self.size) < 0.4).float()
+        strengths = {damage: torch.rand(1) for damage in damages_of(module)}
         with torch.inference_mode():
             started = time.thread_time()
-            module(image, mask)
+            module(image, mask, strengths)
             seconds = time.thread_time() - started
         module.train()
         if not first:  # kernels are chosen in the first one
@@ -68,7 +69,7 @@ class Arm:
         module = self.stepper.module.eval()
         image = torch.rand(1, 3, self.size, self.size)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            module(image, torch.zeros_like(image[:, :1]))
+            module(image, torch.zeros_like(image[:, :1]), {damage: torch.rand(1) for damage in damages_of(module)})
         module.train()
         return {
             "label": self.label,
@@ -79,14 +80,23 @@ class Arm:
         }
 
 
-def measure_costs(names: list[str], rounds: int) -> dict[str, Any]:
+def damages_of(module: Any) -> list[str]:
+    """Return the damages that a module restores."""
+    return [] if module.damages is None else list(module.damages.tasks)
+
+
+def plain_of(study: Study) -> str:
+    """Return the arm that the others are compared with: the first one."""
+    return next(iter(study.arms))
+
+
+def measure_costs(study: Study, names: list[str], rounds: int) -> dict[str, Any]:
     """Return the costs of the arms, each measured in turn with the plain one."""
     torch.set_num_threads(1)
-    study = read_study(["better"])
     rows = {}
     for name in names:
         # In turn with the plain arm alone: many networks at once make the memory slow.
-        arm, plain = Arm(name, study.arms[name].label), Arm(PLAIN, "")
+        arm, plain = Arm(study, name), Arm(study, plain_of(study))
         for turn in range(rounds + 1):
             arm.measure(first=turn == 0)
             plain.measure(first=turn == 0)
@@ -101,20 +111,21 @@ def measure_costs(names: list[str], rounds: int) -> dict[str, Any]:
 def collect_gains(folder: Path) -> dict[str, Any]:
     """Return means of each seed, and the difference to the plain arm over seeds and images, of a study's arms."""
     results = read_results(folder)
+    reference, metrics = plain_of(results.study), RESTORED_METRICS if results.study.restore else METRICS
     runs = {name: results.measured(name) for name in results.study.arms}
     found: dict[str, Any] = {}
     for name, measured in runs.items():
-        common = [seed for seed in measured if seed in runs[PLAIN]]
+        common = [seed for seed in measured if seed in runs[reference]]
         if not common:
             continue
-        values = {metric: group_values(results, [name], common, metric) for metric in METRICS}
+        values = {metric: group_values(results, [name], common, metric) for metric in metrics}
         entry: dict[str, Any] = {"steps": next(iter(measured.values())).steps, "seeds": common}
         for metric, own in values.items():
             if not np.isfinite(own).all():
                 continue
             entry[metric] = {"mean": own.mean(), "by_seed": own.mean(axis=1).tolist()}
-            if name != PLAIN:
-                difference = own - group_values(results, [PLAIN], common, metric)
+            if name != reference:
+                difference = own - group_values(results, [reference], common, metric)
                 entry[metric]["difference"] = difference.mean()
                 if len(common) > 1:
                     (between,) = compare(difference[None], 0)
@@ -124,18 +135,18 @@ def collect_gains(folder: Path) -> dict[str, Any]:
     return {"pairs": pairs.hash[:16], "arms": found}
 
 
-def table(costs: dict[str, Any], gains: dict[str, Any]) -> str:
+def table(study: Study, costs: dict[str, Any], gains: dict[str, Any]) -> str:
     """Return the page's table: every measured arm with its gains over the plain one, and its costs."""
-    study = read_study(["better"])
-    rows = [
-        "| | seeds | PSNR (dB) | SSIM | LPIPS | million parameters | GFLOP per image | step / plain | image / plain |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    plain, metrics = plain_of(study), RESTORED_METRICS if study.restore else METRICS
+    shown = [LABELS[metric.removesuffix("_composite")] for metric in metrics]
+    shown = [f"{label} (dB)" if label.startswith("PSNR") else label for label in shown]
+    heads = ["", "seeds", *shown, "million parameters", "GFLOP per image", f"step / {plain}", f"image / {plain}"]
+    rows = [f"| {' | '.join(heads)} |".replace("|  |", "| |", 1), f"|---|{'---:|' * (len(heads) - 1)}"]
     for name, arm in study.arms.items():
         if name not in gains["arms"] or name not in costs["arms"]:
             continue
         cost, gain = costs["arms"][name], gains["arms"][name]
-        shown = [_gain(gain.get(metric), metric) for metric in METRICS]
+        shown = [_gain(gain.get(metric), metric) for metric in metrics]
         rows.append(
             f"| {arm.label} | {len(gain['seeds'])} | {' | '.join(shown)} | {cost['parameters'] / 1e6:.2f} | "
             f"{cost['gflop_per_image']:.2f} | {cost['step_s / plain']:.2f} | {cost['image_s / plain']:.2f} |"
@@ -144,8 +155,8 @@ def table(costs: dict[str, Any], gains: dict[str, Any]) -> str:
         [
             *rows,
             "",
-            f"Costs: {costs['about']}; a plain step takes {costs['arms'][PLAIN]['step_s']:.2f} s, an image "
-            f"{costs['arms'][PLAIN]['image_s'] * 1e3:.0f} ms.",
+            f"Costs: {costs['about']}; a {plain} step takes {costs['arms'][plain]['step_s']:.2f} s, an image "
+            f"{costs['arms'][plain]['image_s'] * 1e3:.0f} ms.",
         ]
     )
 
@@ -164,24 +175,32 @@ def _gain(entry: dict[str, Any] | None, metric: str) -> str:
 
 def main() -> None:
     """Measure costs or collect gains, and write the page's table."""
-    arms = read_study(["better"]).arms
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--costs", action="store_true", help="measure costs")
-    parser.add_argument("--arms", nargs="+", choices=list(arms), default=list(arms), help="which")
+    parser.add_argument("--definition", default="better", help="the study; its first arm is the plain one")
+    parser.add_argument("--arms", nargs="+", help="which; default: all")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each arm")
     parser.add_argument("--study", type=Path, help="folder of the study")
     options = parser.parse_args()
+    study = read_study([options.definition])
+    if unknown := set(options.arms or ()) - study.arms.keys():
+        parser.error(f"--arms: {', '.join(unknown)}: there are {', '.join(study.arms)}")
+    costs, gains = (RESULTS / f"{study.name}{part}.json" for part in ("", "_study"))
     if options.costs:
-        found = measure_costs(list(dict.fromkeys([PLAIN, *options.arms])), options.rounds)
-        COSTS.write_text(json.dumps(found, indent=1) + "\n")
+        names = dict.fromkeys([plain_of(study), *(options.arms or study.arms)])
+        found = measure_costs(study, list(names), options.rounds)
+        costs.write_text(json.dumps(found, indent=1) + "\n")
         for name, row in found["arms"].items():
             print(f"{name}: step_cost {row['step_s / plain']:.2f}, {row}")
     if options.study:
-        GAINS.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
-    if GAINS.is_file():
-        text = PAGE.read_text()
-        made = table(json.loads(COSTS.read_text()), json.loads(GAINS.read_text()))
-        PAGE.write_text(f"{text.split(BEGIN)[0]}{BEGIN}\n\n{made}\n\n{END}{text.split(END)[1]}")
+        gains.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
+    if gains.is_file():
+        text, begin = PAGE.read_text(), BEGIN.format("" if study.name == "better" else f" --definition {study.name}")
+        made = table(study, json.loads(costs.read_text()), json.loads(gains.read_text()))
+        print(made)
+        before, found_begin, rest = text.partition(begin)
+        if found_begin:
+            PAGE.write_text(f"{before}{begin}\n\n{made}\n\n{END}{rest.partition(END)[2]}")
 
 
 if __name__ == "__main__":

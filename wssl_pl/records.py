@@ -146,3 +146,10 @@ def _check_plain(value: Any, name: str, depth: int = 0) -> Any:
     elif value is not None and not isinstance(value, str | int | float):
         raise WSSLError(None, None, f"{name}: {short(value)} is not text, a number, a list or a mapping", "quote it")
     return value
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list of what is one, or was typed as one on a command line; none of None."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
+    return list(value or [])

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from tests.cli.checkpoints import same, weights
 from wssl_pl.cli import main
@@ -26,6 +27,35 @@ def test_a_restoring_model_is_trained_resumed_and_opened(train):
     assert "psnr_known" in results[1].means
     assert results[0].method["restore"] == ["saturation", "sharpness"]
     assert open_model("run/best.ckpt").info.hyper_parameters["restore"] == ["saturation", "sharpness"]
+
+
+def test_an_oracle_is_trained_resumed_and_measured_and_fills_no_photo(train, refused):
+    oracle = ["stage=downstream", "ckpt=none", "freeze_layers=0", "restore=saturation,sharpness"]
+    oracle.append("--model.strength_channels=true")
+    train(*oracle, "--run.dir=whole", epochs=2)
+    train(*oracle, "--run.dir=parts")
+    train("resume=last", "--run.dir=parts", small=[], epochs=2)
+    assert same(weights("whole/last.ckpt"), weights("parts/last.ckpt"))
+    module = InpaintModule.load_from_checkpoint("parts/last.ckpt")
+    assert module.encoder.stages[0].first.conv.weight.shape[1] == 5
+    pairs = ["pairs", "images=synthetic", "masks=synthetic", "image_size=64", "resize=72", "limit=16"]
+    main([*pairs, "restore=saturation,sharpness", "out=pairs"])
+    main([*pairs, "out=clean"])
+    main(["evaluate", "pairs=pairs", "ckpt=parts/best.ckpt", "--accelerator=cpu", "out=evaluated"])
+    main(["test", "ckpt=parts/best.ckpt", "--accelerator=cpu", "out=tested"])
+    evaluated, tested = (read_result(folder) for folder in ("evaluated", "tested"))
+    assert evaluated.means == tested.means
+    assert any("is an oracle" in note for note in tested.notes)
+    Image.new("RGB", (64, 64)).save("x.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 64, 32))
+    mask.save("mask.png")
+    exports = (["export", kind, f"out={name}"] for kind, name in (("onnx", "x.onnx"), ("safetensors", "x")))
+    for command in (["inpaint", "x.png", "mask=mask.png", "out=y.png"], *exports, ["diagnose", "x.png"]):
+        line = refused(*command, "ckpt=parts/best.ckpt", small=[], epochs=None)
+        assert "needs the strengths of the damages (strength_channels), which nobody knows of a photo" in line
+    line = refused("evaluate", "pairs=clean", "ckpt=parts/best.ckpt", "out=no", small=[], epochs=None)
+    assert "needs the strengths of saturation, sharpness, the pairs have those of none: write them with" in line
 
 
 def test_joint_training_resumes_exactly_without_the_pretext_checkpoint(train):

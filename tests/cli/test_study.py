@@ -13,7 +13,9 @@ import yaml
 from tests.processes import PATIENCE_S, unused_port, wait_until
 from tests.study.conftest import TINY
 from wssl_pl.cli import main
-from wssl_pl.cli.study import check_runs, only_arms
+from wssl_pl.cli.study import check_runs, only_arms, write_pairs
+from wssl_pl.cli.study import declare as declared
+from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.study.definition import DEFINITIONS, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Status, make_plan
@@ -118,6 +120,20 @@ def test_chosen_arms_keep_the_names_of_the_others():
     assert chosen.omitted.keys() | chosen.arms.keys() == study.arms.keys()
 
 
+def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read = read_study([declare(tune={"values": [1e-3, 1e-4]})])
+    study = declared(read, {}, {"downstream.restore": "sharpness,noise", "data.limit": 4})
+    assert study.sections[0].claims[0].metrics == ["psnr", "ssim"]
+    assert study.tune.metric == "psnr"
+    folder = StudyFolder(tmp_path / "study")
+    folder.start(study)
+    folder.check_same(declared(folder.study(), {}, {}))
+    pairs = Pairs.open(write_pairs(folder))
+    assert pairs.manifest.restore == ["sharpness", "noise"]
+    assert read_study([declare()]).sections[0].claims[0].metrics == ["psnr_composite", "ssim_composite"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -184,6 +200,30 @@ def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declar
     with pytest.raises(SystemExit):
         main(["study", "resume", str(out), "--data.batch_size=2"])
     assert "options.common.data.batch_size: 4 -> 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_of_restoration_runs_to_its_report(declare, tmp_path):
+    pytest.importorskip("ray")
+    shipped = yaml.safe_load((DEFINITIONS / "restore.yaml").read_text())
+    arms = {name: shipped["arms"][name] for name in ("told", "pretext_all")}
+    steps, downstream = {"pretext": 2, "downstream": 2}, {"restore": ["saturation", "jpeg"], "freeze_layers": 0}
+    file = declare(arms=arms, claims=[], steps=steps, downstream=downstream, plots=["figure3"])
+    out = tmp_path / "out"
+    text, _ = begin(file, f"out={out}", "parallel=2").communicate(timeout=2 * PATIENCE_S)
+    assert "3 of 3 runs done, 0 failed" in text
+    report = (out / "report" / "report.md").read_text()
+    header = next(line for line in report.splitlines() if line.startswith("| arm |"))
+    assert header.startswith("| arm | SSIM | PSNR | PSNR hole | PSNR known |")
+    labels = tuple(f"| {arm['label']} |" for arm in arms.values())
+    rows = [line.split(" | ") for line in report.splitlines() if line.startswith(labels)]
+    assert len(rows) == 2
+    assert all(float(value) > 0 for row in rows for value in row[1:5])
+    assert (out / "report" / "tiny_figure3.png").is_file()
+    folder = StudyFolder(out)
+    evaluated = folder.result(folder.plan().final["told"][0])
+    assert evaluated.pairs.restore == ["saturation", "jpeg"]
+    assert any("is an oracle" in note for note in evaluated.notes)
 
 
 @pytest.mark.slow

@@ -4,11 +4,12 @@ import torch
 from wssl_pl.errors import WSSLError
 from wssl_pl.losses import WSSLLoss
 from wssl_pl.metrics import psnr
-from wssl_pl.modules import InpaintModule
+from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.damages import Damages
 from wssl_pl.tasks import Blur, Saturation, Sharpness
 
 NAMES = ["saturation", "sharpness"]
+ORACLE = {"width": 2, "restore": ["jpeg", "saturation"], "strength_channels": True}
 
 
 @pytest.fixture
@@ -102,3 +103,63 @@ def test_a_saved_model_is_restored_with_its_settings():
 def test_what_cannot_damage(names, message):
     with pytest.raises(WSSLError, match=message):
         InpaintModule(ckpt="none", width=2, restore=names)
+
+
+@pytest.mark.parametrize("mask_channel", [False, True])
+def test_an_oracle_is_given_the_strengths_as_constant_channels(mask_channel, logged):
+    module = InpaintModule(ckpt="none", mask_channel=mask_channel, freeze_layers=0, **ORACLE)
+    data, seen = batch(size=33), []  # padded to 64
+    module.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    loss = module.training_step(data, 0)
+    module.validation_step(data, 0)
+    prediction = module.predict_step(data, 0)["prediction"]
+    module.validation_images(data)
+    assert len(seen) == 4
+    for given in seen:
+        assert given.shape == (2, 3 + mask_channel + 2, 64, 64)
+        expected = data["random"][:, [0, 2], None, None].expand(-1, -1, 64, 64)  # levels 0 to 1, and 10 to 90
+        torch.testing.assert_close(given[:, -2:], expected)
+    torch.testing.assert_close(loss, WSSLLoss()(prediction, data["image"]))
+    weight = module.encoder.stages[0].first.conv.weight
+    loss.backward()
+    assert (weight.grad[:, -2:] != 0).any(dim=(0, 2, 3)).all()
+
+
+def test_an_oracle_without_strengths_is_one_line():
+    module = InpaintModule(ckpt="none", **ORACLE)
+    with pytest.raises(WSSLError, match="strengths of the damages are not known here: such a model is an oracle"):
+        module(torch.rand(1, 3, 32, 32), torch.zeros(1, 1, 32, 32))
+
+
+@pytest.mark.parametrize("block", ["plain", "residual", "gated"])
+def test_an_oracle_on_a_pretext_encoder_starts_as_the_blind_network(block, tmp_path, logged):
+    pretext = PretextModule(["saturation"], width=2, block=block)
+    state = {"state_dict": pretext.state_dict(), "hyper_parameters": dict(pretext.hparams)}
+    torch.save({"stage": "pretext"} | state, tmp_path / "pretext.ckpt")
+    torch.manual_seed(0)
+    blind = InpaintModule(ckpt=str(tmp_path / "pretext.ckpt"), freeze_layers=0, restore=ORACLE["restore"])
+    torch.manual_seed(0)
+    options = ORACLE | {"width": None, "freeze_layers": 0, "mask_channel": True}
+    told, data = InpaintModule(ckpt=str(tmp_path / "pretext.ckpt"), **options), batch()
+    told.decoder.load_state_dict(blind.decoder.state_dict())
+    torch.testing.assert_close(told.training_step(data, 0), blind.training_step(data, 0))
+    again = InpaintModule(**told.hparams)
+    again.load_state_dict(told.state_dict())
+    _, strengths = again.damages(data["image"], data["random"])
+    expected = told.predict_step(data, 0)["prediction"]
+    torch.testing.assert_close(again(told.given(data), data["mask"], strengths), expected)
+    with pytest.raises(WSSLError, match=r"strength_channels=true: the encoder .* freezes the weights of 0 for it"):
+        InpaintModule(ckpt=str(tmp_path / "pretext.ckpt"), **ORACLE | {"width": None})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"restore": None}, "strength_channels=true: there are no damages: give restore="),
+        ({"task_loss": 0.1, "freeze_layers": 0}, r"task_loss=0.1: strength_channels=true gives the answers away"),
+        ({"consistency": 0.1, "freeze_layers": 0}, r"consistency=0.1: strength_channels=true"),
+    ],
+)
+def test_what_an_oracle_cannot_be(options, message):
+    with pytest.raises(WSSLError, match=message):
+        InpaintModule(ckpt="none", **ORACLE | options)

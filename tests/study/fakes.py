@@ -59,6 +59,7 @@ def write_study(
     tune: Tuning | None = None,
     pairs_hash: str = "a" * 64,
     seed: int = 0,
+    restore: list[str] | None = None,
 ) -> Path:
     """Writes all that a study leaves except models and pictures; see the module `results` for what that is."""
     noise = noise or Noise()
@@ -97,7 +98,7 @@ def write_study(
             if state == "done":
                 level = arm.effect + generator.normal(0, noise.run)
                 figures = hard + level + generator.normal(0, noise.rest, images)
-                write_evaluation(folder / "runs" / run / "evaluation", figures, pairs_hash)
+                write_evaluation(folder / "runs" / run / "evaluation", figures, pairs_hash, restore)
                 write_curve(folder / "runs" / run, level, arm.rise, generator)
         if tune:
             for value in tune.values:
@@ -130,16 +131,20 @@ def write_status(
     write(folder / "runs" / run / "status.json", values)
 
 
-def write_evaluation(folder: Path, psnr: np.ndarray, pairs_hash: str = "a" * 64) -> None:
-    """A result of the evaluator as far as a study reads it; SSIM follows PSNR."""
+def write_evaluation(
+    folder: Path, psnr: np.ndarray, pairs_hash: str = "a" * 64, restore: list[str] | None = None
+) -> None:
+    """A result of the evaluator as far as a study reads it; SSIM follows PSNR. Restored images have no composite."""
     psnr, count = np.asarray(psnr), len(psnr)
     values = {"psnr": psnr - 0.5, "psnr_composite": psnr}
     values |= {"ssim": 0.2 + psnr / DB_PER_SSIM, "ssim_composite": 0.25 + psnr / DB_PER_SSIM}
+    if restore:
+        values = {"psnr": psnr, "ssim": 0.25 + psnr / DB_PER_SSIM, "psnr_hole": psnr - 3, "psnr_known": psnr + 2}
     names = np.array([f"{number:05d}" for number in range(count)])
     columns = np.stack(list(values.values()), axis=1).round(6)
     table = Table(names, np.full(count, 0.4), np.full(count, "30-40"), tuple(values), columns)
     machine = Machine(2, "CPU", "3.12", "2.15", "2.0")
-    pairs = MeasuredPairs(folder="pairs", hash=pairs_hash, count=count, evaluated=count)
+    pairs = MeasuredPairs(folder="pairs", hash=pairs_hash, count=count, evaluated=count, restore=restore or [])
     Result(table, {"name": "fake"}, pairs, machine).save(folder)
 
 

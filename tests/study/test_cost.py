@@ -10,6 +10,7 @@ from wssl_pl.study.cost import (
     Cost,
     Stepper,
     _at,
+    build_module,
     count_operations,
     expected_seconds,
     kind,
@@ -52,6 +53,20 @@ def test_finished_runs_are_not_measured_again(declare):
     states = {name: Status("done", seconds=20.0, steps=10) for name in plan.runs}
     known = learned_costs(plan, states)
     assert all(cost == Cost(2.0, "from finished runs") for cost in measure_costs(plan, 1, known).values())
+
+
+def test_runs_that_take_decoder_or_heads_of_a_checkpoint_are_built_before_it_is_there(declare):
+    pretext = {"tasks": ["masked", "rotation"], "decoder": True}
+    arms = {
+        "all": {"pretext": pretext, "downstream": {"reuse": "all", "freeze_layers": 0}},
+        "joint": {"pretext": pretext, "downstream": {"task_loss": 0.1, "freeze_layers": 0}},
+    }
+    plan = plan_of(declare, arms=arms, claims=[])
+    whole, joint = (build_module(plan, plan.runs[plan.final[name][0]]) for name in arms)
+    assert whole.joint is None
+    assert list(joint.joint.tasks) == ["rotation"]
+    kinds = {kind(plan, run) for run in plan.runs.values() if run.stage == "downstream"}
+    assert len(kinds) == 2
 
 
 def test_upgrad_has_one_backward_pass_for_each_task(declare):

@@ -38,6 +38,16 @@ def test_controls_hold_what_the_claim_is_measured_against():
     assert arms["mask_channel"].pretext["model.mask_channel"]
 
 
+def test_all_arms_of_a_study_restore_the_same(declare):
+    arms = {"a": {"pretext": "none"}, "b": {"pretext": "none", "downstream": {"restore": ["jpeg"]}}}
+    with pytest.raises(WSSLError, match="arm b restores jpeg, the first arm nothing: all arms are measured"):
+        read_study([declare(arms=arms, claims=[])])
+    arms["a"]["downstream"] = {"restore": "jpeg"}
+    assert read_study([declare(arms=arms, claims=[])]).restore == ["jpeg"]
+    assert read_study(["restore"]).restore == ["saturation", "sharpness"]
+    assert read_study(["controls"]).restore == []
+
+
 def test_the_papers_values_are_copied_right():
     """`paper.csv` is a second copy of the paper's Tables 1 to 3, made apart from the definitions."""
     with Path(__file__).with_name("paper.csv").open() as file:

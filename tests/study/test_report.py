@@ -100,6 +100,24 @@ def test_lpips_has_a_column_where_it_was_measured(tmp_path):
     assert plain[place] == "-"
 
 
+def test_restored_images_are_ranked_judged_and_shown_by_the_whole_and_its_parts(tmp_path):
+    arms = {"double0.9": doubles()["double0.9"], "double0.1": doubles()["double0.1"]}
+    arms["double0.9"].states = {}
+    claim = Claim("less beats more", ["double0.1"], ["double0.9"], metrics=["psnr", "ssim"])
+    folder = write_study(tmp_path / "study", arms, [claim], restore=["noise"], plots=["figure2"], images=30)
+    out = write_report(folder)
+    text = (out / "report.md").read_text()
+    assert "| arm | SSIM | PSNR | PSNR hole | PSNR known | seeds |" in text
+    assert "Inputs damaged by noise: known pixels are restored too" in text
+    assert "- **Supported**: less beats more. Difference: PSNR +0." in text
+    assert "Best of what was measured: double0.1**, PSNR 2" in text
+    assert "composite**" not in text
+    values = json.loads((out / "report.json").read_text())
+    assert values["ranked_by"] == "psnr"
+    metrics = values["arms"]["double0.1"]["metrics"]
+    assert metrics["psnr_known"]["mean"] == pytest.approx(metrics["psnr"]["mean"] + 2)
+
+
 def test_arms_that_were_not_asked_for_are_named(tmp_path):
     folder = small(tmp_path)
     started = json.loads((folder / "study.json").read_text())

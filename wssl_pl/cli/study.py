@@ -19,7 +19,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.files import owned
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study import cost
-from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study
+from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study, without_composites
 from wssl_pl.study.driver import Resources, check_address, run_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
@@ -204,7 +204,7 @@ def declare(study: Study, changes: Mapping[str, Any], options: Mapping[str, Any]
             if option in values:
                 raise WSSLError(option, values[option], "the study sets it for every run", "omit it")
     check(study)
-    return study
+    return without_composites(study)
 
 
 def only_arms(study: Study, names: Sequence[str]) -> Study:
@@ -260,9 +260,10 @@ def check_runs(study: Study, plan: Plan) -> None:
         where = f"arm {run.arms[0]}, {run.stage}"
         try:
             # Declared by the user; the run's own process imports them from its command line.
-            for task in one_or_more(run.options.get("model.tasks")):
-                if isinstance(task, str):  # the parser refuses what is none
-                    import_task(task)
+            for name in ("model.tasks", "model.restore"):
+                for task in one_or_more(run.options.get(name)):
+                    if isinstance(task, str):  # the parser refuses what is none
+                        import_task(task)
             if isinstance(encoder := run.options.get("model.encoder"), str):
                 import_encoder(encoder)
             line = read_line(run.arguments(study.validations), ALIASES)
@@ -335,5 +336,7 @@ def write_pairs(folder: StudyFolder) -> Path:
         given = study.options["common"] | study.options["downstream"]
         data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
         with replacing_folder(path) as unfinished, chdir(folder.cwd()):
-            write_pairs(WSSLDataModule(**data), "test", unfinished)
+            for name in study.restore:
+                import_task(name)
+            write_pairs(WSSLDataModule(**data), "test", unfinished, restore=study.restore or None)
     return path

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.methods import Method
+from wssl_pl.evaluation.methods import Method, Model
 from wssl_pl.evaluation.metrics import METRICS, MS_SSIM_MISSING, measure, to_8_bit
 from wssl_pl.evaluation.pairs import Pair, Pairs
 from wssl_pl.evaluation.perceptual import FID, LPIPS, open_metric
@@ -58,11 +58,14 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         settings: how to measure.
 
     Raises:
-        WSSLError: The method gives pixels that are not numbers, or weights cannot be used.
+        WSSLError: The method gives pixels that are not numbers, weights cannot be used, or an oracle is not given the
+            strengths that it needs.
     """
     settings = settings or Settings()
     lpips, no_lpips = open_metric(LPIPS, settings.lpips_weights, settings.device)
     fid, no_fid = open_metric(FID, settings.inception_weights, settings.device)
+    if isinstance(method, Model):
+        method.learn_strengths(pairs.strengths, pairs.manifest.restore)
     wanted = _present(pairs, method, settings.limit)
     described, restored = method.describe(), bool(pairs.manifest.restore)
     notes = [*method.notes, *no_lpips, *no_fid, *_other_damages(method.name, described, pairs.manifest.restore)]

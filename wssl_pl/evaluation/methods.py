@@ -1,6 +1,6 @@
 """Methods that fill holes: the classical ones and trained models, all called alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
@@ -132,20 +132,45 @@ class Model:
     ) -> None:
         if precision not in DTYPES:
             raise WSSLError("precision", precision, f"is not one of {', '.join(DTYPES)}")
-        self.predictor = open_model(ckpt, str(device), **convention)
+        self.predictor: Any = open_model(ckpt, str(device), oracle=True, **convention)
+        self._strengths: dict[str, Mapping[str, float]] | None = None  # of each damage, by the pair's name
         self.device, self.precision, self.dtype = device, precision, DTYPES[precision]
         if self.dtype is not None and not hasattr(self.predictor, "module"):
             raise WSSLError("precision", precision, "an ONNX model computes in its own precision", "give 32-true")
         self.name = self.predictor.info.name if ckpt is None else "/".join(Path(ckpt).parts[-2:])
-        self.notes: list[str] = []
+        self._is_oracle = bool(self.predictor.info.hyper_parameters.get("strength_channels"))
+        self.notes = [f"{self.name} is an oracle: it is given the strengths of the damages"] * self._is_oracle
+
+    def learn_strengths(self, strengths: Mapping[str, Mapping[str, float]], damages: Sequence[str]) -> None:
+        """Keep the strengths of the inputs' damages, if the model is an oracle.
+
+        Args:
+            strengths: of each damage, by the pair's name.
+            damages: their names.
+
+        Raises:
+            WSSLError: it was trained with other damages.
+        """
+        if not self._is_oracle:
+            return
+        trained = list(self.predictor.module.damages.tasks)
+        if set(trained) != set(damages):
+            needed, found = ", ".join(trained), ", ".join(damages) or "none"
+            reason = f"needs the strengths of {needed}, the pairs have those of {found}"
+            raise WSSLError("ckpt", self.name, reason, f"write them with `wssl pairs restore={','.join(trained)}`")
+        self._strengths = dict(strengths)
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
         """See `Method`; the raw output of the network."""
         context: AbstractContextManager[Any] = nullcontext()
         if self.dtype is not None:
             context = torch.autocast(self.device.type, self.dtype)
+        given: list[Any] = [images.cpu().numpy(), masks.cpu().numpy()]
+        if self._strengths is not None:
+            of_pairs = [self._strengths[name] for name in names]
+            given.append({damage: np.array([pair[damage] for pair in of_pairs], np.float32) for damage in of_pairs[0]})
         with context:
-            return torch.from_numpy(self.predictor(images.cpu().numpy(), masks.cpu().numpy()))
+            return torch.from_numpy(self.predictor(*given))
 
     def describe(self) -> dict[str, Any]:
         """See `Method`."""

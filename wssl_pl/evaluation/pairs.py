@@ -88,7 +88,8 @@ class Manifest:
 
 COLUMNS = {field.name: pa.float64() if field.type is float else pa.string() for field in fields(Pair)}
 OF_INPUTS = ("input", "input_sha256")
-"""Columns that only pairs with damaged inputs have; after them `strength_NAME` of each damage, for people."""
+"""Columns that only pairs with damaged inputs have; after them `STRENGTH` of each damage."""
+STRENGTH = "strength_{}"
 
 
 def write_pairs(
@@ -242,7 +243,7 @@ def _write(folder: Path, entries: Iterable[Entry], damage: Damaging | None, **fa
     with writing("out", folder):
         with (folder / "pairs.csv").open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*columns, *(f"strength_{name}" for name in restore)])
+            writer.writerow([*columns, *map(STRENGTH.format, restore)])
             writer.writerows(rows)
         (folder / "README.md").write_text(render("pairs.md.j2", count=len(rows), size=size, restore=restore))
         manifest = Manifest(
@@ -325,6 +326,13 @@ def report_repeats(chosen: NDArray[np.int64], source: str) -> dict[str, int]:
     return {"used": used, "most": most}
 
 
+def _read_csv(path: Path, columns: dict[str, pa.DataType]) -> list[dict[str, Any]]:
+    options = arrow_csv.ConvertOptions(column_types=columns, include_columns=list(columns))
+    lines = arrow_csv.ParseOptions(newlines_in_values=True)  # of names of files
+    rows: list[dict[str, Any]] = arrow_csv.read_csv(path, parse_options=lines, convert_options=options).to_pylist()
+    return rows
+
+
 def _save(array: NDArray[np.uint8], path: Path) -> str:
     Image.fromarray(array).save(path)
     return _sha256(path)
@@ -389,10 +397,7 @@ class Pairs:
                 raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
             restore = bool(manifest.restore)
             names = [name for name in COLUMNS if restore or name not in OF_INPUTS]
-            columns = arrow_csv.ConvertOptions(column_types=COLUMNS, include_columns=names)
-            lines = arrow_csv.ParseOptions(newlines_in_values=True)  # of names of files
-            table = arrow_csv.read_csv(folder / "pairs.csv", parse_options=lines, convert_options=columns)
-            pairs = [Pair(**row) for row in table.to_pylist()]
+            pairs = [Pair(**row) for row in _read_csv(folder / "pairs.csv", {name: COLUMNS[name] for name in names})]
             changed = [text for pair in pairs for text in _changed(folder, pair, restore)]
             if changed or not pairs:
                 raise DataError("pairs", folder, f"was changed (hash): {join(changed, 4) or 'it has no pairs'}", again)
@@ -411,6 +416,14 @@ class Pairs:
             with reading("pairs", self.folder / pair.image), Image.open(self.folder / pair.image) as image:
                 found[pair.name] = image.size
         return found
+
+    @cached_property
+    def strengths(self) -> dict[str, dict[str, float]]:
+        """The strength of each damage of each input, by the pair's name."""
+        columns = {name: pa.float64() for name in map(STRENGTH.format, self.manifest.restore)}
+        with reading("pairs", self.folder):
+            rows = _read_csv(self.folder / "pairs.csv", {"name": COLUMNS["name"], **columns})
+        return {row["name"]: {damage: row[STRENGTH.format(damage)] for damage in self.manifest.restore} for row in rows}
 
     def batches(self, pairs: Sequence[Pair], batch_size: int) -> list[list[Pair]]:
         """Return the pairs in batches of one size each, in order."""

@@ -23,6 +23,7 @@ def open_model(
     mask: Polarity | None = None,
     range: Range | None = None,
     size: int | None = None,
+    oracle: bool = False,
 ) -> Predictor:
     """Open a model file, without running code that it may hold.
 
@@ -36,6 +37,7 @@ def open_model(
         range: of such a file: the range of its float images; default: `-1-1` for one input of 4 channels, else `0-1`.
             That float outputs are in [0, 255] is recognised.
         size: of such a file that accepts any size: the side, in pixels, at which it is used; default: 512 or less.
+        oracle: accept a model of `strength_channels`, which is called with the strengths of the damages too.
 
     Raises:
         WSSLError: no such file, not a model, a package is missing, or there is no such device.
@@ -54,7 +56,7 @@ def open_model(
     convention.refuse()
     from wssl_pl.models.weights import TorchPredictor
 
-    return TorchPredictor(path, device, threads)
+    return TorchPredictor(path, device, threads, oracle=oracle)
 
 
 def open_heads(ckpt: str | Path, device: str = "auto") -> "Heads":

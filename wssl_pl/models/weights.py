@@ -15,6 +15,7 @@ from wssl_pl.models.info import HEADS, Array, ModelInfo, check_output, first_lin
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.checkpoint import check_state
+from wssl_pl.modules.inpaint import ORACLE
 from wssl_pl.synthetic import draw_mask
 from wssl_pl.tasks import Classification
 
@@ -33,9 +34,9 @@ class TorchPredictor:
         module: the `InpaintModule`, in evaluation mode.
     """
 
-    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None, *, oracle: bool = False) -> None:
         self._device = find_device(device)
-        self.module, self.info = read_module(path)
+        self.module, self.info = read_module(path, oracle)
         self.module.to(self._device).eval().requires_grad_(False)
         self.device = str(self._device)
         if threads is not None:
@@ -50,10 +51,12 @@ class TorchPredictor:
         """
         return Heads(self.module, self.info, self._device)
 
-    def __call__(self, images: Array, masks: Array) -> Array:
-        """See `Predictor`."""
+    def __call__(self, images: Array, masks: Array, strengths: Mapping[str, Array] | None = None) -> Array:
+        """See `Predictor`; an oracle needs the strengths `(B,)` of each damage, by its name."""
+        tensors = [torch.from_numpy(array).to(self._device) for array in (images, masks)]
+        known = {name: torch.from_numpy(array).to(self._device) for name, array in (strengths or {}).items()}
         with torch.inference_mode():
-            output = self.module(torch.from_numpy(images).to(self._device), torch.from_numpy(masks).to(self._device))
+            output = self.module(*tensors, known or None)
             result: Array = output.float().cpu().numpy()
         check_output(result, images.shape, self.info.name)
         return result
@@ -117,13 +120,22 @@ def find_device(name: str, parameter: str = "device") -> torch.device:
     return torch.device(kind)
 
 
-def read_module(path: Path) -> tuple[InpaintModule, ModelInfo]:
+def read_module(path: Path, oracle: bool = False) -> tuple[InpaintModule, ModelInfo]:
     """Return the module of a `.ckpt`, a `.safetensors` file or an exported folder, on the CPU in float32.
 
+    Args:
+        path: the file.
+        oracle: accept a model that needs the strengths of damages.
+
     Raises:
-        WSSLError: it is none of these, is damaged, holds code, or does not fit the network of its settings.
+        WSSLError: it is none of these, is damaged, holds code, does not fit the network of its settings, or is an
+            oracle.
     """
-    return _made(InpaintModule, path, *read_weights(path), {})
+    state, info = read_weights(path)
+    if info.hyper_parameters.get("strength_channels") and not oracle:
+        reason = "needs the strengths of the damages (strength_channels), which nobody knows of a photo"
+        raise WSSLError("ckpt", path, reason, ORACLE)
+    return _made(InpaintModule, path, state, info, {})
 
 
 def read_heads(path: Path) -> tuple[InpaintModule | PretextModule, ModelInfo]:

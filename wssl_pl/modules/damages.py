@@ -1,8 +1,9 @@
 """Damaged images for restoration: the pretext tasks' own operations at random strengths, one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from wssl_pl.data.crop import trim
@@ -67,3 +68,7 @@ class Damages(nn.Module):
             used = min(margin, task.margin)
             images, margin = trim(images, used), margin - used
         return trim(images, margin), strengths
+
+    def fractions(self, strengths: Mapping[str, Tensor]) -> Tensor:
+        """Return the strengths of each damage as `forward` returns them, from 0 to 1, as one tensor `(B, damages)`."""
+        return torch.stack([task.fraction(strengths[name]) for name, task in self.tasks.items()], dim=1)

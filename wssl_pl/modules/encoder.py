@@ -24,6 +24,8 @@ IMAGE_CHANNELS = 3
 MIN_DECODER_WIDTH = 16
 """Feature maps of a decoder's stage, at least, beside an encoder whose skips may have as few as an image has."""
 FIRST_WEIGHT = "stages.0.first.conv.weight"
+OF_INPUT = (FIRST_WEIGHT, "stages.0.shortcut.weight")
+"""The weights that the input is multiplied by; a residual stage has the second."""
 PROBE_SIZE = 64
 """Side in pixels of the image with which the shapes of an encoder's outputs are checked."""
 
@@ -43,7 +45,12 @@ def encoder_path(encoder: str | type[Encoder] | None) -> str | None:
 
 
 def make_encoder(
-    encoder: str | type[Encoder] | None, width: int, norm: str, mask_channel: bool, block: str = "plain"
+    encoder: str | type[Encoder] | None,
+    width: int,
+    norm: str,
+    mask_channel: bool,
+    block: str = "plain",
+    strengths: int = 0,
 ) -> Encoder:
     """Return a new encoder.
 
@@ -54,11 +61,12 @@ def make_encoder(
         norm: of a `UNetEncoder`; another encoder has its own.
         mask_channel: whether it takes the mask as a fourth channel.
         block: of a `UNetEncoder`; another encoder has its own.
+        strengths: how many channels come after these, with the strengths of damages.
 
     Raises:
         WSSLError: there is no such encoder, or it does not keep to the interface (`docs/add_an_encoder.md`).
     """
-    in_channels = IMAGE_CHANNELS + bool(mask_channel)
+    in_channels = IMAGE_CHANNELS + bool(mask_channel) + strengths
     path = encoder_path(encoder)
     if path is None:
         return UNetEncoder(width, norm, in_channels, block)
@@ -110,19 +118,23 @@ def _check_interface(encoder: Encoder, path: str, in_channels: int) -> None:
         raise WSSLError("encoder", path, reason, "see docs/add_an_encoder.md")
 
 
-def load_encoder(ckpt: str | None, typed: Mapping[str, Any], init: str) -> tuple[Encoder, dict[str, Any], bool]:
+def load_encoder(
+    ckpt: str | None, typed: Mapping[str, Any], init: str, strengths: int = 0
+) -> tuple[Encoder, dict[str, Any], str | None]:
     """Return the encoder of the pretext checkpoint `ckpt`, or a new one for `none`, and its settings.
 
-    An encoder that took RGB is given a mask channel by a fourth column of zeros in its first convolution: its outputs
-    do not change at first.
+    An encoder that took RGB is given a mask channel, and channels of strengths, by columns of zeros in its first
+    convolution: its outputs do not change at first.
 
     Args:
         ckpt: the pretext checkpoint.
         typed: values of the settings in `DEFAULTS`; those that are None are taken from the checkpoint.
         init: the initialisation of a new `UNetEncoder`.
+        strengths: how many channels with strengths of damages it takes beside the image and the mask.
 
     Returns:
-        the encoder, the values of all settings in `DEFAULTS`, and whether a mask channel was added.
+        the encoder, the values of all settings in `DEFAULTS`, and the option that added channels to that of the
+        checkpoint, `mask_channel` or `strength_channels`; None if none did.
 
     Raises:
         WSSLError: the checkpoint cannot be read, does not fit, or contradicts a typed setting.
@@ -133,22 +145,29 @@ def load_encoder(ckpt: str | None, typed: Mapping[str, Any], init: str) -> tuple
     settings = {name: saved[name] if typed[name] is None else typed[name] for name in DEFAULTS}
     settings["encoder"] = encoder_path(kind)
     adds_mask_channel = pretext is not None and settings["mask_channel"] and not saved["mask_channel"]
+    added = "mask_channel" if adds_mask_channel else "strength_channels" if pretext and strengths else None
+    if pretext and strengths and kind is not None:
+        reason = f"the encoder of ckpt={ckpt} is {settings['encoder']}, to which no channels can be added"
+        raise WSSLError("strength_channels", True, reason, "give ckpt=none")
     if pretext:
         # Norm and block beside an encoder by class path are those of the decoder alone.
         names = {"encoder", "width", "norm", "block", "mask_channel"} if kind is None else {"encoder", "mask_channel"}
         for name in sorted(names - {"mask_channel"} if kind is None and adds_mask_channel else names):
             if settings[name] != saved[name]:
                 raise WSSLError(name, settings[name], f"the encoder of ckpt={ckpt} has {name}={saved[name]}", "omit it")
-    encoder = make_encoder(kind, settings["width"], settings["norm"], settings["mask_channel"], settings["block"])
+    width, norm, mask_channel, block = (settings[name] for name in ("width", "norm", "mask_channel", "block"))
+    encoder = make_encoder(kind, width, norm, mask_channel, block, strengths)
     if pretext is None and init != "he" and kind is None:
         initialise(encoder, init)
     if pretext:
         state = encoder_state(pretext, ckpt)
-        if adds_mask_channel and (weight := state.get(FIRST_WEIGHT)) is not None:
-            state[FIRST_WEIGHT] = torch.cat([weight, torch.zeros_like(weight[:, :1])], dim=1)
+        for key in OF_INPUT if added else ():
+            if (weight := state.get(key)) is not None:
+                zeros = weight.new_zeros(len(weight), adds_mask_channel + strengths, *weight.shape[2:])
+                state[key] = torch.cat([weight, zeros], dim=1)
         check_state(encoder, state, "ckpt", ckpt)
         encoder.load_state_dict(state)
-    return encoder, settings, adds_mask_channel
+    return encoder, settings, added
 
 
 def check_training(
@@ -156,7 +175,7 @@ def check_training(
     freeze_layers: int,
     unfreeze_epoch: int | None,
     factors: Mapping[str, float | None],
-    adds_mask_channel: bool,
+    added: str | None,
 ) -> None:
     """Raise `WSSLError` for settings of the training of a frozen encoder that are wrong or could have no effect.
 
@@ -165,7 +184,7 @@ def check_training(
         freeze_layers: how many of its layers are frozen.
         unfreeze_epoch: the epoch from which on they are trained too.
         factors: what is of no use to an encoder that is frozen for ever, by name; 0 or None is off.
-        adds_mask_channel: whether the encoder has been given a mask channel.
+        added: the option that has added channels to the encoder, if any.
     """
     frozen = f"freeze_layers={freeze_layers}"
     trained = [parameter.requires_grad for parameter in encoder.parameters()]
@@ -181,6 +200,7 @@ def check_training(
     for name, value in factors.items():
         if value and not any(trained):
             raise WSSLError(name, value, f"{frozen} freezes the whole encoder", "freeze fewer layers")
-    if adds_mask_channel and not encoder.get_parameter(FIRST_WEIGHT).requires_grad:
+    if added and not encoder.get_parameter(FIRST_WEIGHT).requires_grad:
         reason = f"the encoder of ckpt= has none, and {frozen} freezes the weights of 0 for it"
-        raise WSSLError("mask_channel", True, reason, "give freeze_layers=0, or a pretext checkpoint that has one")
+        other = ", or a pretext checkpoint that has one" if added == "mask_channel" else ""
+        raise WSSLError(added, True, reason, f"give freeze_layers=0{other}")

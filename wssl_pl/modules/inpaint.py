@@ -1,5 +1,6 @@
 """The downstream stage: the pretext encoder, frozen as far as asked, and a decoder that fills holes."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,8 @@ from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named
 from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
 from wssl_pl.networks import PatchDiscriminator, crop_to, initialise, make_contexts, pad_to_multiple
+
+ORACLE = "such a model is an oracle for studies: only `wssl test`, and `wssl evaluate` on damaged pairs, measure it"
 
 
 class InpaintModule(AdversarialModule):
@@ -67,6 +70,9 @@ class InpaintModule(AdversarialModule):
         restore: damages that are undone beside the holes: one or more of saturation, sharpness, contrast, blur, noise,
             jpeg, and class paths of your own. Each image is damaged by all of them, at random strengths, before it is
             masked; the target is the clean image.
+        strength_channels: the encoder gets the strength of each damage of `restore` as a constant channel in [0, 1]: an
+            oracle, which shows in a study how much knowing the strengths would be worth. Of a photo nobody knows them,
+            so that such a model is only trained and measured.
         task_loss: factor of the weighted losses of pretext tasks, added to the training loss: joint training.
         tasks: of `task_loss`, each with a head on the encoder's last features; default: those of the checkpoint that
             are classifications, else those of `restore`. A task of the checkpoint keeps its head, any other gets a new
@@ -123,6 +129,7 @@ class InpaintModule(AdversarialModule):
         discriminator_lr: float = DISCRIMINATOR_LR,
         discriminator_width: int | None = None,
         restore: list[str] | None = None,
+        strength_channels: bool = False,
         task_loss: float = 0.0,
         tasks: list[str] | None = None,
         weights: list[float] | None = None,
@@ -152,14 +159,16 @@ class InpaintModule(AdversarialModule):
             check_positive("encoder_lr", encoder_lr)
         typed: dict[str, Any] = {"encoder": encoder, "width": width, "norm": norm, "block": block}
         typed |= {"mask_channel": mask_channel, "fill": fill}
-        self.encoder, agreed, adds_mask_channel = load_encoder(ckpt, typed, init)
+        damages = None if restore is None else Damages(restore)
+        strengths = self._check_strengths(damages, task_loss, consistency) if strength_channels else 0
+        self.encoder, agreed, added = load_encoder(ckpt, typed, init, strengths)
         self.hparams.update(agreed, betas=list(betas))  # as they come back from JSON
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         check_temperatures(temperatures)
         self.encoder.freeze(freeze_layers)
         factors = {"encoder_lr": encoder_lr, "consistency": consistency, "task_loss": task_loss}
-        check_training(self.encoder, freeze_layers, unfreeze_epoch, factors, adds_mask_channel)
-        self.damages = None if restore is None else Damages(restore)
+        check_training(self.encoder, freeze_layers, unfreeze_epoch, factors, added)
+        self.damages, self.strength_channels = damages, strength_channels
         self._check_features(perceptual, style, features)
         self.hparams["features"] = absolute_features(features, ckpt)
         self.set_adversary(adversarial, discriminator_lr, discriminator_width)
@@ -211,6 +220,16 @@ class InpaintModule(AdversarialModule):
         for name, value, default in (("ssim_window", window, WINDOW), ("ssim_sigma", sigma, SIGMA)):
             if loss == "log_cosh" and value != default:
                 raise WSSLError(name, value, "loss=log_cosh has no SSIM", remedy)
+
+    @staticmethod
+    def _check_strengths(damages: Damages | None, task_loss: float, consistency: float) -> int:
+        """Return the number of channels of strengths, or raise `WSSLError` for settings that they contradict."""
+        if damages is None:
+            raise WSSLError("strength_channels", True, "there are no damages", "give restore=..., or omit it")
+        for name, value in (("task_loss", task_loss), ("consistency", consistency)):
+            if value:
+                raise WSSLError(name, value, "strength_channels=true gives the answers away", "omit one of the two")
+        return len(damages.tasks)
 
     @staticmethod
     def _check_features(perceptual: float, style: float, features: str | None) -> None:
@@ -273,17 +292,21 @@ class InpaintModule(AdversarialModule):
         """Return the encoder, the decoder and the context blocks."""
         return [self.encoder, self.decoder, *self.contexts]
 
-    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+    def forward(self, images: Tensor, masks: Tensor, strengths: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the prediction, the raw output.
 
         Args:
             images: `(B, 3, H, W)` in [0, 1], of any size; pixels in the hole have no influence.
             masks: `(B, 1, H, W)`, 1 = hole.
+            strengths: `(B,)` of each damage, by its name; only `strength_channels` need them.
 
         Returns:
             `(B, 3, H, W)` in [0, 1], float32.
+
+        Raises:
+            WSSLError: the strengths are needed and not given.
         """
-        return self._decode(*self._encode(images, masks), images)
+        return self._decode(*self._encode(images, masks, strengths), images)
 
     def given(self, batch: dict[str, Tensor]) -> Tensor:
         """Return the images of a batch as the network is given them, damaged if it restores; without holes."""
@@ -296,8 +319,20 @@ class InpaintModule(AdversarialModule):
         damaged: tuple[Tensor, dict[str, Tensor]] = self.damages(*sources(batch))
         return damaged
 
-    def _encode(self, images: Tensor, masks: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _restore(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the images of a batch that the network is given, without holes, and the prediction."""
+        given, strengths = self._damaged(batch)
+        return given, self(given, batch["mask"], strengths)
+
+    def _encode(
+        self, images: Tensor, masks: Tensor, strengths: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         padded = pad_to_multiple(self.with_holes(images, masks))
+        if self.strength_channels:
+            if strengths is None or self.damages is None:
+                raise WSSLError("strength_channels", True, "the strengths of the damages are not known here", ORACLE)
+            planes = self.damages.fractions(strengths).to(padded)[:, :, None, None]
+            padded = torch.cat([padded, planes.expand(-1, -1, *padded.shape[-2:])], dim=1)
         result: tuple[Tensor, list[Tensor]] = self.encoder(self.as_input(padded))
         return result
 
@@ -305,7 +340,7 @@ class InpaintModule(AdversarialModule):
         """Return the images that the network is given, the encoder's outputs for them, and the heads' answers."""
         (given, strengths), mask = self._damaged(batch), batch["mask"]
         if self.joint is None or not self.joint.others:
-            features, skips = self._encode(given, mask)
+            features, skips = self._encode(given, mask, strengths)
             answers = None if self.joint is None else self.joint(features, features, strengths, {})
             return given, features, skips, answers
         changed, targets = self.joint.change(*sources(batch))
@@ -388,7 +423,7 @@ class InpaintModule(AdversarialModule):
         """Add one batch to the metrics."""
         image, mask = batch["image"], batch["mask"]
         if self.joint is None:
-            prediction = self(self.given(batch), mask)
+            _, prediction = self._restore(batch)
         else:
             _, features, skips, answers = self._encode_batch(batch)
             prediction = self._decode(features, skips, image)
@@ -437,8 +472,8 @@ class InpaintModule(AdversarialModule):
 
     def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return masked image, prediction, composite and truth side by side, by tag."""
-        given, mask = self.given(batch), batch["mask"]
-        return {"val/images": image_grid(batch["image"], mask, self(given, mask), given)}
+        given, prediction = self._restore(batch)
+        return {"val/images": image_grid(batch["image"], batch["mask"], prediction, given)}
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Return the predictions of one batch.
@@ -448,7 +483,6 @@ class InpaintModule(AdversarialModule):
             `composite` `(B, 3, H, W)`, the prediction in the hole and what was given elsewhere. Both are float32 in
             [0, 1].
         """
-        given = self.given(batch)
-        prediction = self(given, batch["mask"])
+        given, prediction = self._restore(batch)
         filled = composite(prediction, given, batch["mask"])
         return {"index": batch["index"], "prediction": prediction, "composite": filled}

@@ -22,12 +22,14 @@ BUDGET_S = 1.0  # for the measurement of steps, without the first ones
 NARROW = 4  # width at which floating-point operations are counted
 DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
-    "tasks", "weighting", "pretext_holes", "encoder", "width", "norm", "block", "context",
+    "tasks", "weighting", "decoder", "heads", "pretext_holes", "encoder", "width", "norm", "block", "context",
     "context_levels", "mask_channel", "freeze_layers",
     "unfreeze_epoch", "perceptual", "style", "features", "adversarial", "discriminator_width",
-    "restore", "consistency", "loss", "ssim",
+    "restore", "strength_channels", "task_loss", "consistency", "loss", "ssim",
 )  # fmt: skip
 """Options of the model that decide how long a step takes."""
+RECONSTRUCTIONS = ("masked", "autoencoder")
+"""Tasks that have no place in joint training."""
 FEATURES = ("model.perceptual", "model.style", "model.features")
 MODULES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
 
@@ -59,9 +61,15 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
         options["ckpt"] = "none"
         encoder = plan.runs[run.pretext].options if run.pretext else {}
         options |= {key: encoder[f"model.{key}"] for key in ("width", "norm", "block") if f"model.{key}" in encoder}
-        if options.get("features") == PRETEXT:  # those of a checkpoint that is not there yet
+        # What comes from a checkpoint that is not there yet.
+        if options.get("features") == PRETEXT:
             for name in ("features", "perceptual", "style"):
                 options.pop(name, None)
+        if run.pretext:
+            options.pop("reuse", None)
+            if options.get("task_loss") and not options.get("tasks"):
+                names = [name for name in encoder["model.tasks"] if name not in RECONSTRUCTIONS]
+                options["tasks"] = names or None
     width = options.get("width")
     if widest is not None and not options.get("encoder") and (width is None or width > widest):
         options["width"] = widest

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.records import read_record
+from wssl_pl.records import listed, read_record
 
 Metric = Literal["psnr_composite", "ssim_composite", "psnr", "ssim"]
 Stage = Literal["pretext", "downstream"]
@@ -120,6 +120,11 @@ class Study:
     tune: Tuning | None = None
     omitted: dict[str, str] = field(default_factory=dict, metadata={"formerly": "left_out"})
 
+    @property
+    def restore(self) -> list[str]:
+        """The damages of the test pairs' inputs, those that the arms undo; none without `model.restore`."""
+        return next((_damages(self, arm) for arm in self.arms.values()), [])
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -139,9 +144,35 @@ class Definition:
     plots: list[Plot] = field(default_factory=list)
 
 
+def _damages(study: Study, arm: Arm) -> list[str]:
+    options = study.options["common"] | study.options["downstream"] | arm.downstream
+    return [str(name) for name in options.get("model.restore") or []]
+
+
+def without_composites(study: Study) -> Study:
+    """Return a study whose metrics are those of whole outputs if its inputs are damaged: they have no composite."""
+    if not study.restore:
+        return study
+
+    def raw(metrics: Sequence[Metric]) -> list[Metric]:
+        return [name for name in METRICS if name in {metric.removesuffix("_composite") for metric in metrics}]
+
+    sections = [
+        replace(section, claims=[replace(claim, metrics=raw(claim.metrics)) for claim in section.claims])
+        for section in study.sections
+    ]
+    tune = study.tune and replace(study.tune, metric=raw([study.tune.metric])[0])
+    return replace(study, sections=sections, tune=tune)
+
+
 def long_names(options: Mapping[str, Any]) -> Options:
-    """Return options whose short names (`tasks`, `weights`, `loss`, `freeze_layers`) are replaced by the model's."""
-    return {key if "." in key else f"model.{key}": value for key, value in options.items()}
+    """Return options whose short names (`tasks`, `weights`, `loss`, `freeze_layers`) are replaced by the model's.
+
+    Names that were typed as `saturation,sharpness` become a list.
+    """
+    named = {key if "." in key else f"model.{key}": value for key, value in options.items()}
+    typed = {key: value for key in ("model.tasks", "model.restore") if isinstance(value := named.get(key), str)}
+    return named | {key: listed(value) for key, value in typed.items()}
 
 
 def find_definition(name: str) -> Path:
@@ -246,6 +277,11 @@ def check(study: Study) -> None:
         if not 0.01 <= arm.step_cost <= 100.0:
             remedy = "give the measured ratio, such as 1.4"
             raise WSSLError("step_cost", arm.step_cost, f"arm {arm.name}: must be between 0.01 and 100", remedy)
+    for arm in study.arms.values():
+        if set(_damages(study, arm)) != set(study.restore):
+            first, own = (", ".join(names) or "nothing" for names in (study.restore, _damages(study, arm)))
+            reason = f"arm {arm.name} restores {own}, the first arm {first}: all arms are measured on the same inputs"
+            raise WSSLError("restore", None, reason, "give one restore for all, or run them apart")
     if study.tune is not None and (len(study.tune.values) < 2 or study.tune.steps < 1):
         raise WSSLError("tune", None, "needs two or more values, and at least 1 step of a trial")
     for section in study.sections:

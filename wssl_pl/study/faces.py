@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wssl_pl.callbacks.images import HOLE_GREY
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.drawing import side_by_side_figure
-from wssl_pl.evaluation.evaluate import predict
+from wssl_pl.evaluation.evaluate import predict, read_pairs
 from wssl_pl.evaluation.methods import Model
-from wssl_pl.evaluation.pairs import Pair, Pairs
+from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.metrics import composite
 from wssl_pl.study.folder import Results
 
@@ -32,15 +31,14 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
     """
     if not any(results.measured(name) for name in names):
         return None, ["no arm is measured yet"]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         pairs = Pairs.open(results.folder.path / "pairs")
         chosen = [pairs.pairs[int(number)] for number in np.linspace(0, len(pairs) - 1, min(ROWS, len(pairs)))]
-        image, mask = pairs.read(chosen)
+        image, mask, given = read_pairs(pairs, chosen, device)
     except WSSLError as error:
         return None, [str(error)]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    image, mask = image.to(device).float().div_(255), mask.to(device).float()
-    columns = [("masked", torch.where(mask > 0.5, HOLE_GREY, image))]
+    columns = [("masked", torch.where(mask > 0.5, HOLE_GREY, given))]
     notes = []
     for name in names:
         label, runs = results.study.arms[name].label, results.measured(name)
@@ -49,7 +47,10 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
             continue
         seed, run = next(iter(runs.items()))
         try:
-            filled = _fill(Model(results.folder.run(run.id) / "best.ckpt", device), chosen, image, mask)
+            model = Model(results.folder.run(run.id) / "best.ckpt", device)
+            model.learn_strengths(pairs.strengths, pairs.manifest.restore)
+            output = predict(model, chosen, image, mask, given)
+            filled = output if pairs.manifest.restore else composite(output, image, mask)
         except WSSLError as error:
             notes.append(f"{label}: {error}")
             continue
@@ -58,7 +59,3 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
         return None, notes
     drawn = [(title, [*images.permute(0, 2, 3, 1).cpu().numpy()]) for title, images in [*columns, ("original", image)]]
     return side_by_side_figure(drawn, ACROSS, INCHES), notes
-
-
-def _fill(model: Model, pairs: Sequence[Pair], image: Tensor, mask: Tensor) -> Tensor:
-    return composite(predict(model, pairs, image, mask), image, mask)

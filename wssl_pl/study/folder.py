@@ -260,6 +260,11 @@ class Results:
     missing: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def restore(self) -> list[str]:
+        """The damages of the inputs on which the runs were measured."""
+        return next((result.pairs.restore for result in self.evaluations.values()), [])
+
     def measured(self, arm: str) -> dict[int, Run]:
         """Return an arm's measured runs by seed, in the study's order."""
         final = self.plan.final.get(arm, {})

@@ -23,20 +23,21 @@ from wssl_pl.files import owned, write_atomically, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import ENDED
-from wssl_pl.study.verdicts import PERCEPTUAL, RANKED_BY, ArmResult, Spread, StudyReport, Verdict, points_of, summarise
+from wssl_pl.study.verdicts import ArmResult, Spread, StudyReport, Verdict, points_of, summarise
 
-COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr")
 CAPTIONS = {
     "figure2": "Figure 2: against the weight of the first task; bars are ± one standard deviation over seeds, hollow "
-    "points are arms that had not converged. Right: the paper's points.",
-    "figure3": "Figure 3: test images masked, filled by each arm (composite), and original.",
+    "points are arms that had not converged. Left: the composite, or of restored inputs the whole; right: the paper's "
+    "points.",
+    "figure3": "Figure 3: test images masked, filled by each arm, and original.",
     "figure4": "Figure 4: settings with one, two and three pretext tasks; a point per setting, a small one per seed, "
-    "arms that had not converged included. Right: the paper's values.",
+    "arms that had not converged included. Left: the composite, or of restored inputs the whole; right: the paper's "
+    "values.",
     "verdicts": "The difference of every claim and metric; green supports the claim, red shows the opposite.",
     "curves": "Raw validation PSNR of every arm: seeds thin, their mean thick, red where it still rises.",
 }
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")  # Okabe and Ito 2008
-DRAWN = (("psnr_composite", "psnr", "PSNR (dB)"), ("ssim_composite", "ssim", "SSIM"))
+DRAWN = (("psnr", "PSNR (dB)"), ("ssim", "SSIM"))
 SHIFT = 0.012  # between the curves of Figure 2, so that error bars do not hide others
 PANELS = 4  # beside each other
 
@@ -134,7 +135,7 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
         })  # fmt: skip
         shown |= set(section.arms)
     rising = [
-        f"{arm.label} ({_spread(arm.metrics[RANKED_BY], RANKED_BY)} dB)"
+        f"{arm.label} ({_spread(arm.metrics[report.ranked_by], report.ranked_by)} dB)"
         for arm in report.arms.values()
         if arm.runs and arm.convergence.state == "not converged"
     ]
@@ -171,6 +172,8 @@ def facts(results: Results, report: StudyReport) -> list[str]:
     ]
     if report.pairs:
         lines.append(f"Measured on the same {report.pairs['count']} test pairs, hash {report.pairs['hash'][:16]}")
+        if damages := ", ".join(report.pairs["restore"]):
+            lines.append(f"Inputs damaged by {damages}: known pixels are restored too, and there is no composite")
     for stage, options in study.options.items():
         # The paths of the data belong to one machine.
         options = {key: value for key, value in options.items() if key not in ("data.images", "data.masks")}
@@ -236,22 +239,26 @@ def ranking_lines(report: StudyReport) -> list[str]:
     """Return the ranked arms with their costs, the best one first; none of one arm alone."""
     if len(report.ranking) < 2:
         return []
-    lines = []
+    lines, metric = [], report.ranked_by
     for entry in report.ranking:
         arm = report.arms[entry.arm]
         cost = f"({_stages(arm.steps, ',.0f')} steps, {_stages(arm.minutes, ',.1f')} min)"
         if entry is report.ranking[0]:
-            lines.append(f"{arm.label}**, {LABELS[RANKED_BY]} {entry.mean:.2f} dB {cost}")
+            lines.append(f"{arm.label}**, {LABELS[metric]} {entry.mean:.2f} dB {cost}")
             continue
-        between = "" if entry.low is None or entry.high is None else f" {span(entry.low, entry.high, RANKED_BY)}"
-        lines.append(f"{arm.label}: {signed(entry.difference, RANKED_BY)} dB{between} {cost}")
+        between = "" if entry.low is None or entry.high is None else f" {span(entry.low, entry.high, metric)}"
+        lines.append(f"{arm.label}: {signed(entry.difference, metric)} dB{between} {cost}")
     return lines
 
 
 def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list[str]]:
     """Return a header and a row per measured arm, as in the paper's tables, with the paper's metrics."""
-    perceptual = any(report.arms[name].metrics[PERCEPTUAL].mean is not None for name in names)
-    columns = (*COLUMNS, PERCEPTUAL) if perceptual else COLUMNS
+    arms = [report.arms[name] for name in names]
+    columns = [
+        metric
+        for metric in arms[0].metrics
+        if not metric.startswith("lpips") or any(arm.metrics[metric].mean is not None for arm in arms)
+    ]
     rows = [["arm", *[LABELS[metric] for metric in columns], "seeds", "paper SSIM", "paper PSNR", "steps", "minutes",
              "pretext accuracy", "converged"]]  # fmt: skip
     for name in [name for name in names if report.arms[name].runs] or names:
@@ -419,7 +426,7 @@ def weight_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
     if not pairs:
         return None
     figure, panels = _measured_and_paper()
-    for row, (metric, paper, label) in enumerate(DRAWN):
+    for row, (metric, paper, label) in enumerate(_drawn(arms)):
         for place, (pair, found) in enumerate(pairs.items()):
             colour, shift = COLOURS[place % len(COLOURS)], SHIFT * (place - (len(pairs) - 1) / 2)
             found = sorted(found, key=lambda entry: entry[0])
@@ -452,7 +459,7 @@ def task_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
     if not counts:
         return None
     figure, panels = _measured_and_paper()
-    for row, (metric, paper, label) in enumerate(DRAWN):
+    for row, (metric, paper, label) in enumerate(_drawn(arms)):
         panels[row, 0].set_ylabel(label, fontsize=9)
         for place, (found, colour) in enumerate(zip(counts.values(), COLOURS, strict=False)):
             _box(panels[row, 0], place, [arm.metrics[metric].mean for arm in found], colour)
@@ -463,6 +470,12 @@ def task_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
             axes.set_xticks(range(len(counts)), [f"{n} task{'s' if n > 1 else ''}" for n in counts], fontsize=9)
             axes.set_xlim(-0.6, len(counts) - 0.4)
     return figure_png(figure)
+
+
+def _drawn(arms: Mapping[str, ArmResult]) -> list[tuple[str, str, str]]:
+    """Return metric, the paper's metric and label of the rows of a figure: the composite's, where there is one."""
+    known = next(iter(arms.values())).metrics
+    return [(f"{name}_composite" if f"{name}_composite" in known else name, name, label) for name, label in DRAWN]
 
 
 def _box(axes: Any, place: float, values: Sequence[float | None], colour: str) -> None:
@@ -485,9 +498,7 @@ def _beside(place: float, count: int, width: float) -> NDArray[np.float64]:
 def _measured_and_paper() -> tuple[Any, Any]:
     figure = new_figure(8.6, 6.4)
     panels = figure.subplots(2, 2, squeeze=False)
-    for axes, title in zip(
-        panels[0], ("measured here (composite)", "the paper: other data, one run each"), strict=True
-    ):
+    for axes, title in zip(panels[0], ("measured here", "the paper: other data, one run each"), strict=True):
         axes.set_title(title, fontsize=10)
     for axes in panels.flat:
         axes.grid(axis="y", alpha=0.3)

@@ -24,7 +24,8 @@ from wssl_pl.evaluation.statistics import (
     holm,
     judge_convergence,
 )
-from wssl_pl.study.definition import METRICS, STAGES, Arm, Claim, Section, Tuning
+from wssl_pl.records import listed
+from wssl_pl.study.definition import STAGES, Arm, Claim, Section, Tuning
 from wssl_pl.study.folder import Curve, Results
 from wssl_pl.study.plan import Run
 
@@ -32,8 +33,9 @@ VERSION = 4  # of report.json
 ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
-RANKED_BY = "psnr_composite"
-PERCEPTUAL = "lpips_composite"  # in tables where its weights were there; no claim is judged by it
+COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr", "lpips_composite")
+RESTORED_COLUMNS = ("ssim", "psnr", "psnr_hole", "psnr_known", "lpips")
+"""Metrics of tables; LPIPS where its weights were there, by which no claim is judged."""
 SCORES = "val/accuracy/"
 
 
@@ -62,7 +64,7 @@ class ArmResult:
         weights: of the tasks, scaled to sum 1; None if they are learned.
         paper: the paper's metrics.
         runs: its measured runs by seed.
-        metrics: by name.
+        metrics: by name, in the order of tables.
         steps: of each stage, the mean over seeds; a run that arms share counts in full for each of them.
         minutes: the same of the training time.
         scores: of the pretext tasks, the mean over runs.
@@ -177,11 +179,12 @@ class StudyReport:
         name: of the study.
         study: as defined.
         runs: how many runs are in each state.
-        pairs: hash and number of the test pairs; None before a run is measured.
+        pairs: hash and number of the test pairs, and the damages of their inputs; None before a run is measured.
         machines: on which the runs were measured.
         arms: by name.
         verdicts: by the name of the section.
         ranking: the best arm first.
+        ranked_by: the metric of the ranking.
         searches: trials and chosen values by arm; empty without a search.
         version: of the file.
     """
@@ -195,6 +198,7 @@ class StudyReport:
     verdicts: dict[str, list[Verdict]]
     ranking: list[Ranked]
     searches: dict[str, Search]
+    ranked_by: str
     version: int = VERSION
 
 
@@ -204,7 +208,10 @@ def summarise(results: Results, seed: int = 0) -> StudyReport:
     states = [run.status.state for run in results.plan.runs.values()]
     arms = {name: arm_result(results, arm) for name, arm in study.arms.items()}
     measured = results.evaluations.values()
-    pairs = [{"hash": result.pairs.hash, "count": len(result.table.images)} for result in measured]
+    pairs = [
+        {"hash": result.pairs.hash, "count": len(result.table.images), "restore": result.pairs.restore}
+        for result in measured
+    ]
     machines = [asdict(result.machine) for result in measured]
     return StudyReport(
         name=study.name,
@@ -215,8 +222,14 @@ def summarise(results: Results, seed: int = 0) -> StudyReport:
         arms=arms,
         verdicts={section.name: judge_section(results, section, arms, seed) for section in study.sections},
         ranking=rank(results, arms, seed),
+        ranked_by=ranked_by(results),
         searches={name: search_of(results, study.tune, name) for name in study.arms} if study.tune else {},
     )
+
+
+def ranked_by(results: Results) -> str:
+    """Return the metric by which arms are ranked: PSNR of the composite, or where there is none of the whole output."""
+    return "psnr" if results.restore else "psnr_composite"
 
 
 def arm_result(results: Results, arm: Arm) -> ArmResult:
@@ -235,7 +248,7 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
         runs={seed: run.id for seed, run in runs.items()},
         metrics={
             metric: _spread({seed: table.column(metric) for seed, table in tables.items()})
-            for metric in (*METRICS, PERCEPTUAL)
+            for metric in (RESTORED_COLUMNS if results.restore else COLUMNS)
         },
         steps=_by_stage(chains, lambda run: run.steps),
         minutes=_by_stage(chains, lambda run: run.status.seconds / 60),
@@ -288,17 +301,11 @@ def scores(curves: Iterable[Mapping[str, Curve]]) -> dict[str, float]:
 def tasks_of(arm: Arm) -> tuple[list[str], list[float] | None]:
     """Return an arm's pretext tasks and their weights, scaled to sum 1; None where weights are learned."""
     options = arm.pretext or {}
-    names = [str(name) for name in _list(options.get("model.tasks"))]
-    weights = [float(value) for value in _list(options.get("model.weights"))] or [1.0] * len(names)
+    names = [str(name) for name in listed(options.get("model.tasks"))]
+    weights = [float(value) for value in listed(options.get("model.weights"))] or [1.0] * len(names)
     if options.get("model.weighting") not in (None, "fixed") or len(weights) != len(names):
         return names, None
     return names, [weight / sum(weights) for weight in weights]
-
-
-def _list(value: Any) -> list[Any]:
-    if isinstance(value, str):  # typed on a command line
-        return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
-    return list(value or [])
 
 
 def judge_section(results: Results, section: Section, arms: Mapping[str, ArmResult], seed: int = 0) -> list[Verdict]:
@@ -430,7 +437,8 @@ def rank(results: Results, arms: Mapping[str, ArmResult], seed: int = 0) -> list
         arms: their results, by name.
         seed: of the bootstrap.
     """
-    measured = {name: arm.metrics[RANKED_BY].mean for name, arm in arms.items() if arm.runs}
+    metric = ranked_by(results)
+    measured = {name: arm.metrics[metric].mean for name, arm in arms.items() if arm.runs}
     means = {
         name: mean
         for name, mean in measured.items()
@@ -442,7 +450,7 @@ def rank(results: Results, arms: Mapping[str, ArmResult], seed: int = 0) -> list
         entry = Ranked(name, means[name], means[name] - means[names[0]])
         common = [number for number in arms[names[0]].runs if number in arms[name].runs]
         if name != names[0] and len(common) >= MIN_SEEDS:
-            own, best = (group_values(results, [arm], common, RANKED_BY) for arm in (name, names[0]))
+            own, best = (group_values(results, [arm], common, metric) for arm in (name, names[0]))
             (between,) = compare((own - best)[None], seed)
             if between is not None:
                 entry = replace(entry, difference=between.mean, low=between.low, high=between.high)

@@ -178,3 +178,8 @@ class Damage(Classification):
         """Return strengths `(B,)` between the extreme levels, each equally likely, from uniform numbers `(B,)`."""
         low, high = min(self.levels), max(self.levels)
         return low + (high - low) * uniform.float()
+
+    def fraction(self, strength: Tensor) -> Tensor:
+        """Return where strengths `(B,)` are between the extreme levels, 0 to 1."""
+        low, high = min(self.levels), max(self.levels)
+        return (strength.float() - low) / (high - low)
