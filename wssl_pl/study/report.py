@@ -27,17 +27,14 @@ from wssl_pl.study.verdicts import ArmResult, Spread, StudyReport, Verdict, poin
 
 CAPTIONS = {
     "figure2": "Figure 2: against the weight of the first task; bars are ± one standard deviation over seeds, hollow "
-    "points are arms that had not converged. Left: the composite, or of restored inputs the whole; right: the paper's "
-    "points.",
+    "points had not converged. Left: composites (of restored inputs the whole). Right: the paper's points.",
     "figure3": "Figure 3: test images masked, filled by each arm, and original.",
     "figure4": "Figure 4: settings with one, two and three pretext tasks; a point per setting, a small one per seed, "
-    "arms that had not converged included. Left: the composite, or of restored inputs the whole; right: the paper's "
-    "values.",
+    "arms that had not converged included. Left: composites (of restored inputs the whole). Right: the paper's values.",
     "verdicts": "The difference of every claim and metric; green supports the claim, red shows the opposite.",
     "curves": "Raw validation PSNR of every arm: seeds thin, their mean thick, red where it still rises.",
 }
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")  # Okabe and Ito 2008
-DRAWN = (("psnr", "PSNR (dB)"), ("ssim", "SSIM"))
 SHIFT = 0.012  # between the curves of Figure 2, so that error bars do not hide others
 PANELS = 4  # beside each other
 
@@ -254,15 +251,11 @@ def ranking_lines(report: StudyReport) -> list[str]:
 def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list[str]]:
     """Return a header and a row per measured arm, as in the paper's tables, with the paper's metrics."""
     arms = [report.arms[name] for name in names]
-    columns = [
-        metric
-        for metric in arms[0].metrics
-        if not metric.startswith("lpips") or any(arm.metrics[metric].mean is not None for arm in arms)
-    ]
+    known = {metric for arm in arms for metric, spread in arm.metrics.items() if spread.mean is not None}
+    columns = [metric for metric in arms[0].metrics if not metric.startswith("lpips") or metric in known]
     rows = [["arm", *[LABELS[metric] for metric in columns], "seeds", "paper SSIM", "paper PSNR", "steps", "minutes",
              "pretext accuracy", "converged"]]  # fmt: skip
-    for name in [name for name in names if report.arms[name].runs] or names:
-        arm = report.arms[name]
+    for arm in [arm for arm in arms if arm.runs] or arms:
         scores = [
             f"{task} {value:.2f}{' (**near chance**)' if near_chance(value) else ''}"
             for task, value in arm.scores.items()
@@ -474,8 +467,8 @@ def task_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
 
 def _drawn(arms: Mapping[str, ArmResult]) -> list[tuple[str, str, str]]:
     """Return metric, the paper's metric and label of the rows of a figure: the composite's, where there is one."""
-    known = next(iter(arms.values())).metrics
-    return [(f"{name}_composite" if f"{name}_composite" in known else name, name, label) for name, label in DRAWN]
+    suffix = "_composite" if "psnr_composite" in next(iter(arms.values())).metrics else ""
+    return [(f"psnr{suffix}", "psnr", "PSNR (dB)"), (f"ssim{suffix}", "ssim", "SSIM")]
 
 
 def _box(axes: Any, place: float, values: Sequence[float | None], colour: str) -> None:
