@@ -182,6 +182,8 @@ class Page:
                 small = {} if words[1] == "resume" else self.fit_cache(words, DATA | {"model.width": "2"})
                 words = [word for word in words if word.lstrip("-").partition("=")[0] not in {*small, "dry-run"}]
                 words += ["--dry-run", *(f"--{key}={value}" for key, value in small.items())]
+            if "better" in words:
+                words += ["arms=[plain,dilated]"]  # others need weights that are not here
         elif command == "app":
             started = []
             self.monkeypatch.setattr("wssl_pl.app.server.serve", started.append)

@@ -16,6 +16,7 @@ from wssl_pl.cli import main
 from wssl_pl.cli.study import check_runs, only_arms, write_pairs
 from wssl_pl.cli.study import declare as declared
 from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.modules import InpaintModule
 from wssl_pl.study.definition import DEFINITIONS, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Status, make_plan
@@ -277,7 +278,19 @@ def test_told_to_end_it_lets_what_is_running_write_a_checkpoint(declare, tmp_pat
     assert "error: interrupted; resume with" in log
 
 
+def test_missing_weights_are_said_before_the_first_run(declare, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    losses = {"perceptual": 0.1, "features": "alexnet"}
+    arms = {"plain": {"pretext": "none"}, "sharp": {"pretext": "none", "downstream": losses}}
+    with pytest.raises(SystemExit):
+        main(["study", declare(arms=arms, claims=[]), f"out={tmp_path / 'out'}"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "arm sharp, downstream: model.features=alexnet: no weights found in WSSL_WEIGHTS" in line
+    assert not (tmp_path / "out" / "study.json").exists()
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in DEFINITIONS.glob("*.yaml")))
-def test_every_run_of_a_shipped_study_has_options_that_train_takes(name):
+def test_every_run_of_a_shipped_study_has_options_that_train_takes(name, monkeypatch):
+    monkeypatch.setattr(InpaintModule, "feature_network", lambda self, device: None)  # weights are not here
     study = read_study([name])
     check_runs(study, make_plan(study))

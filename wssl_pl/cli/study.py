@@ -272,7 +272,9 @@ def check_runs(study: Study, plan: Plan) -> None:
             else:
                 parsers[run.stage] = _ParseOnly(run.stage, line)
             with parsers[run.stage].parser.option_names(line):
-                cost.build_module(plan, run, widest=1)
+                module: Any = cost.build_module(plan, run, widest=1)
+                if run.stage == "downstream" and (module.perceptual or module.style):
+                    module.feature_network(module.device)  # its weights have to be there
         except WSSLError as error:
             raise WSSLError(None, None, f"{where}: {error}") from None
 
