@@ -5,7 +5,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wssl_pl.cli.options import ModelFile, import_encoder
+from wssl_pl.cli.options import import_encoder
 from wssl_pl.errors import SomeFailed, WSSLError
 
 if TYPE_CHECKING:
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    photo: list[Path], *, json: bool = False, device: str = "auto", tasks: list[str] | None = None, model: ModelFile
+    photo: list[Path],
+    *,
+    ckpt: Path | None = None,
+    json: bool = False,
+    device: str = "auto",
+    tasks: list[str] | None = None,
+    encoder: str | None = None,
 ) -> "dict[str, Diagnosis]":
     """Report what was done to photos, as the heads of a model see it: turned, faded, blurred, with probabilities.
 
@@ -22,10 +28,11 @@ def diagnose(
 
     Args:
         photo: image files
+        ckpt: a pretext checkpoint, or a model that was trained with task_loss: .ckpt, .safetensors or exported folder
         json: print JSON, for scripts
         device: auto, cpu, cuda, cuda:N or mps
         tasks: class paths of your own tasks, if the model has some; they are imported
-        model: a pretext checkpoint, or a model that was trained with task_loss
+        encoder: class path of your own encoder, if the model has one; it is imported
 
     Returns:
         the diagnoses by photo.
@@ -35,9 +42,9 @@ def diagnose(
     """
     from wssl_pl.models import HEADS, open_heads
 
-    if model.ckpt is None:
+    if ckpt is None:
         raise WSSLError("ckpt", None, "is required, the shipped model has no heads", HEADS)
-    import_encoder(model.encoder)
+    import_encoder(encoder)
     missing = [path for path in photo if not path.exists()]
     if missing:
         raise WSSLError("photo", missing[0], "is no file")
@@ -47,7 +54,7 @@ def diagnose(
 
     for name in tasks or []:
         import_task(name)
-    diagnoser = Diagnoser(open_heads(model.ckpt, device))
+    diagnoser = Diagnoser(open_heads(ckpt, device))
     found, failed = {}, []
     for path in photo:
         try:
