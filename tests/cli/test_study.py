@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declar
 def test_a_study_of_restoration_runs_to_its_report(declare, tmp_path):
     pytest.importorskip("ray")
     shipped = yaml.safe_load((DEFINITIONS / "restore.yaml").read_text())
-    arms = {name: shipped["arms"][name] for name in ("told", "pretext_all")}
+    arms = {name: shipped["arms"][name] for name in ("oracle", "pretext_all")}
     steps, downstream = {"pretext": 2, "downstream": 2}, {"restore": ["saturation", "jpeg"], "freeze_layers": 0}
     file = declare(arms=arms, claims=[], steps=steps, downstream=downstream, plots=["figure3"])
     out = tmp_path / "out"
@@ -222,7 +222,7 @@ def test_a_study_of_restoration_runs_to_its_report(declare, tmp_path):
     assert all(float(value) > 0 for row in rows for value in row[1:5])
     assert (out / "report" / "tiny_figure3.png").is_file()
     folder = StudyFolder(out)
-    evaluated = folder.result(folder.plan().final["told"][0])
+    evaluated = folder.result(folder.plan().final["oracle"][0])
     assert evaluated.pairs.restore == ["saturation", "jpeg"]
     assert any("is an oracle" in note for note in evaluated.notes)
 

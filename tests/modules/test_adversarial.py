@@ -246,8 +246,8 @@ def test_a_discriminator_that_is_not_finite_stops_the_training():
 @pytest.mark.parametrize(
     ("recent", "remark"),
     [
-        ([0.05, 1.2, -1.3], "The discriminator tells all images apart (loss 0.05, mean score of true images 1.20"),
-        ([1.99, 0.2, 0.18], "The discriminator tells nothing apart (loss 1.99, mean score of true images 0.20"),
+        ([0.05, 1.2, -1.3], "The discriminator distinguishes all images (loss 0.05, mean score of true images 1.20"),
+        ([1.99, 0.2, 0.18], "The discriminator distinguishes nothing (loss 1.99, mean score of true images 0.20"),
         ([1.0, 0.6, -0.4], None),
     ],
 )

@@ -140,14 +140,14 @@ def test_an_oracle_on_a_pretext_encoder_starts_as_the_blind_network(block, tmp_p
     blind = InpaintModule(ckpt=str(tmp_path / "pretext.ckpt"), freeze_layers=0, restore=ORACLE["restore"])
     torch.manual_seed(0)
     options = ORACLE | {"width": None, "freeze_layers": 0, "mask_channel": True}
-    told, data = InpaintModule(ckpt=str(tmp_path / "pretext.ckpt"), **options), batch()
-    told.decoder.load_state_dict(blind.decoder.state_dict())
-    torch.testing.assert_close(told.training_step(data, 0), blind.training_step(data, 0))
-    again = InpaintModule(**told.hparams)
-    again.load_state_dict(told.state_dict())
+    oracle, data = InpaintModule(ckpt=str(tmp_path / "pretext.ckpt"), **options), batch()
+    oracle.decoder.load_state_dict(blind.decoder.state_dict())
+    torch.testing.assert_close(oracle.training_step(data, 0), blind.training_step(data, 0))
+    again = InpaintModule(**oracle.hparams)
+    again.load_state_dict(oracle.state_dict())
     _, strengths = again.damages(data["image"], data["random"])
-    expected = told.predict_step(data, 0)["prediction"]
-    torch.testing.assert_close(again(told.given(data), data["mask"], strengths), expected)
+    expected = oracle.predict_step(data, 0)["prediction"]
+    torch.testing.assert_close(again(oracle.given(data), data["mask"], strengths), expected)
     with pytest.raises(WSSLError, match=r"strength_channels=true: the encoder .* freezes the weights of 0 for it"):
         InpaintModule(ckpt=str(tmp_path / "pretext.ckpt"), **ORACLE | {"width": None})
 

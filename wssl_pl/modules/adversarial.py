@@ -17,7 +17,7 @@ DISCRIMINATOR_LR = 4e-4
 DISCRIMINATOR_BETAS = (0.0, 0.9)
 """Of SAGAN (Zhang et al. 2019), whose generator has a rate of 1e-4: the discriminator learns faster, a step each."""
 WON, LOST = 0.1, 0.05
-"""The loss of a discriminator that tells all, and the distance of mean scores of one that tells nothing."""
+"""The loss of a discriminator that is always right, and the distance of mean scores of one that sees no difference."""
 
 
 class Adversary:
@@ -198,9 +198,9 @@ class AdversarialModule(WSSLModule):
         loss, real, fake = self.adversary.recent.tolist()
         scores = f"loss {loss:.2f}, mean score of true images {real:.2f}, of filled ones {fake:.2f}"
         if loss < WON:
-            remark = f"The discriminator tells all images apart ({scores}): try a lower --model.discriminator_lr"
+            remark = f"The discriminator distinguishes all images ({scores}): try a lower --model.discriminator_lr"
         elif abs(real - fake) < LOST:
-            remark = f"The discriminator tells nothing apart ({scores}): train longer"
+            remark = f"The discriminator distinguishes nothing ({scores}): train longer"
         else:
             return super().remarks()
         return [*super().remarks(), remark]

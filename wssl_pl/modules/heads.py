@@ -145,7 +145,7 @@ class TaskMetrics(nn.Module):
 
     Attributes:
         latest: the states of the last validation, by task.
-        temperatures: of the last validation, by task: those of which `calibrated` makes its probabilities.
+        temperatures: of the last validation, by task, with which `calibrated` computes probabilities.
     """
 
     def __init__(self, tasks: Mapping[str, PretextTask]) -> None:

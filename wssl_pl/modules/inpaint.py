@@ -459,7 +459,7 @@ class InpaintModule(AdversarialModule):
             self.keep_temperatures(split, self.joint.metrics)
 
     def remarks(self) -> list[str]:
-        """Name the tasks of the pretext checkpoint whose heads were left out."""
+        """Name the tasks of the pretext checkpoint whose heads are omitted."""
         found = super().remarks()
         if self.joint is not None and self.joint.left_out:
             left_out = ", ".join(self.joint.left_out)
