@@ -82,7 +82,9 @@ def test_networks_of_torchvision(real_data, kind):
 def test_weights_are_found_where_no_file_is_named(vgg16, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("WSSL_WEIGHTS", raising=False)
-    with pytest.raises(WSSLError, match=r"features=vgg16: no weights found .*: get https"):
+    with pytest.raises(
+        WSSLError, match=r"found .*: get https.*pth, or train without: --model.perceptual=0 --model.style=0"
+    ):
         load_features("vgg16")
     monkeypatch.setenv("WSSL_WEIGHTS", str(vgg16[0].rename(vgg16[0].with_name("vgg16_features.pth")).parent))
     images = torch.rand(1, 3, 16, 16)

@@ -36,6 +36,11 @@ class Network:
     after: type[nn.Module]
     url: str
 
+    @property
+    def remedy(self) -> str:
+        """What to do where the weights are missing."""
+        return f"get {self.url}, or train without: --model.perceptual=0 --model.style=0"
+
 
 NETWORKS = {
     # PConv (Liu et al. 2018) compares after the first three poolings.
@@ -61,7 +66,7 @@ class TorchvisionFeatures(nn.Module):
         from torchvision import models
 
         network = NETWORKS[kind]
-        remedy = f"get {network.url}"
+        remedy = network.remedy
         state = {name: value.float() for name, value in read_tensors(path, "features", remedy).items()}
         with torch.device("meta"):  # without the fully connected layers, 500 MB in VGG16
             self.layers = getattr(models, network.name)(weights=None).features[: network.layers]
@@ -157,7 +162,7 @@ def load_features(name: str | None) -> nn.Module:
         found = find_weights(kind)
         if found is None:
             reason = f"no weights found in {VARIABLE} or torch hub's cache"
-            raise WSSLError("features", name, reason, f"get {NETWORKS[kind].url}")
+            raise WSSLError("features", name, reason, NETWORKS[kind].remedy)
         path = str(found)
     if kind not in (PRETEXT, *NETWORKS) or not path:
         raise WSSLError("features", name, "names no features", FORMS)
