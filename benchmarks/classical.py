@@ -4,7 +4,7 @@
 
 Two protocols on the same faces: QD-style masks of 30 to 50 %, and NVIDIA's masks from 0 to 60 % by bin. Each method's
 result is kept below `--work`, so that a run that was stopped goes on where it stood; `--limit` takes the first pairs
-alone, `--slow-limit` those of biharmonic, the slowest. Without `--data` the synthetic
+alone, `--slow-limit` those of the slow methods, biharmonic and FSR. Without `--data` the synthetic
 dataset is measured. Writes `NAME.md` and `NAME.json` in benchmarks/results.
 """
 
@@ -19,7 +19,7 @@ import torch
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.evaluate import Settings, evaluate, machine
-from wssl_pl.evaluation.methods import CLASSICAL, Classical, Method, Model
+from wssl_pl.evaluation.methods import CLASSICAL, Classical, Method, Model, missing_package
 from wssl_pl.evaluation.pages import markdown
 from wssl_pl.evaluation.pairs import Pairs, write_pairs
 from wssl_pl.evaluation.report import interval, write_report
@@ -29,6 +29,7 @@ SHOWN = {
     "psnr_composite": "PSNR composite", "ssim_composite": "SSIM composite", "ms_ssim_composite": "MS-SSIM composite",
     "psnr_hole": "PSNR hole", "l1_hole": "L1 hole", "psnr": "PSNR raw", "ssim": "SSIM raw",
 }  # fmt: skip
+SLOW = ("biharmonic", "fsr_fast", "fsr_best")
 GOOD_AT = """\
 - **Mean fill** is the floor: one colour per image, no structure; whatever does not beat it in the hole has learnt
   nothing about the picture.
@@ -110,8 +111,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with celeba_hq, qd_imd and nvidia_masks")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--slow-limit", type=int, help="pairs for biharmonic, if fewer")
-    parser.add_argument("--methods", nargs="+", default=list(CLASSICAL), choices=list(CLASSICAL))
+    parser.add_argument("--slow-limit", type=int, help="pairs for biharmonic and FSR, if fewer")
+    installed = [name for name in CLASSICAL if missing_package(name) is None]
+    parser.add_argument("--methods", nargs="+", default=installed, choices=list(CLASSICAL))
     parser.add_argument("--ckpt", nargs="*", default=[], metavar="NAME=PATH", help="models to put beside them")
     parser.add_argument("--work", type=Path, default=Path("runs/classical"))
     parser.add_argument("--name", default="classical")
@@ -126,7 +128,7 @@ def main() -> None:
         pairs = Pairs.open(folder / "pairs") if made else write_pairs(datamodule, "test", folder / "pairs")
         summaries: dict[str, Result] = {}
         for name in args.methods:
-            limit = args.slow_limit or args.limit if name == "biharmonic" else args.limit
+            limit = args.slow_limit or args.limit if name in SLOW else args.limit
             out = folder / f"{name}_{limit or 'all'}"
             summaries[name] = measured(pairs, name, lambda name=name: Classical(name), out, limit)
         for entry in args.ckpt:
@@ -174,7 +176,7 @@ def main() -> None:
 
 def _folder_of(name: str, args: argparse.Namespace) -> str:
     if name in args.methods:
-        limit = args.slow_limit or args.limit if name == "biharmonic" else args.limit
+        limit = args.slow_limit or args.limit if name in SLOW else args.limit
         return f"{name}_{limit or 'all'}"
     path = next(entry.rpartition("=")[2] for entry in args.ckpt if entry.rpartition("=")[0] == name)
     return f"{slug(name)}_{slug(path)}_{args.limit or 'all'}"

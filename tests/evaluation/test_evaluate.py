@@ -2,7 +2,9 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.drawing import columns_of, strip
 from wssl_pl.evaluation.evaluate import Settings, evaluate, predict, read_pairs
-from wssl_pl.evaluation.methods import CLASSICAL, Classical
+from wssl_pl.evaluation.methods import CLASSICAL, Classical, missing_package
 from wssl_pl.evaluation.metrics import METRICS, measure
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs
 from wssl_pl.evaluation.predictions import Predictions
@@ -83,7 +85,10 @@ def test_limit_is_a_beginning_of_the_list(pairs, noisy):
     assert np.array_equal(some.values, every.values[:3], equal_nan=True)
 
 
-@pytest.mark.parametrize("name", list(CLASSICAL))
+INSTALLED = [name for name in CLASSICAL if missing_package(name) is None]
+
+
+@pytest.mark.parametrize("name", INSTALLED)
 def test_classical_methods_and_their_saved_files_have_the_same_metrics(pairs, tmp_path, name):
     method = Classical(name)
     direct = evaluate(pairs, method, Settings(limit=2)).table
@@ -111,7 +116,32 @@ def test_mean_fill_by_hand():
     assert filled[0, :, 0, 0].tolist() == pytest.approx([0.8 * 2 / 3, 0.4, 0.0])
 
 
-@pytest.mark.parametrize("name", list(CLASSICAL))
+@pytest.mark.parametrize("name", ["fsr_fast", "fsr_best"])
+def test_fsr_is_called_as_opencv_has_it(monkeypatch, name):
+    def inpaint(pixels, known, filled, flag):
+        assert flag == {"fsr_fast": 2, "fsr_best": 1}[name]
+        assert pixels.shape == (32, 48, 3)
+        assert known.shape == (32, 48)
+        assert known.dtype == np.uint8
+        filled[:] = pixels + 1  # as rounding would change known pixels
+        filled[known == 0] = (30, 20, 10)
+
+    monkeypatch.setattr(cv2, "xphoto", SimpleNamespace(inpaint=inpaint), raising=False)
+    image, mask = torch.rand(2, 3, 20, 33) * 0.9, (torch.rand(2, 1, 20, 33) < 0.4).float()
+    filled = Classical(name)(["a", "b"], torch.where(mask > 0.5, 0.0, image), mask)
+    hole = (mask > 0.5).expand_as(image)
+    assert torch.equal(filled[~hole], image[~hole])
+    expected = torch.tensor([10.0, 20.0, 30.0]).reshape(1, 3, 1, 1).expand_as(image) / 255
+    assert torch.equal(filled[hole], expected[hole])
+
+
+def test_fsr_without_contrib_is_one_line(monkeypatch):
+    monkeypatch.delattr(cv2, "xphoto", raising=False)
+    with pytest.raises(WSSLError, match=r"method=fsr_fast: needs OpenCV's contrib modules: .*opencv-contrib-python"):
+        Classical("fsr_fast")
+
+
+@pytest.mark.parametrize("name", INSTALLED)
 def test_all_hole_and_no_hole(name):
     image = torch.rand(2, 3, 16, 16)
     mask = torch.stack([torch.ones(1, 16, 16), torch.zeros(1, 16, 16)])

@@ -59,7 +59,7 @@ def evaluate_pairs(
         pairs: a folder made by `wssl pairs`
         out: the folder of the results
         mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
-        method: mean, telea, navier_stokes or biharmonic
+        method: mean, telea, navier_stokes, biharmonic, fsr_fast or fsr_best
         predictions: a folder of images named as the pairs
         allow_missing: measure the predictions that there are
         limit: only the first so many pairs

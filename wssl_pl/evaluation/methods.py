@@ -53,7 +53,7 @@ class Classical:
     """A method without learning, one image at a time; known pixels stay, so that raw and composite are the same.
 
     Args:
-        name: `mean`, `telea`, `navier_stokes` or `biharmonic`.
+        name: `mean`, `telea`, `navier_stokes`, `biharmonic`, `fsr_fast` or `fsr_best`.
 
     Raises:
         WSSLError: no such method, or its package is not installed.
@@ -62,8 +62,8 @@ class Classical:
     def __init__(self, name: str) -> None:
         if name not in CLASSICAL:
             raise WSSLError("method", name, f"is not one of {', '.join(CLASSICAL)}")
-        if name == "biharmonic" and find_spec("skimage") is None:
-            raise WSSLError("method", name, "needs scikit-image", "pip install 'wssl-pl[classical]'")
+        if missing := missing_package(name):
+            raise WSSLError("method", name, *missing)
         self.name, self.fill = name, CLASSICAL[name]
         self.notes: list[str] = []
 
@@ -95,6 +95,19 @@ def fill_opencv(flag: int, image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     return cv2.inpaint(pixels, mask.astype(np.uint8), RADIUS, flag).astype(np.float32) / np.float32(255)
 
 
+def fill_fsr(flag: int, image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
+    """Fill by frequency selective reconstruction (Seiler et al. 2015; Genser et al. 2018) on 8 bits."""
+    height, width = mask.shape
+    # It leaves what is beyond the last whole block of 16 px as it is, and takes BGR and a mask that is 0 in the hole.
+    padding = ((0, -height % 16), (0, -width % 16))
+    pixels = np.pad(np.round(image[..., ::-1] * 255).astype(np.uint8), (*padding, (0, 0)), "edge")
+    filled = np.zeros_like(pixels)
+    opencv: Any = cv2  # whose types know the contrib modules only where they are installed
+    opencv.xphoto.inpaint(pixels, np.pad(~mask, padding, "edge").astype(np.uint8), filled, flag)
+    # By way of YCbCr, so that known pixels change by rounding.
+    return np.where(mask[..., None], filled[:height, :width, ::-1].astype(np.float32) / np.float32(255), image)
+
+
 def fill_biharmonic(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     """Fill by scikit-image's solution of the biharmonic equation (Damelin and Hoang 2018)."""
     from skimage.restoration import inpaint_biharmonic
@@ -107,7 +120,19 @@ CLASSICAL: dict[str, Callable[[Pixels, NDArray[np.bool_]], Pixels]] = {
     "telea": partial(fill_opencv, cv2.INPAINT_TELEA),
     "navier_stokes": partial(fill_opencv, cv2.INPAINT_NS),
     "biharmonic": fill_biharmonic,
+    "fsr_fast": partial(fill_fsr, 2),  # cv2.xphoto.INPAINT_FSR_FAST and _BEST
+    "fsr_best": partial(fill_fsr, 1),
 }
+
+
+def missing_package(name: str) -> tuple[str, str] | None:
+    """Return why a classical method cannot be used on this machine, and what to do; None if it can be."""
+    if name == "biharmonic" and find_spec("skimage") is None:
+        return "needs scikit-image", "pip install 'wssl-pl[classical]'"
+    if name.startswith("fsr") and not hasattr(cv2, "xphoto"):
+        headless = "opencv-contrib-python-headless"
+        return "needs OpenCV's contrib modules", f"replace opencv-python-headless by {headless}, with pip"
+    return None
 
 
 SETTINGS = ("width", "norm", "loss", "freeze_layers", "restore")  # of a model, that a result keeps
