@@ -13,7 +13,7 @@ def describe_run(stage: str, model: Mapping[str, Any], record: Mapping[str, Any]
     """Return the label, tasks and weights of a run; those of a downstream run are of its pretext checkpoint.
 
     Args:
-        stage: `pretext` or `downstream`.
+        stage: one of `STAGES`.
         model: the arguments of the module.
         record: what `run.json` of the resumed run holds; its pretext checkpoint may be gone.
 
@@ -22,6 +22,8 @@ def describe_run(stage: str, model: Mapping[str, Any], record: Mapping[str, Any]
     """
     if stage == "pretext":
         return {"stage": stage, "label": pretext_label(model), **_tasks(model)}
+    if stage != "downstream":
+        return {"stage": stage, "label": f"width{model['width']}"}
     frozen, ckpt = model["freeze_layers"], model["ckpt"]
     about: dict[str, Any] = {"stage": stage, "freeze_layers": frozen}
     if record and record.get("tasks"):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.stages import STAGES
 
 FIELDS = ("stage", "label", "tasks", "weights", "freeze_layers", "steps", "metric", "best", "state", "time")
-STAGES = ("pretext", "downstream")
 RECORD = "run.json"
 EMPTY_EVENTS_BYTES = 200  # an event file with nothing but its header has 88 bytes
 TAIL_BYTES = 1 << 16

@@ -38,13 +38,10 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError
 from wssl_pl.files import owned, replacing
-from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
-from wssl_pl.modules.base import WSSLModule
+from wssl_pl.modules import MODULES, read_checkpoint
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.joint import OPTIONS
-
-STAGES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
-MAX_EPOCHS = {"pretext": 40, "downstream": 20}
+from wssl_pl.stages import Rival, Stage
 
 ALIASES = {
     "tasks": "model.tasks",
@@ -60,7 +57,8 @@ ALIASES = {
 
 
 DESCRIPTION = """\
-Train one of the two stages: pretext tasks, then inpainting with the encoder that they have trained.
+Train one of the two stages: pretext tasks, then inpainting with the encoder that they have trained. Or train a rival:
+shift_net, pic or pconv.
 
 Example:
     wssl stage=pretext tasks=rotation,sharpness weights=0.3,0.7 --data.images=DIR
@@ -98,11 +96,11 @@ class WSSLCLI(LightningCLI):
         self.extra_callbacks = extra_callbacks
         self.stack = stack or ExitStack()  # holds the run's directory until the training ends
         super().__init__(
-            model_class=STAGES[stage],
+            model_class=MODULES[stage],
             datamodule_class=WSSLDataModule,
             save_config_callback=RunFiles,
             trainer_defaults={
-                "max_epochs": MAX_EPOCHS[stage],
+                "max_epochs": MODULES[stage].max_epochs,
                 # Our samplers shard themselves, unpadded in evaluation, so that several processes measure as one.
                 "use_distributed_sampler": False,
                 "num_sanity_val_steps": 0,
@@ -129,7 +127,7 @@ class WSSLCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to the run and not to a class."""
         parser.add_argument(
-            "--stage", type=Literal["pretext", "downstream"], default=self.stage, help="which of the two stages"
+            "--stage", type=Stage | Rival, default=self.stage, help="which of the two stages, or which rival"
         )
         parser.add_argument(
             "--run.dir", type=str | None, default=None, help="the run's directory (default: runs/<stage>/<run>)"
@@ -151,7 +149,7 @@ class WSSLCLI(LightningCLI):
             "--run.monitor",
             type=str | None,
             default=None,
-            help=f"validation metric by which best.ckpt is kept (default: {STAGES[self.stage].monitor})",
+            help=f"validation metric by which best.ckpt is kept (default: {MODULES[self.stage].monitor})",
         )
         parser.add_argument(
             "--run.monitor_mode",
@@ -159,6 +157,8 @@ class WSSLCLI(LightningCLI):
             default="auto",
             help="`max` or `min`: which is better; `auto`: `min` for a loss",
         )
+        if (batch_size := MODULES[self.stage].batch_size) is not None:
+            parser.set_defaults({"data.batch_size": batch_size})
         parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of_data)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -367,7 +367,7 @@ def train(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSL
         raise WSSLError(None, None, f"unexpected {line.words[0]!r}", "options are written key=value or --key=value")
     base_on_resumed_run(line)
     import_classes(line)
-    stage = find_stage(line, STAGES)
+    stage = find_stage(line, MODULES)
     add_moved_paths(line)
     silence_messages()
     with ExitStack() as stack:

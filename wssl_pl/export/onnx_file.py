@@ -14,7 +14,7 @@ from wssl_pl.files import replacing, writing
 from wssl_pl.models import ModelInfo
 from wssl_pl.models.info import Convention
 from wssl_pl.models.onnx import open_onnx
-from wssl_pl.modules import InpaintModule
+from wssl_pl.modules.filling import FillingModule
 
 MULTIPLE = 32  # of both sides, from which the networks' five poolings need no padding
 OPSET = 20
@@ -30,7 +30,7 @@ VALUES = {
 }
 
 
-def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
+def write_onnx(module: FillingModule, info: ModelInfo, path: Path) -> float:
     """Writes a model as ONNX, compares it with PyTorch, and returns the largest difference that was found.
 
     Args:
@@ -76,7 +76,7 @@ def write_onnx(module: InpaintModule, info: ModelInfo, path: Path) -> float:
     return difference
 
 
-def _exported(module: InpaintModule) -> Any:
+def _exported(module: FillingModule) -> Any:
     """The ONNX model of torch's exporter, with batch, height and width left open."""
     # Open, with whatever range the networks need: a declared smallest size fails in torch's exporter with some blocks.
     axes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
@@ -97,7 +97,7 @@ def _exported(module: InpaintModule) -> Any:
     return program.model_proto
 
 
-def compare(module: InpaintModule, path: Path) -> float:
+def compare(module: FillingModule, path: Path) -> float:
     """The largest difference between an ONNX file and PyTorch at three sizes."""
     predictor = open_onnx(path, "cpu", None, Convention())
     random = np.random.default_rng(0)

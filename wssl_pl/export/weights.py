@@ -34,7 +34,7 @@ def write_safetensors(state: Mapping[str, Tensor], info: ModelInfo, path: Path, 
 def write_folder(state: Mapping[str, Tensor], info: ModelInfo, folder: Path, half: bool = False) -> None:
     """Write `model.safetensors` and `config.json`, which `open_model` and huggingface_hub read."""
     write_safetensors(state, info, folder / WEIGHTS, half)
-    config = info.hyper_parameters | {"library": "wssl-pl", "stage": "downstream", "training": info.training}
+    config = info.hyper_parameters | {"library": "wssl-pl", "stage": info.stage, "training": info.training}
     write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
@@ -43,7 +43,7 @@ def metadata(info: ModelInfo) -> dict[str, str]:
     return {
         "format": "pt",
         "library": "wssl-pl",
-        "stage": "downstream",
+        "stage": info.stage,
         "hyper_parameters": json.dumps(info.hyper_parameters),
         "training": json.dumps(info.training),
     }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_readable
+from wssl_pl.stages import FILLING
 
 SHIPPED = Path(__file__).parents[1] / "inference" / "model" / "wssl-w16.safetensors"
 SHIPPED_LICENSE = "for non-commercial research only"  # the Apache License covers the code alone
@@ -34,12 +35,14 @@ class ModelInfo:
         name: what messages call it.
         hyper_parameters: the settings of the module that was saved; none for an ONNX file of another project.
         training: settings of its data, `image_size` among them where the file has it.
+        stage: which trained it, one of `FILLING`, or `pretext`.
         foreign: whether it is an ONNX file of another project.
     """
 
     name: str
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    stage: str = "downstream"
     foreign: bool = False
 
     @property
@@ -63,11 +66,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of network and data from the metadata of an ONNX or a safetensors file of this project.
+def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return the settings of network and data, and the stage, from the metadata of an ONNX or a safetensors file.
 
     Raises:
-        ValueError: the file is none.
+        ValueError: the file is none of this project's.
     """
     try:
         settings, training = json.loads(metadata["hyper_parameters"]), json.loads(metadata["training"])
@@ -77,7 +80,9 @@ def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str
         raise ValueError("its settings are nested too deeply") from None
     if not (isinstance(settings, dict) and isinstance(training, dict)):
         raise ValueError("its settings are no mappings")
-    return settings, training
+    if metadata.get("stage") not in FILLING:
+        raise ValueError("it is of another stage")
+    return settings, training, metadata["stage"]
 
 
 def check_output(output: Any, shape: tuple[int, ...], name: object) -> None:

@@ -11,11 +11,21 @@ from torch import Tensor
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import info as facts
-from wssl_pl.models.info import HEADS, Array, ModelInfo, check_output, first_line, parse_device, read_settings
-from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
+from wssl_pl.models.info import (
+    HEADS,
+    Array,
+    ModelInfo,
+    check_output,
+    first_line,
+    parse_device,
+    read_settings,
+)
+from wssl_pl.modules import FILLING_MODULES, InpaintModule, PretextModule, read_checkpoint
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.checkpoint import check_state
+from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.inpaint import ORACLE
+from wssl_pl.stages import FILLING
 from wssl_pl.synthetic import draw_mask
 from wssl_pl.tasks import Classification
 
@@ -31,7 +41,7 @@ class TorchPredictor:
     """A model of this project, run by PyTorch; see `Predictor`.
 
     Attributes:
-        module: the `InpaintModule`, in evaluation mode.
+        module: the `FillingModule`, in evaluation mode.
     """
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None, *, oracle: bool = False) -> None:
@@ -56,7 +66,7 @@ class TorchPredictor:
         tensors = [torch.from_numpy(array).to(self._device) for array in (images, masks)]
         known = {name: torch.from_numpy(array).to(self._device) for name, array in (strengths or {}).items()}
         with torch.inference_mode():
-            output = self.module(*tensors, known or None)
+            output = self.module(*tensors, **({"strengths": known} if known else {}))
             result: Array = output.float().cpu().numpy()
         check_output(result, images.shape, self.info.name)
         return result
@@ -74,12 +84,17 @@ class Heads:
         WSSLError: the model has no head that classifies.
     """
 
-    def __init__(self, module: InpaintModule | PretextModule, info: ModelInfo, device: torch.device) -> None:
-        self._module, self.info, self._device = module.to(device).eval().requires_grad_(False), info, device
-        tasks = module.tasks if isinstance(module, PretextModule) else module.joint and module.joint.tasks
-        self.tasks = {name: task for name, task in (tasks or {}).items() if isinstance(task, Classification)}
+    def __init__(self, module: FillingModule | PretextModule, info: ModelInfo, device: torch.device) -> None:
+        tasks: Mapping[str, Any] = {}
+        if isinstance(module, PretextModule):
+            tasks = module.tasks
+        elif isinstance(module, InpaintModule) and module.joint is not None:
+            tasks = module.joint.tasks
+        self.tasks = {name: task for name, task in tasks.items() if isinstance(task, Classification)}
         if not self.tasks:
             raise WSSLError("ckpt", info.name, "has no heads", HEADS)
+        self._module: Any = module.to(device).eval().requires_grad_(False)
+        self.info, self._device = info, device
         self.calibrated = bool(module.hparams["temperatures"])
 
     def __call__(self, image: Array) -> dict[str, Array]:
@@ -120,7 +135,7 @@ def find_device(name: str, parameter: str = "device") -> torch.device:
     return torch.device(kind)
 
 
-def read_module(path: Path, oracle: bool = False) -> tuple[InpaintModule, ModelInfo]:
+def read_module(path: Path, oracle: bool = False) -> tuple[FillingModule, ModelInfo]:
     """Return the module of a `.ckpt`, a `.safetensors` file or an exported folder, on the CPU in float32.
 
     Args:
@@ -135,10 +150,10 @@ def read_module(path: Path, oracle: bool = False) -> tuple[InpaintModule, ModelI
     if info.hyper_parameters.get("strength_channels") and not oracle:
         reason = "needs the strengths of the damages (strength_channels), which nobody knows of a photo"
         raise WSSLError("ckpt", path, reason, ORACLE)
-    return _made(InpaintModule, path, state, info, {})
+    return _made(FILLING_MODULES[info.stage], path, state, info, {})
 
 
-def read_heads(path: Path) -> tuple[InpaintModule | PretextModule, ModelInfo]:
+def read_heads(path: Path) -> tuple[FillingModule | PretextModule, ModelInfo]:
     """Return the module of a pretext checkpoint, or of any model file that `read_module` takes.
 
     Raises:
@@ -147,7 +162,7 @@ def read_heads(path: Path) -> tuple[InpaintModule | PretextModule, ModelInfo]:
     if path.is_dir() or path.suffix.lower() == ".safetensors":
         return read_module(path)
     checkpoint = read_checkpoint(path)
-    if checkpoint["stage"] == "downstream":
+    if checkpoint["stage"] in FILLING:
         return read_module(path)
     overrides: dict[str, Any] = {"probe_steps": 0}
     if checkpoint["hyper_parameters"].get("weighting") == "upgrad":
@@ -210,17 +225,13 @@ def read_weights(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor]
     if path.suffix.lower() == ".safetensors":
         state, metadata = read_safetensors(path, info_only)
         try:
-            settings, training = read_settings(metadata)
-            if metadata.get("stage") != "downstream":
-                raise ValueError("it is of another stage")
+            stored = read_settings(metadata)
         except ValueError:
             raise WSSLError(
                 "ckpt", path, "does not say its network", "`wssl export safetensors` writes it into the metadata"
             ) from None
-        return state, ModelInfo(
-            f"the shipped model {path.name}" if path == facts.SHIPPED else str(path), settings, training
-        )
-    checkpoint = read_checkpoint(path, stage="downstream", mmap=info_only)
+        return state, ModelInfo(f"the shipped model {path.name}" if path == facts.SHIPPED else str(path), *stored)
+    checkpoint = read_checkpoint(path, stage=FILLING, mmap=info_only)
     return {} if info_only else checkpoint["state_dict"], _info(path, checkpoint)
 
 
@@ -230,7 +241,7 @@ def _info(path: Path, checkpoint: Mapping[str, Any]) -> ModelInfo:
     training |= {"epochs": checkpoint.get("epoch", -1) + 1, "steps": checkpoint.get("global_step", 0)}
     # The command line leaves keys of its own that begin with an underscore.
     settings = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if not key.startswith("_")}
-    return ModelInfo(str(path), settings, training)
+    return ModelInfo(str(path), settings, training, checkpoint["stage"])
 
 
 def read_safetensors(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -260,6 +271,6 @@ def _read_folder(folder: Path, info_only: bool) -> tuple[dict[str, Tensor], Mode
         config.pop("library", None)
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise WSSLError("ckpt", folder, f"{CONFIG} cannot be read: {first_line(error)}") from None
-    if stage != "downstream" or not isinstance(training, dict):
+    if stage not in FILLING or not isinstance(training, dict):
         raise WSSLError("ckpt", folder, f"{CONFIG} is not that of an inpainting model of this project")
-    return state, ModelInfo(str(folder), config, training)
+    return state, ModelInfo(str(folder), config, training, stage)

@@ -1,13 +1,13 @@
 """Training against a discriminator, which is no part of the model: neither opened, exported nor averaged with it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.losses import discriminator_hinge, generator_hinge
+from wssl_pl.losses import HINGE, AdversarialLosses
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.checkpoint import check_state
 from wssl_pl.modules.optimizer import check_positive
@@ -29,12 +29,21 @@ class Adversary:
         network: `(images, masks)` to scores.
         device: where it is trained.
         scales: whether the loss is scaled, for gradients in float16.
+        losses: of the generator and of the discriminator.
+        betas: of the discriminator's Adam.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, scales: bool = False) -> None:
-        self.network = network.to(device)
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        scales: bool = False,
+        losses: AdversarialLosses = HINGE,
+        betas: tuple[float, float] = DISCRIMINATOR_BETAS,
+    ) -> None:
+        self.network, self.losses = network.to(device), losses
         # Not fused: that kernel wants gradients in the memory format of their weights.
-        self.optimizer = Adam(network.parameters(), lr=DISCRIMINATOR_LR, betas=DISCRIMINATOR_BETAS)
+        self.optimizer = Adam(network.parameters(), lr=DISCRIMINATOR_LR, betas=betas)
         self.scaler = torch.amp.GradScaler(device.type, enabled=scales)
         self.recent = torch.zeros(3, device=device)  # running means of the loss and of the two scores
         self.steps = 0
@@ -55,11 +64,11 @@ class Adversary:
             and `score_fake`, the mean scores.
         """
         self.network.requires_grad_(False)
-        adversarial = generator_hinge(self.network(filled, mask))
+        adversarial = self.losses.generator(self.network(filled, mask))
         self.network.requires_grad_(True)
         both = self.network(torch.cat([image, filled.detach()]), torch.cat([mask, mask]))
         real, fake = both.chunk(2)
-        loss = discriminator_hinge(real, fake)
+        loss = self.losses.discriminator(real, fake)
         with without_autocast(loss.device):
             self.scaler.scale(loss / batches).backward()
         now = torch.stack([loss, real.float().mean(), fake.float().mean()]).detach()
@@ -104,6 +113,11 @@ class AdversarialModule(WSSLModule):
 
     adversarial: float  # factor of the generator's loss; 0 for no discriminator
     adversary: Adversary | None = None
+    default_discriminator_lr: ClassVar[float] = DISCRIMINATOR_LR
+
+    def make_adversary(self, network: nn.Module, device: torch.device, scales: bool = False) -> Adversary:
+        """Return what trains a discriminator."""
+        return Adversary(network, device, scales)
 
     def make_discriminator(self) -> nn.Module:
         """Return a new discriminator: `(images, masks)` to scores."""
@@ -120,7 +134,7 @@ class AdversarialModule(WSSLModule):
         check_positive("discriminator_lr", lr)
         if width is not None:
             check_positive("discriminator_width", width)
-        for name, value, default in (("lr", lr, DISCRIMINATOR_LR), ("width", width, None)):
+        for name, value, default in (("lr", lr, self.default_discriminator_lr), ("width", width, None)):
             if value != default and not adversarial:
                 reason = "there is no discriminator"
                 raise WSSLError(f"discriminator_{name}", value, reason, "give adversarial=0.01, or omit it")
@@ -132,7 +146,7 @@ class AdversarialModule(WSSLModule):
         if stage == "fit" and self.adversarial:
             network = self._draw_discriminator() if self.adversary is None else self.adversary.network
             scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-            self.adversary = Adversary(network, self.trainer.strategy.root_device, scales)
+            self.adversary = self.make_adversary(network, self.trainer.strategy.root_device, scales)
             if self.trainer.world_size > 1:
                 for tensor in network.state_dict().values():
                     torch.distributed.broadcast(tensor, src=0)
@@ -146,7 +160,7 @@ class AdversarialModule(WSSLModule):
     def against(self, filled: Tensor, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return the losses and scores of a batch: see `Adversary.compare`."""
         if self.adversary is None:  # a step outside a training
-            self.adversary = Adversary(self._draw_discriminator(), image.device)
+            self.adversary = self.make_adversary(self._draw_discriminator(), image.device)
         batches = 1 if self._trainer is None else self._trainer.accumulate_grad_batches
         return self.adversary.compare(filled, image, mask, batches)
 

@@ -1,4 +1,4 @@
-"""What both stages share: the optimiser, the memory format, compilation, and the mark in the checkpoint."""
+"""What all stages share: the optimiser, the memory format, compilation, and the mark in the checkpoint."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ FLOAT16_EPS = 1e-5
 
 
 class WSSLModule(LightningModule):
-    """Base of the two stages: Adam over what is not frozen, convolutions in channels_last.
+    """Base of all stages: Adam over what is not frozen, convolutions in channels_last.
 
     A subclass holds its networks as submodules, and sets the attributes below.
 
@@ -45,6 +45,9 @@ class WSSLModule(LightningModule):
     needs_masks: bool
     smallest_image: int  # side in pixels
     monitor: str  # the logged metric by which the best checkpoint is kept; the higher the better
+    # Of the command line: the paper's.
+    max_epochs: ClassVar[int]
+    batch_size: ClassVar[int | None] = None  # None for that of the data module
     encoder: Encoder
     fill: Fill  # what the network gets in a hole
     mask_channel: bool  # whether the network gets the mask as a fourth channel
@@ -245,7 +248,8 @@ class WSSLModule(LightningModule):
             checkpoint["state_dict"] = checkpoint.pop("current_model_state", checkpoint["state_dict"])
         self.check_resumed(checkpoint)
         self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
-        self.hparams["temperatures"] = self._resumed_hparams.get("temperatures")
+        if "temperatures" in self.hparams:
+            self.hparams["temperatures"] = self._resumed_hparams.get("temperatures")
         for state in checkpoint.get("optimizer_states", []):
             state["param_groups"] = self._regrouped(state["param_groups"])
             for group in state["param_groups"]:

@@ -3,7 +3,7 @@
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_readable
 from wssl_pl.modules.migration import migrate
+from wssl_pl.stages import STAGES
 
 # Of what every stage's checkpoint holds; a file may hold anything.
 KINDS: dict[str, type] = {
@@ -22,18 +23,18 @@ KINDS: dict[str, type] = {
 
 
 def read_checkpoint(
-    path: str | Path, stage: str | None = None, name: str = "ckpt", mmap: bool = False
+    path: str | Path, stage: str | Collection[str] | None = None, name: str = "ckpt", mmap: bool = False
 ) -> dict[str, Any]:
     """Return a checkpoint of one of our stages, on the CPU and in the present format.
 
     Args:
         path: the file.
-        stage: `pretext` or `downstream`, where only that one can be used.
+        stage: that, or those, which can be used; default: any.
         name: the parameter that gave the path, for the error message.
         mmap: map the tensors into memory instead of reading them, for a look at the other values.
 
     Raises:
-        WSSLError: no such file, unreadable, not a checkpoint, not ours, newer than this program, or of the other stage.
+        WSSLError: no such file, unreadable, not a checkpoint, not ours, newer than this program, or of another stage.
     """
     path = Path(path)
     remedy = "give the .ckpt file of a run (runs/<stage>/<run>/best.ckpt)"
@@ -53,11 +54,13 @@ def read_checkpoint(
             reason = "is not a checkpoint, or was cut short"
         raise WSSLError(name, path, reason) from None
     found = checkpoint.get("stage") if isinstance(checkpoint, dict) else None
-    if found not in ("pretext", "downstream") or "state_dict" not in checkpoint:
+    if found not in STAGES or "state_dict" not in checkpoint:
         raise WSSLError(name, path, "is not a checkpoint of this project: it has no stage")
-    if stage is not None and found != stage:
-        reason = f"is a {found} checkpoint; a {stage} one is needed"
-        raise WSSLError(name, path, reason, f"`wssl train stage={stage} ...` makes one")
+    accepted = STAGES if stage is None else (stage,) if isinstance(stage, str) else tuple(stage)
+    if found not in accepted:
+        needed = " or ".join(accepted)
+        remedy = f"`wssl train stage={accepted[0]} ...` makes one"
+        raise WSSLError(name, path, f"is a {found} checkpoint; a {needed} one is needed", remedy)
     for key, kind in KINDS.items():
         value: Any = checkpoint.get(key, kind())
         names = value if kind is dict else ()

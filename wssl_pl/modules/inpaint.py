@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from lightning import Trainer
 from torch import Tensor, nn
 
-from wssl_pl.callbacks import image_grid
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
-from wssl_pl.losses import LOSSES, WSSLLoss, perceptual_loss, style_loss
-from wssl_pl.metrics import BinnedMetrics, HolePSNR, InpaintingMetrics, Mean, composite, image_metrics
+from wssl_pl.losses import LOSSES, WSSLLoss
+from wssl_pl.metrics import HolePSNR, Mean, composite
 from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
-from wssl_pl.modules.adversarial import DISCRIMINATOR_LR, AdversarialModule
+from wssl_pl.modules.adversarial import DISCRIMINATOR_LR
 from wssl_pl.modules.damages import Damages
 from wssl_pl.modules.encoder import check_training, load_decoder, load_encoder, make_decoder
-from wssl_pl.modules.features import FORMS, absolute_features, load_features
+from wssl_pl.modules.features import absolute_features
+from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources
 from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
@@ -26,7 +26,7 @@ from wssl_pl.networks import PatchDiscriminator, crop_to, initialise, make_conte
 ORACLE = "such a model is an oracle for studies: only `wssl test`, and `wssl evaluate` on damaged pairs, measure it"
 
 
-class InpaintModule(AdversarialModule):
+class InpaintModule(FillingModule):
     """Fills the holes of masked images: RGB with the hole set to `fill` in, the whole image out.
 
     Args:
@@ -100,9 +100,7 @@ class InpaintModule(AdversarialModule):
     """
 
     stage = "downstream"
-    needs_masks = True
-    monitor = "val/ssim"
-    smallest_image = RADIUS + 1  # below it the window of SSIM does not fit
+    max_epochs = 20
 
     def __init__(
         self,
@@ -169,12 +167,11 @@ class InpaintModule(AdversarialModule):
         factors = {"encoder_lr": encoder_lr, "consistency": consistency, "task_loss": task_loss}
         check_training(self.encoder, freeze_layers, unfreeze_epoch, factors, added)
         self.damages, self.strength_channels = damages, strength_channels
-        self._check_features(perceptual, style, features)
+        self.set_features(perceptual, style, features)
+        if features is not None and not (perceptual or style):
+            raise WSSLError("features", features, "nothing uses them", "give perceptual=0.05, or omit them")
         self.hparams["features"] = absolute_features(features, ckpt)
         self.set_adversary(adversarial, discriminator_lr, discriminator_width)
-        self.perceptual, self.style = perceptual, style
-        # In a list, so that it is no submodule: it is not trained, saved, exported or exchanged between processes.
-        self._features: list[nn.Module] = []
         self.unfreeze_epoch, self.encoder_lr, self.consistency = unfreeze_epoch, encoder_lr, consistency
         channels = self.encoder.out_channels
         self.decoder = make_decoder(channels, agreed["norm"], agreed["block"], agreed["encoder"])
@@ -196,8 +193,6 @@ class InpaintModule(AdversarialModule):
             raise WSSLError("restore", restore, reason)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim, log_cosh_a, ssim_window, ssim_sigma)
         self.smallest_image = max(RADIUS, ssim_window // 2) + 1
-        self.val_metrics = InpaintingMetrics()
-        self.val_bins = BinnedMetrics(self.val_metrics.names)
         self.val_log_cosh = Mean()
         # Of a restored image the known part counts too.
         self.val_parts: Any = nn.ModuleDict({"psnr_hole": HolePSNR(), "psnr_known": HolePSNR()} if restore else {})
@@ -231,39 +226,16 @@ class InpaintModule(AdversarialModule):
                 raise WSSLError(name, value, "strength_channels=true gives the answers away", "omit one of the two")
         return len(damages.tasks)
 
-    @staticmethod
-    def _check_features(perceptual: float, style: float, features: str | None) -> None:
-        """Raise `WSSLError` for weights of losses in features that cannot be used, or have no effect."""
-        for name, value in (("perceptual", perceptual), ("style", style)):
-            if not 0.0 <= value < float("inf"):
-                raise WSSLError(name, value, "must be a number, 0 or more")
-            if value and features is None:
-                raise WSSLError(name, value, "needs features", FORMS)
-        if features is not None and not (perceptual or style):
-            raise WSSLError("features", features, "nothing uses them", "give perceptual=0.05, or omit them")
-
-    def feature_network(self, device: torch.device) -> nn.Module:
-        """Return the network of the `features` on a device; it is read when it is first asked for.
-
-        Raises:
-            WSSLError: see `load_features`.
-        """
-        if not self._features:
-            self._features.append(load_features(self.hparams["features"]))
-        return self._features[0].to(device)
-
     def make_discriminator(self) -> nn.Module:
         """Return a new discriminator."""
         return PatchDiscriminator(self.hparams["discriminator_width"] or self.hparams["width"])
 
     def check_trainer(self, trainer: Trainer) -> None:
-        """Raise `WSSLError` for features that cannot be read, and for unfreezing on several devices.
+        """Raise `WSSLError` also for unfreezing on several devices.
 
         The devices would not exchange the gradients of what is unfrozen.
         """
         super().check_trainer(trainer)
-        if self.perceptual or self.style:
-            self.feature_network(self.device)
         # DDP registers the parameters that require a gradient when it starts, and no others.
         if self.unfreeze_epoch is not None and trainer.num_devices * trainer.num_nodes > 1:
             raise WSSLError("unfreeze_epoch", self.unfreeze_epoch, "works on one device", "give devices=1")
@@ -319,7 +291,7 @@ class InpaintModule(AdversarialModule):
         damaged: tuple[Tensor, dict[str, Tensor]] = self.damages(*sources(batch))
         return damaged
 
-    def _restore(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def predicted(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the images of a batch that the network is given, without holes, and the prediction."""
         given, strengths = self._damaged(batch)
         return given, self(given, batch["mask"], strengths)
@@ -366,7 +338,7 @@ class InpaintModule(AdversarialModule):
         prediction = self._decode(features, skips, image)
         parts = self.loss.parts(prediction, image)
         if self.perceptual or self.style:
-            distances = self._losses_in_features(composite(prediction, image, mask), image)
+            distances = self.losses_in_features(composite(prediction, image, mask), image)
             parts |= distances
             parts["loss"] = parts["loss"] + sum(getattr(self, name) * part for name, part in distances.items())
         if self.adversarial:
@@ -380,17 +352,8 @@ class InpaintModule(AdversarialModule):
         if self.consistency and features.requires_grad:
             parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(given))
             parts["loss"] = parts["loss"] + self.consistency * parts["consistency"]
-        for name, part in parts.items():
-            self.log(f"train/{name}", part, prog_bar=name == "loss")
+        self.log_parts(parts)
         return parts["loss"]
-
-    def _losses_in_features(self, filled: Tensor, image: Tensor) -> dict[str, Tensor]:
-        """Return the distances of the composites from the truth by name, those whose factor is not 0."""
-        network = self.feature_network(image.device)
-        with torch.no_grad():
-            targets = network(image)
-        features, losses = network(filled), {"perceptual": perceptual_loss, "style": style_loss}
-        return {name: loss(features, targets) for name, loss in losses.items() if getattr(self, name)}
 
     @property
     def heads_see_holes(self) -> bool:
@@ -423,7 +386,7 @@ class InpaintModule(AdversarialModule):
         """Add one batch to the metrics."""
         image, mask = batch["image"], batch["mask"]
         if self.joint is None:
-            _, prediction = self._restore(batch)
+            _, prediction = self.predicted(batch)
         else:
             _, features, skips, answers = self._encode_batch(batch)
             prediction = self._decode(features, skips, image)
@@ -432,28 +395,27 @@ class InpaintModule(AdversarialModule):
         if self.damages is not None:
             self.val_parts["psnr_hole"].update(prediction, image, mask)
             self.val_parts["psnr_known"].update(prediction, image, 1.0 - (mask > 0.5).float())
-        values = image_metrics(prediction, image, mask)
-        self.val_metrics.update(values)
-        self.val_bins.update(values, mask)
+        self.add_metrics(prediction, batch)
         self.val_log_cosh.update(self.loss.log_cosh(prediction, image), count=len(image))
         if self.val_ssim_loss is not None:
             self.val_ssim_loss.update(self.loss.ssim_loss(prediction, image), count=len(image))
 
-    def log_metrics(self, split: str) -> None:
-        """Log the loss, its parts, and PSNR and SSIM of the raw output and of the composite, also by hole ratio."""
-        metrics = self.val_metrics.compute()
+    def computed_metrics(self) -> dict[str, Tensor]:
+        """Return also the loss and its parts, and of a restored image the PSNR of the hole and of the known part."""
+        metrics = super().computed_metrics()
         metrics["log_cosh"] = self.val_log_cosh.compute()
         own_ssim = self.val_ssim_loss
         metrics["ssim_loss"] = 1.0 - metrics["ssim"] if own_ssim is None else own_ssim.compute()
         metrics["loss"] = self.loss.alpha * metrics["log_cosh"] + (1.0 - self.loss.alpha) * metrics["ssim_loss"]
-        metrics |= self.val_bins.compute()
         metrics |= {name: metric.compute() for name, metric in self.val_parts.items()}
-        for name, value in metrics.items():
-            # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
-            self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "psnr", "ssim"), sync_dist=True)
-        for metric in (self.val_metrics, self.val_bins, self.val_log_cosh, own_ssim, *self.val_parts.values()):
+        for metric in (self.val_log_cosh, own_ssim, *self.val_parts.values()):
             if metric is not None:
                 metric.reset()
+        return metrics
+
+    def log_metrics(self, split: str) -> None:
+        """Log also the metrics of the heads."""
+        super().log_metrics(split)
         if self.joint is not None:
             self.log_dict(named_metrics(split, self.joint.tasks, *self.joint.metrics.compute()), sync_dist=True)
             self.keep_temperatures(split, self.joint.metrics)
@@ -469,20 +431,3 @@ class InpaintModule(AdversarialModule):
     def validation_figures(self, title: str) -> dict[str, Any]:
         """Return the figures of the tasks that are trained too, by tag."""
         return {} if self.joint is None else self.joint.metrics.figures(self.joint.tasks, title)
-
-    def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return masked image, prediction, composite and truth side by side, by tag."""
-        given, prediction = self._restore(batch)
-        return {"val/images": image_grid(batch["image"], batch["mask"], prediction, given)}
-
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Return the predictions of one batch.
-
-        Returns:
-            `index` `(B,)`, the images' numbers in the split; `prediction` `(B, 3, H, W)`, the raw output; and
-            `composite` `(B, 3, H, W)`, the prediction in the hole and what was given elsewhere. Both are float32 in
-            [0, 1].
-        """
-        given, prediction = self._restore(batch)
-        filled = composite(prediction, given, batch["mask"])
-        return {"index": batch["index"], "prediction": prediction, "composite": filled}

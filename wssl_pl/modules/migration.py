@@ -30,7 +30,7 @@ SETTINGS_2: dict[str, dict[str, Any]] = {
 
 def from_1_to_2(checkpoint: dict[str, Any]) -> None:
     """Add the new hyperparameters, so that a resumed run knows which of them were typed."""
-    checkpoint["hyper_parameters"] = SETTINGS_2[checkpoint["stage"]] | checkpoint.get("hyper_parameters", {})
+    checkpoint["hyper_parameters"] = SETTINGS_2.get(checkpoint["stage"], {}) | checkpoint.get("hyper_parameters", {})
 
 
 def from_2_to_3(checkpoint: dict[str, Any]) -> None:

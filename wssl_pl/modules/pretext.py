@@ -74,6 +74,7 @@ class PretextModule(WSSLModule):
     """
 
     stage = "pretext"
+    max_epochs = 40
     monitor = "val/score"
     smallest_image = 32  # the encoder halves the sides five times
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.devices import choose_precision
 from wssl_pl.errors import WSSLError
-from wssl_pl.modules import InpaintModule, PretextModule
+from wssl_pl.modules import MODULES
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.features import PRETEXT
 from wssl_pl.networks import WIDTH
@@ -31,7 +31,6 @@ MODEL = (
 RECONSTRUCTIONS = ("masked", "autoencoder")
 """Tasks that have no place in joint training."""
 FEATURES = ("model.perceptual", "model.style", "model.features")
-MODULES: dict[str, type[WSSLModule]] = {"pretext": PretextModule, "downstream": InpaintModule}
 
 Kind = tuple[str, ...]
 """The stage and all options that decide how long a step takes, each as `name=value`."""

@@ -1,0 +1,9 @@
+"""The LightningModule of each stage."""
+
+from wssl_pl.modules.base import WSSLModule
+from wssl_pl.modules.filling import FillingModule
+from wssl_pl.modules.inpaint import InpaintModule
+from wssl_pl.modules.pretext import PretextModule
+
+FILLING_MODULES: dict[str, type[FillingModule]] = {module.stage: module for module in (InpaintModule,)}
+MODULES: dict[str, type[WSSLModule]] = {PretextModule.stage: PretextModule, **FILLING_MODULES}

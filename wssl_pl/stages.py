@@ -1,0 +1,12 @@
+"""The names of what can be trained; imported without PyTorch."""
+
+from typing import Literal, get_args
+
+Stage = Literal["pretext", "downstream"]
+"""The two stages of the paper."""
+Rival = Literal["shift_net", "pic", "pconv"]
+"""The methods of others that are trained by the same rules."""
+RIVALS: tuple[str, ...] = get_args(Rival)
+STAGES: tuple[str, ...] = (*get_args(Stage), *RIVALS)
+FILLING: tuple[str, ...] = ("downstream", *RIVALS)
+"""Those whose models fill holes."""
