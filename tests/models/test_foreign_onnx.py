@@ -257,7 +257,7 @@ def identity(path, name="image", **options):
 )
 def test_forged_files_that_say_they_are_of_this_project(tmp_path, monkeypatch, write, message):
     monkeypatch.setattr(module, "TIME_LIMIT_S", 0.1)
-    write(tmp_path / "own.onnx", props={"hyper_parameters": "{}", "training": "{}", "stage": "downstream"})
+    write(tmp_path / "own.onnx", props={"hyper_parameters": "{}", "training": "{}"})
     with pytest.raises(WSSLError, match=message):
         open_model(tmp_path / "own.onnx", "cpu")
 

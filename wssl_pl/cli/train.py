@@ -57,8 +57,7 @@ ALIASES = {
 
 
 DESCRIPTION = """\
-Train one of the two stages: pretext tasks, then inpainting with the encoder that they have trained. Or train a rival:
-shift_net, pic or pconv.
+Train one of the two stages, pretext tasks and then inpainting with their encoder, or a rival.
 
 Example:
     wssl stage=pretext tasks=rotation,sharpness weights=0.3,0.7 --data.images=DIR
@@ -126,9 +125,7 @@ class WSSLCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to the run and not to a class."""
-        parser.add_argument(
-            "--stage", type=Stage | Rival, default=self.stage, help="which of the two stages, or which rival"
-        )
+        parser.add_argument("--stage", type=Stage | Rival, default=self.stage, help="what is trained")
         parser.add_argument(
             "--run.dir", type=str | None, default=None, help="the run's directory (default: runs/<stage>/<run>)"
         )

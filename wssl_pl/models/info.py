@@ -80,9 +80,10 @@ def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str
         raise ValueError("its settings are nested too deeply") from None
     if not (isinstance(settings, dict) and isinstance(training, dict)):
         raise ValueError("its settings are no mappings")
-    if metadata.get("stage") not in FILLING:
-        raise ValueError("it is of another stage")
-    return settings, training, metadata["stage"]
+    stage = metadata.get("stage", "downstream")
+    if stage not in FILLING:
+        raise ValueError(f"it is of stage {stage!r:.40}")
+    return settings, training, stage
 
 
 def check_output(output: Any, shape: tuple[int, ...], name: object) -> None:
