@@ -125,7 +125,7 @@ class WSSLCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to the run and not to a class."""
-        parser.add_argument("--stage", type=Stage | Rival, default=self.stage, help="what is trained")
+        parser.add_argument("--stage", type=Stage | Rival, default=self.stage, help="which one")
         parser.add_argument(
             "--run.dir", type=str | None, default=None, help="the run's directory (default: runs/<stage>/<run>)"
         )
