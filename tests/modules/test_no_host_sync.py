@@ -21,6 +21,7 @@ from wssl_pl.metrics import HolePSNR, RankMe
 from wssl_pl.metrics.gaussian import band
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.adversarial import Adversary
+from wssl_pl.modules.rivals.pconv import PConvModule
 from wssl_pl.networks import LightDecoder
 from wssl_pl.tasks import Saturation
 
@@ -99,6 +100,7 @@ MODULES = {
     "joint": lambda: InpaintModule(
         freeze_layers=0, loss="log_cosh", width=2, restore=["jpeg"], task_loss=1.0, tasks=["jpeg", "rotation"]
     ),
+    "pconv": lambda: PConvModule(width=2, downs=4, perceptual=0.0, style=0.0, second_phase=0.0),
 }
 
 

@@ -111,7 +111,7 @@ class AdversarialModule(WSSLModule):
     state beside the model's, under `discriminator`; a checkpoint without it is continued with a new discriminator.
     """
 
-    adversarial: float  # factor of the generator's loss; 0 for no discriminator
+    adversarial: float = 0.0  # factor of the generator's loss; 0 for no discriminator
     adversary: Adversary | None = None
     default_discriminator_lr: ClassVar[float] = DISCRIMINATOR_LR
 

@@ -18,10 +18,21 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.heads import TaskMetrics
 from wssl_pl.modules.migration import FORMAT, migrate
-from wssl_pl.modules.optimizer import OptimizerSettings, lr_factor
+from wssl_pl.modules.optimizer import OptimizerSettings
 from wssl_pl.networks import Encoder, Fill, fill_holes
 
-OPTIMIZER_OPTIONS = ("lr", "encoder_lr", "lr_schedule", "warmup_steps", "optimizer", "weight_decay", "betas", "eps")
+OPTIMIZER_OPTIONS = (
+    "lr",
+    "encoder_lr",
+    "lr_schedule",
+    "warmup_steps",
+    "optimizer",
+    "weight_decay",
+    "betas",
+    "eps",
+    "second_phase",
+    "second_phase_lr",
+)
 """Hyperparameters whose change on resume has to reach the restored optimiser."""
 IMPLEMENTATION = ("fused", "foreach", "capturable")
 """How an optimiser's step is computed: a matter of the device and of clipping, never of the checkpoint."""
@@ -205,18 +216,18 @@ class WSSLModule(LightningModule):
         """Return the optimiser, and where the learning rate changes its schedule, which is stepped after every step."""
         settings = self.optimizer_settings
         optimizer = settings.make(self.parameter_groups(), self._fuses())
-        warmup, decays = settings.warmup_steps, settings.lr_schedule == "cosine"
-        if not (warmup or decays):
+        warmup, decays, second_phase = settings.warmup_steps, settings.lr_schedule == "cosine", settings.second_phase
+        if not (warmup or decays or second_phase):
             self._keep_group_options(optimizer)
             return optimizer
         steps = self.trainer.estimated_stepping_batches
-        if decays and not math.isfinite(steps):
-            raise WSSLError("lr_schedule", "cosine", "needs an end", "give max_epochs or max_steps of the trainer")
+        for name, value, needs_end in (("lr_schedule", "cosine", decays), ("second_phase", second_phase, second_phase)):
+            if needs_end and not math.isfinite(steps):
+                raise WSSLError(name, value, "needs an end", "give max_epochs or max_steps of the trainer")
         if warmup >= steps:
             raise WSSLError("warmup_steps", warmup, f"the run has {steps} steps", "give fewer, or train longer")
         # The schedule of a resumed run that had none before is younger than the run.
-        end = steps if decays else None
-        schedule = LambdaLR(optimizer, lambda step: lr_factor(max(step, self.trainer.global_step), warmup, end))
+        schedule = LambdaLR(optimizer, lambda step: settings.factor(max(step, self.trainer.global_step), steps))
         self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

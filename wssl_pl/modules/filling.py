@@ -74,13 +74,23 @@ class FillingModule(AdversarialModule):
         if self.perceptual or self.style:
             self.feature_network(self.device)
 
-    def losses_in_features(self, filled: Tensor, image: Tensor) -> dict[str, Tensor]:
-        """Return the distances of images from the truth by name, those whose factor is not 0."""
+    def losses_in_features(self, filled: Tensor, image: Tensor, *others: Tensor) -> dict[str, Tensor]:
+        """Return the distances of images, each summed with those of others, from the truth by name.
+
+        Those whose factor is 0 are omitted.
+        """
         network = self.feature_network(image.device)
         with torch.no_grad():
             targets = network(image)
-        features, losses = network(filled), {"perceptual": perceptual_loss, "style": style_loss}
-        return {name: loss(features, targets) for name, loss in losses.items() if getattr(self, name)}
+        every, losses = (
+            [network(each) for each in (filled, *others)],
+            {"perceptual": perceptual_loss, "style": style_loss},
+        )
+        return {
+            name: torch.stack([loss(features, targets) for features in every]).sum()
+            for name, loss in losses.items()
+            if getattr(self, name)
+        }
 
     def weighted(self, parts: dict[str, Tensor], factors: dict[str, float]) -> dict[str, Tensor]:
         """Return the parts of a loss with their weighted sum as `loss`, the first of them."""

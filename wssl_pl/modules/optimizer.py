@@ -14,7 +14,9 @@ OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The settings of an optimiser and its schedule, as both modules take them.
+    """The settings of an optimiser and its schedule, as the modules take them.
+
+    The second phase is a fraction of a run's steps at its end, in which `second_phase_lr` is in the place of `lr`.
 
     Raises:
         WSSLError: a setting that cannot be used.
@@ -27,9 +29,14 @@ class OptimizerSettings:
     weight_decay: float
     betas: Sequence[float]
     eps: float
+    second_phase: float = 0.0
+    second_phase_lr: float = 5e-5
 
     def __post_init__(self) -> None:
         check_positive("lr", self.lr)
+        if not 0.0 <= self.second_phase <= 1.0:
+            raise WSSLError("second_phase", self.second_phase, "must be a fraction of the run between 0 and 1")
+        check_positive("second_phase_lr", self.second_phase_lr)
         check_positive("eps", self.eps)
         if self.optimizer not in OPTIMIZERS:
             raise WSSLError("optimizer", self.optimizer, f"must be one of {', '.join(OPTIMIZERS)}")
@@ -39,6 +46,15 @@ class OptimizerSettings:
             raise WSSLError("betas", list(self.betas), "must be two numbers, each at least 0 and below 1")
         if self.warmup_steps < 0:
             raise WSSLError("warmup_steps", self.warmup_steps, "must be 0 or more")
+
+    def second_phase_step(self, steps: float) -> float:
+        """Return at which step of a run of `steps` steps the second phase begins; infinite where there is none."""
+        return steps - round(self.second_phase * steps) if self.second_phase else math.inf
+
+    def factor(self, step: int, steps: float) -> float:
+        """Return the factor of the learning rate at a step, of `steps` in all: see `lr_factor`."""
+        phase = self.second_phase_lr / self.lr if step >= self.second_phase_step(steps) else 1.0
+        return phase * lr_factor(step, self.warmup_steps, steps if self.lr_schedule == "cosine" else None)
 
     def make(self, groups: list[dict[str, Any]], fused: bool | None) -> Adam:
         """Return the optimiser.

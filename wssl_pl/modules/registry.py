@@ -4,6 +4,7 @@ from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.inpaint import InpaintModule
 from wssl_pl.modules.pretext import PretextModule
+from wssl_pl.modules.rivals.pconv import PConvModule
 
-FILLING_MODULES: dict[str, type[FillingModule]] = {module.stage: module for module in (InpaintModule,)}
+FILLING_MODULES: dict[str, type[FillingModule]] = {module.stage: module for module in (InpaintModule, PConvModule)}
 MODULES: dict[str, type[WSSLModule]] = {PretextModule.stage: PretextModule, **FILLING_MODULES}

@@ -1,11 +1,18 @@
 """PConv (Liu et al. 2018, "Image inpainting for irregular holes using partial convolutions"): networks and training."""
 
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.networks import he_initialise
+from wssl_pl.metrics import composite
+from wssl_pl.modules.features import absolute_features
+from wssl_pl.modules.filling import FillingModule
+from wssl_pl.modules.optimizer import OptimizerSettings
+from wssl_pl.networks import fill_holes, he_initialise, mean_colour
 
 KERNELS = (7, 5, 5)  # sides of the encoder's first convolutions; all others have 3
 FACTORS = (1, 2, 4)  # feature maps of the encoder's first convolutions, over the width; all others have 8
@@ -58,6 +65,20 @@ class PartialConv(nn.Conv2d):
         return output * scale + bias * known.to(output.dtype), known
 
 
+class Norm(nn.BatchNorm2d):
+    """Batch normalisation that also trains with a single value per channel, by the running statistics.
+
+    So small are the last features of one image of 128 px.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features `(B, C, H, W)` normalised."""
+        if self.training and features.numel() == self.num_features:
+            statistics = self.running_mean, self.running_var
+            return F.batch_norm(features, *statistics, self.weight, self.bias, training=False, eps=self.eps)
+        return super().forward(features)
+
+
 class PartialUnit(nn.Module):
     """Partial convolution, batch normalisation and an activation: parts of an input to features and their mask.
 
@@ -73,7 +94,7 @@ class PartialUnit(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, norm: bool, slope: float) -> None:
         super().__init__()
         self.conv = PartialConv(in_channels, out_channels, kernel, stride)
-        self.norm = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
+        self.norm = Norm(out_channels) if norm else nn.Identity()
         self.slope = slope
 
     def forward(self, *parts: Part) -> Part:
@@ -135,7 +156,7 @@ class PConvUNet(nn.Module):
 
     def norms(self) -> list[nn.Module]:
         """Return the encoder's normalisations."""
-        return [unit.norm for unit in self.encoder if isinstance(unit.norm, nn.BatchNorm2d)]
+        return [unit.norm for unit in self.encoder if isinstance(unit.norm, Norm)]
 
 
 def total_variation(filled: Tensor, mask: Tensor) -> Tensor:
@@ -155,3 +176,148 @@ def total_variation(filled: Tensor, mask: Tensor) -> Tensor:
     rows = (filled[..., 1:, :] - filled[..., :-1, :]).abs() * (near[..., 1:, :] * near[..., :-1, :])
     columns = (filled[..., 1:] - filled[..., :-1]).abs() * (near[..., 1:] * near[..., :-1])
     return (rows.sum() + columns.sum()) / filled.numel()
+
+
+class PConvModule(FillingModule):
+    """PConv (Liu et al. 2018), trained as in its paper.
+
+    The losses are those of the raw output, which is not limited to [0, 1]; the prediction is. For 224 and 256 px the
+    U-Net has 7 layers, the paper's 8 are for 512 px. What the paper does not say: the network computes in [0, 1], the
+    run's last quarter is the second phase, and where even the last partial convolution has seen nothing known, within a
+    hole of more than 500 px, the prediction is the image's mean colour. In the second phase the encoder's normalisation
+    neither takes statistics of a batch, which count what is not known as 0, nor is it trained.
+
+    Args:
+        width: feature maps of the first layer.
+        downs: layers of the encoder; images need at least `2 ** downs` pixels a side.
+        known: factor of the mean absolute error of known pixels, over the size of the whole image.
+        hole: factor of that of the hole's pixels, over the same size.
+        perceptual: factor of the distances of the raw output and of the composite from the truth in the `features`.
+        style: factor of the distances of their Gram matrices.
+        total_variation: factor of the composite's differences between neighbours in the hole dilated by one pixel.
+        features: what `perceptual` and `style` compare: `vgg16:FILE` or `alexnet:FILE`, torchvision's weights (without
+            `:FILE` searched in `WSSL_WEIGHTS` and torch hub's cache), or `pretext:CKPT`, the encoder of a pretext
+            checkpoint.
+        second_phase: fraction of the run's steps, at its end, in which the encoder's normalisation is frozen and the
+            learning rate is `second_phase_lr`; 0 for none.
+        second_phase_lr: learning rate of the second phase, which a schedule multiplies as it does `lr`.
+        lr: learning rate.
+        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
+        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
+        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
+        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
+        betas: of the optimiser: decay of the averages of gradients and of their squares.
+        eps: of the optimiser.
+        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
+            the model; none if omitted.
+        compile: compile the network with torch.compile.
+    """
+
+    stage = "pconv"
+    max_epochs = 20
+    batch_size = 6
+
+    def __init__(
+        self,
+        width: int = 64,
+        downs: int = 7,
+        known: float = 1.0,
+        hole: float = 6.0,
+        perceptual: float = 0.05,
+        style: float = 120.0,
+        total_variation: float = 0.1,
+        features: str | None = "vgg16",
+        second_phase: float = 0.25,
+        second_phase_lr: float = 5e-5,
+        lr: float = 2e-4,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+        warmup_steps: int = 0,
+        optimizer: Literal["adam", "adamw"] = "adam",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        ema: float | None = None,
+        compile: bool = False,
+    ) -> None:
+        phases = second_phase, second_phase_lr
+        settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps, *phases)
+        super().__init__(settings, ema, compile)
+        self.save_hyperparameters()
+        self.hparams.update(betas=list(betas), features=absolute_features(features, None))  # as JSON gives them back
+        self.set_features(perceptual, style, features)
+        self.factors = {"known": known, "hole": hole, "total_variation": total_variation}
+        for name, value in self.factors.items():
+            if not 0.0 <= value < float("inf"):
+                raise WSSLError(name, value, "must be a number, 0 or more")
+        self.factors |= {"perceptual": perceptual, "style": style}
+        if not (hole or perceptual or style):
+            raise WSSLError("hole", hole, "nothing of the truth is learnt for the hole", "give hole=6, or omit it")
+        self.network = PConvUNet(width, downs)
+        self.smallest_image = max(self.smallest_image, 2**downs)
+        self.second_phase_step = float("inf")
+        self.to(memory_format=torch.channels_last)
+
+    def networks(self) -> list[nn.Module]:
+        """Return the U-Net."""
+        return [self.network]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return all parameters as one group."""
+        return [{"params": list(self.parameters())}]
+
+    def check_data(self, data: Any) -> None:
+        """Name the layers that the images allow, where they are too small for as many as there are."""
+        size, downs = getattr(data, "image_size", None), self.hparams["downs"]
+        if isinstance(size, int) and super().smallest_image <= size < 2**downs:
+            remedy = f"give model.downs={size.bit_length() - 1}"
+            raise WSSLError("image_size", size, f"model.downs={downs} needs at least {2**downs} pixels", remedy)
+        super().check_data(data)
+
+    def on_train_start(self) -> None:
+        """Find the step at which the second phase begins."""
+        super().on_train_start()
+        if self.optimizer_settings.second_phase:
+            steps = self.trainer.estimated_stepping_batches
+            self.second_phase_step = self.optimizer_settings.second_phase_step(steps)
+
+    @property
+    def is_second_phase(self) -> bool:
+        """Whether the next step is one of the second phase."""
+        return self.trainer.global_step >= self.second_phase_step
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Freeze the statistics of the encoder's normalisation in the second phase."""
+        for norm in self.network.norms():
+            norm.train(not self.is_second_phase)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Take the gradients of the encoder's normalisation away in the second phase."""
+        super().on_before_optimizer_step(optimizer)
+        # Not `requires_grad`: under DDP a parameter that took part from the beginning must have a gradient to the end.
+        if self.is_second_phase:
+            for norm in self.network.norms():
+                norm.zero_grad()
+
+    def reconstruct(self, images: Tensor, masks: Tensor) -> Part:
+        """Return the raw output `(B, 3, H, W)`, float32 and not limited to [0, 1], and where the network has one."""
+        known = (masks <= 0.5).float()
+        output, reached = self.network(self.as_input(fill_holes(images, masks)), known)
+        return output.float(), reached
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Return the prediction; see `FillingModule`."""
+        output, reached = self.reconstruct(images, masks)
+        return torch.where(reached > 0, output.clamp(0.0, 1.0), mean_colour(images, masks))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        image, hole = batch["image"], (batch["mask"] > 0.5).float()
+        output, _ = self.reconstruct(image, hole)
+        filled, error = composite(output, image, hole), (output - image).abs()
+        parts = {"known": (error * (1.0 - hole)).mean(), "hole": (error * hole).mean()}
+        parts["total_variation"] = total_variation(filled, hole)
+        if self.perceptual or self.style:
+            parts |= self.losses_in_features(output, image, filled)
+        parts = self.weighted(parts, self.factors)
+        self.log_parts(parts)
+        return parts["loss"]
