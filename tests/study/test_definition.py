@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from datetime import date
 from pathlib import Path
 
@@ -23,6 +24,29 @@ def test_the_papers_tables_have_all_their_rows(name, arms):
     assert len(study.arms) == arms
     assert study.seeds == [0, 1, 2]
     assert all(arm.paper.keys() == {"ssim", "psnr"} for arm in study.arms.values())
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"rival": "pconv", "method": "telea"}, "rival=pconv: arm odd: has no method"),
+        ({"rival": "pic", "pretext": {"tasks": ["rotation"]}}, "rival=pic: arm odd: has no pretext"),
+        ({"rival": "lama"}, "arms.odd.rival: 'lama' is not one of shift_net, pic, pconv"),
+    ],
+)
+def test_what_a_rival_and_a_method_cannot_be(declare, arm, message):
+    with pytest.raises(WSSLError, match=re.escape(message)):
+        read_study([declare(arms={"odd": {"pretext": "none"} | arm}, claims=[])])
+
+
+def test_table_4_has_all_methods():
+    arms = read_study(["table4"]).arms
+    assert {arm.rival for arm in arms.values()} == {None, "shift_net", "pic", "pconv"}
+    assert {arm.method for arm in arms.values()} >= {"telea", "navier_stokes", "biharmonic"}
+    assert {name for name, arm in arms.items() if arm.paper} == {"log_cosh", "ssim", "novel", "shift_net", "pic"}
+    # Two stages' steps are spent by all that have one stage.
+    trained = [arm for arm in arms.values() if arm.method is None]
+    assert all((arm.steps == "total") == (arm.pretext is None) for arm in trained)
 
 
 def test_controls_hold_what_the_claim_is_measured_against():

@@ -12,11 +12,13 @@ import torch
 from tests.study.fakes import write_evaluation
 from wssl_pl.cli import main
 from wssl_pl.errors import DiskFull, TrainingStopped, WSSLError, write_error
+from wssl_pl.study import cost
 from wssl_pl.study import execute as module
 from wssl_pl.study.definition import Tuning, read_study
 from wssl_pl.study.execute import Unfinished, choose, execute
-from wssl_pl.study.folder import StudyFolder, write_json
+from wssl_pl.study.folder import StudyFolder, read_results, write_json
 from wssl_pl.study.plan import Status
+from wssl_pl.study.verdicts import summarise
 
 
 @pytest.fixture
@@ -77,6 +79,27 @@ def test_scratch_takes_no_checkpoint(study, play):
     calls = play("save()")
     go(study, first(study, "scratch")[1])
     assert "ckpt=none" in calls.read_text()
+
+
+def test_a_classical_method_is_measured_and_not_trained(declare, tmp_path, play):
+    folder = StudyFolder(tmp_path / "classical")
+    arms = {"telea": {"pretext": "none", "method": "telea"}, "plain": {"pretext": "none"}}
+    folder.start(read_study([declare(arms=arms, claims=[])]))
+    calls = play("")
+    plan, run = first(folder, "telea")
+    assert go(folder, run, tmp_path / "pairs").state == "done"
+    (call,) = calls.read_text().splitlines()
+    assert call.startswith(f"evaluate pairs={tmp_path / 'pairs'} method=telea out=")
+    write_evaluation(folder.run(run.id) / "evaluation", np.linspace(20, 22, 4))
+    assert folder.is_done(run, measured=True)
+    arm = summarise(read_results(folder.path)).arms["telea"]
+    assert (arm.convergence.state, arm.minutes["downstream"]) == ("converged", 0.0)
+    assert arm.runs == {0: run.id, 1: run.id}
+    costs = cost.measure_costs(plan, 1, {cost.kind(plan, plan.runs[plan.final["plain"][0]]): 0.1})
+    assert list(costs.values()) == [cost.Cost(0.1, "from finished runs")]
+    assert cost.expected_seconds(plan, {name: one.seconds for name, one in costs.items()}, 1, {
+        name: Status() for name in plan.runs
+    }) == pytest.approx(2 * 10 * 0.1)  # fmt: skip
 
 
 def test_a_training_that_fails_is_marked_with_its_own_words(study, play):

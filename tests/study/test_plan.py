@@ -97,3 +97,24 @@ def test_typed_options_go_where_they_say():
     assert split_options({"data.limit": 3, "pretext.model.lr": 1, "downstream.loss": "ssim"}) == {
         "common": {"data.limit": 3}, "pretext": {"model.lr": 1}, "downstream": {"model.loss": "ssim"}
     }  # fmt: skip
+
+
+def test_a_rival_takes_the_place_of_the_downstream_stage_and_a_method_is_not_trained(declare):
+    arms = {
+        "plain": {"pretext": "none"},
+        "rival": {
+            "pretext": "none", "rival": "pconv", "steps": "total", "step_cost": 2.0, "downstream": {"width": 3}
+        },
+        "telea": {"pretext": "none", "method": "telea"},
+    }  # fmt: skip
+    changes = {"downstream": {"lr": 0.01, "data.hole_ratio": [0.1, 0.2]}}
+    plan = make_plan(read_study([declare(arms=arms, claims=[], **changes)]))
+    rival, telea = (plan.runs[plan.final[name][0]] for name in ("rival", "telea"))
+    assert (rival.stage, rival.steps, rival.reported) == ("pconv", 11, True)
+    assert rival.options["model.width"] == 3
+    assert "model.lr" not in rival.options  # of the downstream stage alone
+    assert rival.options["data.hole_ratio"] == [0.1, 0.2]
+    assert "ckpt=none" not in describe(plan, rival)
+    assert (telea.stage, telea.steps, telea.reported) == ("method", 0, True)
+    assert plan.final["telea"] == {0: telea.id, 1: telea.id}
+    assert describe(plan, telea) == "stage=method seed=0 steps=0 method=telea arms=[telea]"

@@ -16,6 +16,7 @@ from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.methods import Classical, missing_package
 from wssl_pl.files import owned
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study import cost
@@ -259,6 +260,11 @@ def check_runs(study: Study, plan: Plan) -> None:
         seen.add(identity)
         where = f"arm {run.arms[0]}, {run.stage}"
         try:
+            if run.stage == "method":
+                # One whose package is missing fails alone, and says so.
+                if missing_package(run.options["method"]) is None:
+                    Classical(run.options["method"])
+                continue
             # Declared by the user; the run's own process imports them from its command line.
             for name in ("model.tasks", "model.restore"):
                 for task in one_or_more(run.options.get(name)):
@@ -273,7 +279,7 @@ def check_runs(study: Study, plan: Plan) -> None:
                 parsers[run.stage] = _ParseOnly(run.stage, line)
             with parsers[run.stage].parser.option_names(line):
                 module: Any = cost.build_module(plan, run, widest=1)
-                if run.stage == "downstream" and (module.perceptual or module.style):
+                if run.stage != "pretext" and (module.perceptual or module.style):
                     module.feature_network(module.device)  # its weights have to be there
         except WSSLError as error:
             raise WSSLError(None, None, f"{where}: {error}") from None

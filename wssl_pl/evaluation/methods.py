@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import open_model
@@ -201,4 +201,8 @@ class Model:
         """See `Method`."""
         info = self.predictor.info
         settings = {key: value for key in SETTINGS if (value := info.hyper_parameters.get(key)) is not None}
+        if isinstance(module := getattr(self.predictor, "module", None), nn.Module):
+            settings["parameters"] = sum(parameter.numel() for parameter in module.parameters())
+        if info.stage != "downstream":
+            settings["stage"] = info.stage
         return {"ckpt": info.name, "precision": self.precision, "device": self.predictor.device} | settings

@@ -212,7 +212,7 @@ def measure_costs(
     """
     examples: dict[Kind, Run] = {}
     steps: Counter[Kind] = Counter()
-    for run in plan.runs.values():
+    for run in (run for run in plan.runs.values() if run.steps):
         examples.setdefault(kind(plan, run), run)
         steps[kind(plan, run)] += run.steps
     costs = {name: Cost(known[name], "from finished runs") for name in examples if known and name in known}
@@ -277,7 +277,7 @@ def expected_seconds(plan: Plan, costs: Mapping[Kind, float], slots: int, states
     left = [
         costs[kind(plan, run)] * max(0, run.steps - states[name].steps)
         for name, run in plan.runs.items()
-        if states[name].state in ("waiting", "running")
+        if run.steps and states[name].state in ("waiting", "running")
     ]
     return max(sum(left) / max(1, slots), max(left, default=0.0))
 

@@ -17,9 +17,9 @@ import yaml
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.records import listed, read_record
+from wssl_pl.stages import Rival, Stage
 
 Metric = Literal["psnr_composite", "ssim_composite", "psnr", "ssim"]
-Stage = Literal["pretext", "downstream"]
 Plot = Literal["figure2", "figure3", "figure4"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -37,6 +37,9 @@ class Arm:
     Attributes:
         pretext: options of its pretext run; None: there is no pretext run.
         downstream: options of its downstream run.
+        rival: the stage that is trained in place of the downstream one, by `common` and the arm's own options; of the
+            study's downstream options it has those of the data.
+        method: a classical method, which is measured and not trained.
         steps: of the downstream run: `equal` to those of the other arms, or those of both stages together (`total`).
         step_cost: time of one of its downstream steps, as a multiple of the plain arm's. It gets so many fewer steps,
             so that all arms train for equal seconds.
@@ -47,6 +50,8 @@ class Arm:
 
     pretext: Options | None = field(metadata={"example": "give options such as {tasks: [rotation]}, or none"})
     downstream: Options = field(default_factory=dict)
+    rival: Rival | None = None
+    method: str | None = None
     steps: Literal["equal", "total"] = "equal"
     step_cost: float = 1.0
     paper: dict[str, float] = field(default_factory=dict)
@@ -274,6 +279,10 @@ def check(study: Study) -> None:
             raise WSSLError(name, value, "must be a number of at least 1")
     for arm in study.arms.values():
         # A study's steps are a day of training at most: outside of these a run has none, or all of them.
+        alone = [name for name in ("rival", "method") if getattr(arm, name) is not None]
+        if len(alone) > 1 or (alone and arm.pretext is not None):
+            other = alone[1] if len(alone) > 1 else "pretext"
+            raise WSSLError(alone[0], getattr(arm, alone[0]), f"arm {arm.name}: has no {other}", "make two arms of it")
         if not 0.01 <= arm.step_cost <= 100.0:
             remedy = "give the measured ratio, such as 1.4"
             raise WSSLError("step_cost", arm.step_cost, f"arm {arm.name}: must be between 0.01 and 100", remedy)

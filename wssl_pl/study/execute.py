@@ -58,7 +58,7 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
         if folder.is_done(run, measured=pairs is not None):
             return status
         try:
-            if status.state != "done":
+            if status.state != "done" and run.steps:
                 status = replace(status, state="running", reason=None)
                 status = folder.set_status(run.id, replace(status, chosen=choose(folder, plan, run)))
                 status = _train(folder, run, status, cwd, lock)
@@ -163,7 +163,8 @@ def _evaluate(folder: StudyFolder, run: Run, cwd: Path, pairs: Path, lock: TextI
         folder.result(run.id)
         return
     path = folder.run(run.id).resolve()
-    arguments = ["evaluate", f"pairs={pairs.resolve()}", f"ckpt={path / 'best.ckpt'}", f"out={path / 'evaluation'}"]
+    source = f"method={run.options['method']}" if run.stage == "method" else f"ckpt={path / 'best.ckpt'}"
+    arguments = ["evaluate", f"pairs={pairs.resolve()}", source, f"out={path / 'evaluation'}"]
     for _ in range(ATTEMPTS):
         # An evaluation that was killed leaves some of its files.
         code = _call([*arguments, "overwrite=true"], cwd, path / "log.txt", lock)

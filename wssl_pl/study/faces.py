@@ -9,7 +9,7 @@ from wssl_pl.callbacks.images import HOLE_GREY
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.drawing import side_by_side_figure
 from wssl_pl.evaluation.evaluate import predict, read_pairs
-from wssl_pl.evaluation.methods import Model
+from wssl_pl.evaluation.methods import Classical, Method, Model
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.metrics import composite
 from wssl_pl.study.folder import Results
@@ -47,9 +47,13 @@ def figure3(results: Results, names: Sequence[str]) -> tuple[bytes | None, list[
             continue
         seed, run = next(iter(runs.items()))
         try:
-            model = Model(results.folder.run(run.id) / "best.ckpt", device)
-            model.learn_strengths(pairs.strengths, pairs.manifest.restore)
-            output = predict(model, chosen, image, mask, given)
+            method: Method
+            if run.stage == "method":
+                method = Classical(run.options["method"])
+            else:
+                method = Model(results.folder.run(run.id) / "best.ckpt", device)
+                method.learn_strengths(pairs.strengths, pairs.manifest.restore)
+            output = predict(method, chosen, image, mask, given)
             filled = output if pairs.manifest.restore else composite(output, image, mask)
         except WSSLError as error:
             notes.append(f"{label}: {error}")

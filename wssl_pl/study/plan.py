@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from wssl_pl.study.definition import OPTIONS, Arm, Options, Stage, Study, long_names
+from wssl_pl.stages import Rival, Stage
+from wssl_pl.study.definition import OPTIONS, Arm, Options, Study, long_names
 
 # Options that say nothing new, so that the run of `loss: wssl` is that of an arm without a loss.
 DEFAULTS: dict[str, Any] = {"model.loss": "wssl", "model.freeze_layers": 16}
+RunStage = Literal[Stage, Rival, "method"]
 State = Literal["waiting", "running", "done", "failed", "skipped"]
 ENDED: tuple[State, ...] = ("done", "failed", "skipped")
 
@@ -41,7 +43,7 @@ class Run:
 
     Attributes:
         id: stage, seed and a hash of everything that decides the outcome.
-        stage: `pretext` or `downstream`.
+        stage: what is trained; `method` for a classical method, which is measured and not trained.
         seed: of initialisation, order and augmentation.
         options: of `wssl train`; `ckpt` and the option that the search chooses are added when it starts.
         steps: training steps.
@@ -54,7 +56,7 @@ class Run:
     """
 
     id: str
-    stage: Stage
+    stage: RunStage
     seed: int
     options: Options
     steps: int
@@ -68,7 +70,7 @@ class Run:
     @property
     def reported(self) -> bool:
         """Whether the run is measured on the test pairs, for the report."""
-        return self.stage == "downstream" and not self.trial
+        return self.stage != "pretext" and not self.trial
 
     def arguments(self, validations: int) -> list[str]:
         """Return the command line of `wssl train` without directory and checkpoint."""
@@ -122,6 +124,9 @@ def make_plan(study: Study) -> Plan:
 
 def _arm_runs(study: Study, arm: Arm, seed: int) -> Iterator[Run]:
     """Yield the runs of an arm for one seed, the reported one last."""
+    if arm.method is not None:
+        yield _named(Run("", "method", study.seeds[0], {"method": arm.method}, 0))  # the same for all seeds
+        return
     chooses: dict[str, str] = {}
     if study.tune is not None:
         # The trials share one pretext run, of the search's own seed.
@@ -161,14 +166,17 @@ def _downstream(
     chosen: Options,
     chooses: dict[str, str] | None = None,
 ) -> Run:
-    options = study.options["common"] | study.options["downstream"] | arm.downstream | chosen
+    shared = study.options["downstream"]
+    if arm.rival is not None:
+        shared = {key: value for key, value in shared.items() if not key.startswith("model.")}
+    options = study.options["common"] | shared | arm.downstream | chosen
     options = {key: value for key, value in options.items() if key not in DEFAULTS or DEFAULTS[key] != value}
     if pretext is not None:
         # Both are the encoder's, and come with the checkpoint.
         options = {key: value for key, value in options.items() if key not in ("model.width", "model.norm")}
     needs = [*([pretext.id] if pretext else []), *(chooses or {}).values()]
     source = pretext.id if pretext else None
-    return _named(Run("", "downstream", seed, options, steps, needs, pretext=source, chooses=chooses))
+    return _named(Run("", arm.rival or "downstream", seed, options, steps, needs, pretext=source, chooses=chooses))
 
 
 def _named(run: Run) -> Run:

@@ -78,9 +78,8 @@ def _earlier_pictures(folder: Path) -> set[str]:
         names = read_json(folder / "report.json", dict[str, Any], "out", "it is replaced").get("pictures")
     except WSSLError:
         return set()
-    return {
-        str(name) for name in (names if isinstance(names, dict) else ()) if re.fullmatch(r"[\w.-]+\.png", str(name))
-    }
+    given = names if isinstance(names, dict) else {}
+    return {str(name) for name in given if re.fullmatch(r"[\w.-]+\.png", str(name))}
 
 
 def _finite(value: Any) -> Any:
@@ -254,7 +253,7 @@ def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list
     known = {metric for arm in arms for metric, spread in arm.metrics.items() if spread.mean is not None}
     columns = [metric for metric in arms[0].metrics if not metric.startswith("lpips") or metric in known]
     rows = [["arm", *[LABELS[metric] for metric in columns], "seeds", "paper SSIM", "paper PSNR", "steps", "minutes",
-             "pretext accuracy", "converged"]]  # fmt: skip
+             "million parameters", "ms per image", "pretext accuracy", "converged"]]  # fmt: skip
     for arm in [arm for arm in arms if arm.runs] or arms:
         scores = [
             f"{task} {value:.2f}{' (**near chance**)' if near_chance(value) else ''}"
@@ -267,6 +266,8 @@ def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list
             *[number(arm.paper.get(metric), metric) for metric in ("ssim", "psnr")],
             _stages(arm.steps, ",.0f"),
             _stages(arm.minutes, ",.1f"),
+            "-" if arm.parameters is None else f"{arm.parameters / 1e6:.2f}",
+            "-" if arm.milliseconds is None else f"{arm.milliseconds:.1f}",
             ", ".join(scores) or "-",
             converged(arm),
         ])  # fmt: skip
@@ -276,10 +277,8 @@ def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list
 def converged(arm: ArmResult) -> str:
     """Return whether an arm had converged, with its slope; a dash if it was not measured."""
     found = arm.convergence
-    if not arm.runs:
-        return "-"
-    if found.slope is None:
-        return "unknown"
+    if not arm.runs or found.slope is None:
+        return found.state if arm.runs and found.state == "unknown" else "-"
     error = "" if found.error is None else f" ± {found.error:.2f}"
     state = "yes" if found.state == "converged" else "**not converged**"
     return f"{state} ({signed(found.slope, CONVERGENCE_METRIC)}{error} dB)"

@@ -25,11 +25,12 @@ from wssl_pl.evaluation.statistics import (
     judge_convergence,
 )
 from wssl_pl.records import listed
+from wssl_pl.stages import Stage
 from wssl_pl.study.definition import STAGES, Arm, Claim, Section, Tuning
 from wssl_pl.study.folder import Curve, Results
 from wssl_pl.study.plan import Run
 
-VERSION = 4  # of report.json
+VERSION = 5  # of report.json
 ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
@@ -67,6 +68,8 @@ class ArmResult:
         metrics: by name, in the order of tables.
         steps: of each stage, the mean over seeds; a run that arms share counts in full for each of them.
         minutes: the same of the training time.
+        parameters: of its network; None where it is not known.
+        milliseconds: per image, when it was measured, the mean over seeds.
         scores: of the pretext tasks, the mean over runs.
         convergence: by the raw validation PSNR.
         curves: validation metrics by seed.
@@ -81,6 +84,8 @@ class ArmResult:
     metrics: dict[str, Spread]
     steps: dict[str, float]
     minutes: dict[str, float]
+    parameters: int | None
+    milliseconds: float | None
     scores: dict[str, float]
     convergence: Convergence
     curves: dict[int, dict[str, Curve]]
@@ -239,7 +244,8 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
     chains = [list(results.chain(run)) for run in runs.values()]
     curves = {seed: results.curves(run.id) for seed, run in runs.items()}
     pretexts = dict.fromkeys(run.id for chain in chains for run in chain if run.stage == "pretext")
-    tables = {seed: results.evaluations[run.id].table for seed, run in runs.items()}
+    measured = [results.evaluations[run.id] for run in runs.values()]
+    tables = {seed: result.table for seed, result in zip(runs, measured, strict=True)}
     return ArmResult(
         label=arm.label,
         tasks=tasks,
@@ -252,11 +258,19 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
         },
         steps=_by_stage(chains, lambda run: run.steps),
         minutes=_by_stage(chains, lambda run: run.status.seconds / 60),
+        parameters=next((count for result in measured if (count := result.method.get("parameters"))), None),
+        milliseconds=1000 * float(np.mean([result.seconds_per_image for result in measured])) if measured else None,
         scores=scores([results.curves(run) for run in pretexts]),
-        convergence=judge_convergence([points_of(own, CONVERGENCE_METRIC) for own in curves.values()]),
+        convergence=_convergence(arm, curves),
         curves=curves,
         missing=results.missing.get(arm.name, {}),
     )
+
+
+def _convergence(arm: Arm, curves: Mapping[int, Mapping[str, Curve]]) -> Convergence:
+    if arm.method is not None:
+        return Convergence("converged")
+    return judge_convergence([points_of(own, CONVERGENCE_METRIC) for own in curves.values()])
 
 
 def points_of(curves: Mapping[str, Curve], metric: str) -> list[tuple[int, float]]:
@@ -279,10 +293,15 @@ def _spread(by_seed: Mapping[int, NDArray[np.float64]]) -> Spread:
 
 def _by_stage(chains: Sequence[Sequence[Run]], amount: Any) -> dict[str, float]:
     return {
-        stage: float(np.mean([sum(amount(run) for run in chain if run.stage == stage) for chain in chains]))
+        stage: float(np.mean([sum(amount(run) for run in chain if _stage(run) == stage) for chain in chains]))
         for stage in STAGES
         if chains
     }
+
+
+def _stage(run: Run) -> Stage:
+    """Return which of the two stages a run is, or takes the place of."""
+    return "pretext" if run.stage == "pretext" else "downstream"
 
 
 def scores(curves: Iterable[Mapping[str, Curve]]) -> dict[str, float]:
