@@ -63,18 +63,22 @@ class Adversary:
             `adversarial`, the generator's loss; and without gradient `discriminator`, the other side's, `score_real`
             and `score_fake`, the mean scores.
         """
-        self.network.requires_grad_(False)
-        adversarial = self.losses.generator(self.network(filled, mask))
-        self.network.requires_grad_(True)
-        both = self.network(torch.cat([image, filled.detach()]), torch.cat([mask, mask]))
-        real, fake = both.chunk(2)
-        loss = self.losses.discriminator(real, fake)
+        adversarial, loss, real, fake = self.both_sides(filled, image, mask)
         with without_autocast(loss.device):
             self.scaler.scale(loss / batches).backward()
         now = torch.stack([loss, real.float().mean(), fake.float().mean()]).detach()
         self.recent.lerp_(now, max(0.02, 1.0 / (self.steps + 1)))
         self.steps += 1
         return {"adversarial": adversarial, "discriminator": now[0], "score_real": now[1], "score_fake": now[2]}
+
+    def both_sides(self, filled: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the generator's loss, the discriminator's, and the scores of true and of generated images."""
+        self.network.requires_grad_(False)
+        adversarial = self.losses.generator(self.network(filled, mask))
+        self.network.requires_grad_(True)
+        both = self.network(torch.cat([image, filled.detach()]), torch.cat([mask, mask]))
+        real, fake = both.chunk(2)
+        return adversarial, self.losses.discriminator(real, fake), real, fake
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients, as they are after `compare`."""

@@ -19,7 +19,7 @@ from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.heads import TaskMetrics
 from wssl_pl.modules.migration import FORMAT, migrate
 from wssl_pl.modules.optimizer import OptimizerSettings
-from wssl_pl.networks import Encoder, Fill, fill_holes
+from wssl_pl.networks import Fill, fill_holes
 
 OPTIMIZER_OPTIONS = (
     "lr",
@@ -59,7 +59,6 @@ class WSSLModule(LightningModule):
     # Of the command line: the paper's.
     max_epochs: ClassVar[int]
     batch_size: ClassVar[int | None] = None  # None for that of the data module
-    encoder: Encoder
     fill: Fill  # what the network gets in a hole
     mask_channel: bool  # whether the network gets the mask as a fourth channel
     # The tasks, losses and metrics compute in float32 in any precision; the networks round their input.

@@ -41,11 +41,15 @@ class Noise(Damage):
 
 
 def normal(key: Tensor, shape: torch.Size) -> Tensor:
-    """Return standard normal numbers `(B, *shape)`, float32, from one uniform number per sample `(B,)`.
+    """Return standard normal numbers `(B, *shape)`, float32, from one uniform number per sample `(B,)`."""
+    return box_muller(expand(key.view(-1, 1), math.prod(shape))).view(-1, *shape)
+
+
+def box_muller(bits: Tensor) -> Tensor:
+    """Return standard normal numbers, float32, from random integers in [0, 2**32) of any shape.
 
     Box and Muller (1958), from two uniform numbers of 16 bits: none is larger than 4.9.
     """
-    bits = expand(key.view(-1, 1), math.prod(shape))
     radius = torch.sqrt(-2.0 * torch.log(((bits >> 16).float() + 0.5) / 2**16))
     angle = 2.0 * math.pi * (bits & 0xFFFF).float() / 2**16
-    return (radius * torch.cos(angle)).view(-1, *shape)
+    return radius * torch.cos(angle)

@@ -4,6 +4,8 @@ Activations are LeakyReLU of slope 0.1, and every convolution has spectral norma
 image of 256 x 256 pixels and the default width of 32.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,12 +39,11 @@ class SpectralConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, size: int = 3, doubles: bool = False) -> None:
         super().__init__()
-        kind = nn.ConvTranspose2d if doubles else nn.Conv2d
-        options = {"stride": 2, "output_padding": 1} if doubles else {}
-        self.conv = kind(in_channels, out_channels, size, padding=size // 2, **options)
-        nn.init.orthogonal_(self.conv.weight, gain=GAIN)
-        nn.init.zeros_(self.conv.bias)
+        self.conv = (nn.ConvTranspose2d if doubles else nn.Conv2d)(in_channels, out_channels, size)
         self.doubles, self.padding = doubles, size // 2
+        nn.init.orthogonal_(self.conv.weight, gain=GAIN)
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
         spectral_norm(self.conv)
 
     def forward(self, features: Tensor, reflect: bool = False) -> Tensor:
@@ -132,9 +133,9 @@ class SelfAttention(nn.Module):
 
     def attend(self, features: Tensor, values: Tensor) -> Tensor:
         """Return `values` `(B, V, H, W)` attended by the features `(B, C, H, W)`, of the same shape."""
-        queries = self.query(features).flatten(2).mT
-        attended = F.scaled_dot_product_attention(queries, queries, values.flatten(2).mT, scale=1.0)
-        return attended.mT.reshape(values.shape)
+        queries, stacked = (each.flatten(2).mT[:, None] for each in (self.query(features), values))  # of one head
+        attended = F.scaled_dot_product_attention(queries, queries, stacked, scale=1.0)
+        return attended[:, 0].mT.reshape(values.shape)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features of the same shape."""
@@ -174,8 +175,9 @@ class Encoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         widths = [width * factor for factor in FACTORS]
-        pairs = zip([3, *widths], widths, strict=False)
-        self.blocks = nn.ModuleList(ResidualBlock(a, b, halves=True, raw=a == 3) for a, b in pairs)
+        first = ResidualBlock(3, width, halves=True, raw=True)
+        later = (ResidualBlock(*pair, halves=True) for pair in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList([first, *later])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last features `(B, 4 width, H / 32, W / 32)`, and those at 1/8 of the side.
@@ -231,7 +233,8 @@ class Generator(nn.Module):
             encoded: the encoder's at 1/8 of the side.
             known: `(B, 1, H / 8, W / 8)`, the fraction of each position that is known.
         """
-        hidden, images = self.latent(latent) + features, []
+        hidden = self.latent(latent) + features
+        images: list[Tensor] = []
         for number, up in enumerate(self.ups):
             hidden = up(torch.cat([hidden, images[-1].to(hidden.dtype)], dim=1) if images else hidden)
             if number == 5 - OUTPUTS:
