@@ -101,6 +101,7 @@ class WSSLModule(LightningModule):
         if strict:
             check_state(module, checkpoint["state_dict"], "ckpt", checkpoint_path)
         module.load_state_dict(checkpoint["state_dict"], strict=strict)
+        module.load_beside(checkpoint)
         return module if map_location is None else module.to(map_location)
 
     def set_inputs(self, fill: Fill, mask_channel: bool) -> None:
@@ -146,6 +147,9 @@ class WSSLModule(LightningModule):
     def networks(self) -> list[nn.Module]:
         """Return the networks that `compile` compiles, the encoder first."""
         raise NotImplementedError
+
+    def load_beside(self, checkpoint: dict[str, Any]) -> None:
+        """Take from a checkpoint what is used beside the weights; `load_from_checkpoint` calls it."""
 
     def trained_beside(self) -> list[nn.Module]:
         """Return networks that are trained and saved with the module, and are no part of it."""

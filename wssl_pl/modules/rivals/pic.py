@@ -11,6 +11,7 @@ from wssl_pl.data.draws import mix
 from wssl_pl.errors import WSSLError
 from wssl_pl.losses import SQUARES
 from wssl_pl.modules.adversarial import Adversary
+from wssl_pl.modules.checkpoint import check_state
 from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
 from wssl_pl.modules.rivals.pic_networks import FACTORS, OUTPUTS, Discriminator, Distribution, Encoder, Generator
@@ -188,6 +189,14 @@ class PICModule(FillingModule):
         """Return what trains the two discriminators."""
         return PICAdversary(network, device, scales, betas=tuple(self.hparams["betas"]))
 
+    def load_beside(self, checkpoint: dict[str, Any]) -> None:
+        """Take the discriminators, one of which `best_of` asks, if the checkpoint has them."""
+        if "discriminator" in checkpoint:
+            network = self.make_discriminator()
+            check_state(network, checkpoint["discriminator"]["network"], "ckpt", "its discriminators")
+            network.load_state_dict(checkpoint["discriminator"]["network"])
+            self.adversary = self.make_adversary(network, self.device)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return all parameters."""
         return [{"params": list(self.parameters())}]
@@ -233,7 +242,7 @@ class PICModule(FillingModule):
         if self.adversary is None:
             remedy = "give the .ckpt of its training, with adversarial above 0"
             raise WSSLError("samples", samples, "the best one needs the discriminator, which is not there", remedy)
-        network: nn.Module = self.adversary.network["generated"]  # type: ignore[index]
+        network: nn.Module = self.adversary.network["generated"].to(images.device)  # type: ignore[index]
         training = network.training
         network.eval()
         try:
