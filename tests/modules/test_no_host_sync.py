@@ -22,6 +22,7 @@ from wssl_pl.metrics.gaussian import band
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.modules.rivals.pconv import PConvModule
+from wssl_pl.modules.rivals.pic import PICModule
 from wssl_pl.modules.rivals.shift_net import ShiftNetModule
 from wssl_pl.networks import LightDecoder
 from wssl_pl.tasks import Saturation
@@ -102,6 +103,7 @@ MODULES = {
         freeze_layers=0, loss="log_cosh", width=2, restore=["jpeg"], task_loss=1.0, tasks=["jpeg", "rotation"]
     ),
     "pconv": lambda: PConvModule(width=2, downs=4, perceptual=0.0, style=0.0, second_phase=0.0),
+    "pic": lambda: PICModule(width=2, adversarial=0.0),
     "shift_net": lambda: ShiftNetModule(width=2, adversarial=0.0),
 }
 
