@@ -43,6 +43,8 @@ def evaluate_pairs(
     method: str | None = None,
     predictions: Path | None = None,
     allow_missing: bool = False,
+    best_of: PositiveInt | None = None,
+    nearest_of: PositiveInt | None = None,
     limit: PositiveInt | None = None,
     overwrite: bool = False,
     model: AnyModelFile,
@@ -62,6 +64,8 @@ def evaluate_pairs(
         method: mean, telea, navier_stokes, biharmonic, fsr_fast or fsr_best
         predictions: a folder of images named as the pairs
         allow_missing: measure the predictions that there are
+        best_of: of a PIC model: of so many samples that which its discriminator scores best; default: one sample
+        nearest_of: of a PIC model: of so many samples that which is nearest to the truth, an oracle
         limit: only the first so many pairs
         overwrite: replace results that exist
         model: the model file
@@ -73,8 +77,11 @@ def evaluate_pairs(
         raise WSSLError(
             None, None, "evaluate takes one of ckpt=, method= and predictions=", f"got {' and '.join(given)}"
         )
+    for name, value in (("best_of", best_of), ("nearest_of", nearest_of)):
+        if value is not None and (method is not None or predictions is not None or (best_of and nearest_of)):
+            raise WSSLError(name, value, "needs ckpt=, and nothing else that is measured", "omit it")
     from wssl_pl.evaluation.evaluate import evaluate as measure
-    from wssl_pl.evaluation.methods import Classical, Method, Model
+    from wssl_pl.evaluation.methods import Classical, Method, Model, Samples
     from wssl_pl.evaluation.pages import markdown
     from wssl_pl.evaluation.pairs import Pairs, check_output
     from wssl_pl.evaluation.predictions import Predictions
@@ -92,6 +99,9 @@ def evaluate_pairs(
         elif predictions is not None:
             names = [pair.name for pair in opened.pairs]
             measured = Predictions(predictions, names[:limit], names, allow_missing)
+        elif best_of or nearest_of:
+            truth = opened if nearest_of else None
+            measured = Samples(model.ckpt, best_of or nearest_of or 1, truth, settings.device, measuring.precision)
         else:
             convention = {"mask": mask, "range": model.range, "size": model.size}
             measured = Model(model.ckpt, settings.device, measuring.precision, **convention)

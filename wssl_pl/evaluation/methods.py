@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.models import open_model
+from wssl_pl.modules import read_checkpoint
 
 RADIUS = 3  # pixels around a point that Telea and Navier-Stokes look at, as in OpenCV's own example
 GREY = 0.5  # for an image that is all hole
@@ -206,3 +208,53 @@ class Model:
         if info.stage != "downstream":
             settings["stage"] = info.stage
         return {"ckpt": info.name, "precision": self.precision, "device": self.predictor.device} | settings
+
+
+class Samples(Model):
+    """The best of many samples of a PIC model, or the nearest to the truth: an oracle.
+
+    Args:
+        ckpt: the `.ckpt` of a training; only this file has the discriminator, which scores.
+        samples: how many.
+        truth: the pairs, for the oracle; None for the best by the score.
+        device: where it computes.
+        precision: as of `Model`.
+
+    Raises:
+        WSSLError: not such a model, or it has no discriminator.
+    """
+
+    def __init__(
+        self,
+        ckpt: str | Path | None,
+        samples: int,
+        truth: Pairs | None,
+        device: torch.device,
+        precision: str = "32-true",
+    ) -> None:
+        super().__init__(ckpt, device, precision)
+        option = "best_of" if truth is None else "nearest_of"
+        if self.predictor.info.stage != "pic" or not hasattr(self.predictor, "module"):
+            reason = "only PIC makes several samples of an image, and an ONNX file makes one"
+            raise WSSLError(option, samples, reason, "give ckpt= of a training with stage=pic, or omit it")
+        self.samples, self._truth = samples, truth
+        if truth is not None:
+            self._pairs = {pair.name: pair for pair in truth.pairs}
+            self.name += f", nearest of {samples} (oracle)"
+            self.notes.append(f"{self.name} is an oracle: it picks the sample that is nearest to the truth")
+            return
+        self.name += f", best of {samples} by score"
+        if Path(ckpt or "").suffix == ".ckpt":
+            self.predictor.module.load_beside(read_checkpoint(str(ckpt)))
+        self.predictor.module.check_scores(samples)
+
+    def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
+        """See `Method`."""
+        module, given = self.predictor.module, [each.to(self.device) for each in (images, masks)]
+        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            if self._truth is None:
+                output: Tensor = module.best_of(*given, self.samples)
+            else:
+                truth = self._truth.read([self._pairs[name] for name in names])[0].to(self.device) / 255.0
+                output = module.nearest_of(*given, truth, self.samples)
+            return output.float().cpu()

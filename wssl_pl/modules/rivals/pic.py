@@ -239,17 +239,21 @@ class PICModule(FillingModule):
         Raises:
             WSSLError: the model has no discriminator: it was not opened from a checkpoint of its training.
         """
-        if self.adversary is None:
-            remedy = "give the .ckpt of its training, with adversarial above 0"
-            raise WSSLError("samples", samples, "the best one needs the discriminator, which is not there", remedy)
-        network: nn.Module = self.adversary.network["generated"].to(images.device)  # type: ignore[index]
+        network = self.check_scores(samples).to(images.device)
         training = network.training
         network.eval()
         try:
-            # The border is not cut off before padding, so that the discriminator sees what it saw in training.
             return self._pick(images, masks, samples, lambda filled: network(pad_to_multiple(2.0 * filled - 1.0)))
         finally:
             network.train(training)
+
+    def check_scores(self, samples: int) -> nn.Module:
+        """Return the discriminator by which the best sample is chosen; raises `WSSLError` if there is none."""
+        if self.adversary is None:
+            remedy = "give the .ckpt of its training, with adversarial above 0"
+            raise WSSLError("samples", samples, "the best one needs the discriminator, which is not there", remedy)
+        network: nn.Module = self.adversary.network["generated"]  # type: ignore[index]
+        return network
 
     def nearest_of(self, images: Tensor, masks: Tensor, truth: Tensor, samples: int) -> Tensor:
         """Return of each image that one of the first samples which is nearest to the truth in the hole: an oracle.
