@@ -75,6 +75,8 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["evaluate", "predictions=/no/where", "pairs=pairs", "out=new"], "predictions=/no/where: is not a folder"),
         (["evaluate", "ckpt=/no/where.ckpt", "pairs=pairs", "out=new"], "does not exist"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "limit=0"], "limit=0"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "best_of=2"], "best_of=2: needs ckpt="),
+        (["evaluate", "pairs=pairs", "out=new", "best_of=2", "nearest_of=2"], "best_of=2: needs ckpt="),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "batch_size=0"], "batch_size=0"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "accelerator=x"], "accelerator=x: must be auto, cpu"),
         (["evaluate", "method=mean", "pairs=pairs", "out=new", "lpips_weights=x.pth"], "lpips_weights=x.pth: does not"),
