@@ -255,7 +255,7 @@ def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Nam
     if config.get("model.ckpt") is not None:
         stored["model.ckpt"] = _absolute(config["model.ckpt"], {"none"})
     if config.get("model.features") is not None:
-        stored["model.features"] = absolute_features(config["model.features"], config["model.ckpt"])
+        stored["model.features"] = absolute_features(config["model.features"], config.get("model.ckpt"))
     replaced = {key: config[key] for key, value in stored.items() if config[key] != value}
     for key, value in stored.items():
         config[key] = value
