@@ -144,6 +144,10 @@ class WSSLModule(LightningModule):
         """Return what a user should know when the training has ended, a line each."""
         return []
 
+    def validation_figures(self, title: str) -> dict[str, Any]:
+        """Return figures of the validation that has ended, by tag."""
+        return {}
+
     def networks(self) -> list[nn.Module]:
         """Return the networks that `compile` compiles, the encoder first."""
         raise NotImplementedError

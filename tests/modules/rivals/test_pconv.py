@@ -119,6 +119,11 @@ def test_the_decoder_takes_the_encoder_s_features_with_their_masks():
             assert torch.equal(doubled, twice[..., : skip[0].shape[2], : skip[0].shape[3]])
 
 
+def test_the_first_outputs_are_near_grey():
+    output, _ = PConvUNet(width=8)(torch.rand(4, 3, 128, 128), random_mask(4, 1, 128, 128))
+    assert (output - 0.5).abs().mean() < 0.15
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 64), (33, 40)])
 def test_any_size(size):
     network = PConvUNet(width=2, downs=7).eval()

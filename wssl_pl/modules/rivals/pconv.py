@@ -13,6 +13,7 @@ from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.optimizer import OptimizerSettings
 from wssl_pl.networks import fill_holes, he_initialise, mean_colour
+from wssl_pl.networks.inputs import GREY
 
 KERNELS = (7, 5, 5)  # sides of the encoder's first convolutions; all others have 3
 FACTORS = (1, 2, 4)  # feature maps of the encoder's first convolutions, over the width; all others have 8
@@ -105,7 +106,7 @@ class PartialUnit(nn.Module):
 
 
 class PConvUNet(nn.Module):
-    """The U-Net of partial convolutions, He-normal initialised.
+    """The U-Net of partial convolutions, He-normal initialised, the last one a tenth of that and around mid-grey.
 
     At every level the decoder doubles features and mask by nearest neighbours, and concatenates those of the encoder.
     Sides need not divide: a convolution rounds half a side up, and what is doubled is cut to the encoder's side.
@@ -137,6 +138,9 @@ class PConvUNet(nn.Module):
         )
         self.last = PartialConv(channels[1] + 3, 3, kernel=3)
         he_initialise(self)
+        with torch.no_grad():  # else the first output has a deviation of 1, which takes hundreds of steps to unlearn
+            self.last.weight.mul_(0.1)
+            nn.init.constant_(self.last.bias, GREY)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, known: Tensor) -> Part:
         """Return the raw output `(B, 3, H, W)`, and where it is known.
@@ -182,10 +186,11 @@ class PConvModule(FillingModule):
     """PConv (Liu et al. 2018), trained as in its paper.
 
     The losses are those of the raw output, which is not limited to [0, 1]; the prediction is. For 224 and 256 px the
-    U-Net has 7 layers, the paper's 8 are for 512 px. What the paper does not say: the network computes in [0, 1], the
-    run's last quarter is the second phase, and where even the last partial convolution has seen nothing known, within a
-    hole of more than 500 px, the prediction is the image's mean colour. In the second phase the encoder's normalisation
-    neither takes statistics of a batch, which count what is not known as 0, nor is it trained.
+    U-Net has 7 layers, the paper's 8 are for 512 px. What the paper does not say: the network computes in [0, 1], its
+    first outputs are near mid-grey, the run's last quarter is the second phase, and where even the last partial
+    convolution has seen nothing known, within a hole of more than 500 px, the prediction is the image's mean colour. In
+    the second phase the encoder's normalisation neither takes statistics of a batch, which count what is not known as
+    0, nor is it trained.
 
     Args:
         width: feature maps of the first layer.
