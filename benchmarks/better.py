@@ -5,7 +5,8 @@
     python benchmarks/better.py --definition restore --costs
 
 Costs are measured on one CPU thread, in its own time, so that other programs on the machine count little. The ratios of
-the steps, to that of the first arm, are the `step_cost` in wssl_pl/study/definitions. Results go to `better.json` and
+the steps, to that of the first arm, are the `step_cost` in wssl_pl/study/definitions; where the first arm has a pretext
+stage and another has none, that one may spend the seconds of both on its only stage. Results go to `better.json` and
 `better_study.json` in benchmarks/results, and the table of both to docs/better.md, where the page has a place for it.
 """
 
@@ -46,22 +47,25 @@ class Arm:
         run = plan.runs[plan.final[name][study.seeds[0]]]
         self.batch, self.size = batch_shape(run)
         self.stepper = Stepper(plan, run)
+        self.pretext = Stepper(plan, plan.runs[run.pretext]) if run.pretext else None
         self.steps: list[float] = []
+        self.pretext_steps: list[float] = []
         self.images: list[float] = []
 
     def measure(self, first: bool) -> None:
-        """Make a step, and fill one image."""
+        """Make a step of each stage, and fill one image."""
         step = self.stepper.step(self.batch, self.size)
+        pretext_step = self.pretext.step(self.batch, self.size) if self.pretext else 0.0
         module = self.stepper.module.eval()
         image, mask = torch.rand(1, 3, self.size, self.size), (torch.rand(1, 1, self.size, self.size) < 0.4).float()
-        strengths = {damage: torch.rand(1) for damage in damages_of(module)}
         with torch.inference_mode():
             started = time.thread_time()
-            module(image, mask, strengths)
+            module(image, mask, *strengths_of(module))
             seconds = time.thread_time() - started
         module.train()
         if not first:  # kernels are chosen in the first one
             self.steps.append(step)
+            self.pretext_steps.append(pretext_step)
             self.images.append(seconds)
 
     def row(self) -> dict[str, Any]:
@@ -69,20 +73,22 @@ class Arm:
         module = self.stepper.module.eval()
         image = torch.rand(1, 3, self.size, self.size)
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            module(image, torch.zeros_like(image[:, :1]), {damage: torch.rand(1) for damage in damages_of(module)})
+            module(image, torch.zeros_like(image[:, :1]), *strengths_of(module))
         module.train()
         return {
             "label": self.label,
             "parameters": sum(p.numel() for network in module.networks() for p in network.parameters()),
             "gflop_per_image": counter.get_total_flops() / 1e9,
             "step_s": statistics.median(self.steps),
+            "pretext_step_s": statistics.median(self.pretext_steps),
             "image_s": statistics.median(self.images),
         }
 
 
-def damages_of(module: Any) -> list[str]:
-    """Return the damages that a module restores."""
-    return [] if module.damages is None else list(module.damages.tasks)
+def strengths_of(module: Any) -> list[dict[str, torch.Tensor]]:
+    """Return strengths of the damages that a module restores, as its third argument; nothing for one without."""
+    damages = getattr(module, "damages", None)
+    return [] if damages is None else [{name: torch.rand(1) for name in damages.tasks}]
 
 
 def plain_of(study: Study) -> str:
@@ -100,7 +106,11 @@ def measure_costs(study: Study, names: list[str], rounds: int) -> dict[str, Any]
         for turn in range(rounds + 1):
             arm.measure(first=turn == 0)
             plain.measure(first=turn == 0)
-        rows[name] = arm.row() | {f"{key} / plain": arm.row()[key] / plain.row()[key] for key in ("step_s", "image_s")}
+        own, other = arm.row(), plain.row()
+        rows[name] = own | {f"{key} / plain": own[key] / other[key] for key in ("step_s", "image_s")}
+        # Of the plain arm with its pretext stage: what an arm without one may spend on its only stage.
+        pretext = study.steps["pretext"] * other["pretext_step_s"] / (study.steps["downstream"] * other["step_s"])
+        rows[name]["step_cost"] = rows[name]["step_s / plain"] / (1.0 if arm.pretext else 1.0 + pretext)
     about = (
         f"{plain.batch} images of {plain.size} px, one thread of {platform.processor() or platform.machine()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}, lightning {lightning.__version__}"
@@ -187,11 +197,12 @@ def main() -> None:
         parser.error(f"--arms: {', '.join(unknown)}: there are {', '.join(study.arms)}")
     costs, gains = (RESULTS / f"{study.name}{part}.json" for part in ("", "_study"))
     if options.costs:
-        names = dict.fromkeys([plain_of(study), *(options.arms or study.arms)])
+        trained = [name for name, arm in study.arms.items() if arm.method is None]
+        names = dict.fromkeys([plain_of(study), *(options.arms or trained)])
         found = measure_costs(study, list(names), options.rounds)
         costs.write_text(json.dumps(found, indent=1) + "\n")
         for name, row in found["arms"].items():
-            print(f"{name}: step_cost {row['step_s / plain']:.2f}, {row}")
+            print(f"{name}: step_cost {row['step_cost']:.2f}, {row}")
     if options.study:
         gains.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
     if gains.is_file():

@@ -44,9 +44,8 @@ def test_table_4_has_all_methods():
     assert {arm.rival for arm in arms.values()} == {None, "shift_net", "pic", "pconv"}
     assert {arm.method for arm in arms.values()} >= {"telea", "navier_stokes", "biharmonic"}
     assert {name for name, arm in arms.items() if arm.paper} == {"log_cosh", "ssim", "novel", "shift_net", "pic"}
-    # Two stages' steps are spent by all that have one stage.
-    trained = [arm for arm in arms.values() if arm.method is None]
-    assert all((arm.steps == "total") == (arm.pretext is None) for arm in trained)
+    # Whoever has one stage may spend the seconds of two on it.
+    assert {name for name, arm in arms.items() if arm.step_cost != 1.0} >= {"shift_net", "pic", "pconv", "scratch"}
 
 
 def test_controls_hold_what_the_claim_is_measured_against():
