@@ -7,7 +7,7 @@ import torch
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["stage=foo"], "stage=foo: is not a stage: there are pretext and downstream"),
+        (["stage=foo"], "stage=foo: is not a stage: there are pretext, downstream"),
         (["tasks=rotation"], "stage: is required: give stage=pretext or stage=downstream"),
         (["stage=pretext", "tasks=[rotate]"], "did you mean rotation"),
         (["stage=pretext", "tasks=[rotation,rotation]"], "given twice"),

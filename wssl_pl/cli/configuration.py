@@ -179,7 +179,7 @@ def find_stage(line: CommandLine, stages: Collection[str]) -> str:
     if stage is None:
         raise WSSLError("stage", None, "is required", f"give {' or '.join(f'stage={name}' for name in stages)}")
     if stage not in stages:
-        raise WSSLError("stage", stage, "is not a stage", f"there are {' and '.join(stages)}")
+        raise WSSLError("stage", stage, "is not a stage", f"there are {', '.join(stages)}")
     return stage
 
 

@@ -7,6 +7,7 @@ from wssl_pl.evaluation.pages import render
 from wssl_pl.evaluation.report import metric_rows
 from wssl_pl.evaluation.results import read_result
 from wssl_pl.models import ModelInfo
+from wssl_pl.stages import TITLES
 
 
 def model_card(
@@ -46,6 +47,7 @@ def model_card(
         terms=terms,
         side=info.side,
         settings=settings,
+        rival=TITLES.get(info.stage),
         training=training,
         ratio=ratio,
         steps=steps,

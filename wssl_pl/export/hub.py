@@ -35,6 +35,9 @@ class HubModel(InpaintModule, PyTorchModelHubMixin):
         options.pop("strict", None)
         if Path(model_id).is_dir():
             state, info = read_weights(Path(model_id))
+            if info.stage != cls.stage:
+                reason = f"is a {info.stage} model; HubModel is the paper's"
+                raise WSSLError("ckpt", model_id, reason, "open it with wssl_pl.models.open_model")
             learnt_from = info.training
         else:
             state, _ = read_safetensors(Path(hf_hub_download(repo_id=model_id, filename=WEIGHTS, **place)))
