@@ -108,10 +108,10 @@ class WSSLModule(LightningModule):
         """Set what the network gets in a hole, and whether it gets the mask.
 
         Raises:
-            WSSLError: `fill` is neither a value in [0, 1] nor `mean`.
+            WSSLError: `fill` is neither a value in [0, 1] nor `mean` or `smooth`.
         """
-        if fill != "mean" and not 0.0 <= fill <= 1.0:
-            raise WSSLError("fill", fill, "must be a value between 0 and 1, or mean")
+        if fill not in ("mean", "smooth") and not 0.0 <= float(fill) <= 1.0:
+            raise WSSLError("fill", fill, "must be a value between 0 and 1, mean or smooth")
         self.fill, self.mask_channel = fill, mask_channel
 
     def check_trainer(self, trainer: Trainer) -> None:

@@ -50,12 +50,14 @@ class InpaintModule(FillingModule):
             connections at 1/16 and 1/8 of the image's side.
         mask_channel: the encoder gets the mask as a fourth channel, 1 = hole; default: as the checkpoint's, else
             false. To an encoder that had none it is added with weights of 0.
-        fill: the network's input in the hole: a value in [0, 1], or `mean`, the image's mean colour outside the hole;
-            default: the checkpoint's, else 0.
+        fill: the network's input in the hole: a value in [0, 1]; `mean`, the image's mean colour outside the hole; or
+            `smooth`, interpolated from the hole's border; default: the checkpoint's, else 0.
         init: initialisation of what is new: `he` (He-normal, zero biases; Ronneberger et al. 2015), `xavier` (uniform,
             Keras's default), or `pytorch` (PyTorch's default; a network without normalisation does not train with it).
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
         encoder_lr: learning rate of the encoder, where it is trained; default: `lr`.
+        composite_loss: factor of the same loss of the composite, added to that of the whole raw output: it counts the
+            hole alone, and its border.
         perceptual: factor of the distance of the composite from the truth in the `features`, added to the training
             loss; PConv's is 0.05.
         style: factor of the distance of their Gram matrices; PConv's is 120.
@@ -116,10 +118,11 @@ class InpaintModule(FillingModule):
         context: Literal["none", "dilated", "fourier", "attention"] = "none",
         context_levels: int = 1,
         mask_channel: bool | None = None,
-        fill: float | Literal["mean"] | None = None,
+        fill: float | Literal["mean", "smooth"] | None = None,
         init: Literal["he", "xavier", "pytorch"] = "he",
         unfreeze_epoch: int | None = None,
         encoder_lr: float | None = None,
+        composite_loss: float = 0.0,
         perceptual: float = 0.0,
         style: float = 0.0,
         features: str | None = None,
@@ -167,6 +170,9 @@ class InpaintModule(FillingModule):
         factors = {"encoder_lr": encoder_lr, "consistency": consistency, "task_loss": task_loss}
         check_training(self.encoder, freeze_layers, unfreeze_epoch, factors, added)
         self.damages, self.strength_channels = damages, strength_channels
+        if not 0.0 <= composite_loss < float("inf"):
+            raise WSSLError("composite_loss", composite_loss, "must be a number, 0 or more")
+        self.composite_loss = composite_loss
         self.set_features(perceptual, style, features)
         if features is not None and not (perceptual or style):
             raise WSSLError("features", features, "nothing uses them", "give perceptual=0.05, or omit them")
@@ -337,6 +343,9 @@ class InpaintModule(FillingModule):
         given, features, skips, answers = self._encode_batch(batch)
         prediction = self._decode(features, skips, image)
         parts = self.loss.parts(prediction, image)
+        if self.composite_loss:
+            parts["composite"] = self.loss(composite(prediction, image, mask), image)
+            parts["loss"] = parts["loss"] + self.composite_loss * parts["composite"]
         if self.perceptual or self.style:
             distances = self.losses_in_features(composite(prediction, image, mask), image)
             parts |= distances

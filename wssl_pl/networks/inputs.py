@@ -9,8 +9,11 @@ from torch import Tensor
 GREY = 0.5
 """The colour of an image without a known pixel."""
 
-Fill = float | Literal["mean"]
-"""A grey value in [0, 1], or each image's mean colour outside the hole."""
+Fill = float | Literal["mean", "smooth"]
+"""A grey value in [0, 1]; each image's mean colour outside the hole; or what `smooth_fill` interpolates."""
+
+LEVELS = 8
+"""How often `smooth_fill` halves an image: holes of up to about 256 px are filled from their border."""
 
 
 def mean_colour(images: Tensor, masks: Tensor) -> Tensor:
@@ -29,13 +32,45 @@ def mean_colour(images: Tensor, masks: Tensor) -> Tensor:
     return torch.where(count > 0, known / count.clamp(min=1), GREY)
 
 
+def smooth_fill(images: Tensor, masks: Tensor) -> Tensor:
+    """Return images whose hole is interpolated from its border, by pull and push (Gortler et al. 1996, section 3.4).
+
+    An image is halved again and again, each time to the mean of what is known of four pixels. From the smallest on,
+    what is not known is taken from the level below, bilinearly; from the image's mean colour where none knows anything.
+
+    Args:
+        images: `(B, 3, H, W)`; pixels in the hole have no influence.
+        masks: `(B, 1, H, W)`, above 0.5 in the hole.
+
+    Returns:
+        `(B, 3, H, W)`, the images where they are known.
+
+    Example:
+        >>> image, mask = torch.tensor([[[[0.2, 0.0, 0.0, 0.6]]]]).expand(1, 3, 1, 4), torch.zeros(1, 1, 1, 4)
+        >>> mask[..., 1:3] = 1
+        >>> smooth_fill(image, mask)[0, 0]
+        tensor([[0.2000, 0.3000, 0.5000, 0.6000]])
+    """
+    known = (masks <= 0.5).to(images.dtype)
+    levels = [(images * known, known)]
+    for _ in range(LEVELS):
+        halved = [F.avg_pool2d(part, 2, ceil_mode=True) for part in levels[-1]]
+        count = halved[1]
+        levels.append((halved[0] / count.clamp(min=1e-6), (count > 0).to(count.dtype)))
+    filled = mean_colour(images, masks).expand_as(levels[-1][0])
+    for values, has in reversed(levels):
+        above = F.interpolate(filled, size=values.shape[-2:], mode="bilinear", align_corners=False)
+        filled = values * has + above * (1.0 - has)
+    return filled
+
+
 def fill_holes(images: Tensor, masks: Tensor, fill: Fill = 0.0) -> Tensor:
     """Return images with `fill` in the hole; the pixels there have no influence.
 
     Args:
         images: `(B, 3, H, W)` in [0, 1].
         masks: `(B, 1, H, W)`, above 0.5 in the hole.
-        fill: a value in [0, 1], or `mean`.
+        fill: a value in [0, 1], `mean` or `smooth`.
 
     Example:
         >>> image, mask = torch.full((1, 3, 1, 2), 0.8), torch.tensor([[[[0.0, 1.0]]]])
@@ -44,6 +79,8 @@ def fill_holes(images: Tensor, masks: Tensor, fill: Fill = 0.0) -> Tensor:
         >>> fill_holes(image, mask, "mean")[0, 0]
         tensor([[0.8000, 0.8000]])
     """
+    if fill == "smooth":
+        return smooth_fill(images, masks)
     value = mean_colour(images, masks) if fill == "mean" else fill
     return torch.where(masks > 0.5, value, images)
 
