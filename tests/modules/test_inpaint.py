@@ -175,3 +175,17 @@ def test_a_context_block_changes_nothing_at_first(context):
         before = module(images, masks)
         torch.nn.init.normal_(block.project.weight)
         assert not torch.equal(module(images, masks), before)
+
+
+def test_composite_loss_counts_the_hole_and_its_border():
+    data, logged = batch(), {}
+    module = InpaintModule(width=2, composite_loss=3.0)
+    module.log = lambda name, value, **_: logged.update({name: value.item()})
+    loss = module.training_step(data, 0)
+    prediction = module(data["image"], data["mask"])
+    filled = torch.where(data["mask"] > 0.5, prediction, data["image"])
+    expected = module.loss(prediction, data["image"]) + 3.0 * module.loss(filled, data["image"])
+    torch.testing.assert_close(loss, expected)
+    assert logged["train/composite"] == pytest.approx(module.loss(filled, data["image"]).item())
+    with pytest.raises(WSSLError, match="composite_loss=-1"):
+        InpaintModule(width=2, composite_loss=-1.0)

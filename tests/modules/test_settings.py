@@ -8,6 +8,7 @@ import torch
 from wssl_pl.errors import WSSLError
 from wssl_pl.losses import WSSLLoss, log_cosh, ssim_loss
 from wssl_pl.modules import InpaintModule, PretextModule
+from wssl_pl.networks.inputs import smooth_fill
 
 SIZE = 32
 
@@ -43,9 +44,26 @@ def test_mean_is_each_images_colour_outside_the_hole():
         torch.testing.assert_close(hole, known[:, None].expand_as(hole))
 
 
-def test_an_image_without_a_known_pixel_is_grey():
-    seen = InpaintModule(width=2, fill="mean").with_holes(torch.rand(1, 3, 8, 8), torch.ones(1, 1, 8, 8))
+@pytest.mark.parametrize("fill", ["mean", "smooth"])
+def test_an_image_without_a_known_pixel_is_grey(fill):
+    seen = InpaintModule(width=2, fill=fill).with_holes(torch.rand(1, 3, 8, 8), torch.ones(1, 1, 8, 8))
     assert (seen == 0.5).all()
+
+
+def test_smooth_is_between_the_colours_at_the_border_of_the_hole():
+    image, mask = torch.rand(2, 3, 37, 70), torch.zeros(2, 1, 37, 70)
+    image[..., :20], image[..., 50:] = 0.2, 0.8
+    mask[0, :, :, 20:50] = 1  # between two colours; the second image has no hole
+    image = torch.where(mask > 0.5, torch.nan, image)
+    filled = smooth_fill(image, mask)
+    known = (mask <= 0.5).expand_as(image)
+    assert torch.equal(filled[known], image[known])
+    hole = filled[0, :, :, 20:50]
+    assert 0.2 <= hole.min() < 0.3 < 0.7 < hole.max() < 0.8001
+    assert (hole.diff(dim=-1) >= -1e-6).all()
+    assert (hole[..., 0] < 0.35).all()
+    assert (hole[..., -1] > 0.65).all()
+    torch.testing.assert_close(smooth_fill(image[:1], mask[:1]), filled[:1])
 
 
 @pytest.mark.parametrize("fill", [0.25, "mean"])

@@ -52,7 +52,7 @@ def smooth_fill(images: Tensor, masks: Tensor) -> Tensor:
         tensor([[0.2000, 0.3000, 0.5000, 0.6000]])
     """
     known = (masks <= 0.5).to(images.dtype)
-    levels = [(images * known, known)]
+    levels = [(torch.where(masks > 0.5, 0.0, images), known)]
     for _ in range(LEVELS):
         halved = [F.avg_pool2d(part, 2, ceil_mode=True) for part in levels[-1]]
         count = halved[1]
