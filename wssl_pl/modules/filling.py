@@ -1,7 +1,5 @@
 """What all modules that fill holes share: losses in the features of a network, metrics, and images."""
 
-from typing import Any
-
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
@@ -130,10 +128,6 @@ class FillingModule(AdversarialModule):
         for name, value in self.computed_metrics().items():
             # Of all processes already: averaging equal values does no harm, and Lightning warns without it.
             self.log(f"{split}/{name}", value, prog_bar=name in ("loss", "psnr", "ssim"), sync_dist=True)
-
-    def validation_figures(self, title: str) -> dict[str, Any]:
-        """Return figures of a validation by tag: none."""
-        return {}
 
     def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return masked image, prediction, composite and truth side by side, by tag."""
