@@ -72,7 +72,8 @@ class Arm:
         """Return what is known of the arm."""
         module = self.stepper.module.eval()
         image = torch.rand(1, 3, self.size, self.size)
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        # Not `inference_mode`, in which the counter fails on spectral normalisation.
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
             module(image, torch.zeros_like(image[:, :1]), *strengths_of(module))
         module.train()
         return {

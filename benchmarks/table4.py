@@ -6,7 +6,7 @@
     WSSL_WEIGHTS=FOLDER python benchmarks/table4.py runs/study/table4 --pairs PAIRS
 
 The study may be unfinished: what is measured is shown. Results on the pairs are kept in the folders of the runs. All go
-to `table4.json` in benchmarks/results, and the tables to docs/rivals.md.
+to `table4_measured.json` in benchmarks/results, and the tables to docs/rivals.md.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import Run
 
-RESULTS = Path(__file__).parent / "results" / "table4.json"
+RESULTS = Path(__file__).parent / "results" / "table4_measured.json"
 PAGE = Path(__file__).parents[1] / "docs" / "rivals.md"
 BEGIN, END = "<!-- made by benchmarks/table4.py -->", "<!-- end -->"
 METRICS = ("psnr", "psnr_composite", "ssim", "ssim_composite", "lpips", "lpips_composite")
