@@ -9,7 +9,6 @@ import itertools
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from wssl_pl.networks import without_autocast
 
@@ -28,7 +27,11 @@ def activation(features: Tensor) -> Tensor:
 
 
 class SpectralConv(nn.Module):
-    """A convolution with spectral normalisation, whose weight is normalised in float32 under autocast too.
+    """A convolution whose weight is divided by its largest singular value, in float32 under autocast too.
+
+    Spectral normalisation (Miyato et al. 2018): the value is estimated by a step of power iteration in each forward
+    pass of the training. PyTorch's `spectral_norm` does the same, but begins with 15 steps, which take seconds where a
+    model's sizes are checked without memory; an orthogonal weight needs none.
 
     Args:
         in_channels: feature maps of the input.
@@ -37,14 +40,32 @@ class SpectralConv(nn.Module):
         doubles: whether it is a transposed convolution of stride 2, which doubles height and width.
     """
 
+    u: Tensor
+    v: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, size: int = 3, doubles: bool = False) -> None:
         super().__init__()
-        self.conv = (nn.ConvTranspose2d if doubles else nn.Conv2d)(in_channels, out_channels, size)
         self.doubles, self.padding = doubles, size // 2
-        nn.init.orthogonal_(self.conv.weight, gain=GAIN)
-        assert self.conv.bias is not None
-        nn.init.zeros_(self.conv.bias)
-        spectral_norm(self.conv)
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, size, size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        nn.init.orthogonal_(self.weight, gain=GAIN)
+        self.register_buffer("u", torch.zeros(out_channels))
+        self.register_buffer("v", torch.randn(in_channels * size * size))
+        self._iterate(self.weight.detach().flatten(1))
+
+    @torch.no_grad()
+    def _iterate(self, matrix: Tensor) -> None:
+        self.u.copy_(F.normalize(matrix @ self.v, dim=0))
+        self.v.copy_(F.normalize(self.u @ matrix, dim=0))
+
+    def normalised(self) -> Tensor:
+        """Return the weight `(out, in, size, size)` over its largest singular value; in training, update that."""
+        with without_autocast(self.weight.device):
+            matrix = self.weight.flatten(1)
+            if self.training:
+                self._iterate(matrix)
+            # Copies, because the next pass changes them before this one's gradients are taken.
+            return self.weight / torch.dot(self.u.clone(), matrix @ self.v.clone())
 
     def forward(self, features: Tensor, reflect: bool = False) -> Tensor:
         """Return features `(B, out, H, W)`, or `(B, out, 2 H, 2 W)`.
@@ -53,13 +74,12 @@ class SpectralConv(nn.Module):
             features: `(B, in, H, W)`.
             reflect: pad with the reflected border in place of zeros.
         """
-        with without_autocast(features.device):
-            weight: Tensor = self.conv.weight
+        weight = self.normalised()
         if self.doubles:
-            return F.conv_transpose2d(features, weight, self.conv.bias, 2, self.padding, output_padding=1)
+            return F.conv_transpose2d(features, weight.transpose(0, 1), self.bias, 2, self.padding, output_padding=1)
         if reflect:
             features = F.pad(features, (self.padding,) * 4, mode="reflect")
-        return F.conv2d(features, weight, self.conv.bias, padding=0 if reflect else self.padding)
+        return F.conv2d(features, weight, self.bias, padding=0 if reflect else self.padding)
 
 
 class InstanceNorm(nn.GroupNorm):
