@@ -326,7 +326,7 @@ class ShiftNetModule(FillingModule):
         self.hparams.update(betas=list(betas), features=absolute_features(features, None))  # as JSON gives them back
         check_positive("width", width)
         if downs <= SHIFT_LEVEL:
-            raise WSSLError("downs", downs, f"must be at least {SHIFT_LEVEL + 1}: the shift is after {SHIFT_LEVEL}")
+            raise WSSLError("downs", downs, "must be at least 4: the shift copies features of the third layer")
         for name, value in (("l1", l1), ("guidance", guidance)):
             if not 0.0 <= value < float("inf"):
                 raise WSSLError(name, value, "must be a number, 0 or more")
