@@ -1,0 +1,18 @@
+import pytest
+import rivals
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("shift_net", {"shift"}),
+        ("pic", {"attention", "attention of the discriminators"}),
+        ("pconv without VGG16", set()),
+    ],
+)
+def test_a_step_is_measured_beside_the_bare_network_and_its_layer(name, layers):
+    row = rivals.measure(name, 1, 2, 1, 128)
+    assert row["step / bare"] > 1.0
+    assert row["share of the step"].keys() == layers
+    assert all(0.0 < share < 1.0 for share in row["share of the step"].values())
+    assert (row["parameters of the discriminator"] > 0) == bool(layers)
