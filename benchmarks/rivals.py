@@ -80,6 +80,11 @@ class Arm:
             found.setdefault(name, []).append((layer, given))
 
         handles, shift = [], shift_net.shift
+
+        def kept_shift(*given: Tensor) -> Tensor:
+            keep("shift", shift, given)
+            return shift(*given)
+
         for layer in [*self.module.modules(), *(x for net in self.module.trained_beside() for x in net.modules())]:
             if isinstance(layer, SelfAttention):
                 name = "attention" if isinstance(layer, ShortLongAttention) else "attention of the discriminators"
@@ -87,7 +92,7 @@ class Arm:
                     layer.register_forward_pre_hook(lambda layer, given, name=name: keep(name, layer, given))
                 )
         try:
-            shift_net.shift = lambda *given: (keep("shift", shift, given), shift(*given))[1]
+            shift_net.shift = kept_shift  # type: ignore[assignment]
             self.step()
         finally:
             shift_net.shift = shift

@@ -3,15 +3,15 @@ import rivals
 
 
 @pytest.mark.parametrize(
-    ("name", "layers"),
+    ("name", "size", "layers"),
     [
-        ("shift_net", {"shift"}),
-        ("pic", {"attention", "attention of the discriminators"}),
-        ("pconv without VGG16", set()),
+        ("shift_net", 72, {"shift"}),
+        ("pic", 32, {"attention", "attention of the discriminators"}),
+        ("pconv without VGG16", 128, set()),
     ],
 )
-def test_a_step_is_measured_beside_the_bare_network_and_its_layer(name, layers):
-    row = rivals.measure(name, 1, 2, 1, 128)
+def test_a_step_is_measured_beside_the_bare_network_and_its_layer(name, size, layers):
+    row = rivals.measure(name, 1, 2, 1, size)
     assert row["step / bare"] > 1.0
     assert row["share of the step"].keys() == layers
     assert all(0.0 < share < 1.0 for share in row["share of the step"].values())
