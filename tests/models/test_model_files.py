@@ -255,11 +255,15 @@ assert abs(int(filled[12, 30, 0]) - 128) <= 1, filled[12, 30]
 main(["inpaint", "photo.png", "mask.png", "-o", "filled.png", "ckpt=tiny.onnx"])
 main(["inpaint", "photos", "mask.png", "-o", "filled", "ckpt=tiny.onnx"])
 assert "torch" not in sys.modules
+for number, model in enumerate(sys.argv[1:]):
+    main(["inpaint", "photo.png", "mask.png", "-o", f"{number}.png", f"ckpt={model}"])
+# Each of these takes seconds to import.
+assert not {"lightning", "kornia", "torch._dynamo", "matplotlib"} & set(sys.modules)
 print("done without")
 """
 
 
-def test_an_onnx_file_needs_no_pytorch(tmp_path):
+def test_an_onnx_file_needs_no_pytorch_and_no_model_file_lightning(tmp_path, model_files):
     from PIL import Image
 
     tiny_onnx(tmp_path / "tiny.onnx")
@@ -268,7 +272,7 @@ def test_an_onnx_file_needs_no_pytorch(tmp_path):
         Image.new("RGB", (60, 50)).save(tmp_path / name)
     Image.fromarray(square(50, 60, 5, 5, 9)).save(tmp_path / "mask.png")
     done = subprocess.run(
-        [sys.executable, "-c", NO_TORCH], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-c", NO_TORCH, *map(str, model_files.values())], cwd=tmp_path, capture_output=True, text=True,
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

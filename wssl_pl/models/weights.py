@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import info as facts
@@ -20,16 +21,15 @@ from wssl_pl.models.info import (
     parse_device,
     read_settings,
 )
-from wssl_pl.modules import FILLING_MODULES, InpaintModule, PretextModule, read_checkpoint
-from wssl_pl.modules.base import WSSLModule
-from wssl_pl.modules.checkpoint import check_state
-from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.inpaint import ORACLE
+from wssl_pl.modules.checkpoint import check_state, read_checkpoint
+from wssl_pl.modules.network import OF_NETWORK, OF_TRAINING, ORACLE, InpaintNetwork
 from wssl_pl.stages import FILLING
-from wssl_pl.synthetic import draw_mask
-from wssl_pl.tasks import Classification
 
-Module = TypeVar("Module", bound=WSSLModule)
+if TYPE_CHECKING:  # they import Lightning, which takes seconds
+    from wssl_pl.modules.filling import FillingModule
+    from wssl_pl.modules.pretext import PretextModule
+
+Module = TypeVar("Module", bound=nn.Module)
 DRAWN_MASKS = 8
 """Under how many masks heads look at an image, if they were trained on images with holes."""
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder
@@ -41,25 +41,25 @@ class TorchPredictor:
     """A model of this project, run by PyTorch; see `Predictor`.
 
     Attributes:
-        module: the `FillingModule`, in evaluation mode.
+        module: an `InpaintNetwork`, or the `FillingModule` of a model that is more than that; in evaluation mode.
     """
 
     def __init__(self, path: Path, device: str = "auto", threads: int | None = None, *, oracle: bool = False) -> None:
-        self._device = find_device(device)
-        self.module, self.info = read_module(path, oracle)
+        self._path, self._device = path, find_device(device)
+        self.module, self.info = read_network(path, oracle)
         self.module.to(self._device).eval().requires_grad_(False)
         self.device = str(self._device)
         if threads is not None:
             torch.set_num_threads(threads)
 
-    @property
+    @cached_property
     def heads(self) -> "Heads":
-        """The heads of the model.
+        """The heads of the model, which are read from its file now.
 
         Raises:
             WSSLError: it has none.
         """
-        return Heads(self.module, self.info, self._device)
+        return Heads(*read_module(self._path), self._device)
 
     def __call__(self, images: Array, masks: Array, strengths: Mapping[str, Array] | None = None) -> Array:
         """See `Predictor`; an oracle needs the strengths `(B,)` of each damage, by its name."""
@@ -84,7 +84,10 @@ class Heads:
         WSSLError: the model has no head that classifies.
     """
 
-    def __init__(self, module: FillingModule | PretextModule, info: ModelInfo, device: torch.device) -> None:
+    def __init__(self, module: "FillingModule | PretextModule", info: ModelInfo, device: torch.device) -> None:
+        from wssl_pl.modules import InpaintModule, PretextModule
+        from wssl_pl.tasks import Classification
+
         tasks: Mapping[str, Any] = {}
         if isinstance(module, PretextModule):
             tasks = module.tasks
@@ -102,6 +105,8 @@ class Heads:
 
         Heads that were trained on images with holes look at it under several masks, and their answers are averaged.
         """
+        from wssl_pl.synthetic import draw_mask
+
         images, looks = torch.from_numpy(image[None]).to(self._device), []
         for seed in range(DRAWN_MASKS if self._module.heads_see_holes else 1):
             mask = torch.from_numpy(draw_mask(seed, image.shape[-1])).to(images)
@@ -135,7 +140,30 @@ def find_device(name: str, parameter: str = "device") -> torch.device:
     return torch.device(kind)
 
 
-def read_module(path: Path, oracle: bool = False) -> tuple[FillingModule, ModelInfo]:
+def read_network(path: Path, oracle: bool = False) -> "tuple[InpaintNetwork | FillingModule, ModelInfo]":
+    """Return the networks of a `.ckpt`, a `.safetensors` file or an exported folder, on the CPU in float32.
+
+    Lightning is imported only for a model that is more than an `InpaintNetwork`, or has settings unknown here.
+
+    Args:
+        path: the file.
+        oracle: accept a model that needs the strengths of damages.
+
+    Raises:
+        WSSLError: see `read_module`.
+    """
+    state, info = read_weights(path)
+    settings = info.hyper_parameters
+    special = info.stage != "downstream" or settings.get("strength_channels")
+    if special or not settings.keys() <= OF_NETWORK | OF_TRAINING:
+        return _made_module(path, state, info, oracle)
+    if settings.get("task_loss"):  # its heads take no part
+        state = {key: value for key, value in state.items() if not key.startswith("joint.")}
+    network = {key: settings[key] for key in OF_NETWORK if key in settings}
+    return _made(InpaintNetwork, network, path, state), info
+
+
+def read_module(path: Path, oracle: bool = False) -> "tuple[FillingModule, ModelInfo]":
     """Return the module of a `.ckpt`, a `.safetensors` file or an exported folder, on the CPU in float32.
 
     Args:
@@ -146,14 +174,21 @@ def read_module(path: Path, oracle: bool = False) -> tuple[FillingModule, ModelI
         WSSLError: it is none of these, is damaged, holds code, does not fit the network of its settings, or is an
             oracle.
     """
-    state, info = read_weights(path)
+    return _made_module(path, *read_weights(path), oracle)
+
+
+def _made_module(
+    path: Path, state: dict[str, Tensor], info: ModelInfo, oracle: bool
+) -> "tuple[FillingModule, ModelInfo]":
     if info.hyper_parameters.get("strength_channels") and not oracle:
         reason = "needs the strengths of the damages (strength_channels), which nobody knows of a photo"
         raise WSSLError("ckpt", path, reason, ORACLE)
-    return _made(FILLING_MODULES[info.stage], path, state, info, {})
+    from wssl_pl.modules import FILLING_MODULES
+
+    return _made(FILLING_MODULES[info.stage], info.hyper_parameters | {"compile": False}, path, state), info
 
 
-def read_heads(path: Path) -> tuple[FillingModule | PretextModule, ModelInfo]:
+def read_heads(path: Path) -> "tuple[FillingModule | PretextModule, ModelInfo]":
     """Return the module of a pretext checkpoint, or of any model file that `read_module` takes.
 
     Raises:
@@ -164,26 +199,27 @@ def read_heads(path: Path) -> tuple[FillingModule | PretextModule, ModelInfo]:
     checkpoint = read_checkpoint(path)
     if checkpoint["stage"] in FILLING:
         return read_module(path)
-    overrides: dict[str, Any] = {"probe_steps": 0}
-    if checkpoint["hyper_parameters"].get("weighting") == "upgrad":
-        overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
-    return _made(PretextModule, path, checkpoint["state_dict"], _info(path, checkpoint), overrides)
+    from wssl_pl.modules import PretextModule
+
+    info = _info(path, checkpoint)
+    settings = info.hyper_parameters | {"compile": False, "probe_steps": 0}
+    if settings.get("weighting") == "upgrad":
+        settings["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed
+    return _made(PretextModule, settings, path, checkpoint["state_dict"]), info
 
 
-def _made(
-    kind: type[Module], path: Path, state: dict[str, Tensor], info: ModelInfo, overrides: dict[str, Any]
-) -> tuple[Module, ModelInfo]:
-    """Return the module of the settings of a file, with its weights, and what the file says about it."""
+def _made(kind: Callable[..., Module], settings: dict[str, Any], path: Path, state: dict[str, Tensor]) -> Module:
+    """Return a module of the settings of a file, with its weights."""
 
     def build() -> Module:
         try:
-            return kind(**info.hyper_parameters | {"compile": False} | overrides)
+            return kind(**settings)
         except Exception as error:
             # Settings of a file may be anything, and a module raises whatever it does on them.
-            reason = f"its settings {str(info.hyper_parameters)[:400]} make no network here: {first_line(error)}"
+            reason = f"its settings {str(settings)[:400]} make no network here: {first_line(error)}"
             raise WSSLError("ckpt", path, reason) from None
 
-    return load_state(build, state, path), info
+    return load_state(build, state, path)
 
 
 def load_state(build: Callable[[], Module], state: Mapping[str, Tensor], path: str | Path) -> Module:

@@ -18,8 +18,8 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.heads import TaskMetrics
 from wssl_pl.modules.migration import FORMAT, migrate
+from wssl_pl.modules.network import TakesHoles
 from wssl_pl.modules.optimizer import OptimizerSettings
-from wssl_pl.networks import Fill, fill_holes
 
 OPTIMIZER_OPTIONS = (
     "lr",
@@ -41,7 +41,7 @@ FLOAT16_EPS = 1e-5
 """The smallest `eps` of Adam with which steps stay finite where its averages are float16."""
 
 
-class WSSLModule(LightningModule):
+class WSSLModule(TakesHoles, LightningModule):
     """Base of all stages: Adam over what is not frozen, convolutions in channels_last.
 
     A subclass holds its networks as submodules, and sets the attributes below.
@@ -59,8 +59,6 @@ class WSSLModule(LightningModule):
     # Of the command line: the paper's.
     max_epochs: ClassVar[int]
     batch_size: ClassVar[int | None] = None  # None for that of the data module
-    fill: Fill  # what the network gets in a hole
-    mask_channel: bool  # whether the network gets the mask as a fourth channel
     # The tasks, losses and metrics compute in float32 in any precision; the networks round their input.
     takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
@@ -104,16 +102,6 @@ class WSSLModule(LightningModule):
         module.load_beside(checkpoint)
         return module if map_location is None else module.to(map_location)
 
-    def set_inputs(self, fill: Fill, mask_channel: bool) -> None:
-        """Set what the network gets in a hole, and whether it gets the mask.
-
-        Raises:
-            WSSLError: `fill` is neither a value in [0, 1] nor `mean` or `smooth`.
-        """
-        if fill not in ("mean", "smooth") and not 0.0 <= float(fill) <= 1.0:
-            raise WSSLError("fill", fill, "must be a value between 0 and 1, mean or smooth")
-        self.fill, self.mask_channel = fill, mask_channel
-
     def check_trainer(self, trainer: Trainer) -> None:
         """Raise `WSSLError` for a setting of the trainer that conflicts with the module's, before data are read."""
         precision, eps = trainer.precision, self.optimizer_settings.eps
@@ -148,10 +136,6 @@ class WSSLModule(LightningModule):
         """Return figures of the validation that has ended, by tag."""
         return {}
 
-    def networks(self) -> list[nn.Module]:
-        """Return the networks that `compile` compiles, the encoder first."""
-        raise NotImplementedError
-
     def load_beside(self, checkpoint: dict[str, Any]) -> None:
         """Take from a checkpoint what is used beside the weights; `load_from_checkpoint` calls it."""
 
@@ -174,24 +158,6 @@ class WSSLModule(LightningModule):
 
     def _complete_batch(self, batch: Any, dataloader_idx: int) -> Any:
         return complete_batch(batch, train=self.training, needs_masks=self.needs_masks)
-
-    def with_holes(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Return the network's input for images `(B, 3, H, W)` in [0, 1].
-
-        Args:
-            images: in [0, 1].
-            masks: `(B, 1, H, W)`, above 0.5 where the image is replaced by `fill`.
-
-        Returns:
-            `(B, 3, H, W)`, or with `mask_channel` `(B, 4, H, W)`, the last channel being 1 where it is masked.
-        """
-        masked = fill_holes(images, masks, self.fill)
-        return torch.cat([masked, (masks > 0.5).to(masked.dtype)], dim=1) if self.mask_channel else masked
-
-    def as_input(self, images: Tensor) -> Tensor:
-        """Return images as the networks take them: in channels_last, and in the dtype of their weights."""
-        weights = next(self.networks()[0].parameters())
-        return images.to(weights.dtype).contiguous(memory_format=torch.channels_last)
 
     def log_metrics(self, split: str) -> None:
         """Log the metrics of the batches since the last call under `<split>/`, and reset them."""

@@ -20,13 +20,12 @@ from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources
 from wssl_pl.modules.joint import make_joint_tasks
+from wssl_pl.modules.network import ORACLE, FillsHoles
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
-from wssl_pl.networks import PatchDiscriminator, crop_to, initialise, make_contexts, pad_to_multiple
-
-ORACLE = "such a model is an oracle for studies: only `wssl test`, and `wssl evaluate` on damaged pairs, measure it"
+from wssl_pl.networks import PatchDiscriminator, initialise, make_contexts, pad_to_multiple
 
 
-class InpaintModule(FillingModule):
+class InpaintModule(FillsHoles, FillingModule):
     """Fills the holes of masked images: RGB with the hole set to `fill` in, the whole image out.
 
     Args:
@@ -266,10 +265,6 @@ class InpaintModule(FillingModule):
         if self.unfreeze_epoch is not None and self.current_epoch >= self.unfreeze_epoch:
             self.encoder.freeze(0)
 
-    def networks(self) -> list[nn.Module]:
-        """Return the encoder, the decoder and the context blocks."""
-        return [self.encoder, self.decoder, *self.contexts]
-
     def forward(self, images: Tensor, masks: Tensor, strengths: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the prediction, the raw output.
 
@@ -311,8 +306,7 @@ class InpaintModule(FillingModule):
                 raise WSSLError("strength_channels", True, "the strengths of the damages are not known here", ORACLE)
             planes = self.damages.fractions(strengths).to(padded)[:, :, None, None]
             padded = torch.cat([padded, planes.expand(-1, -1, *padded.shape[-2:])], dim=1)
-        result: tuple[Tensor, list[Tensor]] = self.encoder(self.as_input(padded))
-        return result
+        return self._encode_input(padded)
 
     def _encode_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[Tensor], Answers | None]:
         """Return the images that the network is given, the encoder's outputs for them, and the heads' answers."""
@@ -327,15 +321,6 @@ class InpaintModule(FillingModule):
         outputs, all_skips = self._encode(torch.cat([given, changed]), masks)
         features, skips = outputs[: len(given)], [skip[: len(given)] for skip in all_skips]
         return given, features, skips, self.joint(features, outputs[len(given) :], strengths, targets)
-
-    def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
-        return crop_to(self._output(features, skips), *images.shape[-2:])
-
-    def _output(self, features: Tensor, skips: list[Tensor]) -> Tensor:
-        levels = [*skips, features]
-        for number, context in enumerate(self.contexts, start=1):
-            levels[-number] = context(levels[-number])
-        return torch.sigmoid(self.decoder(levels[-1], levels[:-1]).float())
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch over the whole raw output, with what else was asked for."""

@@ -105,6 +105,8 @@ def he_initialise(module: nn.Module) -> None:
     Ronneberger et al. 2015, section 3, after He et al. 2015. With PyTorch's default initialisation the ten plain
     convolutions of the encoder do not train: every head stays at chance.
     """
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return  # there is nothing to draw, and PyTorch would import its compiler to do so
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
