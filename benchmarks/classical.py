@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.evaluation.classical import CLASSICAL, missing_package
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.evaluate import Settings, evaluate, machine
-from wssl_pl.evaluation.methods import CLASSICAL, Classical, Method, Model, missing_package
+from wssl_pl.evaluation.methods import Classical, Method, Model
 from wssl_pl.evaluation.pages import markdown
 from wssl_pl.evaluation.pairs import Pairs, write_pairs
 from wssl_pl.evaluation.report import interval, write_report

@@ -12,10 +12,11 @@ from PIL import Image
 from small_data import Noisy
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.classical import CLASSICAL, missing_package
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.drawing import columns_of, strip
 from wssl_pl.evaluation.evaluate import Settings, evaluate, predict, read_pairs
-from wssl_pl.evaluation.methods import CLASSICAL, Classical, missing_package
+from wssl_pl.evaluation.methods import Classical
 from wssl_pl.evaluation.metrics import METRICS, measure
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs
 from wssl_pl.evaluation.predictions import Predictions

@@ -16,7 +16,8 @@ from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.methods import Classical, missing_package
+from wssl_pl.evaluation.classical import missing_package
+from wssl_pl.evaluation.methods import Classical
 from wssl_pl.files import owned
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study import cost
