@@ -211,8 +211,9 @@ def _parse_pixels(image: NDArray[Any], mask: Any) -> Batch:
         if len(filled) == 1 and (filled[0].dtype, filled[0].size) == (image.dtype, image.size):
             return filled[0].reshape(image.shape)
         result = work.copy()
-        for target, hole, colour in zip(result, masks, filled, strict=True):
-            np.copyto(target[..., :colours], colour, where=hole[..., None], casting="same_kind")
+        for target, given, colour in zip(result, images, filled, strict=True):
+            # What is as it was given stays, also where the image has more digits.
+            np.copyto(target[..., :colours], colour, where=colour != given, casting="same_kind")
         return result.reshape(image.shape)
 
     return Batch(images, masks, rebuild)

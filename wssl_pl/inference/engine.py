@@ -13,11 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wssl_pl.inference.feather import Ring
 from wssl_pl.inference.pyramid import STRIP, halve, paste, to_dtype, value_range
 from wssl_pl.inference.seams import correct_seam
 from wssl_pl.inference.tiles import CELL, Box, Tile, clusters, ease, merged, tiles
 from wssl_pl.models import ModelInfo, Predictor
 
+MAX_SIDE = 2**31
 Mask = NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 """Called with (pixels of holes that are done, of how many) after each tile; what it raises ends the work."""
@@ -60,10 +62,15 @@ class Tiling:
         tile = max(side, 4 * margin) if info.foreign else 512 if narrow else 384
         return cls(whole=side, radius=side / 10, tile=tile, margin=margin)
 
+    @classmethod
+    def of_classical(cls) -> "Tiling":
+        """Return the sizes for a classical method: it sees all of an image at once, and keeps known pixels."""
+        return cls(whole=MAX_SIDE, radius=np.inf, tile=MAX_SIDE, margin=CELL, seam=0)
+
 
 def fill_images(
     images: Sequence[NDArray[Any]], masks: Sequence[Mask], predictor: Predictor, tiling: Tiling,
-    progress: Progress | None = None, in_place: bool = False,
+    progress: Progress | None = None, in_place: bool = False, feather: int = 0,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """Fill the holes of several images; those of one size that are predicted as a whole share a batch.
 
@@ -74,10 +81,20 @@ def fill_images(
         tiling: the sizes.
         progress: called after each tile.
         in_place: write into the arrays themselves.
+        feather: pixels around the holes that are filled too and blended with what was there, see `Ring`.
 
     Returns:
-        arrays of the same shapes and types, in which only the pixels of the holes differ.
+        arrays of the same shapes and types, in which only the pixels of the holes differ, and those that are blended.
+
+    Raises:
+        WSSLError: `feather` leaves no known pixel.
     """
+    if feather:
+        rings = [Ring.around(image, mask, feather) for image, mask in zip(images, masks, strict=True)]
+        results = fill_images(images, [ring.filled for ring in rings], predictor, tiling, progress, in_place)
+        for ring, result in zip(rings, results, strict=True):
+            ring.blend(result)
+        return results
     results = list(images) if in_place else [image.copy() for image in images]
     done, total = 0, sum(int(np.count_nonzero(mask)) for mask in masks)
 

@@ -58,6 +58,21 @@ class Inpainter:
         """
         return cls(open_model(ckpt, device, threads, **convention))
 
+    @classmethod
+    def from_method(cls, name: str) -> "Inpainter":
+        """Use a classical method in place of a model: better than a network on plain backgrounds, and without PyTorch.
+
+        Args:
+            name: `telea`, `navier_stokes`, `biharmonic`, `fsr_fast` or `fsr_best`. All but `biharmonic` compute with 8
+                bits a channel.
+
+        Raises:
+            WSSLError: no such method, or its package is not installed.
+        """
+        from wssl_pl.inference.classical import ClassicalPredictor
+
+        return cls(ClassicalPredictor(name), Tiling.of_classical())
+
     @property
     def info(self) -> ModelInfo:
         """What the model's file says about it: `info.name`, `info.hyper_parameters`, `info.training`."""
@@ -68,7 +83,7 @@ class Inpainter:
         """Where it computes: `cpu`, `cuda`, ..."""
         return self.predictor.device
 
-    def __call__(self, image: Any, mask: Any, progress: Progress | None = None) -> Any:
+    def __call__(self, image: Any, mask: Any, progress: Progress | None = None, *, feather: int = 0) -> Any:
         """Return the image with its hole filled.
 
         Args:
@@ -78,16 +93,19 @@ class Inpainter:
             mask: 1, True or white is hole; of the same kinds, `(H, W)`, one for all images or one each: bool, whole
                 numbers (0 and 1, or dark and bright) or float in [0, 1].
             progress: called with (pixels of holes done, of how many); what it raises ends the work.
+            feather: pixels around the hole that are filled too and blended with what was there; the fill's weight falls
+                from 1 at the hole to 0.
 
         Returns:
             the same kind, shape, type and device as `image`. A PIL image with a palette becomes RGB.
 
         Raises:
-            WSSLError: a kind, shape or value that cannot be used, image and mask of different sizes, or a mask that
-                is empty or full.
+            WSSLError: a kind, shape or value that cannot be used, image and mask of different sizes, a mask that is
+                empty or full, or `feather` that leaves no known pixel.
         """
         batch = parse(image, mask)
-        return batch.rebuild(fill_images(batch.images, batch.masks, self.predictor, self.tiling, progress))
+        filled = fill_images(batch.images, batch.masks, self.predictor, self.tiling, progress, feather=feather)
+        return batch.rebuild(filled)
 
     def diagnose(self, image: Any) -> "Diagnosis | list[Diagnosis]":
         """Return what the model's heads see in an image, or in each of several: how it was turned, faded or blurred.
@@ -107,7 +125,12 @@ class Inpainter:
         return Diagnoser(heads)(image)
 
     def fill(
-        self, photo: Photo, mask: NDArray[np.bool_], progress: Progress | None = None, in_place: bool = False
+        self,
+        photo: Photo,
+        mask: NDArray[np.bool_],
+        progress: Progress | None = None,
+        in_place: bool = False,
+        feather: int = 0,
     ) -> Photo:
         """Return a photo with its hole filled.
 
@@ -116,6 +139,10 @@ class Inpainter:
             mask: `(H, W)`, True in the hole.
             progress: called with (pixels of the hole done, of how many).
             in_place: write into the photo's own pixels, which takes half the memory.
+            feather: as of a call.
+
+        Raises:
+            WSSLError: `feather` leaves no known pixel.
         """
-        (pixels,) = fill_images([photo.pixels], [mask], self.predictor, self.tiling, progress, in_place)
+        (pixels,) = fill_images([photo.pixels], [mask], self.predictor, self.tiling, progress, in_place, feather)
         return replace(photo, pixels=pixels)
