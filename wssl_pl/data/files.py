@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -40,7 +40,9 @@ def closed(parameter: str, root: Path, error: OSError) -> DataError:
     return DataError(parameter, root, f"cannot read {error.filename}: {error.strerror}")
 
 
-def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> Iterator[Path]:
+def find_images(
+    root: Path, parameter: str = "images", *, deep: bool = True, suffixes: Collection[str] = SUFFIXES
+) -> Iterator[Path]:
     """Yield the JPEG, PNG and WebP files below `root` in no certain order, without hidden files and folders.
 
     Links to folders are followed, each real folder once, so that a loop ends. Pipes, sockets and devices are omitted
@@ -50,6 +52,7 @@ def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> 
         root: A folder.
         parameter: The parameter that named it, for messages.
         deep: Whether the folders below it count.
+        suffixes: Of the files.
 
     Raises:
         DataError: A folder cannot be read.
@@ -69,7 +72,7 @@ def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> 
         # Sorted, so that of two links to one folder the same is taken on every machine.
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
                 path = Path(folder, name)
                 try:
                     ordinary = path.is_file() or not path.exists()
@@ -87,9 +90,11 @@ def find_images(root: Path, parameter: str = "images", *, deep: bool = True) -> 
         log.warning("%s=%s: %d pipes, sockets or devices are omitted: %s", parameter, root, len(special), some)
 
 
-def list_images(root: Path, parameter: str = "images") -> list[Path]:
+def list_images(root: Path, parameter: str = "images", suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Return what `find_images` finds, naturally sorted by the path relative to `root`."""
-    return sorted(find_images(root, parameter), key=lambda path: natural_key(path.relative_to(root).as_posix()))
+    return sorted(
+        find_images(root, parameter, suffixes=suffixes), key=lambda path: natural_key(path.relative_to(root).as_posix())
+    )
 
 
 def find_tables(root: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from wssl_pl.files import writing
 from wssl_pl.inference.engine import Progress
 from wssl_pl.inference.inpainter import Inpainter
 from wssl_pl.inference.masks import MaskOptions, find_mask
-from wssl_pl.inference.photo import Photo, output_format, read_photo, write_photo
+from wssl_pl.inference.photo import FORMATS, PHOTO_SUFFIXES, Photo, output_format, read_photo, write_photo
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ class LoadedPhoto:
         photo: the photo, with the transparency that the result will have.
         mask: `(H, W)`, True in the hole.
         notes: what the user should know.
+        feather: pixels around the hole that are blended.
     """
 
     paths: PhotoPaths
     photo: Photo
     mask: NDArray[np.bool_]
     notes: list[str]
+    feather: int = 0
 
 
 def load(paths: PhotoPaths, options: MaskOptions) -> LoadedPhoto:
@@ -58,11 +60,11 @@ def load(paths: PhotoPaths, options: MaskOptions) -> LoadedPhoto:
     """
     photo = read_photo(paths.photo, options.max_megapixels)
     mask, notes = find_mask(photo, paths.mask, options)
-    if photo.alpha is not None and paths.mask is None and options.hole_color is None:
+    if photo.alpha is not None and paths.mask is None and options.hole_color is None and options.required:
         # Transparency marked the hole: the filled pixels must be visible.
         photo.alpha[mask] = np.iinfo(photo.alpha.dtype).max
     output_format(paths.out, photo)
-    return LoadedPhoto(paths, photo, mask, notes)
+    return LoadedPhoto(paths, photo, mask, notes, options.feather)
 
 
 def fill_file(loaded: LoadedPhoto, inpainter: Inpainter, progress: Progress | None = None) -> None:
@@ -74,7 +76,7 @@ def fill_file(loaded: LoadedPhoto, inpainter: Inpainter, progress: Progress | No
     out = loaded.paths.out
     with writing("out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    filled = inpainter.fill(loaded.photo, loaded.mask, progress, in_place=True)
+    filled = inpainter.fill(loaded.photo, loaded.mask, progress, in_place=True, feather=loaded.feather)
     with writing("out", out):
         write_photo(filled, out)
 
@@ -93,13 +95,18 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Phot
     Raises:
         WSSLError: no photo is found, or two masks have one name.
     """
-    found = list_images(photos, "photo")
+    found = list_images(photos, "photo", PHOTO_SUFFIXES)
     if not found:
-        raise WSSLError("photo", photos, "holds no JPEG, PNG or WebP file")
+        raise WSSLError("photo", photos, "holds no JPEG, PNG, WebP, TIFF or HEIC file")
+    outputs = {path: out / result_name(path.relative_to(photos)) for path in found}
+    first: dict[Path, Path] = {}
+    for path, result in outputs.items():
+        if (other := first.setdefault(result, path)) != path:
+            raise WSSLError("photo", photos, f"the results of {other.name} and {path.name} would have one name")
     if masks is None or masks.is_file():
-        return [PhotoPaths(path, masks, out / path.relative_to(photos)) for path in found], [], 0
+        return [PhotoPaths(path, masks, outputs[path]) for path in found], [], 0
     by_name: dict[Path, Path] = {}
-    for path in list_images(masks, "mask"):
+    for path in list_images(masks, "mask", PHOTO_SUFFIXES):
         other = by_name.setdefault(path.relative_to(masks).with_suffix(""), path)
         if other != path:
             raise WSSLError("mask", masks, f"{other.name} and {path.name} are masks of one name")
@@ -109,8 +116,13 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Phot
         if mask is None:
             alone.append(path)
         else:
-            pairs.append(PhotoPaths(path, mask, out / path.relative_to(photos)))
+            pairs.append(PhotoPaths(path, mask, outputs[path]))
     return pairs, alone, len(by_name)
+
+
+def result_name(photo: Path) -> Path:
+    """Return the name of a photo's result: its own, or `.png` where the format is only read (TIFF, HEIC)."""
+    return photo if photo.suffix.lower() in FORMATS else photo.with_suffix(".png")
 
 
 def check_outputs(pairs: Sequence[PhotoPaths], overwrite: bool) -> None:

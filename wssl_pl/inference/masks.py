@@ -1,6 +1,8 @@
 """The mask of a photo: from a mask file, from transparency, or from a colour painted into the photo."""
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from wssl_pl.data.files import MEGAPIXELS
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import Photo, open_image
 
+MOST = 0.5  # fraction of a photo above which a mask is suspected to be made the other way round
+SAMPLE = 16  # masks of a folder by which all are judged
+
 
 @dataclass(frozen=True)
 class MaskOptions:
@@ -26,6 +31,9 @@ class MaskOptions:
         dilate: pixels by which holes are widened on every side.
         resize_mask: resize a mask of another size to the photo's.
         max_megapixels: the largest image that is read, in millions of pixels.
+        feather: pixels around the holes that are filled too and blended, see `Inpainter`.
+        required: whether a photo must have a hole.
+        alone: whether a mask file is judged alone, with a note where it marks most of a photo.
 
     Raises:
         WSSLError: a value that it cannot have.
@@ -36,16 +44,35 @@ class MaskOptions:
     dilate: int = 0
     resize_mask: bool = False
     max_megapixels: float = MEGAPIXELS
+    feather: int = 0
+    required: bool = True
+    alone: bool = True
 
     def __post_init__(self) -> None:
         if self.hole not in ("white", "black"):
             raise WSSLError("hole", self.hole, "must be white or black")
         if self.hole_color is not None and not re.fullmatch(r"#?[0-9a-fA-F]{6}", self.hole_color):
             raise WSSLError("hole_color", self.hole_color, "must be like #ff00ff")
-        if self.dilate < 0:
-            raise WSSLError("dilate", self.dilate, "must not be negative")
+        for pixels in ("dilate", "feather"):
+            if getattr(self, pixels) < 0:
+                raise WSSLError(pixels, getattr(self, pixels), "must not be negative")
         if not 0 < self.max_megapixels < float("inf"):
             raise WSSLError("max_megapixels", self.max_megapixels, "must be a positive number")
+
+    @property
+    def other_hole(self) -> str:
+        """What to do if masks were made the other way round."""
+        other = "black" if self.hole == "white" else "white"
+        return f"if {other} is the hole, give hole={other}"
+
+    def suspicion(self, mask: Path, fraction: float) -> str | None:
+        """Return a note about a mask, or about a folder of masks, that marks this fraction of the photo; None if fine.
+
+        A mask that marks all of it is an error elsewhere.
+        """
+        if not MOST < fraction < 1:
+            return None
+        return f"mask={mask} marks {fraction:.0%} of the photo as hole: {self.other_hole}"
 
 
 def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[NDArray[np.bool_], list[str]]:
@@ -61,11 +88,14 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
         hole, binary = _read_mask(mask, photo.pixels.shape[:2], options)
         if not binary:
             notes.append(f"mask={mask} is not black and white alone: the nearer of both counts")
-        other = "black" if options.hole == "white" else "white"
-        name, value, remedy = "mask", mask, f"if {other} is the hole, give hole={other}"
+        name, value, remedy = "mask", mask, options.other_hole
+        if options.alone and (note := options.suspicion(mask, float(hole.mean()))):
+            notes.append(note)
     elif options.hole_color is not None:
         hole = _of_colour(photo.pixels, options.hole_color)
         name, value, remedy = "hole_color", options.hole_color, "JPEG files change colours: paint, and save as PNG"
+    elif not options.required:
+        return np.zeros(photo.pixels.shape[:2], bool), notes
     elif photo.alpha is not None:
         hole = photo.alpha < np.iinfo(photo.alpha.dtype).max
         name, value, remedy = "photo", photo.path, "without a mask, its transparency marks the hole"
@@ -93,6 +123,22 @@ def _read_mask(path: Path, shape: tuple[int, ...], options: MaskOptions) -> tupl
         pixels = np.asarray(holes)
         # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
         return pixels >= 128 if size == shape else resize_area(pixels, shape) >= 127.5 - 1e-3, binary
+
+
+def judge_masks(masks: Sequence[Path], folder: Path, options: MaskOptions) -> str | None:
+    """Return a note if the masks of a folder mark most of their photos as hole, on average; None if not.
+
+    Args:
+        masks: the files, of which some are read; those that cannot be are omitted.
+        folder: the folder.
+        options: how holes are found.
+    """
+    fractions = []
+    for path in masks[:: -(-len(masks) // SAMPLE)] if masks else ():
+        with suppress(WSSLError), open_image(path, "mask", options.max_megapixels) as (image, _, _):
+            holes, _ = binarised(image, bright=options.hole == "white")
+            fractions.append(float(np.asarray(holes).mean()) / 255)
+    return options.suspicion(folder, float(np.mean(fractions))) if fractions else None
 
 
 def _of_colour(pixels: NDArray[Any], colour: str) -> NDArray[np.bool_]:

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from wssl_pl.data.files import MEGAPIXELS, reason, too_large
+from wssl_pl.data.files import MEGAPIXELS, SUFFIXES, reason, too_large
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_readable, replacing
 from wssl_pl.inference import metadata
@@ -22,6 +22,10 @@ from wssl_pl.inference.metadata import PREFIX, Chunk
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels, of the format or of its encoder
+PHOTO_SUFFIXES = SUFFIXES | {".tif", ".tiff", ".heic", ".heif"}
+KINDS = "a JPEG, PNG, WebP, TIFF or HEIC image"
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
+BITS, PHOTOMETRIC, TURN = 258, 262, 274  # tags of TIFF
 QUALITY = 95
 STRIP = 256  # rows that are converted at once, so that memory does not grow with the image
 
@@ -66,16 +70,17 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
         megapixels: the largest size that is read, in millions of pixels.
 
     Raises:
-        WSSLError: no such file, not a JPEG, PNG or WebP image, an animation, or too large; also for what decoding in
-            the block raises.
+        WSSLError: no such file, not an image of `KINDS`, an animation, several pages, or too large; also for what
+            decoding in the block raises.
     """
     check_readable(path, name)
     if not path.is_file():
         raise WSSLError(name, path, "is a folder" if path.is_dir() else "is no file")
     try:
-        with path.open("rb") as file, Image.open(file, formats=("JPEG", "PNG", "WEBP")) as image:
-            if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-                raise WSSLError(name, path, "is an animation", "give a single image")
+        with path.open("rb") as file, Image.open(file, formats=_formats(file, path, name)) as image:
+            if image.format in ("PNG", "WEBP", "TIFF") and (frames := getattr(image, "n_frames", 1)) > 1:
+                what = f"has {frames} pages" if image.format == "TIFF" else "is an animation"
+                raise WSSLError(name, path, what, "give a single image")
             if why := too_large(image.size, megapixels, "max_megapixels="):
                 raise WSSLError(name, path, why)
             width, height = image.size
@@ -85,13 +90,33 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
         raise
     except Image.DecompressionBombError as error:
         raise WSSLError(name, path, f"is too large: {' '.join(str(error).split())}") from None
+    except UnidentifiedImageError:
+        raise WSSLError(name, path, f"is not {KINDS}, or its beginning is damaged") from None
+    except MemoryError:
+        raise WSSLError(name, path, "needs more memory than there is", "make it smaller") from None
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
-        raise WSSLError(name, path, f"is not a JPEG, PNG or WebP image, or is damaged ({reason(error)})") from None
+        broken = isinstance(error, OSError) and error.errno
+        why = reason(error) if broken else "is damaged, or was cut short: it cannot be decoded"
+        raise WSSLError(name, path, why) from None
+
+
+def _formats(file: BinaryIO, path: Path, name: str) -> tuple[str, ...]:
+    """Return Pillow's names of the formats that a file may have."""
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] != b"ftyp" or head[8:] not in HEIF_BRANDS:
+        return "JPEG", "PNG", "WEBP", "TIFF"
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise WSSLError(name, path, "is HEIC, which needs pillow-heif", "pip install 'wssl-pl[heic]'") from None
+    register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") -> Photo:
-    """Read a photo, 16-bit PNG with all of its bits.
+    """Read a photo, 16-bit PNG and TIFF with all of their bits.
 
     Raises:
         WSSLError: see `open_image`; or it is damaged.
@@ -105,6 +130,9 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
             content = file.read()
             chunks = metadata.read_chunks(content)
             pixels, alpha = _decode_16_bit(content, grey) if chunks[0][1][8] == 16 else _decode(image, grey)
+        elif image.format == "TIFF" and _is_16_bit(image, path, name):
+            file.seek(0)
+            pixels, alpha = _decode_16_bit(file.read(), grey)
         else:
             pixels, alpha = _decode(image, grey)
     if block:
@@ -134,11 +162,27 @@ def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] 
     return pixels[..., :colours], pixels[..., colours] if pixels.shape[-1] > colours else None
 
 
+def _is_16_bit(image: Any, path: Path, name: str) -> bool:
+    """Return whether a TIFF file has 16 bits a channel, rather than 8.
+
+    Raises:
+        WSSLError: it has neither, or is not decoded right by OpenCV.
+    """
+    tags = image.tag_v2
+    bits = max(tags.get(BITS, (1,)))
+    if bits > 16 or image.mode in ("I", "F"):
+        raise WSSLError(name, path, "is a TIFF of more than 16 bits a channel, or of signed values", "store 8 or 16")
+    if bits == 16 and (tags.get(PHOTOMETRIC) not in (1, 2) or tags.get(TURN, 1) != 1):
+        reason = "is a TIFF of 16 bits that is turned by a tag, or neither grey nor RGB"
+        raise WSSLError(name, path, reason, "store it as 16-bit PNG")
+    return bool(bits == 16)
+
+
 def _decode_16_bit(content: bytes, grey: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
     # Pillow cuts 16-bit colours to 8.
     pixels: NDArray[Any] | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
-        raise ValueError("a 16-bit PNG file that cannot be decoded")
+        raise ValueError("a 16-bit file that cannot be decoded")
     if pixels.ndim == 2:
         return pixels[..., None], None
     alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
