@@ -136,11 +136,11 @@ def bomb(path):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.write_text("no picture"), "The photo a.png is not a JPEG, PNG or WebP image"),
+        (lambda path: path.write_text("no picture"), "The photo a.png is not a JPEG, PNG, WebP"),
         (lambda path: Image.new("RGB", (1100, 1000)).save(path), "1100 x 1000 pixels"),
         (bomb, "The photo a.png"),
         (lambda path: None, "The photo a.png is gone"),
-        (lambda path: Image.new("RGB", (8, 8)).save(path, "GIF"), "The photo a.png is not a JPEG, PNG or WebP image"),
+        (lambda path: Image.new("RGB", (8, 8)).save(path, "GIF"), "The photo a.png is not a JPEG, PNG, WebP"),
     ],
 )
 def test_a_photo_that_cannot_be_used_is_refused_in_one_line_without_our_folders(tmp_path, write, message):

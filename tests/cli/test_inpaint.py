@@ -213,8 +213,8 @@ def test_masks_that_do_not_fit(place, refused):
     assert "short.png: is 80 x 50 pixels, the photo 80 x 60" in refused("photo.png", "short.png", "-o", "x.png")
     assert "marks no hole" in refused("photo.png", "empty.png", "-o", "x.png")
     assert "the whole photo" in refused("photo.png", "full.png", "-o", "x.png")
-    assert "not a JPEG, PNG or WebP" in refused("photo.png", "text.png", "-o", "x.png")
-    assert "not a JPEG, PNG or WebP" in refused("text.png", "mask.png", "-o", "x.png")
+    assert "not a JPEG, PNG, WebP, TIFF or HEIC image" in refused("photo.png", "text.png", "-o", "x.png")
+    assert "not a JPEG, PNG, WebP, TIFF or HEIC image" in refused("text.png", "mask.png", "-o", "x.png")
     inpaint("photo.png", "short.png", "-o", "filled.png", "resize_mask=true")
     assert Path("filled.png").is_file()
 
@@ -303,7 +303,7 @@ def test_folders_that_cannot_be_done(folders, refused):
     Path("filled").mkdir()
     Image.new("RGB", (9, 9)).save("filled/a.png")
     Image.new("RGB", (9, 9)).save("filled/b.png")
-    assert "holds no JPEG, PNG or WebP" in refused("empty", "masks", "-o", "x")
+    assert "holds no JPEG, PNG, WebP, TIFF or HEIC" in refused("empty", "masks", "-o", "x")
     assert "no photo has a mask of its name" in refused("photos", "empty", "-o", "x")
     assert "a.png: and 1 more outputs exist already" in refused("photos", "masks", "-o", "filled")
     assert "is a file" in refused("photos", "masks", "-o", "photo.png")
@@ -380,3 +380,119 @@ def test_the_help_names_every_option(capsys):
     said = capsys.readouterr().out
     for name in ("out=", "ckpt=", "hole_color=", "dilate=", "resize_mask=", "overwrite=", "device=", "max_megapixels="):
         assert name in said
+
+
+def test_classical_methods_need_no_model(place, refused, capsys):
+    main(["inpaint", "photo.png", "mask.png", "-o", "filled.png", "method=telea"])
+    expected = cv2.inpaint(
+        np.where(HOLE[..., None], 0, pixels("photo.png")), HOLE.astype(np.uint8), 3, cv2.INPAINT_TELEA
+    )
+    assert np.abs(pixels("filled.png").astype(int) - expected).max() <= 1  # RGB and BGR
+    assert "Method: telea" in capsys.readouterr().out
+    words = ("photo.png", "mask.png", "-o", "x.png", "method=magic")
+    assert "method=magic: must be" in refused(*words)
+    for word in ("size=64", "range=0-1", "model_mask=hole"):
+        assert "omit it" in refused(*words[:-1], "method=telea", model=word)
+
+
+def test_several_models_at_once(place, refused, capsys):
+    tiny_onnx(place / "bright.onnx", half=0.9)
+    words = ("photo.png", "mask.png", "-o", "filled.png", "method=telea,navier_stokes")
+    inpaint(*words, model="ckpt=model.onnx,bright.onnx")
+    names = ("model", "bright", "telea", "navier_stokes")
+    results = {name: pixels(f"filled-{name}.png") for name in names}
+    assert not Path("filled.png").exists()
+    assert results["bright"][HOLE].mean() > results["model"][HOLE].mean() + 40
+    assert all(np.array_equal(each[~HOLE], pixels("photo.png")[~HOLE]) for each in results.values())
+    assert capsys.readouterr().out.count("Written ") == 4
+    assert "filled-model.png: and 3 more outputs exist already" in refused(*words, model="ckpt=model.onnx,bright.onnx")
+    Path("filled-bright.png").unlink()
+    assert "ckpt=no.onnx: does not exist" in refused("--overwrite", *words, model="ckpt=no.onnx,bright.onnx")
+    assert "names one model twice" in refused("--overwrite", *words, model="ckpt=model.onnx,./model.onnx")
+
+
+def test_models_of_one_name_have_their_folders_names(place):
+    for name in ("first", "second"):
+        Path(name).mkdir()
+        tiny_onnx(Path(name, "best.onnx"))
+    inpaint("photo.png", "mask.png", "-o", ".", model="ckpt=first/best.onnx,second/best.onnx")
+    assert {path.name for path in Path().glob("photo-*")} == {"photo-first-best.png", "photo-second-best.png"}
+    Path("first/best.onnx").rename("a,b.onnx")
+    inpaint("photo.png", "mask.png", "-o", "filled.png", model="ckpt=a,b.onnx")
+    assert Path("filled.png").is_file()
+
+
+def test_several_models_on_a_folder(folders, capsys):
+    inpaint("photos", "masks", "-o", "filled", "method=telea")
+    written = sorted(str(path.relative_to("filled")) for path in Path("filled").rglob("*.png"))
+    assert written == [f"{name}/{photo}.png" for name in ("model", "telea") for photo in ("a", "b", "sub/a")]
+    assert "Written 8 photos to filled" in capsys.readouterr().out
+
+
+def test_feather(place, refused):
+    inpaint("photo.png", "mask.png", "-o", "filled.png", "feather=3")
+    far = cv2.dilate(HOLE.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    before, after = pixels("photo.png"), pixels("filled.png")
+    assert np.array_equal(after[far], before[far])
+    assert not np.array_equal(after[~HOLE], before[~HOLE])
+    assert "feather=99: reaches all known pixels" in refused("photo.png", "mask.png", "-o", "x.png", "feather=99")
+
+
+def test_masks_made_the_other_way_round_are_told_of_before_the_work(folders, capsys):
+    Image.fromarray(~HOLE).save("black.png")
+    inpaint("photo.png", "black.png", "-o", "x.png")
+    said = capsys.readouterr().out
+    assert said.startswith("Note: mask=black.png marks 95% of the photo as hole: if black is the hole, give hole=black")
+    for name in ("a.png", "b.png", "sub/a.png"):
+        Image.fromarray(~HOLE).save(f"masks/{name}")
+    inpaint("photos", "masks", "-o", "filled")
+    said = capsys.readouterr().out
+    assert said.startswith("Warning: mask=masks marks 72% of the photo as hole: if black is the hole, give hole=black")
+    assert said.count("hole=black") == 1
+    inpaint("photos", "black.png", "-o", "more", "hole=black")
+    assert "if white" not in capsys.readouterr().out
+
+
+def test_tiff_photos_of_a_folder_become_png(folders, refused):
+    Image.fromarray(plane(60, 80)).save("photos/d.tif")
+    Image.fromarray(HOLE).save("masks/d.tiff")
+    inpaint("photos", "masks", "-o", "filled")
+    assert np.array_equal(pixels("filled/d.png")[~HOLE], pixels("photos/d.tif")[~HOLE])
+    Image.fromarray(plane(60, 80)).save("photos/a.tif")
+    assert "the results of a.png and a.tif would have one name" in refused("photos", "mask.png", "-o", "x")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 50), (3, 3)])
+def test_tiny_photos(place, refused, size):
+    pixel = np.zeros(size[::-1], bool)
+    pixel[0, 0] = True
+    Image.fromarray(pixel).save("dot.png")
+    Image.new("RGB", size, "teal").save("tiny.png")
+    if size == (1, 1):
+        assert "marks the whole photo as hole" in refused("tiny.png", "dot.png", "-o", "x.png")
+        return
+    for number, method in enumerate((["method=telea"], ["method=biharmonic"], ["ckpt=model.onnx"])):
+        main(["inpaint", "tiny.png", "dot.png", "-o", f"{number}.png", *method])
+        assert np.array_equal(pixels(f"{number}.png")[~pixel], pixels("tiny.png")[~pixel])
+
+
+def test_restore(folders, refused, capsys):
+    model = Path("restoring.onnx")
+    tiny_onnx(model)
+    import onnx
+
+    content = onnx.load(model)
+    onnx.helper.set_model_props(
+        content, {"hyper_parameters": '{"width": 16, "restore": ["blur"]}', "training": '{"image_size": 128}'}
+    )
+    onnx.save(content, model)
+    main(["restore", "photo.png", "-o", "restored.png", f"ckpt={model}"])
+    assert np.abs(pixels("restored.png").astype(int) - 128).max() <= 1
+    main(["restore", "photos", "masks", "-o", "restored", f"ckpt={model}"])
+    assert "Written 4 photos to restored" in capsys.readouterr().out
+    assert np.abs(pixels("restored/sub/a.png").astype(int) - 128).max() <= 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["restore", "photo.png", "-o", "x.png", "ckpt=model.onnx"])
+    assert stopped.value.code == 2
+    assert "ckpt=model.onnx: fills holes and restores nothing" in capsys.readouterr().err
+    assert not Path("x.png").exists()

@@ -153,3 +153,25 @@ def test_options_out_of_range(options, message):
 def test_the_photo_is_named_as_it_was_typed(photo):
     with pytest.raises(WSSLError, match=str(Path(photo.path))):
         find(photo)
+
+
+def test_a_mask_that_marks_most_of_the_photo_is_told_of(photo, tmp_path):
+    path = saved(tmp_path, ~HOLE)
+    _, notes = find_mask(photo, path, MaskOptions())
+    assert notes == [f"mask={path} marks 95% of the photo as hole: if black is the hole, give hole=black"]
+    assert find_mask(photo, path, MaskOptions(hole="black"))[1] == []
+    _, notes = find_mask(photo, saved(tmp_path, HOLE), MaskOptions(hole="black"))
+    assert notes[0].endswith("if white is the hole, give hole=white")
+    assert find_mask(photo, path, MaskOptions(alone=False))[1] == []
+
+
+def test_a_jpeg_mask_marks_the_same_pixels(photo, tmp_path):
+    hole, notes = find_mask(photo, saved(tmp_path, HOLE * np.uint8(255), "mask.jpg", quality=60), MaskOptions())
+    assert np.array_equal(hole, HOLE)
+    assert "not black and white alone" in notes[0]
+
+
+def test_a_photo_that_is_restored_needs_no_hole(photo):
+    hole, notes = find_mask(photo, None, MaskOptions(restores=True))
+    assert not hole.any()
+    assert notes == []

@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -255,7 +256,7 @@ def test_a_jpeg_that_is_cut_short(tmp_path):
     Image.fromarray(plane(100, 100)).save(tmp_path / "photo.jpg")
     content = (tmp_path / "photo.jpg").read_bytes()
     (tmp_path / "photo.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(WSSLError, match="cannot be read"):
+    with pytest.raises(WSSLError, match=r"photo\.jpg: is damaged, or was cut short: it cannot be decoded$"):
         read_photo(tmp_path / "photo.jpg")
 
 
@@ -267,9 +268,9 @@ def test_what_is_no_photo(tmp_path):
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
     frames[0].save(tmp_path / "picture.gif")
     for name, message in {
-        "text.png": "not a JPEG, PNG or WebP",
-        "empty.jpg": "not a JPEG, PNG or WebP",
-        "picture.gif": "not a JPEG, PNG or WebP",
+        "text.png": "not a JPEG, PNG, WebP, TIFF or HEIC image, or its beginning is damaged$",
+        "empty.jpg": "not a JPEG, PNG, WebP, TIFF or HEIC image, or its beginning is damaged$",
+        "picture.gif": "not a JPEG, PNG, WebP, TIFF or HEIC image, or its beginning is damaged$",
         "moving.png": "an animation",
         "moving.webp": "an animation",
         "nowhere.png": "does not exist",
@@ -277,3 +278,52 @@ def test_what_is_no_photo(tmp_path):
     }.items():
         with pytest.raises(WSSLError, match=message):
             read_photo(tmp_path / name)
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "1"])
+def test_tiff_as_a_viewer_shows_it(tmp_path, mode, turn):
+    image = Image.fromarray(plane(40, 50)).convert(mode)
+    image.save(tmp_path / "photo.tif", compression="tiff_lzw", tiffinfo={274: turn}, icc_profile=b"x" * 16 + b"RGB ")
+    photo = read_photo(tmp_path / "photo.tif")
+    shown = ImageOps.exif_transpose(Image.open(tmp_path / "photo.tif"))
+    expected = np.asarray(shown.convert({"1": "L", "CMYK": "RGB"}.get(mode, mode))).reshape(*shown.size[::-1], -1)
+    assert photo.pixels.shape[:2] == ((40, 50) if turn == 1 else (50, 40))
+    assert np.array_equal(photo.pixels, expected[..., : photo.pixels.shape[-1]])
+    assert (photo.alpha is not None) == (mode == "RGBA")
+    write_photo(photo, tmp_path / "out.png")
+    assert np.array_equal(read_photo(tmp_path / "out.png").pixels, photo.pixels)
+
+
+def test_tiff_of_16_bits_keeps_them(tmp_path):
+    for channels in (1, 3):
+        pixels = np.random.default_rng(0).integers(0, 65535, (30, 20, channels), np.uint16)
+        cv2.imwrite(str(tmp_path / "photo.tiff"), pixels[..., ::-1])
+        assert np.array_equal(read_photo(tmp_path / "photo.tiff").pixels, pixels)
+
+
+def test_tiffs_that_are_not_read(tmp_path):
+    pages = [Image.new("L", (9, 9), value) for value in (0, 9)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    Image.new("F", (9, 9)).save(tmp_path / "floats.tif")
+    Image.new("I", (9, 9)).save(tmp_path / "signed.tif")
+    Image.new("I;16", (9, 9)).save(tmp_path / "turned.tif", tiffinfo={274: 3})
+    for name, message in {
+        "pages": "has several pages", "floats": "more than 16", "signed": "more than 16", "turned": "by a tag",
+    }.items():  # fmt: skip
+        with pytest.raises(WSSLError, match=rf"{name}\.tif: .*{message}"):
+            read_photo(tmp_path / f"{name}.tif")
+
+
+def test_heic(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(plane(64, 80))).save(tmp_path / "photo.heic", quality=90)
+    photo = read_photo(tmp_path / "photo.heic")
+    assert np.abs(photo.pixels.astype(int) - plane(64, 80)).mean() < 4
+
+
+def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(WSSLError, match=r"needs pillow-heif: pip install 'wssl-pl\[heic\]'"):
+        read_photo(tmp_path / "photo.heic")

@@ -90,7 +90,7 @@ def open_photo(path: Path, megapixels: float) -> Photo:
     """Read an uploaded photo.
 
     Raises:
-        WSSLError: it is not a JPEG, PNG or WebP image, is damaged, or is too large.
+        WSSLError: it is not a JPEG, PNG, WebP, TIFF or HEIC image, is damaged, or is too large.
     """
     if not path.is_file():
         raise WSSLError("photo", path, "is gone, as all are an hour after they were loaded: load it again")

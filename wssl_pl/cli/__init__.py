@@ -29,6 +29,7 @@ COMMANDS = {
     "study": ("study", "many runs with seeds and controls; resume DIR continues one"),
     "study report": ("study", "write the report of a study"),
     "inpaint": ("inpaint", "fill the holes of a photo, or of a folder of photos"),
+    "restore": ("inpaint", "undo the damages of a photo, and fill its holes"),
     "diagnose": ("diagnose", "report what was done to a photo: turned, faded, blurred, ..."),
     "export onnx": ("export", "write a model as ONNX"),
     "export safetensors": ("export", "write a model as safetensors"),

@@ -35,7 +35,7 @@ class Batch:
 
 
 def parse(image: Any, mask: Any) -> Batch:
-    """Return the images and masks of a call of `Inpainter`.
+    """Return the images and masks of a call of `Inpainter`; with None as mask nothing is a hole.
 
     Raises:
         WSSLError: a kind, shape, type or value that cannot be used; a damaged PIL image; image and mask of different
@@ -50,7 +50,8 @@ def parse(image: Any, mask: Any) -> Batch:
         batch.rebuild = partial(_to_tensor, image, batch.rebuild)
     for number, (each, hole) in enumerate(zip(batch.images, batch.masks, strict=True)):
         index = "" if len(batch.images) == 1 else f"[{number}]"
-        _check_mask(hole, each.shape, f"mask{index}")
+        if mask is not None:
+            _check_mask(hole, each.shape, f"mask{index}")
         if each.dtype == np.float32:
             _check_range(each, hole, f"image{index}")
     return batch
@@ -149,6 +150,8 @@ def _to_array(tensor: Any) -> NDArray[Any]:
 
 def _read_mask(mask: Any, shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
     """Return one `(H, W)` mask, True in the hole, for each of `(B, H, W)` images; a single one serves all."""
+    if mask is None:
+        return [np.zeros(shape[1:], bool)] * shape[0]
     if isinstance(mask, Image.Image):
         mask = _pixels(mask, ("1", "L", "I;16"), "L", "mask")
     elif _is_tensor(mask):
@@ -177,6 +180,7 @@ def _read_mask(mask: Any, shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
 
 
 def _parse_list(images: Any, masks: Any) -> Batch:
+    masks = [None] * len(images) if masks is None else masks
     if not isinstance(masks, list | tuple) or len(masks) != len(images):
         raise WSSLError("mask", None, f"a list of {len(images)} images needs a list of as many masks")
     parts = [parse(image, mask) for image, mask in zip(images, masks, strict=True)]

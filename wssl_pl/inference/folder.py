@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.files import writing
 from wssl_pl.inference.engine import Progress
 from wssl_pl.inference.inpainter import Inpainter
-from wssl_pl.inference.masks import MaskOptions, find_mask
+from wssl_pl.inference.masks import MaskOptions, find_mask, hole_fraction
 from wssl_pl.inference.photo import FORMATS, PHOTO_SUFFIXES, Photo, output_format, read_photo, write_photo
+
+SAMPLE = 16  # masks of a folder by which all are judged
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,14 @@ class LoadedPhoto:
         photo: the photo, with the transparency that the result will have.
         mask: `(H, W)`, True in the hole.
         notes: what the user should know.
-        feather: pixels around the hole that are blended.
+        options: how the hole was found, and what is done.
     """
 
     paths: PhotoPaths
     photo: Photo
     mask: NDArray[np.bool_]
     notes: list[str]
-    feather: int = 0
+    options: MaskOptions
 
 
 def load(paths: PhotoPaths, options: MaskOptions) -> LoadedPhoto:
@@ -60,15 +63,15 @@ def load(paths: PhotoPaths, options: MaskOptions) -> LoadedPhoto:
     """
     photo = read_photo(paths.photo, options.max_megapixels)
     mask, notes = find_mask(photo, paths.mask, options)
-    if photo.alpha is not None and paths.mask is None and options.hole_color is None and options.required:
+    if photo.alpha is not None and paths.mask is None and options.hole_color is None and not options.restores:
         # Transparency marked the hole: the filled pixels must be visible.
         photo.alpha[mask] = np.iinfo(photo.alpha.dtype).max
     output_format(paths.out, photo)
-    return LoadedPhoto(paths, photo, mask, notes, options.feather)
+    return LoadedPhoto(paths, photo, mask, notes, options)
 
 
 def fill_file(loaded: LoadedPhoto, inpainter: Inpainter, progress: Progress | None = None) -> None:
-    """Fill the hole and write the result.
+    """Fill the hole, or restore all of the photo, and write the result.
 
     Raises:
         WSSLError: it cannot be written.
@@ -76,7 +79,10 @@ def fill_file(loaded: LoadedPhoto, inpainter: Inpainter, progress: Progress | No
     out = loaded.paths.out
     with writing("out", out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    filled = inpainter.fill(loaded.photo, loaded.mask, progress, in_place=True, feather=loaded.feather)
+    if loaded.options.restores:
+        filled = inpainter.restore_photo(loaded.photo, loaded.mask, progress)
+    else:
+        filled = inpainter.fill(loaded.photo, loaded.mask, progress, in_place=True, feather=loaded.options.feather)
     with writing("out", out):
         write_photo(filled, out)
 
@@ -123,6 +129,19 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Phot
 def result_name(photo: Path) -> Path:
     """Return the name of a photo's result: its own, or `.png` where the format is only read (TIFF, HEIC)."""
     return photo if photo.suffix.lower() in FORMATS else photo.with_suffix(".png")
+
+
+def judge_masks(pairs: Sequence[PhotoPaths], masks: Path, options: MaskOptions) -> str | None:
+    """Return a note if the masks of a folder mark most of their photos as hole, on average; None if not.
+
+    Some of them are read; one that cannot be is omitted.
+    """
+    paths = sorted({each.mask for each in pairs if each.mask is not None})
+    fractions = []
+    for path in paths[:: -(-len(paths) // SAMPLE) or 1]:
+        with suppress(WSSLError):
+            fractions.append(hole_fraction(path, options))
+    return options.suspicion(masks, sum(fractions) / len(fractions)) if fractions else None
 
 
 def check_outputs(pairs: Sequence[PhotoPaths], overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.inference.arrays import parse
 from wssl_pl.inference.engine import Progress, Tiling, fill_images
 from wssl_pl.inference.photo import Photo
+from wssl_pl.inference.restore import restore_images
 from wssl_pl.models import HEADS, ModelInfo, Predictor, open_model
 
 if TYPE_CHECKING:
@@ -107,6 +108,23 @@ class Inpainter:
         filled = fill_images(batch.images, batch.masks, self.predictor, self.tiling, progress, feather=feather)
         return batch.rebuild(filled)
 
+    def restore(self, image: Any, mask: Any = None, progress: Progress | None = None) -> Any:
+        """Return the image with the damages undone that the model was trained to undo, and its hole filled.
+
+        Args:
+            image: as for a call.
+            mask: as for a call; None if nothing is a hole.
+            progress: as for a call, of all pixels and those of holes.
+
+        Returns:
+            the same kind, shape, type and device as `image`. All colours may change; alpha does not.
+
+        Raises:
+            WSSLError: as for a call; or the model was not trained with `restore`.
+        """
+        batch = parse(image, mask)
+        return batch.rebuild(restore_images(batch.images, batch.masks, self.predictor, self.tiling, progress))
+
     def diagnose(self, image: Any) -> "Diagnosis | list[Diagnosis]":
         """Return what the model's heads see in an image, or in each of several: how it was turned, faded or blurred.
 
@@ -145,4 +163,15 @@ class Inpainter:
             WSSLError: `feather` leaves no known pixel.
         """
         (pixels,) = fill_images([photo.pixels], [mask], self.predictor, self.tiling, progress, in_place, feather)
+        return replace(photo, pixels=pixels)
+
+    def restore_photo(self, photo: Photo, mask: NDArray[np.bool_], progress: Progress | None = None) -> Photo:
+        """Return a photo with its damages undone and its hole filled; see `restore`.
+
+        Args:
+            photo: as of `fill`.
+            mask: `(H, W)`, True in the hole; may be empty.
+            progress: as of `restore`.
+        """
+        (pixels,) = restore_images([photo.pixels], [mask], self.predictor, self.tiling, progress)
         return replace(photo, pixels=pixels)

@@ -1,8 +1,6 @@
 """The mask of a photo: from a mask file, from transparency, or from a colour painted into the photo."""
 
 import re
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import Photo, open_image
 
 MOST = 0.5  # fraction of a photo above which a mask is suspected to be made the other way round
-SAMPLE = 16  # masks of a folder by which all are judged
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class MaskOptions:
         resize_mask: resize a mask of another size to the photo's.
         max_megapixels: the largest image that is read, in millions of pixels.
         feather: pixels around the holes that are filled too and blended, see `Inpainter`.
-        required: whether a photo must have a hole.
+        restores: whether all of the photo is restored, so that it needs no hole.
         alone: whether a mask file is judged alone, with a note where it marks most of a photo.
 
     Raises:
@@ -45,7 +42,7 @@ class MaskOptions:
     resize_mask: bool = False
     max_megapixels: float = MEGAPIXELS
     feather: int = 0
-    required: bool = True
+    restores: bool = False
     alone: bool = True
 
     def __post_init__(self) -> None:
@@ -75,6 +72,16 @@ class MaskOptions:
         return f"mask={mask} marks {fraction:.0%} of the photo as hole: {self.other_hole}"
 
 
+def hole_fraction(mask: Path, options: MaskOptions) -> float:
+    """Return the fraction of a mask file that is hole.
+
+    Raises:
+        WSSLError: it cannot be read.
+    """
+    with open_image(mask, "mask", options.max_megapixels) as (image, _, _):
+        return float(np.asarray(binarised(image, bright=options.hole == "white")[0]).mean()) / 255
+
+
 def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[NDArray[np.bool_], list[str]]:
     """Return the mask of a photo as it is shown, `(H, W)`, True in the hole, and notes for the user.
 
@@ -94,7 +101,7 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
     elif options.hole_color is not None:
         hole = _of_colour(photo.pixels, options.hole_color)
         name, value, remedy = "hole_color", options.hole_color, "JPEG files change colours: paint, and save as PNG"
-    elif not options.required:
+    elif options.restores:
         return np.zeros(photo.pixels.shape[:2], bool), notes
     elif photo.alpha is not None:
         hole = photo.alpha < np.iinfo(photo.alpha.dtype).max
@@ -123,22 +130,6 @@ def _read_mask(path: Path, shape: tuple[int, ...], options: MaskOptions) -> tupl
         pixels = np.asarray(holes)
         # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
         return pixels >= 128 if size == shape else resize_area(pixels, shape) >= 127.5 - 1e-3, binary
-
-
-def judge_masks(masks: Sequence[Path], folder: Path, options: MaskOptions) -> str | None:
-    """Return a note if the masks of a folder mark most of their photos as hole, on average; None if not.
-
-    Args:
-        masks: the files, of which some are read; those that cannot be are omitted.
-        folder: the folder.
-        options: how holes are found.
-    """
-    fractions = []
-    for path in masks[:: -(-len(masks) // SAMPLE)] if masks else ():
-        with suppress(WSSLError), open_image(path, "mask", options.max_megapixels) as (image, _, _):
-            holes, _ = binarised(image, bright=options.hole == "white")
-            fractions.append(float(np.asarray(holes).mean()) / 255)
-    return options.suspicion(folder, float(np.mean(fractions))) if fractions else None
 
 
 def _of_colour(pixels: NDArray[Any], colour: str) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from wssl_pl.data.files import MEGAPIXELS, SUFFIXES, reason, too_large
 from wssl_pl.errors import WSSLError
@@ -78,9 +79,10 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
         raise WSSLError(name, path, "is a folder" if path.is_dir() else "is no file")
     try:
         with path.open("rb") as file, Image.open(file, formats=_formats(file, path, name)) as image:
-            if image.format in ("PNG", "WEBP", "TIFF") and (frames := getattr(image, "n_frames", 1)) > 1:
-                what = f"has {frames} pages" if image.format == "TIFF" else "is an animation"
-                raise WSSLError(name, path, what, "give a single image")
+            if image.format in ("PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+                raise WSSLError(name, path, "is an animation", "give a single image")
+            if isinstance(image, TiffImageFile) and image.tag_v2.next:
+                raise WSSLError(name, path, "has several pages", "give a single image")
             if why := too_large(image.size, megapixels, "max_megapixels="):
                 raise WSSLError(name, path, why)
             width, height = image.size
@@ -130,7 +132,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
             content = file.read()
             chunks = metadata.read_chunks(content)
             pixels, alpha = _decode_16_bit(content, grey) if chunks[0][1][8] == 16 else _decode(image, grey)
-        elif image.format == "TIFF" and _is_16_bit(image, path, name):
+        elif isinstance(image, TiffImageFile) and _is_16_bit(image, path, name):
             file.seek(0)
             pixels, alpha = _decode_16_bit(file.read(), grey)
         else:
@@ -162,7 +164,7 @@ def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] 
     return pixels[..., :colours], pixels[..., colours] if pixels.shape[-1] > colours else None
 
 
-def _is_16_bit(image: Any, path: Path, name: str) -> bool:
+def _is_16_bit(image: TiffImageFile, path: Path, name: str) -> bool:
     """Return whether a TIFF file has 16 bits a channel, rather than 8.
 
     Raises:
