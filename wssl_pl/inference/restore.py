@@ -1,6 +1,6 @@
 """Undo damages of whole images of any size, with a model that was trained with `restore`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.engine import Mask, Progress, Tiling, fill_images, predict
 from wssl_pl.inference.pyramid import to_dtype, value_range
-from wssl_pl.inference.tiles import Box, Tile
+from wssl_pl.inference.tiles import Box, ease
 from wssl_pl.models import ModelInfo, Predictor
 
 
@@ -52,17 +52,14 @@ def restore_images(
     results = []
     for image, mask in zip(images, masks, strict=True):
         restored = image.copy()
-        tiles = list(grid(mask.shape, tiling))
-        for number, tile in enumerate(tiles, start=1):
-            inside, support = tile.window.slices, tile.support
-            output = predict([image[inside]], [mask[inside]], predictor, seam=0)[0]
-            top, left = support.top - tile.window.top, support.left - tile.window.left
-            part = output[top : top + support.height, left : left + support.width]
-            target = restored[support.slices]
-            present = target.astype(np.float32) / np.float32(value_range(target.dtype))
-            mixed = present + tile.weight(tiling.margin)[..., None] * (part - present)
-            np.copyto(target, to_dtype(mixed, target.dtype), where=~mask[support.slices][..., None])
-            report(mask.size * number // len(tiles))
+        for top, bottom in _parts(len(mask), tiling):
+            rows = slice(top, bottom)
+            present = restored[rows].astype(np.float32) / np.float32(value_range(image.dtype))
+            mixed = present + fade_in(top, bottom, tiling)[:, None, None] * (
+                _restored_rows(image, mask, rows, predictor, tiling) - present
+            )
+            np.copyto(restored[rows], to_dtype(mixed, image.dtype), where=~mask[rows][..., None])
+            report(min(bottom, len(mask)) * mask.shape[1])
         done += mask.size
         if mask.any():
             fill_images([restored], [mask], predictor, tiling, lambda pixels, _: report(pixels), in_place=True)
@@ -71,19 +68,28 @@ def restore_images(
     return results
 
 
-def grid(shape: tuple[int, ...], tiling: Tiling) -> Iterator[Tile]:
-    """Yield tiles that cover all of an image, row by row, each of which fades in over those before it.
+def _restored_rows(
+    image: NDArray[Any], mask: Mask, rows: slice, predictor: Predictor, tiling: Tiling
+) -> NDArray[np.float32]:
+    """Return rows of an image restored, `(rows, W, C)` in [0, 1], tile by tile from left to right."""
+    result = np.zeros((rows.stop - rows.start, *image.shape[1:]), np.float32)
+    for left, right in _parts(image.shape[1], tiling):
+        support = Box(rows.start, left, rows.stop, right)
+        window = support.grown(tiling.margin, mask.shape)
+        output = predict([image[window.slices]], [mask[window.slices]], predictor, seam=0)[0]
+        top, start = support.top - window.top, support.left - window.left
+        target = result[:, left:right]
+        target += fade_in(left, right, tiling)[:, None] * (
+            output[top : top + support.height, start : start + support.width] - target
+        )
+    return result
 
-    Args:
-        shape: `(H, W)`.
-        tiling: the sizes; neighbours fade into each other over the margin.
-    """
-    rows, columns = (_parts(side, tiling) for side in shape[:2])
-    for top, bottom in rows:
-        for left, right in columns:
-            support = Box(top, left, bottom, right)
-            window = support.grown(tiling.margin, shape)
-            yield Tile(window, support, top or None, left or None)
+
+def fade_in(start: int, stop: int, tiling: Tiling) -> NDArray[np.float32]:
+    """Return the weight of a part of a side over the one before it, which it replaces within a margin."""
+    if not start:
+        return np.ones(stop, np.float32)
+    return ease((np.arange(stop - start, dtype=np.float32) + 0.5) / np.float32(tiling.margin))
 
 
 def _parts(side: int, tiling: Tiling) -> list[tuple[int, int]]:
