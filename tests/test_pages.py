@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from wssl_pl.cli import main
@@ -91,6 +92,9 @@ def template(tmp_path_factory):
     pretext, downstream = folder / "runs/pretext/example", folder / "runs/downstream/example"
     main(["stage=pretext", "tasks=rotation", "--model.width=4", *small, f"--run.dir={pretext}"])
     main(["stage=downstream", f"ckpt={pretext}/best.ckpt", *small, f"--run.dir={downstream}"])
+    restoring = torch.load(downstream / "best.ckpt", weights_only=True)
+    restoring["hyper_parameters"]["restore"] = ["saturation"]  # it says so
+    torch.save(restoring, folder / "restoring.ckpt")
     return folder
 
 
