@@ -1,5 +1,6 @@
 """The losses of a generator and its discriminator, over every score."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ class AdversarialLosses:
     Attributes:
         generator: from the scores of generated images.
         discriminator: from the scores of true and of generated images.
+        at_chance: the discriminator's loss where it can tell nothing.
     """
 
     generator: Callable[[Tensor], Tensor]
     discriminator: Callable[[Tensor, Tensor], Tensor]
+    at_chance: float
 
 
 def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
@@ -58,6 +61,6 @@ def generator_squares(fake: Tensor) -> Tensor:
     return (fake.float() - 1.0).square().mean() / 2.0
 
 
-HINGE = AdversarialLosses(generator_hinge, discriminator_hinge)
-LOG = AdversarialLosses(generator_log, discriminator_log)
-SQUARES = AdversarialLosses(generator_squares, discriminator_squares)
+HINGE = AdversarialLosses(generator_hinge, discriminator_hinge, at_chance=2.0)
+LOG = AdversarialLosses(generator_log, discriminator_log, at_chance=2.0 * math.log(2.0))
+SQUARES = AdversarialLosses(generator_squares, discriminator_squares, at_chance=0.25)

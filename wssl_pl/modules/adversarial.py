@@ -16,8 +16,9 @@ from wssl_pl.networks import without_autocast
 DISCRIMINATOR_LR = 4e-4
 DISCRIMINATOR_BETAS = (0.0, 0.9)
 """Of SAGAN (Zhang et al. 2019), whose generator has a rate of 1e-4: the discriminator learns faster, a step each."""
-WON, LOST = 0.1, 0.05
-"""The loss of a discriminator that is always right, and the distance of mean scores of one that sees no difference."""
+WON, LOST = 0.05, 0.05
+"""Of the loss at chance what is left to a discriminator that is always right, and the distance of mean scores of one
+that sees no difference."""
 
 
 class Adversary:
@@ -215,7 +216,7 @@ class AdversarialModule(WSSLModule):
             return super().remarks()
         loss, real, fake = self.adversary.recent.tolist()
         scores = f"loss {loss:.2f}, mean score of true images {real:.2f}, of filled ones {fake:.2f}"
-        if loss < WON:
+        if loss < WON * self.adversary.losses.at_chance:
             remark = f"The discriminator distinguishes all images ({scores}): try a lower --model.discriminator_lr"
         elif abs(real - fake) < LOST:
             remark = f"The discriminator distinguishes nothing ({scores}): train longer"

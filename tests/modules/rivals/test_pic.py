@@ -408,6 +408,31 @@ def test_a_training_lowers_the_loss_and_its_checkpoint_has_the_discriminators(tm
 
 
 @pytest.mark.parametrize(
+    ("recent", "remark"),
+    [
+        ([0.02, 1.0, 0.1], "distinguishes all"),
+        ([0.1, 0.9, 0.2], None),  # of 0.5 at chance
+        ([0.5, 0.5, 0.48], "distinguishes nothing"),
+    ],
+)
+def test_a_collapse_is_reported(recent, remark):
+    module = a_module()
+    module.adversary = module.make_adversary(module.make_discriminator(), module.device)
+    module.adversary.recent, module.adversary.steps = torch.tensor(recent), 1
+    assert [remark in each for each in module.remarks()] == ([] if remark is None else [True])
+
+
+def test_several_samples_are_shown():
+    module, batch = a_module().eval(), a_batch()
+    with torch.no_grad():
+        images = module.validation_images(batch)
+        second = module(batch["image"], batch["mask"], 1)
+    assert images.keys() == {"val/images", "val/samples"}
+    cell = images["val/samples"][:, 2:66, 2 + 2 * 66 : 2 + 2 * 66 + 64]  # the first row's third column, all hole
+    torch.testing.assert_close(cell, second[0])
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"width": 0}, "width=0: must be a positive number"),

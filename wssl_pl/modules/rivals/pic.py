@@ -1,15 +1,18 @@
 """PIC (Zheng et al. 2019, "Pluralistic image completion"): training, and one or the best of many completions."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wssl_pl.callbacks.images import side_by_side
 from wssl_pl.data.draws import mix
 from wssl_pl.errors import WSSLError
 from wssl_pl.losses import SQUARES
+from wssl_pl.metrics import composite
 from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.modules.checkpoint import check_state
 from wssl_pl.modules.filling import FillingModule
@@ -88,8 +91,8 @@ class PICAdversary(Adversary):
             self._scores(path, images, image)
             for path, images in zip(("generated", "reconstruction"), filled.chunk(2), strict=True)
         )
-        adversarial = SQUARES.generator(score) + F.mse_loss(rebuilt.float(), scores[0].detach().float())
-        loss = SQUARES.discriminator(real, fake) + SQUARES.discriminator(*scores)
+        adversarial = self.losses.generator(score) + F.mse_loss(rebuilt.float(), scores[0].detach().float())
+        loss = self.losses.discriminator(real, fake) + self.losses.discriminator(*scores)
         return adversarial, loss, real, fake
 
     def _scores(self, path: str, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,7 +190,8 @@ class PICModule(FillingModule):
 
     def make_adversary(self, network: nn.Module, device: torch.device, scales: bool = False) -> Adversary:
         """Return what trains the two discriminators."""
-        return PICAdversary(network, device, scales, betas=tuple(self.hparams["betas"]))
+        losses = replace(SQUARES, at_chance=2.0 * SQUARES.at_chance)
+        return PICAdversary(network, device, scales, losses, tuple(self.hparams["betas"]))
 
     def load_beside(self, checkpoint: dict[str, Any]) -> None:
         """Take the discriminators, one of which `best_of` asks, if the checkpoint has them."""
@@ -276,6 +280,13 @@ class PICModule(FillingModule):
             highest = torch.maximum(highest, scores)
         assert best is not None
         return best
+
+    def validation_images(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return also the composites of the first four samples side by side, behind the masked image."""
+        image, mask = batch["image"], batch["mask"]
+        samples = [composite(filled, image, mask) for filled in self._samples(image, mask, range(4))]
+        several = side_by_side([self.with_holes(image, mask), *samples])
+        return super().validation_images(batch) | {"val/samples": several}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch, over both paths."""
