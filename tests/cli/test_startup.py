@@ -1,6 +1,7 @@
 """How a command starts."""
 
 import gc
+import importlib
 import os
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def test_the_garbage_collector_rests_while_a_command_is_imported(monkeypatch):
         seen.append((name, gc.isenabled()))
         return types.SimpleNamespace(train=None, runs=None)
 
-    monkeypatch.setattr(cli.importlib, "import_module", note)
+    monkeypatch.setattr(importlib, "import_module", note)
     monkeypatch.delitem(sys.modules, "torch")
     frozen = gc.get_freeze_count()
     try:

@@ -1,7 +1,6 @@
 """The `wssl` command: finds the command, runs it, and turns errors into a few lines and an exit code."""
 
 import errno
-import gc
 import importlib
 import inspect
 import os
@@ -12,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import wssl_pl
+from wssl_pl.cli.imports import collector_at_rest, import_torch
 from wssl_pl.devices import share_cores
 from wssl_pl.errors import TrainingStopped, WSSLError, write_error
 
@@ -164,23 +164,11 @@ def _split(args: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _import(command: str) -> Callable[..., Any]:
-    """Import the module of a command and return its function.
-
-    Lightning brings four thousand modules, which are there to stay. The garbage collector would search them again and
-    again while they are imported, and once more when the process ends: a quarter of the time of a short command.
-    """
-    collects = gc.isenabled() and "torch" not in sys.modules
-    if collects:
-        gc.disable()
-    try:
+    """Import the module of a command and return its function."""
+    with collector_at_rest() as collects:
         if collects and command in LIGHTNING:
-            importlib.import_module("torch")
-            # Before Triton is imported, which reports its modules as leaks where they are never collected.
-            gc.freeze()
+            import_torch()
         module = importlib.import_module(f"wssl_pl.cli.{COMMANDS[command][0]}")
-    finally:
-        if collects:
-            gc.enable()
     function: Callable[..., Any] = getattr(module, command.replace(" ", "_"))
     return function
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
+from wssl_pl.cli.imports import collector_at_rest, import_torch
 from wssl_pl.cli.options import AnyModelFile, ModelFile, import_encoder
 from wssl_pl.cli.output import own_file
 from wssl_pl.errors import SomeFailed, WSSLError
@@ -268,10 +269,13 @@ def _line(job: "PhotoPaths", error: Exception) -> str:
 
 def _open(model: AnyModelFile, mask: Polarity | None, device: str, threads: int | None) -> "Inpainter":
     from wssl_pl.inference import Inpainter
-    from wssl_pl.models import SHIPPED_LICENSE
+    from wssl_pl.models import SHIPPED_LICENSE, find_model
 
     convention = {"mask": mask, "range": model.range, "size": model.size}
     try:
+        with collector_at_rest() as collects:
+            if collects and find_model(model.ckpt).suffix.lower() != ".onnx":
+                import_torch()
         inpainter = Inpainter.from_checkpoint(model.ckpt, device, threads, **convention)
     except WSSLError as error:
         # Here `mask` is the file.

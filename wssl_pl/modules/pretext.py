@@ -54,8 +54,8 @@ class PretextModule(WSSLModule):
             (Hu et al. 2025); or `both`.
         pretext_holes: the changed images have holes of the data's masks, as downstream.
         mask_channel: the encoder gets the mask of `pretext_holes` or `masked` as a fourth channel, 1 = hole.
-        fill: the encoder's input in a hole of `pretext_holes` or `masked`: a value in [0, 1]; `mean`, the image's
-            mean colour outside the hole. The downstream stage uses the same.
+        fill: the encoder's input in a hole: a value in [0, 1], `mean` (the mean colour outside) or `smooth`
+            (interpolated). The downstream stage uses the same.
         init: initialisation of what is new: `he` (He-normal, zero biases; Ronneberger et al. 2015), `xavier` (uniform,
             Keras's default), or `pytorch` (PyTorch's default; a network without normalisation does not train with it).
         lr: learning rate.
