@@ -499,3 +499,20 @@ def test_restore(folders, refused, capsys):
     assert stopped.value.code == 2
     assert "ckpt=model.onnx: fills holes and restores nothing" in capsys.readouterr().err
     assert not Path("x.png").exists()
+
+
+def test_a_large_photo_shows_its_progress(place, monkeypatch):
+    import tqdm
+
+    shown = []
+
+    class Bar(tqdm.tqdm):
+        def update(self, pixels):
+            shown.append((self.total, pixels))
+
+    monkeypatch.setattr(tqdm, "tqdm", Bar)
+    Image.fromarray(plane(200, 2000)).save("wide.png")
+    Image.fromarray(square(200, 2000, 50, 10, 20) | square(200, 2000, 50, 1900, 20)).save("two.png")
+    inpaint("wide.png", "two.png", "-o", "filled.png")
+    assert [pixels for _, pixels in shown if pixels][:1] < [800]
+    assert {total for total, _ in shown} == {800}

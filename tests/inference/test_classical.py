@@ -16,7 +16,10 @@ PICTURE = cv2.GaussianBlur(PICTURE, (0, 0), 4)
 @pytest.mark.parametrize(("name", "flag"), [("telea", cv2.INPAINT_TELEA), ("navier_stokes", cv2.INPAINT_NS)])
 def test_the_whole_image_is_filled_as_opencv_fills_it(name, flag):
     expected = cv2.inpaint(np.where(HOLE[..., None], 0, PICTURE).astype(np.uint8), HOLE.astype(np.uint8), 3, flag)
-    assert np.array_equal(Inpainter.from_method(name)(PICTURE, HOLE), expected)
+    seen = []
+    filled = Inpainter.from_method(name)(PICTURE, HOLE, progress=lambda *numbers: seen.append(numbers))
+    assert np.array_equal(filled, expected)
+    assert seen[-1] == (HOLE.sum(), HOLE.sum())
 
 
 def test_biharmonic_is_that_of_scikit_image():

@@ -19,7 +19,6 @@ from wssl_pl.inference.seams import correct_seam
 from wssl_pl.inference.tiles import CELL, Box, Tile, clusters, ease, merged, tiles
 from wssl_pl.models import ModelInfo, Predictor
 
-MAX_SIDE = 2**31
 Mask = NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 """Called with (pixels of holes that are done, of how many) after each tile; what it raises ends the work."""
@@ -32,6 +31,7 @@ class Tiling:
     Attributes:
         whole: images with no longer side are predicted as a whole, unless a hole is deeper than in training.
         radius: how far from known pixels one prediction fills a hole; deeper parts are filled at half the size first.
+            Infinite: each group of holes is filled as a whole.
         tile: the longest side of a window.
         margin: what a window shows around the hole.
         soft: over how many pixels tiles fade into each other.
@@ -64,8 +64,11 @@ class Tiling:
 
     @classmethod
     def of_classical(cls) -> "Tiling":
-        """Return the sizes for a classical method: it sees all of an image at once, and keeps known pixels."""
-        return cls(whole=MAX_SIDE, radius=np.inf, tile=MAX_SIDE, margin=CELL, seam=0)
+        """Return the sizes for a classical method, which fills each hole at once.
+
+        Telea's looks at 3 pixels around a point, FSR at less than the margin.
+        """
+        return cls(whole=0, radius=np.inf, tile=0, margin=2 * CELL, seam=0)
 
 
 def fill_images(
@@ -108,7 +111,9 @@ def fill_images(
     for index, (image, mask) in enumerate(zip(results, masks, strict=True)):
         if np.issubdtype(image.dtype, np.floating):
             np.copyto(image, 0, where=mask[..., None])  # a hole may hold NaN
-        if max(image.shape[:2]) <= tiling.whole and float(_distance(mask).max()) <= 1.25 * tiling.radius:
+        if tiling.radius == np.inf:
+            _fill_around(image, mask, predictor, tiling, advance)
+        elif max(image.shape[:2]) <= tiling.whole and float(_distance(mask).max()) <= 1.25 * tiling.radius:
             alike.setdefault((image.shape, image.dtype), []).append(index)
         else:
             _fill_in_tiles(image, mask, predictor, tiling, advance)
@@ -122,6 +127,19 @@ def fill_images(
                 advance(int(np.count_nonzero(masks[index])))
     advance(total)
     return results
+
+
+def _fill_around(
+    image: NDArray[Any], mask: Mask, predictor: Predictor, tiling: Tiling, advance: Callable[[int], None]
+) -> None:
+    """Fill the hole of one image in place, each group of holes at once, as a whole."""
+    for box in merged(clusters(mask, tiling.margin)):
+        window = box.grown(tiling.margin, mask.shape)
+        (output,) = predict([image[window.slices]], [mask[window.slices]], predictor, tiling.seam)
+        top, left = box.top - window.top, box.left - window.left
+        filled = to_dtype(output[top : top + box.height, left : left + box.width], image.dtype)
+        np.copyto(image[box.slices], filled, where=mask[box.slices][..., None])
+        advance(int(np.count_nonzero(mask[box.slices])))
 
 
 def _fill_in_tiles(
