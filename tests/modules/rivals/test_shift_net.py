@@ -402,15 +402,3 @@ def test_images_too_small_for_the_discriminator():
     ShiftNetModule(**SMALL, adversarial=0.0).check_data(data)
     with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
         PatchGAN(2)(torch.rand(1, 3, 23, 23), torch.zeros(1, 1, 23, 23))
-
-
-@pytest.mark.slow
-def test_onnx(tmp_path):
-    from wssl_pl.export.onnx_file import write_onnx
-    from wssl_pl.models import ModelInfo
-
-    module = ShiftNetModule(width=4)
-    for layer in [*module.encoding.layers, *module.decoding.layers]:
-        torch.nn.init.normal_(layer.weight, std=0.1)  # so that the output is not grey
-    info = ModelInfo("", dict(module.hparams), stage="shift_net")
-    assert write_onnx(module, info, tmp_path / "model.onnx") < 1e-4

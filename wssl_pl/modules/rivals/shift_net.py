@@ -266,7 +266,9 @@ class ShiftNetModule(FillingModule):
     Args:
         width: feature maps of the first layer.
         downs: layers of the encoder, at least 4; more than `log2` of the image's side see padding alone.
-        fill: the network's input in the hole: a value in [0, 1], or `mean`, the image's mean colour outside the hole.
+        fill: the network's input in the hole: a value in [0, 1]; `mean`, the image's mean colour outside the hole; or
+            `smooth`, interpolated from the hole's border. The paper's public versions have `mean` and 0.5, which is 0
+            in [-1, 1].
         l1: factor of the mean absolute error of the whole output.
         guidance: factor of the mean squared error, in the hole, of the decoder's features from which the shift starts,
             to the encoder's of the complete image.
