@@ -13,7 +13,6 @@ which PConv's losses need. Writes `NAME.json` in benchmarks/results.
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -124,13 +123,20 @@ def memory(name: str, kind: str, *shape: Any) -> float:
     """Return by how many MiB this process, a new one, grows in two steps of an arm, or the peak of the GPU's memory."""
     torch.set_num_threads(1)
     arm = Arm(name, *shape)
-    with Path("/proc/self/statm").open() as file:
-        before = int(file.read().split()[1]) * resource.getpagesize()
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now
+    before = resident("VmRSS")
     for _ in range(2):
         getattr(arm, kind)()
     if DEVICE.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20
+    return resident("VmHWM") - before
+
+
+def resident(name: str) -> float:
+    """Return the memory of this process in MiB: `VmRSS`, now, or `VmHWM`, its peak."""
+    # Not `ru_maxrss`, which a new process takes over from the one that starts it.
+    status = Path("/proc/self/status").read_text()
+    return float(status.partition(f"{name}:")[2].split()[0]) / 1024
 
 
 def measure(name: str, rounds: int, *shape: Any) -> dict[str, Any]:
