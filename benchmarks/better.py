@@ -201,6 +201,8 @@ def main() -> None:
         trained = [name for name, arm in study.arms.items() if arm.method is None]
         names = dict.fromkeys([plain_of(study), *(options.arms or trained)])
         found = measure_costs(study, list(names), options.rounds)
+        if options.arms and costs.is_file():  # the other arms' rows stay
+            found["arms"] = json.loads(costs.read_text())["arms"] | found["arms"]
         costs.write_text(json.dumps(found, indent=1) + "\n")
         for name, row in found["arms"].items():
             print(f"{name}: step_cost {row['step_cost']:.2f}, {row}")
