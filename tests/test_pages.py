@@ -138,7 +138,7 @@ class Page:
 
     def command(self, line):
         """Run one line of a shell block."""
-        program, *words = shlex.split(line)
+        program, *words = [word for word in shlex.split(line) if not word.startswith("WSSL_WEIGHTS=")]
         if program in LAUNCHERS:
             if program == "torchrun":
                 from torch.distributed.run import get_args_parser
@@ -171,6 +171,8 @@ class Page:
             # That of the pretext checkpoint, or of an encoder by class path.
             own_width = "stage=downstream" in words or any(word.startswith("--model.encoder=") for word in words)
             small = DATA | TRAINER | ({} if own_width else {"model.width": "4"})
+            if "stage=pconv" in words:  # without weights, which are not here
+                small |= {"model.downs": "5", "model.perceptual": "0", "model.style": "0"}
             if any(re.match(r"resume=(?!auto)", word) for word in words):
                 small = {}
             small = self.fit_cache(words, small)
