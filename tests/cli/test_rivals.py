@@ -88,8 +88,8 @@ def test_a_checkpoint_of_another_stage_is_refused(rival, tmp_path, capsys):
     for line, message in (
         ([*downstream, f"ckpt={run}/best.ckpt"], f"is a {name} checkpoint; a pretext one is needed"),
         ([*downstream, f"resume={run}/last.ckpt", "ckpt=none"], "a downstream one is needed"),
-        ([*own, "freeze_layers=3"], "unknown option 'model.freeze_layers'"),
-        ([*own, "ckpt=none"], "unknown option 'model.ckpt'"),
+        ([*own, "freeze_layers=3"], "unknown option 'model.freeze_layers': it belongs to stage=downstream"),
+        ([*own, "ckpt=none"], "unknown option 'model.ckpt': it belongs to stage=downstream"),
     ):
         with pytest.raises(SystemExit):
             main([*line, f"--run.dir={tmp_path}/run"])

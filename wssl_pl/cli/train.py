@@ -3,8 +3,10 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from argparse import Action
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -43,6 +45,7 @@ from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.joint import OPTIONS
 from wssl_pl.stages import Rival, Stage
 
+HIDDEN = {"temperatures"}  # arguments of a module that no user gives
 ALIASES = {
     "tasks": "model.tasks",
     "weights": "model.weights",
@@ -72,8 +75,17 @@ class TrainParser(CommandParser, LightningArgumentParser):
 
     def add_class_arguments(self, *args: Any, **options: Any) -> list[str]:
         """Leave out what no user gives: a validation finds it."""
-        found: list[str] = super().add_class_arguments(*args, **options | {"skip": {"temperatures"}})
+        found: list[str] = super().add_class_arguments(*args, **options | {"skip": HIDDEN})
         return found
+
+    def check_key(self, key: str, named: Mapping[str, Action], where: str = "") -> None:
+        """Name the stages to which an option of the model belongs, where this one does not have it."""
+        option = key.removesuffix("+")
+        name = option.removeprefix("model.")
+        owners = [stage for stage, module in MODULES.items() if name in signature(module).parameters]
+        if name != option and option not in named and owners and name not in HIDDEN:
+            raise WSSLError(None, None, f"{where}unknown option {key!r}", f"it belongs to stage={', '.join(owners)}")
+        super().check_key(key, named, where)
 
 
 class WSSLCLI(LightningCLI):
