@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torchvision.models import alexnet
 
 from wssl_pl.cli import main
 
@@ -14,9 +16,21 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder with an AlexNet as it is drawn, as far as its features are compared."""
+    folder = tmp_path_factory.mktemp("weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = {f"features.{name}": value for name, value in alexnet().features.state_dict().items()}
+    torch.save(state, folder / "alexnet_features.pth")
+    return str(folder)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_a_shipped_configuration_runs(config, tmp_path, monkeypatch):
+def test_a_shipped_configuration_runs(config, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WSSL_WEIGHTS", weights)
     settings = yaml.safe_load(config.read_text())
     needs_pretext = settings["stage"] == "downstream" and "ckpt" not in settings["model"]
     if needs_pretext:
