@@ -16,7 +16,7 @@ from wssl_pl.cli import main
 from wssl_pl.cli.study import check_runs, only_arms, write_pairs
 from wssl_pl.cli.study import declare as declared
 from wssl_pl.evaluation.pairs import Pairs
-from wssl_pl.modules import InpaintModule
+from wssl_pl.modules.filling import FillingModule
 from wssl_pl.study.definition import DEFINITIONS, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Status, make_plan
@@ -291,6 +291,6 @@ def test_missing_weights_are_said_before_the_first_run(declare, capsys, tmp_path
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in DEFINITIONS.glob("*.yaml")))
 def test_every_run_of_a_shipped_study_has_options_that_train_takes(name, monkeypatch):
-    monkeypatch.setattr(InpaintModule, "feature_network", lambda self, device: None)  # weights are not here
+    monkeypatch.setattr(FillingModule, "feature_network", lambda self, device: None)  # weights are not here
     study = read_study([name])
     check_runs(study, make_plan(study))

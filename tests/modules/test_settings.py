@@ -141,7 +141,7 @@ def test_the_validation_loss_is_the_loss_and_the_metric_stays_the_same(settings,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fill": 1.5}, r"fill=1\.5: must be a value between 0 and 1, or mean"),
+        ({"fill": 1.5}, r"fill=1\.5: must be a value between 0 and 1, mean or smooth"),
         ({"fill": float("nan")}, r"fill=nan"),
         ({"log_cosh_a": 0.0}, r"log_cosh_a=0\.0: must be a positive number"),
         ({"log_cosh_a": 2.0, "loss": "ssim"}, r"log_cosh_a=2\.0: loss=ssim has no log-cosh"),
