@@ -201,11 +201,11 @@ def main() -> None:
         trained = [name for name, arm in study.arms.items() if arm.method is None]
         names = dict.fromkeys([plain_of(study), *(options.arms or trained)])
         found = measure_costs(study, list(names), options.rounds)
+        for name, row in found["arms"].items():
+            print(f"{name}: step_cost {row['step_cost']:.2f}, {row}")
         if options.arms and costs.is_file():  # the other arms' rows stay
             found["arms"] = json.loads(costs.read_text())["arms"] | found["arms"]
         costs.write_text(json.dumps(found, indent=1) + "\n")
-        for name, row in found["arms"].items():
-            print(f"{name}: step_cost {row['step_cost']:.2f}, {row}")
     if options.study:
         gains.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
     if gains.is_file():
