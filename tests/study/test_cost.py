@@ -121,14 +121,19 @@ def test_done_runs_take_no_more_time(declare):
     assert expected_seconds(plan, costs, 1, states) == steps - first.steps
 
 
-def test_features_cost_the_same_at_every_width(declare, tmp_path):
+@pytest.mark.parametrize("rival", [None, "pconv"])  # whose losses in features are there by default
+def test_features_cost_the_same_at_every_width(declare, tmp_path, rival):
     module = PretextModule(["saturation"], width=2)
     path = tmp_path / "pretext.ckpt"
     torch.save({"stage": "pretext", "state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}, path)
     extra = []
     for width in (8, 16):
-        losses = {"perceptual": 0.1, "features": f"pretext:{path}"}
-        arms = {"plain": {"pretext": "none"}, "with": {"pretext": "none", "downstream": losses}}
+        losses = {"features": f"pretext:{path}"} | ({} if rival else {"perceptual": 0.1})
+        without = {"perceptual": 0.0, "style": 0.0, "features": None} if rival else {}
+        arms = {
+            name: {"pretext": "none", "rival": rival, "downstream": options}
+            for name, options in (("plain", without), ("with", losses))
+        }
         plan = plan_of(declare, arms=arms, claims=[], common={"data.image_size": 64, "model.width": width})
         plain, with_features = (count_operations(plan, plan.runs[plan.final[arm][0]]) for arm in arms)
         extra.append(with_features - plain)

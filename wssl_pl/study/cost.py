@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ MODEL = (
 """Options of the model that decide how long a step takes."""
 RECONSTRUCTIONS = ("masked", "autoencoder")
 """Tasks that have no place in joint training."""
-FEATURES = ("model.perceptual", "model.style", "model.features")
+WITHOUT_FEATURES = {"perceptual": 0.0, "style": 0.0, "features": None}
 
 Kind = tuple[str, ...]
 """The stage and all options that decide how long a step takes, each as `name=value`."""
@@ -241,8 +242,13 @@ def count_operations(plan: Plan, run: Run) -> float:
     count, size = batch_shape(run)
     operations = _narrow_operations(plan, run)
     # The network whose features are compared has the same width whatever ours is.
-    own = {key: value for key, value in run.options.items() if key not in FEATURES}
-    without = operations if own == run.options else _narrow_operations(plan, replace(run, options=own))
+    known, without = signature(MODULES[run.stage]).parameters, operations
+    factors = [
+        run.options.get(f"model.{name}", known[name].default) for name in ("perceptual", "style") if name in known
+    ]
+    if any(factors):
+        own = run.options | {f"model.{name}": value for name, value in WITHOUT_FEATURES.items()}
+        without = _narrow_operations(plan, replace(run, options=own))
     return (without * (width / NARROW) ** 2 + operations - without) * count * size**2
 
 
