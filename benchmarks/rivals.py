@@ -30,7 +30,7 @@ from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.rivals import shift_net
 from wssl_pl.modules.rivals.pconv import PConvModule
 from wssl_pl.modules.rivals.pic import PICModule
-from wssl_pl.modules.rivals.pic_networks import SelfAttention, ShortLongAttention
+from wssl_pl.modules.rivals.pic_networks import Attention, ShortLongAttention
 from wssl_pl.modules.rivals.shift_net import ShiftNetModule
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,7 +85,7 @@ class Arm:
             return shift(*given)
 
         for layer in [*self.module.modules(), *(x for net in self.module.trained_beside() for x in net.modules())]:
-            if isinstance(layer, SelfAttention):
+            if isinstance(layer, Attention):
                 name = "attention" if isinstance(layer, ShortLongAttention) else "attention of the discriminators"
                 handles.append(
                     layer.register_forward_pre_hook(lambda layer, given, name=name: keep(name, layer, given))

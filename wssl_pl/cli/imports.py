@@ -25,7 +25,7 @@ def collector_at_rest() -> Iterator[bool]:
 
 
 def import_torch() -> None:
-    """Import PyTorch, of which the collector searches nothing any more; to be called with the collector at rest."""
+    """Import PyTorch, and take its objects out of garbage collection; call it while collection is disabled."""
     importlib.import_module("torch")
     # Before Triton is imported, which reports its modules as leaks where they are never collected.
     gc.freeze()

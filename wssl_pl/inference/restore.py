@@ -93,7 +93,7 @@ def fade_in(start: int, stop: int, tiling: Tiling) -> NDArray[np.float32]:
 
 
 def _parts(side: int, tiling: Tiling) -> list[tuple[int, int]]:
-    """Return the parts of a side, each of which reaches into the next one by the margin."""
+    """Return the parts of a side; each overlaps the next one by the margin."""
     if side <= tiling.tile:
         return [(0, side)]
     step = max(tiling.tile - 3 * tiling.margin, tiling.margin)

@@ -1,6 +1,6 @@
 """The networks: plain `nn.Module`s without losses, optimisers or logging."""
 
-from wssl_pl.networks.blocks import he_initialise, initialise
+from wssl_pl.networks.blocks import InstanceNorm, he_initialise, initialise
 from wssl_pl.networks.context import make_contexts
 from wssl_pl.networks.discriminator import PatchDiscriminator
 from wssl_pl.networks.encoder import Encoder
@@ -13,6 +13,7 @@ __all__ = [
     "WIDTH",
     "Encoder",
     "Fill",
+    "InstanceNorm",
     "LightDecoder",
     "PatchDiscriminator",
     "TaskHead",

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +12,17 @@ NORMS = ("none", "batch", "group", "instance")
 BLOCKS = ("plain", "residual", "gated")
 GROUPS = 8
 INITIALISATIONS = ("he", "xavier", "pytorch")
+
+
+class InstanceNorm(nn.GroupNorm):
+    """Affine instance normalisation. A map of a single element, which PyTorch refuses in training, becomes the bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape."""
+        return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def normalisation(name: str, channels: int) -> nn.Module:

@@ -64,7 +64,7 @@ def test_a_window_by_hand():
     features[0, :, 1, 1] = 100.0  # not known
     known[0, 0, 0, 0] = known[0, 0, 2, 1] = 1
     output, new = conv((features, known))
-    # 0.5 (1 + 3 + 2 + 6) = 6; 18 values in the window, of which 4 are known: 6 x 18 / 4 + 1.
+    # 0.5 (1 + 3 + 2 + 6) = 6; 18 values in the window, 4 of them known: 6 x 18 / 4 + 1.
     assert output[0, 0, 1, 1].item() == pytest.approx(28.0)
     # In the corner the first of them alone: 0.5 (1 + 3) x 18 / 2 + 1; there the padding is not known either.
     assert output[0, 0, 0, 0].item() == pytest.approx(19.0)

@@ -12,6 +12,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import read_checkpoint
 from wssl_pl.modules.rivals.pic import PICModule, noise, prior_scale, symmetric_kl
 from wssl_pl.modules.rivals.pic_networks import (
+    Attention,
     Discriminator,
     Distribution,
     Encoder,
@@ -74,7 +75,7 @@ def test_layers_at_256_pixels():
         for network in networks:
             network.eval().to("meta")
             for layer in network.modules():
-                if isinstance(layer, ResidualBlock | UpBlock | SelfAttention):
+                if isinstance(layer, ResidualBlock | UpBlock | Attention):
                     layer.register_forward_hook(note)
         encoder, distribution, generator, discriminator = networks
         features, encoded = encoder(torch.empty(1, 3, 256, 256))

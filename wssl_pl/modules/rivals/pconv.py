@@ -45,7 +45,7 @@ class PartialConv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel, stride, padding=kernel // 2)
 
-    def forward(self, *parts: Part) -> Part:  # type: ignore[override]
+    def forward(self, *parts: Part) -> Part:  # type: ignore[override]  # a convolution of features and their masks
         """Return the features `(B, out, ceil(H / stride), ceil(W / stride))` and where they are known.
 
         Args:
@@ -62,7 +62,8 @@ class PartialConv(nn.Conv2d):
         output = F.conv2d(inputs, self.weight, None, self.stride, padding)
         # 1 is added where the fraction is 0, and the product is 0 there.
         scale = (known / (fraction + (1.0 - known))).to(output.dtype)
-        bias = self.bias.reshape(-1, 1, 1).to(output.dtype)  # type: ignore[union-attr]
+        assert self.bias is not None
+        bias = self.bias.reshape(-1, 1, 1).to(output.dtype)
         return output * scale + bias * known.to(output.dtype), known
 
 
@@ -140,7 +141,8 @@ class PConvUNet(nn.Module):
         he_initialise(self)
         with torch.no_grad():  # else the first output has a deviation of 1, which takes hundreds of steps to unlearn
             self.last.weight.mul_(0.1)
-            nn.init.constant_(self.last.bias, GREY)  # type: ignore[arg-type]
+            assert self.last.bias is not None
+            nn.init.constant_(self.last.bias, GREY)
 
     def forward(self, images: Tensor, known: Tensor) -> Part:
         """Return the raw output `(B, 3, H, W)`, and where it is known.

@@ -76,6 +76,8 @@ class PICAdversary(Adversary):
         network: a ModuleDict of two networks from images in [-1, 1] to scores: `generated` and `reconstruction`.
     """
 
+    network: nn.ModuleDict
+
     def both_sides(self, filled: Tensor, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the losses of generator and discriminators, and the scores of true and of generated images.
 
@@ -97,7 +99,7 @@ class PICAdversary(Adversary):
 
     def _scores(self, path: str, images: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the scores of images for the generator, and of truth and images for the discriminator of the path."""
-        network = self.network[path]  # type: ignore[index]
+        network = self.network[path]
         network.requires_grad_(False)
         score = network(images)
         network.requires_grad_(True)
@@ -146,6 +148,7 @@ class PICModule(FillingModule):
     max_epochs = 20
     batch_size = 8
     default_discriminator_lr = 2e-4
+    adversary: PICAdversary | None = None
 
     def __init__(
         self,
@@ -188,13 +191,13 @@ class PICModule(FillingModule):
         networks = nn.ModuleDict({path: Discriminator(width) for path in ("generated", "reconstruction")})
         return networks.to(memory_format=torch.channels_last)
 
-    def make_adversary(self, network: nn.Module, device: torch.device, scales: bool = False) -> Adversary:
+    def make_adversary(self, network: nn.Module, device: torch.device, scales: bool = False) -> PICAdversary:
         """Return what trains the two discriminators."""
         losses = replace(SQUARES, at_chance=2.0 * SQUARES.at_chance)
         return PICAdversary(network, device, scales, losses, tuple(self.hparams["betas"]))
 
     def load_beside(self, checkpoint: dict[str, Any]) -> None:
-        """Take the discriminators, one of which `best_of` asks, if the checkpoint has them."""
+        """Load the discriminators of a checkpoint that has them; `best_of` needs one."""
         if "discriminator" in checkpoint:
             network = self.make_discriminator()
             check_state(network, checkpoint["discriminator"]["network"], "ckpt", "its discriminators")
@@ -256,7 +259,7 @@ class PICModule(FillingModule):
         if self.adversary is None:
             remedy = "give the .ckpt of its training, with adversarial above 0"
             raise WSSLError("samples", samples, "the best one needs the discriminator, which is not there", remedy)
-        network: nn.Module = self.adversary.network["generated"]  # type: ignore[index]
+        network: nn.Module = self.adversary.network["generated"]
         return network
 
     def nearest_of(self, images: Tensor, masks: Tensor, truth: Tensor, samples: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wssl_pl.networks import without_autocast
+from wssl_pl.networks import InstanceNorm, without_autocast
 
 SLOPE = 0.1
 GAIN = 0.02
@@ -82,17 +82,6 @@ class SpectralConv(nn.Module):
         return F.conv2d(features, weight, self.bias, padding=0 if reflect else self.padding)
 
 
-class InstanceNorm(nn.GroupNorm):
-    """Affine instance normalisation. A map of a single element, which PyTorch refuses, becomes the bias."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return features of the same shape."""
-        return torch.group_norm(features, self.num_groups, self.weight, self.bias, self.eps)
-
-
 class ResidualBlock(nn.Module):
     """Activation, 3x3, activation, 3x3, beside a shortcut: `(B, in, H, W)` to `(B, out, H, W)`.
 
@@ -139,11 +128,11 @@ class UpBlock(nn.Module):
         return output
 
 
-class SelfAttention(nn.Module):
-    """`gamma * attended + x`, gamma being 0 at first: `(B, C, H, W)` to the same.
+class Attention(nn.Module):
+    """The mean of all positions' values, weighted by the softmax of the products of their queries.
 
-    Attended is the mean of all positions' features, weighted by the softmax of the products of their queries: a query
-    is a 1x1 convolution to C / 4 maps, and the key is the query (Zheng et al. 2019).
+    A query is a 1x1 convolution to C / 4 maps, and the key is the query (Zheng et al. 2019). `gamma`, 0 at first, is
+    for what a subclass adds.
     """
 
     def __init__(self, channels: int) -> None:
@@ -157,12 +146,16 @@ class SelfAttention(nn.Module):
         attended = F.scaled_dot_product_attention(queries, queries, stacked, scale=1.0)
         return attended[:, 0].mT.reshape(values.shape)
 
+
+class SelfAttention(Attention):
+    """`gamma * attended + x`: `(B, C, H, W)` to the same."""
+
     def forward(self, features: Tensor) -> Tensor:
         """Return features of the same shape."""
         return self.gamma * self.attend(features, features) + features
 
 
-class ShortLongAttention(SelfAttention):
+class ShortLongAttention(Attention):
     """Short and long term attention: over the decoder's own features, and over the encoder's of what is known.
 
     Both are attended by the weights of the decoder's features. The encoder's are taken as they are where the image is
@@ -174,7 +167,7 @@ class ShortLongAttention(SelfAttention):
         self.alpha = nn.Parameter(torch.zeros(1))
         self.join = ResidualBlock(2 * channels, channels)
 
-    def forward(self, features: Tensor, encoded: Tensor, known: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, features: Tensor, encoded: Tensor, known: Tensor) -> Tensor:
         """Return features `(B, C, H, W)`.
 
         Args:

@@ -15,7 +15,7 @@ from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
-from wssl_pl.networks import Fill, crop_to, pad_to_multiple, without_autocast
+from wssl_pl.networks import Fill, InstanceNorm, crop_to, pad_to_multiple, without_autocast
 
 SHIFT_LEVEL = 3
 """The layer of the encoder whose features are copied; its side is that of the image over 2**3."""
@@ -25,18 +25,6 @@ SLOPE = 0.2
 """Of the leaky ReLUs."""
 EXACT_LEVELS = 5
 """The input is padded to a multiple of 2**5 pixels; before the layers after the fifth, the features are padded."""
-
-
-class InstanceNorm(nn.InstanceNorm2d):
-    """Affine instance normalisation that also takes features of one position, of which the offset is left."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, affine=True)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return features of the same shape."""
-        # PyTorch's own forward refuses a single position. Without running statistics the momentum has no meaning.
-        return torch.instance_norm(features, self.weight, self.bias, None, None, True, 0.0, self.eps, True)
 
 
 def draw_weights(network: nn.Module) -> None:
