@@ -17,7 +17,7 @@ from wssl_pl.cli.study import check_runs, only_arms, write_pairs
 from wssl_pl.cli.study import declare as declared
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.study.definition import DEFINITIONS, read_study
+from wssl_pl.study.definition import DEFINITIONS, read_studies, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Status, make_plan
 
@@ -209,7 +209,7 @@ def test_a_study_of_restoration_runs_to_its_report(declare, tmp_path):
     shipped = yaml.safe_load((DEFINITIONS / "restore.yaml").read_text())
     arms = {name: shipped["arms"][name] for name in ("oracle", "pretext_all")}
     steps, downstream = {"pretext": 2, "downstream": 2}, {"restore": ["saturation", "jpeg"], "freeze_layers": 0}
-    file = declare(arms=arms, claims=[], steps=steps, downstream=downstream, plots=["figure3"])
+    file = declare(arms=arms, claims=[], steps=steps, downstream=downstream, plots=["figure3"], seconds="unequal")
     out = tmp_path / "out"
     text, _ = begin(file, f"out={out}", "parallel=2").communicate(timeout=2 * PATIENCE_S)
     assert "3 of 3 runs done, 0 failed" in text
@@ -292,5 +292,5 @@ def test_missing_weights_are_said_before_the_first_run(declare, capsys, tmp_path
 @pytest.mark.parametrize("name", sorted(path.stem for path in DEFINITIONS.glob("*.yaml")))
 def test_every_run_of_a_shipped_study_has_options_that_train_takes(name, monkeypatch):
     monkeypatch.setattr(FillingModule, "feature_network", lambda self, device: None)  # weights are not here
-    study = read_study([name])
-    check_runs(study, make_plan(study))
+    for study in read_studies([name]).values():
+        check_runs(study, make_plan(study))

@@ -48,6 +48,7 @@ def same(first: list[dict], second: list[dict], keys: tuple[str, ...] = KEYS) ->
         ({"resize_filter": "box"}, r"^resize_filter=box: must be lanczos, bicubic, bilinear or area"),
         ({"seed": -1}, r"^seed=-1"),
         ({"limit": 0}, r"^limit=0"),
+        ({"train_images": 0}, r"^train_images=0"),
         ({"images": "/nowhere"}, r"^images=/nowhere: does not exist"),
         ({"masks": "/nowhere"}, r"^masks=/nowhere: does not exist"),
     ],
@@ -431,6 +432,26 @@ def test_default_folders_are_taken_if_they_are_there(
     described = module.describe()
     assert described["images"] | {"source": "data/celeba_hq", "train": 4, "val": 2} == described["images"]
     assert described["masks"]["source"] == "data/qd_imd"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_fewer_training_images_are_among_more_and_drawn_from_the_seed(make: Make, cached: bool) -> None:
+    source = {"images": "synthetic", "masks": "synthetic", "limit": 9} if cached else {}
+
+    def drawn(**given) -> list[bytes]:
+        module = make(**source, image_size=32, resize=32, batch_size=1, **given)
+        module.setup("fit")
+        dataset = module.train_dataloader().dataset
+        assert len(module.val_dataloader().dataset) > 0
+        return [dataset[index]["image"].numpy().tobytes() for index in range(len(dataset))]
+
+    few, more, whole = drawn(train_images=2), drawn(train_images=5), drawn()
+    assert few == more[:2]
+    assert len(set(more)) == 5
+    assert set(more) < set(whole)
+    assert set(drawn(train_images=5, seed=1)) != set(more)
+    with pytest.raises(WSSLError, match=rf"^train_images={len(whole) + 1}: .* has {len(whole)} training images"):
+        drawn(train_images=len(whole) + 1)
 
 
 def test_limit_takes_the_first_of_each_split(make: Make) -> None:

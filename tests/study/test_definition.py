@@ -8,7 +8,7 @@ import pytest
 
 from tests.study.conftest import TINY
 from wssl_pl.errors import WSSLError
-from wssl_pl.study.definition import DEFINITIONS, read_study
+from wssl_pl.study.definition import DEFINITIONS, read_studies, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.tasks import TASKS
 
@@ -101,7 +101,7 @@ def test_a_study_of_version_1_is_read(declare, tmp_path):
     """0.1 had `figures` of claims, `figure` of the search and `left_out`, and an arm may have such a name."""
     arms = TINY["arms"] | {"figure": {"pretext": "none"}}
     tune = {"values": [0.1, 0.2], "metric": "psnr"}
-    study = read_study([declare(arms=arms, tune=tune)])
+    study = read_study([declare(arms=arms, tune=tune, seconds="unequal")])
     folder = StudyFolder(tmp_path / "study")
     folder.start(study)
     path = folder.path / "study.json"
@@ -124,7 +124,9 @@ def test_broken_yaml_is_named_with_its_line(tmp_path):
 
 
 def test_several_studies_make_one(declare):
-    other = declare("other", arms={"frozen": TINY["arms"]["frozen"], "more": {"pretext": "none"}}, claims=[])
+    other = declare(
+        "other", arms={"frozen": TINY["arms"]["frozen"], "more": {"pretext": "none", "steps": "total"}}, claims=[]
+    )
     whole = read_study([declare(), other])
     assert list(whole.arms) == ["frozen", "fine_tuned", "scratch", "more"]
     assert [section.name for section in whole.sections] == ["tiny", "other"]
@@ -214,3 +216,70 @@ def test_contradictions_between_studies_are_refused(declare):
     changed = {"frozen": {"pretext": {"tasks": ["rotation"]}}, "scratch": TINY["arms"]["scratch"]}
     with pytest.raises(WSSLError, match="define the arm 'frozen' differently"):
         read_study([declare(), declare("other", arms=changed)])
+
+
+SECTIONED = {"sections": {"few": {"seeds": [0], "steps": {"downstream": 4}}, "many": {"common": {"data.limit": 9}}}}
+
+
+def test_a_section_is_a_study_that_adds_to_the_definition(declare):
+    path = declare(**SECTIONED)
+    studies = read_studies([path])
+    assert list(studies) == ["few", "many"]
+    assert [study.name for study in studies.values()] == ["tiny_few", "tiny_many"]
+    few, many = studies.values()
+    assert (few.seeds, few.steps) == ([0], {"pretext": 12, "downstream": 4})
+    assert (many.seeds, many.steps) == ([0, 1], {"pretext": 12, "downstream": 10})
+    assert many.options["common"] == few.options["common"] | {"data.limit": 9}
+    assert list(read_studies([path], ["many"])) == ["many"]
+    assert list(read_studies([declare()])) == [""]
+
+
+@pytest.mark.parametrize(
+    ("sections", "asked", "message"),
+    [
+        (SECTIONED["sections"], ["fwe"], "sections=fwe: tiny has no such section: there are few, many"),
+        ({"few": {"sedes": [0]}}, None, "few: unknown key 'sedes': did you mean seeds?"),
+        ({"few": {"sections": {"x": {}}}}, None, "study=tiny: has sections: run it alone"),
+        ({}, ["few"], "sections=few: tiny has no such section: omit it"),
+    ],
+)
+def test_what_a_section_cannot_be(declare, sections, asked, message):
+    with pytest.raises(WSSLError, match=re.escape(message)):
+        read_studies([declare(sections=sections)], asked)
+
+
+def test_every_arm_and_claim_is_there_with_each_value(declare):
+    vary = {"option": "data.train_images", "values": [3, 5], "label": "{} pairs"}
+    study = read_study([declare(vary=vary)])
+    assert list(study.arms) == [f"{arm}_{value}" for value in (3, 5) for arm in TINY["arms"]]
+    assert study.arms["scratch_5"].downstream == {"model.freeze_layers": 0, "data.train_images": 5}
+    assert study.arms["scratch_5"].label == "scratch, 5 pairs"
+    claims = study.sections[0].claims
+    assert [(claim.claim, claim.better, claim.than) for claim in claims] == [
+        (f"frozen beats scratch, {value} pairs", [f"frozen_{value}"], [f"scratch_{value}"]) for value in (3, 5)
+    ]
+
+
+def test_unequal_seconds_are_refused_unless_the_definition_says_so(declare):
+    arms = {"pretext": {"pretext": {"tasks": ["rotation"]}}, "scratch": {"pretext": "none"}}
+    with pytest.raises(WSSLError, match="arm scratch trains for the time of 10 plain steps, arm pretext of 22"):
+        read_study([declare(arms=arms, claims=[])])
+    for said in ("equal", "unequal"):
+        assert read_study([declare(arms=arms, claims=[], seconds=said)]).seconds == said
+    # A classical method trains for no time at all.
+    arms["scratch"] |= {"steps": "total"}
+    assert read_study([declare(arms=arms | {"telea": {"pretext": "none", "method": "telea"}}, claims=[])]).arms
+
+
+def test_where_declares_what_its_verdicts_need():
+    studies = read_studies(["where"])
+    assert list(studies) == ["few_pairs", "damaged", "more_pairs", "unseen", "tables"]
+    assert {name: len(study.seeds) for name, study in studies.items() if study.sections[0].claims} == {
+        "few_pairs": 6, "damaged": 6, "tables": 3
+    }  # fmt: skip
+    assert len(studies["tables"].arms) == 25
+    for study in (studies["few_pairs"], studies["damaged"]):
+        costs = {arm.pretext_cost for arm in study.arms.values() if arm.pretext is not None}
+        assert len(costs) > 1
+        # Only those that are named for it train for fewer seconds.
+        assert all("_steps" in arm.name for arm in study.arms.values() if arm.pretext is None and arm.steps == "equal")

@@ -36,7 +36,8 @@ def test_an_arm_whose_step_costs_twice_as_much_makes_half_the_steps(declare):
         "costly": {"pretext": "none", "step_cost": 2.0},
         "both_stages": {"pretext": "none", "step_cost": 2.0, "steps": "total"},
     }
-    study = read_study([declare(arms=arms, claims=[], tune={"values": [0.1, 0.01], "steps": 6})])
+    tune = {"values": [0.1, 0.01], "steps": 6}
+    study = read_study([declare(arms=arms, claims=[], tune=tune, seconds="unequal")])
     plan = make_plan(study)
     steps = {name: plan.runs[plan.final[name][0]].steps for name in arms}
     assert steps == {"plain": 10, "costly": 5, "both_stages": 11}
@@ -107,7 +108,7 @@ def test_a_rival_takes_the_place_of_the_downstream_stage_and_a_method_is_not_tra
         },
         "telea": {"pretext": "none", "method": "telea"},
     }  # fmt: skip
-    changes = {"downstream": {"lr": 0.01, "data.hole_ratio": [0.1, 0.2]}}
+    changes = {"downstream": {"lr": 0.01, "data.hole_ratio": [0.1, 0.2]}, "seconds": "unequal"}
     plan = make_plan(read_study([declare(arms=arms, claims=[], **changes)]))
     rival, telea = (plan.runs[plan.final[name][0]] for name in ("rival", "telea"))
     assert (rival.stage, rival.steps, rival.reported) == ("pconv", 11, True)
@@ -118,3 +119,21 @@ def test_a_rival_takes_the_place_of_the_downstream_stage_and_a_method_is_not_tra
     assert (telea.stage, telea.steps, telea.reported) == ("method", 0, True)
     assert plan.final["telea"] == {0: telea.id, 1: telea.id}
     assert describe(plan, telea) == "stage=method seed=0 steps=0 method=telea arms=[telea]"
+
+
+def test_a_pretext_step_that_costs_half_is_made_twice_as_often(declare):
+    arms = {
+        "cheap": {"pretext": {"tasks": ["rotation"]}, "pretext_cost": 0.5},
+        "dear": {"pretext": {"tasks": ["rotation"]}, "pretext_cost": 4.0},
+    }
+    plan = make_plan(read_study([declare(arms=arms, claims=[])]))
+    assert {run.arms[0]: run.steps for run in plan.runs.values() if run.stage == "pretext"} == {"cheap": 24, "dear": 3}
+
+
+def test_arms_that_differ_in_what_the_search_sets_share_their_trials(declare):
+    vary = {"option": "data.train_images", "values": [3, 5]}
+    tune = {"values": [0.1, 0.01], "steps": 6, "downstream": {"data.train_images": 4}}
+    study = read_study([declare(claims=[], vary=vary, tune=tune)])
+    trials = [run for run in make_plan(study).runs.values() if run.trial and run.stage == "downstream"]
+    assert len(trials) == 3 * 2
+    assert all(run.options["data.train_images"] == 4 and len(run.arms) == 2 for run in trials)

@@ -21,9 +21,9 @@ from wssl_pl.evaluation.methods import Classical
 from wssl_pl.files import owned
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study import cost
-from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_study, without_composites
+from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_studies, without_composites
 from wssl_pl.study.driver import Resources, check_address, run_study
-from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.folder import StudyFolder, open_sections, start_sections
 from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
 from wssl_pl.tasks import import_task
 
@@ -84,6 +84,7 @@ def study(
     dry_run: bool = False,
     seeds: list[NonNegativeInt] | None = None,
     arms: list[str] | None = None,
+    sections: list[str] | None = None,
     steps: Steps = AS_DECLARED,
     validations: PositiveInt | None = None,
     tune: Tune | Literal["none"] | None = None,
@@ -104,6 +105,7 @@ def study(
     Example:
         wssl study table1 out=DIR --dry-run
         wssl study table1 table2 out=DIR seeds=0,1,2 --data.images=CACHE --downstream.model.lr=5e-4
+        wssl study where out=DIR sections=few_pairs,damaged
         wssl study resume DIR
         wssl study report DIR
 
@@ -113,6 +115,7 @@ def study(
         dry_run: print one line per run, and the expected time from finished runs and from steps measured here
         seeds: every arm is trained with each; default: as declared
         arms: only these arms, in this order; default: all
+        sections: only these sections of a definition that has some, each in its own folder of out=; default: all
         steps: training steps
         validations: how often a run is validated; default: as declared
         tune: none, or a search for every arm on the validation split, with tune.values=[1e-4,5e-4], tune.steps= (of a
@@ -132,30 +135,39 @@ def study(
     if names[0] == "resume":
         if len(names) != 2:
             raise WSSLError(None, None, "study resume takes one folder, that of the study")
-        folder = StudyFolder.open(names[1])
+        folders = open_sections(names[1])
         if changes or options:
-            folder.check_same(declare(folder.study(), changes, options))
+            for folder in folders:
+                folder.check_same(declare(folder.study(), changes, options))
         if dry_run:
-            return print_plan(folder.plan(), resources, folder)
+            for folder in folders:
+                plan = print_plan(folder.plan(), resources, folder)
+            return plan
         check_address(resources.address)
-        with owned(folder.path):
-            return train_runs(folder, resources, evaluate)
-    declared = declare(read_study(names), changes, options)
-    plan = make_plan(declared)
-    check_runs(declared, plan)
+        return train_sections(folders, resources, evaluate)
+    studies = read_studies(names, sections)
+    if arms is not None and len(studies) > 1:
+        raise WSSLError("arms", ",".join(arms), "the sections have arms of their own", "give one section")
+    studies = {section: declare(declared, changes, options) for section, declared in studies.items()}
+    plans = {section: make_plan(declared) for section, declared in studies.items()}
+    for section, plan in plans.items():
+        check_runs(studies[section], plan)
     if dry_run:
-        started = StudyFolder(out) if out is not None and StudyFolder(out).holds_study() else None
-        return print_plan(plan, resources, started)
+        for section, plan in plans.items():
+            if section:
+                print(f"Section {section}", file=sys.stderr)
+            started = StudyFolder((out or Path()) / section)
+            print_plan(plan, resources, started if out is not None and started.holds_study() else None)
+        return plan
     if out is None:
         raise WSSLError("out", None, "is required", "name the folder for runs and report")
     check_address(resources.address)
-    folder = StudyFolder(out)
-    with owned(folder.path):
-        folder.start(declared)
+    folders = start_sections(out, studies)
+    for folder, plan in zip(folders, plans.values(), strict=True):
         for other in reuse or []:
-            taken = folder.reuse(StudyFolder.open(other), plan)
+            taken = sum(folder.reuse(found, plan) for found in open_sections(other))
             print(f"{taken} finished runs taken over from {other}", flush=True)
-        return train_runs(folder, resources, evaluate)
+    return train_sections(folders, resources, evaluate)
 
 
 def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
@@ -311,6 +323,16 @@ def print_plan(plan: Plan, resources: Resources, folder: StudyFolder | None = No
     number_of_runs = f"{len(plan.runs)} runs" + (f", {done} of them done" if done else "")
     print(f"{number_of_runs}, {slots} at a time: about {cost.as_time(seconds)} of training", file=sys.stderr)
     print("Validation, evaluation and start-up are not included.", file=sys.stderr, flush=True)
+    return plan
+
+
+def train_sections(folders: Sequence[StudyFolder], resources: Resources, evaluate: bool) -> Any:
+    """Train the studies of some folders one after the other, each with the finished runs of the others."""
+    for folder in folders:
+        with owned(folder.path):
+            for other in folders:
+                folder.reuse(other, folder.plan())
+            plan = train_runs(folder, resources, evaluate)
     return plan
 
 

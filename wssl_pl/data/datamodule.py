@@ -11,6 +11,8 @@ from torch import Tensor, distributed
 from wssl_pl.data.crop import crop_batch, trim
 from wssl_pl.data.dataset import RANDOM_SCALE, PairedDataset
 from wssl_pl.data.decode import RESIZE_FILTERS
+from wssl_pl.data.draws import uniform
+from wssl_pl.data.images import ImageSource
 from wssl_pl.data.loader import Batch, BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
 from wssl_pl.data.sources import DEFAULTS, SYNTHETIC, ImageSet, MaskSet, open_images, open_masks, resolve, tell, warn
@@ -56,6 +58,7 @@ class WSSLDataModule(pl.LightningDataModule):
         seed: Seed of the order, crops, masks and labels in training.
         pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
         limit: Use only the first so many images of each split, for a quick look.
+        train_images: Train with so many images of the training split, drawn from `seed`; fewer ones are among more.
         split_rule: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
             `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
         dilate: Pixels at the model's size by which the holes are widened on every side.
@@ -84,10 +87,12 @@ class WSSLDataModule(pl.LightningDataModule):
         split_rule: str = "auto",
         dilate: int = 0,
         resize_filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos",
+        train_images: int | None = None,
     ) -> None:
         super().__init__()
         numbers = {"image_size": (image_size, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
         numbers |= {"limit": (limit, 1), "dilate": (dilate, 0), "seed": (seed, 0), "pair_seed": (pair_seed, 0)}
+        numbers |= {"train_images": (train_images, 1)}
         for name, (number, least) in numbers.items():
             if number is not None and number < least:
                 raise WSSLError(name, number, f"must be at least {least}")
@@ -111,6 +116,7 @@ class WSSLDataModule(pl.LightningDataModule):
         self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
         self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
         self.split_rule, self.dilate, self.resize_filter = split_rule, dilate, resize_filter
+        self.train_images = train_images
         self.crop_margin = 0
         """Pixels around the crop that a batch has, in `image_with_margin`; `setup` takes it from the module."""
         self._images: ImageSet | None = None
@@ -151,6 +157,8 @@ class WSSLDataModule(pl.LightningDataModule):
         self.crop_margin = self._margin(getattr(module, "crop_margin", 0))
         for split in splits:
             images = self._images.open(split)
+            if split == "train" and self.train_images is not None:
+                images = self._drawn(images, self.train_images)
             masks = self._masks.open(split) if wants_masks and self._masks is not None else None
             seed = self.seed if split == "train" else self.pair_seed
             self._datasets[split] = PairedDataset(
@@ -159,6 +167,14 @@ class WSSLDataModule(pl.LightningDataModule):
         if (line := self._summary()) not in self._announced:
             self._announced.add(line)
             tell(line)
+
+    def _drawn(self, images: ImageSource, count: int) -> ImageSource:
+        """Return so many of the images, drawn from `seed`; the first of a larger number are those of a smaller one."""
+        if count > len(images):
+            reason = f"{self.images} has {len(images)} training images"
+            raise WSSLError("train_images", count, reason, "give fewer, or omit it")
+        order = np.argsort(uniform(self.seed, "train_images", 0, np.arange(len(images)), 1)[:, 0], kind="stable")
+        return images.take(order[:count])
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled batches with random crops and masks; an incomplete last batch is dropped."""
@@ -239,6 +255,8 @@ class WSSLDataModule(pl.LightningDataModule):
         }
         if self._images is not None:
             found = {"layout": self._images.layout, "split": self._images.split_rule, **self._images.sizes}
+            if self.train_images is not None and "train" in found:
+                found["train"] = min(self.train_images, found["train"])
             described["images"] |= found
         if self._masks is not None:
             described["masks"] = {

@@ -31,6 +31,9 @@ class ImageSource(Protocol):
         A failed image has no row: `B` is `len(indices)` less the number of failures.
         """
 
+    def take(self, rows: NDArray[np.int64]) -> "ImageSource":
+        """Return some of the images, in the order of `rows` `(N,)`."""
+
 
 class ArrayImages:
     """Decoded images in memory, or in the array file of a cache.
@@ -52,6 +55,10 @@ class ArrayImages:
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
         """Gather rows; see `ImageSource`."""
         return self._pixels[self.rows[indices]], []
+
+    def take(self, rows: NDArray[np.int64]) -> "ArrayImages":
+        """Return some of the images; see `ImageSource`."""
+        return ArrayImages(self.array, self.rows[rows])
 
     @cached_property
     def _pixels(self) -> NDArray[np.uint8]:
@@ -81,6 +88,10 @@ class FileImages:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def take(self, rows: NDArray[np.int64]) -> "FileImages":
+        """Return some of the images; see `ImageSource`."""
+        return FileImages([Path(path) for path in self.paths[rows]], self.size, self.resize_filter)
 
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
         """Decode each file, by as many threads as PyTorch computes with; see `ImageSource`."""

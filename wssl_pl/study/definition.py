@@ -24,6 +24,7 @@ Plot = Literal["figure2", "figure3", "figure4"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 OPTIONS = ("common", *STAGES)
+MERGED = ("steps", *OPTIONS)  # of a definition and one of its sections; of all else a section has its own
 DEFINITIONS = Path(__file__).parent / "definitions"
 
 Options = dict[str, Any]
@@ -43,6 +44,7 @@ class Arm:
         steps: of the downstream run: `equal` to those of the other arms, or those of both stages together (`total`).
         step_cost: time of one of its downstream steps, as a multiple of the plain arm's. It gets so many fewer steps,
             so that all arms train for equal seconds.
+        pretext_cost: the same of its pretext steps.
         paper: the paper's metrics, `ssim` and `psnr`.
         label: its name in tables.
         name: unique in the study.
@@ -54,6 +56,7 @@ class Arm:
     method: str | None = None
     steps: Literal["equal", "total"] = "equal"
     step_cost: float = 1.0
+    pretext_cost: float = 1.0
     paper: dict[str, float] = field(default_factory=dict)
     label: str = ""
     name: str = ""
@@ -99,6 +102,8 @@ class Tuning:
         steps: downstream steps of each trial.
         seed: of the trials, best one that is not reported.
         metric: the validation metric by which a value is chosen; higher is better.
+        downstream: options of every trial in place of the arm's own, so that arms that differ in these alone share
+            their trials.
     """
 
     option: str = "model.lr"
@@ -106,13 +111,30 @@ class Tuning:
     steps: int = 500
     seed: int = 100
     metric: Metric = field(default="psnr_composite", metadata={"formerly": "figure"})
+    downstream: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Vary:
+    """A downstream option of which every arm, and every claim, has each value: `scratch` becomes `scratch_50`, ...
+
+    Attributes:
+        option: such as `data.train_images`.
+        values: of it.
+        label: what a value adds to labels and claims.
+    """
+
+    option: str
+    values: list[Any]
+    label: str = "{}"
 
 
 @dataclass
 class Study:
     """A study: arms x seeds, with what all runs have in common.
 
-    `omitted` has the labels, by name, of arms that are defined and were not asked for.
+    `omitted` has the labels, by name, of arms that are defined and were not asked for; `out_of_domain` is a folder of
+    pairs `SET-NAME` on which every trained arm is measured too, none if it is empty.
     """
 
     name: str
@@ -124,6 +146,8 @@ class Study:
     options: dict[str, Options]
     tune: Tuning | None = None
     omitted: dict[str, str] = field(default_factory=dict, metadata={"formerly": "left_out"})
+    out_of_domain: str = ""
+    seconds: str = "equal"
 
     @property
     def restore(self) -> list[str]:
@@ -133,7 +157,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Definition:
-    """A YAML file; the arms of the definitions in `include` come before its own."""
+    """A YAML file; the arms of the definitions in `include` come before its own.
+
+    `seconds` states that all arms train for `equal` seconds, or that they do not; without it their steps and declared
+    costs have to show it. Each of `sections` is a study of its own, a definition that adds to this one.
+    """
 
     title: str = ""
     include: list[str] = field(default_factory=list)
@@ -147,6 +175,10 @@ class Definition:
     arms: dict[str, Arm] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
+    vary: Vary | None = None
+    out_of_domain: str = ""
+    seconds: Literal["equal", "unequal"] | None = None
+    sections: dict[str, Any] = field(default_factory=dict)
 
 
 def _damages(study: Study, arm: Arm) -> list[str]:
@@ -202,7 +234,7 @@ def read_study(names: Sequence[str]) -> Study:
         WSSLError: a definition is missing, is not YAML, has an unknown key or a value of another type, or contradicts
             itself or another one.
     """
-    whole, *others = [_make_study(find_definition(name)) for name in names]
+    whole, *others = [_make_study(path, read_definition(path), path.stem) for path in map(find_definition, names)]
     for other in others:
         both = f"{whole.name} and {other.name}"
         for part in ("seeds", "steps", "validations", "options", "tune"):
@@ -216,26 +248,97 @@ def read_study(names: Sequence[str]) -> Study:
     return whole
 
 
-def _make_study(path: Path) -> Study:
-    given = read_definition(path)
+def read_studies(names: Sequence[str], sections: Sequence[str] | None = None) -> dict[str, Study]:
+    """Return the studies of one definition with sections by section, in its order; of others the one study, by "".
+
+    Args:
+        names: as `read_study` takes them.
+        sections: which; default: all.
+
+    Raises:
+        WSSLError: as `read_study`; or there is no such section, or something else beside a definition with sections.
+    """
+    path = find_definition(names[0])
+    known = read_definition(path).sections
+    if unknown := [name for name in sections or [] if name not in known]:
+        remedy = f"there are {', '.join(known)}" if known else "omit it"
+        raise WSSLError("sections", unknown[0], f"{path.stem} has no such section", remedy)
+    if not known:
+        return {"": read_study(names)}
+    if len(names) > 1:
+        raise WSSLError("study", path.stem, "has sections", "run it alone")
+    return {
+        name: _make_study(path, read_definition(path, name), f"{path.stem}_{name}")
+        for name in known
+        if sections is None or name in sections
+    }
+
+
+def _make_study(path: Path, given: Definition, called: str) -> Study:
+    if given.sections:
+        raise WSSLError("study", path.stem, "has sections", "run it alone")
     arms: dict[str, Arm] = {}
     for definition in (*map(read_definition, map(find_definition, given.include)), given):
         for name, arm in definition.arms.items():
             pretext = None if arm.pretext is None else long_names(arm.pretext)
             downstream = long_names(arm.downstream)
             arms[name] = replace(arm, name=name, label=arm.label or name, pretext=pretext, downstream=downstream)
-    section = Section(path.stem, given.title or path.stem, list(arms), given.claims, given.plots)
+    claims = given.claims
+    if given.vary is not None:
+        arms, claims = varied(given.vary, arms, claims)
+    section = Section(called, given.title or called, list(arms), claims, given.plots)
     options = {name: long_names(getattr(given, name)) for name in OPTIONS}
-    study = Study(path.stem, [section], arms, given.seeds, given.steps, given.validations, options, given.tune)
+    tune = given.tune and replace(given.tune, downstream=long_names(given.tune.downstream))
+    study = Study(
+        called, [section], arms, given.seeds, given.steps, given.validations, options, tune,
+        out_of_domain=given.out_of_domain, seconds=given.seconds or "equal",
+    )  # fmt: skip
     try:
         check(study)
+        if given.seconds is None:
+            check_seconds(study)
     except WSSLError as error:
         raise WSSLError("study", path, str(error)) from None
     return study
 
 
-def read_definition(path: Path) -> Definition:
-    """Return what a YAML file holds.
+def varied(vary: Vary, arms: Mapping[str, Arm], claims: Sequence[Claim]) -> tuple[dict[str, Arm], list[Claim]]:
+    """Return every arm and every claim with each value of an option."""
+    found: dict[str, Arm] = {}
+    said: list[Claim] = []
+    for value in vary.values:
+        label, option = vary.label.format(value), long_names({vary.option: value})
+        for name, arm in arms.items():
+            full = f"{name}_{value}"
+            downstream = arm.downstream | option
+            found[full] = replace(arm, name=full, label=f"{arm.label}, {label}", downstream=downstream)
+        for claim in claims:
+            sides = {side: [f"{name}_{value}" for name in getattr(claim, side)] for side in ("better", "than")}
+            said.append(replace(claim, claim=f"{claim.claim}, {label}", **sides))
+    return found, said
+
+
+def check_seconds(study: Study) -> None:
+    """Check that all trained arms have equal seconds by their declared steps and costs.
+
+    Raises:
+        WSSLError: they have not.
+    """
+    steps = {
+        arm.name: study.steps["downstream"]
+        + (study.steps["pretext"] if arm.pretext is not None or arm.steps == "total" else 0)
+        for arm in study.arms.values()
+        if arm.method is None
+    }
+    if len(set(steps.values())) > 1:
+        least, most = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
+        reason = f"arm {least} trains for the time of {steps[least]:,} plain steps, arm {most} of {steps[most]:,}"
+        remedy = "give `steps: total` to arms without a pretext, or `seconds: unequal` (or `equal`, by their step_cost)"
+        raise WSSLError("seconds", None, reason, remedy)
+
+
+def read_definition(path: Path, section: str | None = None) -> Definition:
+    """Return what a YAML file holds, or one of its sections with what it adds to.
 
     Raises:
         WSSLError: it cannot be read, is not YAML, or has an unknown key or a value of another type; the message names
@@ -254,6 +357,11 @@ def read_definition(path: Path) -> Definition:
         raise WSSLError("study", path, f"{where}is not YAML: {reason}") from None
     try:
         definition: Definition = read_record(Definition, values)
+        if section is not None:
+            own: Definition = read_record(Definition, definition.sections[section], section)
+            merged = {key: getattr(definition, key) | getattr(own, key) for key in MERGED}
+            given = {key: getattr(own, key) for key in definition.sections[section]}
+            definition = replace(definition, **({"sections": own.sections} | given | merged))
     except WSSLError as error:
         found = re.search(rf"(?<!\w){re.escape(str(error.value))}\s*:", text) if error.value is not None else None
         where = f"line {text[: found.start()].count(chr(10)) + 1}: " if found else ""
@@ -286,6 +394,8 @@ def check(study: Study) -> None:
         if not 0.01 <= arm.step_cost <= 100.0:
             remedy = "give the measured ratio, such as 1.4"
             raise WSSLError("step_cost", arm.step_cost, f"arm {arm.name}: must be between 0.01 and 100", remedy)
+        if not 0.01 <= arm.pretext_cost <= 100.0:
+            raise WSSLError("pretext_cost", arm.pretext_cost, f"arm {arm.name}: must be between 0.01 and 100")
     for arm in study.arms.values():
         if set(_damages(study, arm)) != set(study.restore):
             first, own = (", ".join(names) or "nothing" for names in (study.restore, _damages(study, arm)))

@@ -135,7 +135,8 @@ def _arm_runs(study: Study, arm: Arm, seed: int) -> Iterator[Run]:
             yield pretext
         for value in study.tune.values:
             chosen = {study.tune.option: value}
-            trial = _downstream(study, arm, study.tune.seed, pretext, _affordable(study.tune.steps, arm), chosen)
+            steps, tried = _affordable(study.tune.steps, arm), study.tune.downstream | chosen
+            trial = _downstream(study, arm, study.tune.seed, pretext, steps, tried)
             yield replace(trial, trial=True)
             chooses[str(value)] = trial.id
     pretext = _pretext(study, arm, seed)
@@ -154,7 +155,8 @@ def _pretext(study: Study, arm: Arm, seed: int, trial: bool = False) -> Run | No
     if arm.pretext is None:
         return None
     options = study.options["common"] | study.options["pretext"] | arm.pretext
-    return _named(Run("", "pretext", seed, options, study.steps["pretext"], trial=trial))
+    steps = max(1, round(study.steps["pretext"] / arm.pretext_cost))
+    return _named(Run("", "pretext", seed, options, steps, trial=trial))
 
 
 def _downstream(
