@@ -4,9 +4,9 @@ import pytest
 
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.study import folder as folder_module
-from wssl_pl.study.definition import read_study
+from wssl_pl.study.definition import read_studies, read_study
 from wssl_pl.study.driver import read_step
-from wssl_pl.study.folder import Curve, StudyFolder
+from wssl_pl.study.folder import Curve, StudyFolder, open_sections, start_sections
 from wssl_pl.study.plan import Status
 
 
@@ -110,3 +110,20 @@ def test_the_curve_of_a_run_of_version_1_is_read(study):
     study.run("a-run").mkdir(parents=True)
     (study.run("a-run") / "curve.json").write_text('{"val/psnr": [[4, 20.5], [9, 21.0]]}')
     assert study.curves("a-run") == {"val/psnr": Curve("val/psnr", (4, 9), (20.5, 21.0))}
+
+
+def test_each_section_has_a_folder_and_those_that_were_started_are_found_again(declare, tmp_path):
+    path, out = declare(sections={"a": {"seeds": [0]}, "b": {}, "c": {}}), tmp_path / "whole"
+    (a,) = start_sections(out, read_studies([path], ["a"]))
+    assert a.path == out / "a"
+    assert [folder.path.name for folder in open_sections(out)] == ["a"]
+    start_sections(out, read_studies([path], ["b", "a"]))
+    assert [folder.study().name for folder in open_sections(out)] == ["tiny_a", "tiny_b"]
+    with pytest.raises(WSSLError, match="was started with other settings"):
+        start_sections(out, read_studies([declare(sections={"a": {"seeds": [1]}})]))
+    assert [folder.path for folder in open_sections(a.path)] == [a.path]
+    with pytest.raises(WSSLError, match="holds a study without sections"):
+        start_sections(a.path, read_studies([path]))
+    (out / "sections.json").write_text('["../a"]')
+    with pytest.raises(WSSLError, match="is no name"):
+        open_sections(out)

@@ -254,9 +254,10 @@ class WSSLDataModule(pl.LightningDataModule):
             "skipped": len(self.skipped),
         }
         if self._images is not None:
-            found = {"layout": self._images.layout, "split": self._images.split_rule, **self._images.sizes}
-            if self.train_images is not None and "train" in found:
-                found["train"] = min(self.train_images, found["train"])
+            sizes = dict(self._images.sizes)
+            if self.train_images is not None and "train" in sizes:
+                sizes["train"] = min(self.train_images, sizes["train"])
+            found = {"layout": self._images.layout, "split": self._images.split_rule, **sizes}
             described["images"] |= found
         if self._masks is not None:
             described["masks"] = {

@@ -313,8 +313,8 @@ def varied(vary: Vary, arms: Mapping[str, Arm], claims: Sequence[Claim]) -> tupl
             downstream = arm.downstream | option
             found[full] = replace(arm, name=full, label=f"{arm.label}, {label}", downstream=downstream)
         for claim in claims:
-            sides = {side: [f"{name}_{value}" for name in getattr(claim, side)] for side in ("better", "than")}
-            said.append(replace(claim, claim=f"{claim.claim}, {label}", **sides))
+            better, than = ([f"{name}_{value}" for name in side] for side in (claim.better, claim.than))
+            said.append(replace(claim, claim=f"{claim.claim}, {label}", better=better, than=than))
     return found, said
 
 
