@@ -46,6 +46,26 @@ def test_half_precision_takes_half_the_space_and_computes_in_float32(model_files
     assert np.abs(half(picture, hole).astype(int) - whole).max() <= 1
 
 
+@pytest.mark.parametrize(("cost", "precision"), [(0.5, "bf16-mixed"), (1.4, "32-true")])
+def test_automatic_precision_is_bfloat16_where_it_is_faster(model_files, monkeypatch, cost, precision):
+    monkeypatch.setattr("wssl_pl.devices.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("wssl_pl.devices.bf16_cost", lambda: cost)
+    picture, hole = np.full((50, 50, 3), 100, np.uint8), square(50, 50, 10, 10, 20)
+    exact = Inpainter.from_checkpoint(model_files["ckpt"], "cpu")
+    found = Inpainter.from_checkpoint(model_files["ckpt"], "cpu", precision="auto")
+    assert (exact.precision, found.precision) == ("32-true", precision)
+    images, masks = np.random.default_rng(0).random((1, 3, 64, 64), np.float32), np.zeros((1, 1, 64, 64), np.float32)
+    difference = np.abs(found.predictor(images, masks) - exact.predictor(images, masks)).max()
+    assert (difference > 0) == (precision == "bf16-mixed")
+    assert difference < 0.03  # random weights; 8 bits of mantissa
+    assert np.array_equal(found(picture, hole)[~hole], picture[~hole])
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(WSSLError, match="precision=8: is not one of auto, 32-true, bf16-mixed, 16-mixed"):
+        open_model(precision="8")
+
+
 def test_the_shipped_model_is_used_and_named_where_no_other_is_given(model_files, tmp_path, monkeypatch):
     monkeypatch.setattr("wssl_pl.models.info.SHIPPED", tmp_path / "wssl-w16.safetensors")
     with pytest.raises(WSSLError, match="no model is shipped"):

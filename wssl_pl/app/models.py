@@ -31,7 +31,9 @@ class Models:
         self._paths: dict[str, Path] = {}
         # By the time of the last change, so that a file that was replaced is read again.
         self._fits = functools.lru_cache(maxsize=None)(lambda path, time: is_inpainting_model(path))
-        self._load = functools.lru_cache(LOADED)(lambda path, time: Inpainter.from_checkpoint(path, self.device))
+        self._load = functools.lru_cache(LOADED)(
+            lambda path, time: Inpainter.from_checkpoint(path, self.device, precision="auto")
+        )
         names = self.names()
         if folder and not any(path.is_relative_to(folder) for path in self._paths.values()):
             reason = "holds no inpainting model: no best.ckpt, .safetensors or .onnx file of one"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     OpenInpainter = Callable[..., Inpainter]
 
+InferencePrecision = Literal["auto", "32-true", "bf16-mixed"]
 Classical = Literal["telea", "navier_stokes", "biharmonic", "fsr_fast", "fsr_best"]
 
 
@@ -38,6 +39,7 @@ def inpaint(
     resize_mask: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    precision: InferencePrecision = "auto",
     max_megapixels: PositiveFloat = 100.0,
     model_mask: Polarity | None = None,
     method: list[Classical] | None = None,
@@ -61,6 +63,7 @@ def inpaint(
         resize_mask: resize a mask of another size to the photo's
         overwrite: replace results that exist
         device: auto, cpu, cuda, cuda:N or mps
+        precision: auto takes bfloat16 on a CPU where it is measured to be faster, else float32
         max_megapixels: refuse larger photos, in millions of pixels
         model_mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
         method: in place of a model, or beside it: one or more classical methods
@@ -82,7 +85,7 @@ def inpaint(
 
     holes = MaskOptions(hole, hole_color or None, dilate, resize_mask, max_megapixels, feather)
     openers: dict[str, OpenInpainter] = {
-        name: partial(_open, replace(model, ckpt=ckpt), model_mask, device)
+        name: partial(_open, replace(model, ckpt=ckpt), model_mask, device, precision)
         for name, ckpt in zip(_names(ckpts), ckpts, strict=True)
     }
     openers |= {name: partial(_open_method, name) for name in method or ()}
@@ -99,6 +102,7 @@ def restore(
     resize_mask: bool = False,
     overwrite: bool = False,
     device: str = "auto",
+    precision: InferencePrecision = "auto",
     max_megapixels: PositiveFloat = 100.0,
     model: ModelFile,
 ) -> None:
@@ -119,6 +123,7 @@ def restore(
         resize_mask: resize a mask of another size to the photo's
         overwrite: replace results that exist
         device: auto, cpu, cuda, cuda:N or mps
+        precision: auto takes bfloat16 on a CPU where it is measured to be faster, else float32
         max_megapixels: refuse larger photos, in millions of pixels
         model: the model file
 
@@ -130,7 +135,7 @@ def restore(
     from wssl_pl.inference.masks import MaskOptions
 
     holes = MaskOptions(hole, None, dilate, resize_mask, max_megapixels, restores=True)
-    _run(photo, mask, out, holes, overwrite, {"model": partial(_open_restoring, model, device)})
+    _run(photo, mask, out, holes, overwrite, {"model": partial(_open_restoring, model, device, precision)})
 
 
 def _several(ckpt: Path | None) -> list[Path | None]:
@@ -267,7 +272,9 @@ def _line(job: "PhotoPaths", error: Exception) -> str:
     return text if isinstance(error, WSSLError) and error.parameter == "photo" else f"{job.photo}: {text}"
 
 
-def _open(model: AnyModelFile, mask: Polarity | None, device: str, threads: int | None) -> "Inpainter":
+def _open(
+    model: AnyModelFile, mask: Polarity | None, device: str, precision: InferencePrecision, threads: int | None
+) -> "Inpainter":
     from wssl_pl.inference import Inpainter
     from wssl_pl.models import SHIPPED_LICENSE, find_model
 
@@ -276,14 +283,15 @@ def _open(model: AnyModelFile, mask: Polarity | None, device: str, threads: int 
         with collector_at_rest() as collects:
             if collects and find_model(model.ckpt).suffix.lower() != ".onnx":
                 import_torch()
-        inpainter = Inpainter.from_checkpoint(model.ckpt, device, threads, **convention)
+        inpainter = Inpainter.from_checkpoint(model.ckpt, device, threads, precision, **convention)
     except WSSLError as error:
         # Here `mask` is the file.
         error.parameter = "model_mask" if error.parameter == "mask" else error.parameter
         raise
     info = inpainter.info
     network = f"at {info.side} px" if info.foreign else f"width {info.width}, trained at {info.side} px"
-    print(f"Model: {info.name} ({network}) on {inpainter.device}", flush=True)
+    bfloat16 = " in bfloat16" if inpainter.precision == "bf16-mixed" else ""
+    print(f"Model: {info.name} ({network}) on {inpainter.device}{bfloat16}", flush=True)
     if model.ckpt is None:
         print(f"Weights of the shipped model: {SHIPPED_LICENSE}", flush=True)
     return inpainter
@@ -297,10 +305,10 @@ def _open_method(name: str, threads: int | None) -> "Inpainter":
     return inpainter
 
 
-def _open_restoring(model: ModelFile, device: str, threads: int | None) -> "Inpainter":
+def _open_restoring(model: ModelFile, device: str, precision: InferencePrecision, threads: int | None) -> "Inpainter":
     from wssl_pl.inference.restore import check_restores
 
-    inpainter = _open(AnyModelFile(ckpt=model.ckpt, encoder=model.encoder), None, device, threads)
+    inpainter = _open(AnyModelFile(ckpt=model.ckpt, encoder=model.encoder), None, device, precision, threads)
     check_restores(inpainter.info)
     return inpainter
 

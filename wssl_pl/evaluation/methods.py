@@ -1,7 +1,6 @@
 """Methods that fill holes: the classical ones and trained models, all called alike."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.classical import fill_classically, find_method
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.models import open_model
+from wssl_pl.models.info import Precision
 from wssl_pl.modules import read_checkpoint
 
 
@@ -69,7 +69,6 @@ class Classical:
 
 
 SETTINGS = ("width", "norm", "loss", "freeze_layers", "restore")  # of a model, that a result keeps
-DTYPES = {"32-true": None, "32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class Model:
@@ -86,15 +85,11 @@ class Model:
     """
 
     def __init__(
-        self, ckpt: str | Path | None, device: torch.device, precision: str = "32-true", **convention: Any
+        self, ckpt: str | Path | None, device: torch.device, precision: Precision = "32-true", **convention: Any
     ) -> None:
-        if precision not in DTYPES:
-            raise WSSLError("precision", precision, f"is not one of {', '.join(DTYPES)}")
-        self.predictor: Any = open_model(ckpt, str(device), oracle=True, **convention)
+        self.predictor: Any = open_model(ckpt, str(device), oracle=True, precision=precision, **convention)
         self._strengths: dict[str, Mapping[str, float]] | None = None  # of each damage, by the pair's name
-        self.device, self.precision, self.dtype = device, precision, DTYPES[precision]
-        if self.dtype is not None and not hasattr(self.predictor, "module"):
-            raise WSSLError("precision", precision, "an ONNX model computes in its own precision", "give 32-true")
+        self.device, self.precision = device, precision
         self.name = self.predictor.info.name if ckpt is None else "/".join(Path(ckpt).parts[-2:])
         self._is_oracle = bool(self.predictor.info.hyper_parameters.get("strength_channels"))
         self.notes = [f"{self.name} is an oracle: it is given the strengths of the damages"] * self._is_oracle
@@ -120,15 +115,11 @@ class Model:
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
         """See `Method`; the raw output of the network."""
-        context: AbstractContextManager[Any] = nullcontext()
-        if self.dtype is not None:
-            context = torch.autocast(self.device.type, self.dtype)
         given: list[Any] = [images.cpu().numpy(), masks.cpu().numpy()]
         if self._strengths is not None:
             of_pairs = [self._strengths[name] for name in names]
             given.append({damage: np.array([pair[damage] for pair in of_pairs], np.float32) for damage in of_pairs[0]})
-        with context:
-            return torch.from_numpy(self.predictor(*given))
+        return torch.from_numpy(self.predictor(*given))
 
     def describe(self) -> dict[str, Any]:
         """See `Method`."""
@@ -161,7 +152,7 @@ class Samples(Model):
         samples: int,
         truth: Pairs | None,
         device: torch.device,
-        precision: str = "32-true",
+        precision: Precision = "32-true",
     ) -> None:
         super().__init__(ckpt, device, precision)
         option = "best_of" if truth is None else "nearest_of"
@@ -182,7 +173,7 @@ class Samples(Model):
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
         """See `Method`."""
         module, given = self.predictor.module, [each.to(self.device) for each in (images, masks)]
-        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+        with torch.inference_mode(), self.predictor.autocast():
             if self._truth is None:
                 output: Tensor = module.best_of(*given, self.samples)
             else:

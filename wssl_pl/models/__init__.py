@@ -4,10 +4,20 @@ PyTorch is imported only for a model that it runs: an ONNX file needs onnxruntim
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.models.info import HEADS, SHIPPED_LICENSE, Convention, ModelInfo, Polarity, Predictor, Range, find_model
+from wssl_pl.models.info import (
+    HEADS,
+    SHIPPED_LICENSE,
+    Convention,
+    ModelInfo,
+    Polarity,
+    Precision,
+    Predictor,
+    Range,
+    find_model,
+)
 
 if TYPE_CHECKING:
     from wssl_pl.models.weights import Heads
@@ -24,6 +34,7 @@ def open_model(
     range: Range | None = None,
     size: int | None = None,
     oracle: bool = False,
+    precision: Precision = "32-true",
 ) -> Predictor:
     """Open a model file, without running code that it may hold.
 
@@ -38,9 +49,12 @@ def open_model(
             That float outputs are in [0, 255] is recognised.
         size: of such a file that accepts any size: the side, in pixels, at which it is used; default: 512 or less.
         oracle: accept a model of `strength_channels`, which is called with the strengths of the damages too.
+        precision: of a model that PyTorch runs: `32-true`, `bf16-mixed`, `16-mixed`; or `auto`: bfloat16 on a CPU where
+            it is measured to be faster, else float32.
 
     Raises:
-        WSSLError: no such file, not a model, a package is missing, or there is no such device.
+        WSSLError: no such file, not a model, a package is missing, there is no such device or precision, or an ONNX
+            file should compute in another precision than its own.
 
     Example:
         >>> open_model().info.side
@@ -48,15 +62,19 @@ def open_model(
     """
     if threads is not None and threads < 1:
         raise WSSLError("threads", threads, "must be at least 1")
+    if precision not in get_args(Precision):
+        raise WSSLError("precision", precision, f"is not one of {', '.join(get_args(Precision))}")
     path, convention = find_model(ckpt), Convention(mask, range, size)
     if path.suffix.lower() == ".onnx":
         from wssl_pl.models.onnx import open_onnx
 
+        if precision not in ("auto", "32-true"):
+            raise WSSLError("precision", precision, "an ONNX model computes in its own precision", "give 32-true")
         return open_onnx(path, device, threads, convention)
     convention.refuse()
     from wssl_pl.models.weights import TorchPredictor
 
-    return TorchPredictor(path, device, threads, oracle=oracle)
+    return TorchPredictor(path, device, threads, oracle=oracle, precision=precision)
 
 
 def open_heads(ckpt: str | Path, device: str = "auto") -> "Heads":

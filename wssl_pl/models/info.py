@@ -24,6 +24,7 @@ MAX_SIDE = 4096  # pixels; a made-up size could ask for all memory
 Array = NDArray[np.float32]
 Polarity = Literal["hole", "known"]
 Range = Literal["0-1", "-1-1", "0-255"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 RANGES = {"0-1": (0.0, 1.0), "-1-1": (-1.0, 1.0), "0-255": (0.0, 255.0)}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,12 +11,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from wssl_pl.devices import choose_inference_precision
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import info as facts
 from wssl_pl.models.info import (
     HEADS,
     Array,
     ModelInfo,
+    Precision,
     check_output,
     first_line,
     parse_device,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:  # they import Lightning, which takes seconds
     from wssl_pl.modules.pretext import PretextModule
 
 Module = TypeVar("Module", bound=nn.Module)
+DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 DRAWN_MASKS = 8
 """Under how many masks heads look at an image, if they were trained on images with holes."""
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder
@@ -42,10 +46,20 @@ class TorchPredictor:
 
     Attributes:
         module: an `InpaintNetwork`, or the `FillingModule` of a model that is more than that; in evaluation mode.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`.
     """
 
-    def __init__(self, path: Path, device: str = "auto", threads: int | None = None, *, oracle: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str = "auto",
+        threads: int | None = None,
+        *,
+        oracle: bool = False,
+        precision: Precision = "32-true",
+    ) -> None:
         self._path, self._device = path, find_device(device)
+        self.precision = choose_inference_precision(self._device.type) if precision == "auto" else precision
         self.module, self.info = read_network(path, oracle)
         self.module.to(self._device).eval().requires_grad_(False)
         self.device = str(self._device)
@@ -65,11 +79,17 @@ class TorchPredictor:
         """See `Predictor`; an oracle needs the strengths `(B,)` of each damage, by its name."""
         tensors = [torch.from_numpy(array).to(self._device) for array in (images, masks)]
         known = {name: torch.from_numpy(array).to(self._device) for name, array in (strengths or {}).items()}
-        with torch.inference_mode():
+        with torch.inference_mode(), self.autocast():
             output = self.module(*tensors, **({"strengths": known} if known else {}))
             result: Array = output.float().cpu().numpy()
         check_output(result, images.shape, self.info.name)
         return result
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model computes."""
+        dtype = DTYPES.get(self.precision)
+        # Without one a caller's own autocast stays.
+        return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype)
 
 
 class Heads:
