@@ -93,7 +93,7 @@ def test_a_model_that_comes_later_is_found(runs, ckpt, tmp_path):
 )
 def test_what_is_not_in_the_table_is_not_opened(runs, name, monkeypatch):
     offered = Models(folder=runs, device="cpu")
-    monkeypatch.setattr(models.Inpainter, "from_checkpoint", lambda *args: pytest.fail("opened"))
+    monkeypatch.setattr(models.Inpainter, "from_checkpoint", lambda *args, **options: pytest.fail("opened"))
     with pytest.raises(WSSLError, match="there is no model"):
         offered.get(name)
 
@@ -125,7 +125,9 @@ def test_damaged_files_are_not_offered(tmp_path, name):
 
 def test_few_models_are_kept_in_memory_and_a_new_file_is_loaded_anew(runs, ckpt, tmp_path, monkeypatch):
     loaded = []
-    monkeypatch.setattr(models.Inpainter, "from_checkpoint", lambda path, device: loaded.append(path) or object())
+    monkeypatch.setattr(
+        models.Inpainter, "from_checkpoint", lambda path, device, precision: loaded.append(path) or object()
+    )
     folder = tmp_path / "mine"
     for name in "abc":
         (folder / name).mkdir(parents=True)
