@@ -58,7 +58,7 @@ class WSSLDataModule(pl.LightningDataModule):
         seed: Seed of the order, crops, masks and labels in training.
         pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
         limit: Use only the first so many images of each split, for a quick look.
-        train_images: Number of training images, drawn from `seed`; smaller numbers are subsets; default: all.
+        train_images: Number of training images, drawn from `seed`; default: all.
         split_rule: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
             `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
         dilate: Pixels at the model's size by which the holes are widened on every side.

@@ -51,8 +51,7 @@ class InpaintModule(FillsHoles, FillingModule):
             false. To an encoder that had none it is added with weights of 0.
         fill: the network's input in the hole: a value in [0, 1]; `mean`, the image's mean colour outside the hole; or
             `smooth`, interpolated from the hole's border; default: the checkpoint's, else 0.
-        init: initialisation of what is new: `he` (He-normal), `xavier` (uniform; Keras's default) or `pytorch`
-            (PyTorch's, with which a network without normalisation does not train).
+        init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only).
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
         encoder_lr: learning rate of the encoder, where it is trained; default: `lr`.
         composite_loss: factor of the same loss of the composite, added to that of the whole raw output: it counts the

@@ -56,8 +56,7 @@ class PretextModule(WSSLModule):
         mask_channel: the encoder gets the mask of `pretext_holes` or `masked` as a fourth channel, 1 = hole.
         fill: the encoder's input in a hole: a value in [0, 1], `mean` (the mean colour outside) or `smooth`
             (interpolated). The downstream stage uses the same.
-        init: initialisation of what is new: `he` (He-normal), `xavier` (uniform; Keras's default) or `pytorch`
-            (PyTorch's, with which a network without normalisation does not train).
+        init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only).
         lr: learning rate.
         lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
         warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
