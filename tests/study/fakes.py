@@ -132,7 +132,11 @@ def write_status(
 
 
 def write_evaluation(
-    folder: Path, psnr: np.ndarray, pairs_hash: str = "a" * 64, restore: list[str] | None = None
+    folder: Path,
+    psnr: np.ndarray,
+    pairs_hash: str = "a" * 64,
+    restore: list[str] | None = None,
+    names: list[str] | None = None,
 ) -> None:
     """A result of the evaluator as far as a study reads it; SSIM follows PSNR. Restored images have no composite."""
     psnr, count = np.asarray(psnr), len(psnr)
@@ -140,9 +144,9 @@ def write_evaluation(
     values |= {"ssim": 0.2 + psnr / DB_PER_SSIM, "ssim_composite": 0.25 + psnr / DB_PER_SSIM}
     if restore:
         values = {"psnr": psnr, "ssim": 0.25 + psnr / DB_PER_SSIM, "psnr_hole": psnr - 3, "psnr_known": psnr + 2}
-    names = np.array([f"{number:05d}" for number in range(count)])
+    images = np.array(names or [f"{number:05d}" for number in range(count)])
     columns = np.stack(list(values.values()), axis=1).round(6)
-    table = Table(names, np.full(count, 0.4), np.full(count, "30-40"), tuple(values), columns)
+    table = Table(images, np.full(count, 0.4), np.full(count, "30-40"), tuple(values), columns)
     machine = Machine(2, "CPU", "3.12", "2.15", "2.0")
     pairs = MeasuredPairs(folder="pairs", hash=pairs_hash, count=count, evaluated=count, restore=restore or [])
     Result(table, {"name": "fake"}, pairs, machine).save(folder)

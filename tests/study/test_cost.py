@@ -1,7 +1,9 @@
 """The expected time of a study."""
 
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,15 +14,17 @@ from wssl_pl.study.cost import (
     _at,
     build_module,
     count_operations,
+    declared_costs,
     expected_seconds,
     kind,
     labels,
     learned_costs,
     measure_costs,
     measure_step,
+    time_left,
 )
-from wssl_pl.study.definition import Arm, read_study
-from wssl_pl.study.plan import Status, make_plan
+from wssl_pl.study.definition import Arm, read_studies, read_study
+from wssl_pl.study.plan import Plan, Status, make_plan
 
 
 def plan_of(declare, **changes):
@@ -175,3 +179,41 @@ def test_the_papers_size_is_estimated_in_seconds():
     costs = measure_costs(plan, threads=1)
     assert time.process_time() - started < 20  # 5 s alone on a core
     assert {name[0] for name in costs} == {"pretext", "downstream"}
+
+
+def played(plan, factors, slots, noise):
+    """Whenever a slot is free, the first run whose needs have ended: statuses, and when runs start and end."""
+    generator, free, found = np.random.default_rng(0), [0.0] * slots, {}
+    while len(found) < len(plan.runs):
+        slot = min(range(slots), key=lambda number: free[number])
+        begin = free[slot]
+        ended = {name for name, (_, _, end) in found.items() if end <= begin}
+        ready = [run for name, run in plan.runs.items() if name not in found and ended.issuperset(run.needs)]
+        if not ready:
+            free[slot] = min(time for time in free if time > begin)
+            continue
+        run = ready[0]
+        # A step of a stage costs another constant than declared, there is a start, and an evaluation.
+        seconds = 15.0 + run.steps * 0.11 * factors[run.id] * (1.15 if run.stage == "pretext" else 1.0)
+        seconds *= generator.normal(1.0, noise)
+        free[slot] = begin + seconds + (25.0 if run.reported else 0.0)
+        status = Status("done", seconds=seconds, steps=run.steps, wall_seconds=free[slot] - begin)
+        found[run.id] = (status, begin, free[slot])
+    return found, max(free)
+
+
+@pytest.mark.parametrize("section", ["few_pairs", "damaged"])
+def test_the_time_left_is_right_within_a_fifth(section):
+    study = read_studies(["where"])[section]
+    plan = make_plan(study)
+    factors = declared_costs(study, plan)
+    found, whole = played(plan, factors, 2, noise=0.1)
+    assert time_left(plan, factors, {}, {}, 2) is None
+    for share in (0.05, 0.2, 0.4, 0.6, 0.8):
+        now = share * whole
+        known = {name: status for name, (status, _, end) in found.items() if end <= now}
+        running = {name: (now - begin) / (end - begin) for name, (_, begin, end) in found.items() if begin < now < end}
+        states = {name: "done" if name in known else "running" if name in running else "waiting" for name in plan.runs}
+        runs = {name: replace(run, status=Status(states[name])) for name, run in plan.runs.items()}
+        left = time_left(Plan(runs, plan.final), factors, known, running, 2)
+        assert left == pytest.approx(whole - now, rel=0.2), share

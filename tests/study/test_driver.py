@@ -248,3 +248,23 @@ def test_auto_takes_a_cluster_that_is_no_studys(monkeypatch):
     fake = types.SimpleNamespace(init=lambda **given: None, cluster_resources=lambda: {"CPU": 4.0})
     monkeypatch.setitem(sys.modules, "ray", fake)
     assert driver.start_ray(Resources(address="auto")) is fake
+
+
+def test_the_cores_that_a_study_uses_are_counted_over_its_sessions(study, drive):
+    def killed(run):
+        if run.id == list(study.plan().runs)[2]:
+            raise Unfinished("it was interrupted")
+        return Status("done", wall_seconds=10.0, cpu_seconds=9.0)
+
+    with pytest.raises(TrainingStopped):
+        drive(killed)
+    (first,) = study.sessions()
+    assert (first.cores, first.busy_s) == (
+        2.0,
+        9.0 * sum(study.status(run).state == "done" for run in study.plan().runs),
+    )
+    drive(lambda run: Status("done", wall_seconds=10.0, cpu_seconds=8.0))
+    assert [session.busy_s for session in study.sessions()] == [first.busy_s, 8.0 * (8 - first.busy_s / 9.0)]
+    assert study.sessions()[0] == first
+    (study.path / "sessions.json").write_text("[")
+    assert study.sessions() == []

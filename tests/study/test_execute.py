@@ -4,6 +4,7 @@ import errno
 import json
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,7 +230,9 @@ def test_a_damaged_result_is_measured_again(study, play, tmp_path, damaged):
     (study.run(run.id) / "evaluation" / damaged).write_bytes(b"\xff")
     assert not study.is_done(run, measured=True)
     assert study.is_done(run, measured=False)
-    assert go(study, run, pairs=tmp_path / "pairs") == status
+    again = go(study, run, pairs=tmp_path / "pairs")
+    assert again.wall_seconds > status.wall_seconds
+    assert replace(again, wall_seconds=0, cpu_seconds=0) == replace(status, wall_seconds=0, cpu_seconds=0)
     assert [call.split()[0].split("=")[0] for call in calls.read_text().splitlines()] == ["stage"] + 2 * ["evaluate"]
     assert calls.read_text().endswith("overwrite=true\n")
 
@@ -318,3 +321,22 @@ def test_a_command_writes_its_error(tmp_path, monkeypatch, capsys):
         main(["study", "nothing"])
     capsys.readouterr()
     assert json.loads((tmp_path / "error.json").read_text())["value"] == "nothing"
+
+
+def test_a_model_is_measured_on_the_pairs_from_elsewhere_too(declare, tmp_path, play):
+    calls = play(MEASURES)
+    write_evaluation(tmp_path / "evaluation", np.array([20.0, 21.0, 24.0]), names=["own-0", "own-1", "grey-0"])
+    folder = StudyFolder(tmp_path / "study")
+    folder.start(read_study([declare(out_of_domain="elsewhere")]))
+    _, run = first(folder)
+    assert go(folder, run, pairs=tmp_path / "pairs").state == "done"
+    where = [call.split()[1] for call in calls.read_text().splitlines()[1:]]
+    assert where == [f"pairs={tmp_path / 'pairs'}", f"pairs={folder.path / 'elsewhere'}"]
+    shifted = folder.shifted(run.id)
+    assert {name: means["psnr_composite"] for name, means in shifted.items()} == {"own": 20.5, "grey": 24.0}
+    assert folder.is_done(run, measured=True)
+    (folder.run(run.id) / "out_of_domain" / "summary.json").unlink()
+    assert not folder.is_done(run, measured=True)
+    write_json(folder.run(run.id) / "out_of_domain.json", shifted)  # as an import leaves it
+    assert folder.is_done(run, measured=True)
+    assert folder.shifted(run.id) == shifted

@@ -339,6 +339,10 @@ def train_sections(folders: Sequence[StudyFolder], resources: Resources, evaluat
 def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool) -> Any:
     """Train and, with `evaluate`, measure what is left of a study and write its report; return the runs."""
     pairs = write_pairs(folder) if evaluate else None
+    if evaluate and (elsewhere := folder.study().out_of_domain):
+        from wssl_pl.evaluation.pairs import Pairs
+
+        Pairs.open(folder.cwd() / elsewhere)  # before the first run is trained
     print(f"TensorBoard of all runs: tensorboard --logdir {folder.path / 'runs'}", flush=True)
     plan = run_study(folder, resources, pairs)
     states = [run.status.state for run in plan.runs.values()]

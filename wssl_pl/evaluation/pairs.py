@@ -146,7 +146,7 @@ def write_pairs(
 
     # `failed` is complete when the entries were written.
     facts = {"split": split, "omitted": failed, "masks": repeats, "data": datamodule.describe()}
-    return _write(folder, entries(), damage, **facts)
+    return write_entries(folder, entries(), [] if damage is None else damage.names, **facts)
 
 
 def write_named_pairs(
@@ -200,7 +200,7 @@ def write_named_pairs(
             yield entry if damage is None else damage(entry, number, image, 0)
 
     facts = {"images": str(images), "masks": str(masks), "hole": hole, "by": "name"}
-    return _write(folder, entries(), damage, data=facts)
+    return write_entries(folder, entries(), [] if damage is None else damage.names, data=facts)
 
 
 def _read_mask(path: Path, *, bright: bool) -> NDArray[np.uint8]:
@@ -216,11 +216,21 @@ def _new_folder(out: str | Path) -> Path:
     return folder
 
 
-def _write(folder: Path, entries: Iterable[Entry], damage: Damaging | None, **facts: Any) -> "Pairs":
+def write_entries(folder: Path, entries: Iterable[Entry], restore: list[str], **facts: Any) -> "Pairs":
+    """Write pairs into a new folder.
+
+    Args:
+        folder: the folder.
+        entries: the pairs, in order; with their damaged images if there are damages.
+        restore: names of the damages.
+        facts: what else `manifest.json` holds, see `Manifest`.
+
+    Raises:
+        WSSLError: it cannot be written.
+    """
     pixels = hashlib.sha256()
     rows: list[list[Any]] = []
     sizes = set()
-    restore = [] if damage is None else damage.names
     with writing("out", folder):
         for name in ("images", "masks", *(["inputs"] if restore else [])):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,11 @@ from wssl_pl.modules import MODULES
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.features import PRETEXT
 from wssl_pl.networks import WIDTH
+from wssl_pl.study.definition import Study
 from wssl_pl.study.plan import Plan, Run, Status
 
 BUDGET_S = 1.0  # for the measurement of steps, without the first ones
+EVALUATION_S = 20.0  # of a run on a CPU, until one is measured
 NARROW = 4  # width at which floating-point operations are counted
 DATA = {"data.image_size": 224, "data.batch_size": 64}
 MODEL = (
@@ -284,6 +286,45 @@ def expected_seconds(plan: Plan, costs: Mapping[Kind, float], slots: int, states
         costs[kind(plan, run)] * max(0, run.steps - states[name].steps)
         for name, run in plan.runs.items()
         if run.steps and states[name].state in ("waiting", "running")
+    ]
+    return max(sum(left) / max(1, slots), max(left, default=0.0))
+
+
+def declared_costs(study: Study, plan: Plan) -> dict[str, float]:
+    """Return by id of a run the time of one of its steps in those of the plain arm, as its definition has it."""
+    arms = {run.id: study.arms[run.arms[0]] for run in plan.runs.values()}
+    stages = {run.id: run.stage for run in plan.runs.values()}
+    return {name: arm.pretext_cost if stages[name] == "pretext" else arm.step_cost for name, arm in arms.items()}
+
+
+def time_left(
+    plan: Plan, factors: Mapping[str, float], known: Mapping[str, Status], fractions: Mapping[str, float], slots: int
+) -> float | None:
+    """Return the seconds until all runs have ended, if `slots` are always busy; None without any finished run.
+
+    Training takes as long as in finished runs of the same kind, or without one as in all of them by their declared
+    costs; evaluation as long as it took on average.
+
+    Args:
+        plan: the runs with their states.
+        factors: as `declared_costs` returns them.
+        known: statuses of the finished runs from which times are taken, by id.
+        fractions: how much of its steps a running one has made, by id.
+        slots: runs at the same time.
+    """
+    trained = {name: status for name, status in known.items() if status.steps}
+    plain = sum(status.steps * factors[name] for name, status in trained.items())
+    if not plain:
+        return None
+    rates = learned_costs(plan, trained)
+    rate = sum(status.seconds for status in trained.values()) / plain
+    measured = [status.wall_seconds - status.seconds for name, status in known.items() if plan.runs[name].reported]
+    evaluation = sum(measured) / len(measured) if measured else EVALUATION_S
+    left = [
+        run.steps * rates.get(kind(plan, run), rate * factors[run.id]) * (1.0 - fractions.get(run.id, 0.0))
+        + (evaluation if run.reported else 0.0)
+        for run in plan.runs.values()
+        if run.status.state in ("waiting", "running")
     ]
     return max(sum(left) / max(1, slots), max(left, default=0.0))
 

@@ -17,8 +17,9 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError
+from wssl_pl.study import cost
 from wssl_pl.study.execute import GRACE_S, Unfinished, execute
-from wssl_pl.study.folder import StudyFolder, read_metrics
+from wssl_pl.study.folder import Session, StudyFolder, read_metrics
 from wssl_pl.study.plan import ENDED, Plan, Run, Status
 
 RETRIES = 3  # of a run whose worker dies
@@ -158,7 +159,9 @@ class Progress:
     """
 
     def __init__(self, folder: StudyFolder, plan: Plan, out: TextIO) -> None:
-        self.folder, self.out, self.started = folder, out, time.monotonic()
+        self.folder, self.out = folder, out
+        self.factors = cost.declared_costs(folder.study(), plan)
+        self.own: dict[str, Status] = {}  # of the runs that this process has seen end
         self.states = {run.id: run.status.state for run in plan.runs.values()}
         self.initial, total = self._steps(plan), sum(run.steps for run in plan.runs.values())
         self.bar = tqdm(total=total, initial=self.initial, unit="step", file=out, disable=None, leave=False)
@@ -167,16 +170,28 @@ class Progress:
         """Return the steps of runs that have ended, which includes the missing ones of failed runs."""
         return sum(run.steps for run in plan.runs.values() if run.status.state in ENDED)
 
-    def show(self, plan: Plan) -> None:
+    def left(self, plan: Plan, slots: int) -> float | None:
+        """Return the seconds until all runs have ended; None before the first one has."""
+        fractions = {
+            run.id: read_step(self.folder.run(run.id)) / max(run.steps, 1)
+            for run in plan.runs.values()
+            if run.status.state == "running"
+        }
+        known = self.own or {run.id: run.status for run in plan.runs.values() if run.status.state == "done"}
+        return cost.time_left(plan, self.factors, known, fractions, slots)
+
+    def show(self, plan: Plan, slots: int = 1) -> None:
         """Write the lines of runs whose state has changed, and move the bar."""
-        ended, total = self._steps(plan), sum(run.steps for run in plan.runs.values())
+        ended, total = self._steps(plan), self.bar.total
         count = sum(run.status.state in ENDED for run in plan.runs.values())
         for run in plan.runs.values():
             if self.states[run.id] == run.status.state:
                 continue
             self.states[run.id] = run.status.state
-            seconds = (time.monotonic() - self.started) * (total - ended) / max(ended - self.initial, 1)
-            left = f", {tqdm.format_interval(seconds)} left" if self.initial < ended < total else ""
+            if run.status.state == "done" and run.status.wall_seconds:
+                self.own[run.id] = run.status
+            seconds = self.left(plan, slots) if ended < total else None
+            left = "" if seconds is None else f", {tqdm.format_interval(seconds)} left"
             reason = f": {run.status.reason}" if run.status.reason else ""
             line = f"[{count}/{len(plan.runs)}{left}] {run.status.state:<8} {run.id} of {', '.join(run.arms)}{reason}"
             tqdm.write(line, file=self.out)
@@ -215,7 +230,10 @@ class _Driver:
         )
         self.statuses: dict[str, Any] = {}  # references to the statuses of the runs, by their ids
         self.under_way: dict[Any, str] = {}
+        self.before: dict[str, float] = {}  # processor time of earlier sessions, of the runs under way
         self.progress = Progress(folder, self.plan, out)
+        self.sessions, self.started, self.busy = folder.sessions(), time.monotonic(), 0.0
+        self.cores = self.slots * resources.cpus
 
     def run(self) -> Plan:
         """Start runs until none is left; at Ctrl-C wait for the checkpoints of those that are running."""
@@ -236,7 +254,7 @@ class _Driver:
         while True:
             if stopped is None:
                 self._start_runs()
-            self.progress.show(self.plan)
+            self.progress.show(self.plan, self.slots)
             if not self.under_way:
                 break
             ready, _ = self.ray.wait(list(self.under_way), num_returns=1, timeout=1.0)
@@ -260,12 +278,16 @@ class _Driver:
                 needs = [self.statuses.get(need) or self.ray.put(self.plan.runs[need].status) for need in run.needs]
                 reference = self.remote.remote(self.folder, self.plan, run, self.cwd, self.pairs, *needs)
                 self.under_way[reference], self.statuses[run.id] = run.id, reference
+                self.before[run.id] = self.folder.status(run.id).cpu_seconds
                 self._set(run.id, replace(run.status, state="running"))
 
     def _take_result(self, reference: Any) -> None:
         run = self.under_way.pop(reference)
         try:
-            status = self.ray.get(reference)
+            status: Status = self.ray.get(reference)
+            self.busy += status.cpu_seconds - self.before.pop(run, 0.0)
+            session = Session(time.monotonic() - self.started, self.cores, self.busy)
+            self.folder.set_sessions([*self.sessions, session])
         except self.ray.exceptions.RayTaskError as error:
             self._set(run, Status())
             if isinstance(error.cause, DiskFull | Unfinished):

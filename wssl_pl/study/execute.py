@@ -18,7 +18,7 @@ from filelock import lock_descriptor
 
 from wssl_pl.errors import ERROR_FILE, DiskFull, TrainingStopped, WSSLError
 from wssl_pl.records import read_json
-from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.folder import EVALUATION, OUT_OF_DOMAIN, StudyFolder
 from wssl_pl.study.plan import Plan, Run, Status
 
 COMMAND = [sys.executable, "-m", "wssl_pl"]
@@ -54,6 +54,7 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
     path = folder.run(run.id)
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path) as lock:
+        started, used = time.monotonic(), _cpu_seconds()
         status = folder.status(run.id)
         if folder.is_done(run, measured=pairs is not None):
             return status
@@ -64,12 +65,22 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
                 status = _train(folder, run, status, cwd, lock)
             if pairs is not None and run.reported:
                 _evaluate(folder, run, cwd, pairs, lock)
+                if elsewhere := folder.elsewhere(run):
+                    _evaluate(folder, run, cwd, cwd / elsewhere, lock, OUT_OF_DOMAIN, "lpips_weights=none")
             status = replace(status, state="done")
         except DiskFull:
             raise
         except (WSSLError, TrainingStopped) as error:
             status = replace(folder.status(run.id), state="failed", reason=str(error))
+        wall, cpu = time.monotonic() - started, _cpu_seconds() - used
+        status = replace(status, wall_seconds=status.wall_seconds + wall, cpu_seconds=status.cpu_seconds + cpu)
         return folder.set_status(run.id, status)
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of the processes that this one has started and that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def choose(folder: StudyFolder, plan: Plan, run: Run) -> dict[str, Any] | None:
@@ -158,13 +169,15 @@ def trained_steps(path: Path) -> int:
         raise WSSLError("resume", last, "is not a complete checkpoint", "delete the file to train again") from None
 
 
-def _evaluate(folder: StudyFolder, run: Run, cwd: Path, pairs: Path, lock: TextIO) -> None:
+def _evaluate(
+    folder: StudyFolder, run: Run, cwd: Path, pairs: Path, lock: TextIO, name: str = EVALUATION, *given: str
+) -> None:
     with contextlib.suppress(WSSLError):
-        folder.result(run.id)
+        folder.measured(run, name)
         return
     path = folder.run(run.id).resolve()
     source = f"method={run.options['method']}" if run.stage == "method" else f"ckpt={path / 'best.ckpt'}"
-    arguments = ["evaluate", f"pairs={pairs.resolve()}", source, f"out={path / 'evaluation'}"]
+    arguments = ["evaluate", f"pairs={pairs.resolve()}", source, f"out={path / name}", *given]
     for _ in range(ATTEMPTS):
         # An evaluation that was killed leaves some of its files.
         code = _call([*arguments, "overwrite=true"], cwd, path / "log.txt", lock)

@@ -2,11 +2,13 @@
 
 study.json                  the study as defined, and the working folder in which it was started
 plan.json                   its runs
+sessions.json               how long it was run, on how many cores, and how much of them its runs used
 pairs/                      the test pairs on which every run is measured
 runs/<id>/                  a training run as `wssl train` leaves it, and log.txt
 runs/<id>/status.json       its state
 runs/<id>/error.json        the error with which its last command ended
 runs/<id>/evaluation/       the result of `wssl evaluate`
+runs/<id>/out_of_domain/    that on the pairs from elsewhere, where the study has some
 runs/<id>/curve.json        its validation metrics by step, written by version 0.1 (now: metrics.csv)
 
 A study with sections is a folder of such folders, whose names are in sections.json.
@@ -14,10 +16,12 @@ A study with sections is a folder of such folders, whose names are in sections.j
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.evaluation.results import Result, read_result
@@ -28,6 +32,7 @@ from wssl_pl.study.plan import Plan, PlanFile, Run, Status, make_plan
 
 VERSION = 2
 SECTIONS = "sections.json"
+EVALUATION, OUT_OF_DOMAIN = "evaluation", "out_of_domain"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,21 @@ class Curve:
     metric: str
     steps: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A time in which a study was run.
+
+    Attributes:
+        wall_s: seconds until its last run ended.
+        cores: CPU cores that its runs were given together.
+        busy_s: processor time of the runs that ended in it.
+    """
+
+    wall_s: float
+    cores: float
+    busy_s: float
 
 
 @dataclass(frozen=True)
@@ -175,13 +195,72 @@ class StudyFolder:
             raise DiskFull(f"{path} cannot be written: {error.strerror}") from None
         return status
 
+    def sessions(self) -> list[Session]:
+        """Return the times in which the study was run; none if they cannot be read."""
+        try:
+            found: list[Session] = read_json(self.path / "sessions.json", list[Session], "out", "it is written again")
+        except WSSLError:
+            return []
+        return found
+
+    def set_sessions(self, sessions: Sequence[Session]) -> None:
+        """Write the times in which the study was run.
+
+        Raises:
+            DiskFull: they cannot be written.
+        """
+        path = self.path / "sessions.json"
+        try:
+            write_json(path, [asdict(session) for session in sessions])
+        except OSError as error:
+            raise DiskFull(f"{path} cannot be written: {error.strerror}") from None
+
     def result(self, identity: str) -> Result:
         """Return the result of a run's evaluation.
 
         Raises:
             WSSLError: there is none, or it cannot be read.
         """
-        return read_result(self.run(identity) / "evaluation")
+        return read_result(self.run(identity) / EVALUATION)
+
+    def elsewhere(self, run: Run) -> str:
+        """Return the folder of pairs from elsewhere on which a run is measured too; empty without one."""
+        return self.study().out_of_domain if run.reported and run.stage != "method" else ""
+
+    def shifted(self, identity: str) -> dict[str, dict[str, float]]:
+        """Return the means of a run's metrics on the pairs from elsewhere, by set and metric.
+
+        Raises:
+            WSSLError: it was not measured on them.
+        """
+        path = self.run(identity) / f"{OUT_OF_DOMAIN}.json"  # of a run that was imported
+        if path.is_file():
+            values: dict[str, dict[str, float]] = read_json(
+                path, dict[str, dict[str, float]], "out", "measure it again"
+            )
+            return values
+        table = read_result(self.run(identity) / OUT_OF_DOMAIN).table
+        sets = np.array([name.rpartition("-")[0] for name in table.images])
+        return {
+            str(name): {
+                metric: round(float(column.mean()), 4)
+                for metric in table.metrics
+                if np.isfinite(column := table.column(metric)[sets == name]).all()
+            }
+            for name in dict.fromkeys(sets)
+        }
+
+    def measured(self, run: Run, name: str = EVALUATION) -> None:
+        """Check that a run has a result.
+
+        Args:
+            run: the run.
+            name: `evaluation` or `out_of_domain`.
+
+        Raises:
+            WSSLError: it has none, or it cannot be read.
+        """
+        self.result(run.id) if name == EVALUATION else self.shifted(run.id)
 
     def is_done(self, run: Run, measured: bool) -> bool:
         """Return whether nothing of a run is left to do; with `measured`, one that is reported needs its result."""
@@ -189,7 +268,9 @@ class StudyFolder:
             return False
         try:
             if measured and run.reported:
-                self.result(run.id)
+                self.measured(run)
+                if self.elsewhere(run):
+                    self.measured(run, OUT_OF_DOMAIN)
         except WSSLError:
             return False
         return True

@@ -27,6 +27,8 @@ class Status:
         steps: trained so far.
         attempts: how often the training was started.
         chosen: the option that the search chose.
+        wall_seconds: of training and evaluation, over all attempts.
+        cpu_seconds: processor time of the same.
     """
 
     state: State = "waiting"
@@ -35,6 +37,8 @@ class Status:
     steps: int = 0
     attempts: int = 0
     chosen: Options | None = None
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
