@@ -29,7 +29,7 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def opened(url: str, width: int, height: int, outside: list[str]) -> Iterator[Any]:
+def opened(url: str, width: int, height: int, outside: list[str], touch: bool = False) -> Iterator[Any]:
     """The page in a browser of this size; requests to other machines are noted and not let through."""
     from playwright.sync_api import sync_playwright
 
@@ -50,44 +50,58 @@ def opened(url: str, width: int, height: int, outside: list[str]) -> Iterator[An
             executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
         try:
-            page = browser.new_page(viewport={"width": width, "height": height})
+            page = browser.new_page(viewport={"width": width, "height": height}, has_touch=touch, is_mobile=touch)
             page.set_default_timeout(120_000)
             page.route("**/*", route)
             page.on("console", note)
             page.goto(url)
-            page.wait_for_selector("#editor canvas")
+            page.wait_for_selector(".photo-mask .wssl-bar", state="attached")
             yield page
         finally:
             browser.close()
 
 
 def wait_for_photo(page: Any) -> None:
-    """Waits until the editor shows a photo: its toolbar offers sizes of brushes only then."""
-    page.wait_for_selector("#editor button[aria-label='Brush Size']")
-    page.wait_for_timeout(1000)
+    """Waits until the editor shows a photo."""
+    page.wait_for_selector(".photo-mask.has-photo")
+    page.wait_for_selector("#canvas .photo-busy", state="hidden")
 
 
-def paint(page: Any, strokes: Sequence[Sequence[tuple[int, int]]]) -> None:
-    """Paints strokes with the mouse, given in screen pixels from the middle of the editor."""
-    box = page.locator("#editor canvas").first.bounding_box()
+def paint(page: Any, strokes: Sequence[Sequence[tuple[int, int]]], touch: bool = False) -> None:
+    """Paints strokes with the mouse, or a finger, given in screen pixels from the middle of the photo."""
+    stage = page.locator(".wssl-stage")
+    stage.scroll_into_view_if_needed()
+    box = stage.bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    finger: Any = page.context.new_cdp_session(page) if touch else None
+
+    def touched(kind: str, *points: tuple[float, float]) -> None:
+        at = [{"x": x, "y": y} for x, y in points]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+
     for stroke in strokes:
         points = [(middle[0] + x, middle[1] + y) for x, y in stroke]
+        if finger:
+            touched("touchStart", points[0])
+            for point in points[1:]:
+                touched("touchMove", point)
+            touched("touchEnd")
+            continue
         page.mouse.move(*points[0])
         page.mouse.down()
         for point in points[1:]:
             page.mouse.move(*point, steps=8)
         page.mouse.up()
-        page.wait_for_timeout(300)
 
 
 def fill(page: Any) -> str:
     """Presses the button and waits for the result, or for a message; returns what is told."""
+    line = "document.querySelector('#status .line')?.innerText"
+    before = page.evaluate(line)
     page.click("#fill")
-    page.wait_for_function(
-        "document.querySelector('#words').innerText.includes('pixels') || document.querySelector('.toast-body')"
-    )
-    text: str = page.locator("#words").inner_text() or page.locator(".toast-body").first.inner_text()
+    page.wait_for_function(f"before => {line} != before", arg=before)
+    page.wait_for_selector("#canvas .photo-busy", state="hidden")
+    text: str = page.evaluate(line)
     return text
 
 

@@ -1,7 +1,8 @@
-"""The page in a browser: a stroke with the mouse, the button, the download."""
+"""The page in a browser, as visitors use it: with mouse and keys, and with a finger on a small screen."""
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),
     pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium on this machine"),
 ]
+BAR = [[(-50, 0), (50, 0)]]
 
 
 @pytest.fixture
 def photo(tmp_path):
-    """A photo that is larger than the picture to paint on, and stored on its side."""
-    blocks = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    """A photo that is larger than what is seen of it, and stored on its side."""
+    blocks = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     pixels = np.kron(blocks, np.ones((20, 20, 1), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -37,45 +39,153 @@ def shown(path):
         return np.asarray(ImageOps.exif_transpose(image))
 
 
-def test_a_stroke_is_filled_and_nothing_else(photo, runs, tmp_path):
-    outside = []
+def download(page, button, folder):
+    with page.expect_download() as download:
+        page.click(button)
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def changed(page, before, folder):
+    """Which pixels the file to download has changed."""
+    after = shown(download(page, "#download", folder))
+    assert after.shape == before.shape
+    return (before != after).any(axis=-1)
+
+
+def choose(page, list_id, name):
+    page.click(f"{list_id} input")
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def wait_for_fill(page, number):
+    page.wait_for_function(
+        "number => document.querySelector('#right input').value.startsWith(`Fill ${number}`)", arg=number
+    )
+    page.wait_for_selector("#canvas .photo-busy", state="hidden")
+
+
+def test_a_photo_is_repaired_step_by_step(photo, runs, tmp_path):
+    outside, before = [], shown(photo)
     with (
         running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
         opened(url, 1280, 900, outside) as page,
     ):
         folder = Path(os.environ["GRADIO_TEMP_DIR"])
         assert folder.stat().st_mode & 0o077 == 0
-        page.set_input_files("#photo input[type=file]", photo)
+        (tmp_path / "none.png").write_text("no image")
+        page.set_input_files("#photo", tmp_path / "none.png")
+        page.wait_for_selector(".photo-note:has-text('none.png is not a JPEG')")
+        page.set_input_files("#photo", photo)
         wait_for_photo(page)
         assert "Nothing is painted yet" in fill(page)
-        paint(page, [[(-50, 0), (50, 0)]])
-        page.wait_for_selector(".toast-body", state="detached")
-        assert "800 × 1200 pixels" in fill(page)
 
-        for picture in page.locator("#result img").all():
-            page.wait_for_function("picture => picture.naturalWidth > 0", arg=picture.element_handle())
-        assert page.locator("#result img").count() == 2
-        with page.expect_download() as download:
-            page.click("#download")
-        assert download.value.suggested_filename == "photo-filled.png"
-        download.value.save_as(tmp_path / "result.png")
+        # Paint and fill.
+        paint(page, BAR)
+        assert "1200 × 1800 pixels" in fill(page)
+        first = changed(page, before, tmp_path)
+        rows, columns = np.flatnonzero(first.any(axis=1)), np.flatnonzero(first.any(axis=0))
+        # The stroke is a bar across the middle, wider than high, and full of changed pixels.
+        assert abs(rows.mean() - 900) < 40
+        assert abs(columns.mean() - 600) < 40
+        assert 2 < len(columns) / len(rows) < 12
+        assert first[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].mean() > 0.8
 
-        # On a phone nothing is wider than the screen.
-        page.set_viewport_size({"width": 390, "height": 844})
-        page.wait_for_function("document.documentElement.scrollWidth <= 390")
-        assert page.locator("#fill").is_visible()
+        # Go on from the result, by keys alone: the cursor is in the middle.
+        page.focus(".wssl-stage canvas[tabindex]")
+        for key in (*["Shift+ArrowDown"] * 4, "Space", "Shift+ArrowRight", "Space", "Control+Enter"):
+            page.keyboard.press(key)
+        wait_for_fill(page, 2)
+        second = changed(page, before, tmp_path)
+        assert (first & ~second).mean() < 1e-5
+        assert second.sum() > 1.2 * first.sum()
 
+        # Undo gives the strokes back, redo the result.
+        page.keyboard.press("Alt+z")
+        page.wait_for_function("document.querySelector('#right input').value.startsWith('Fill 1')")
+        page.wait_for_selector(".wssl-editor p[role=status]:has-text('The mask marks')")
+        assert (changed(page, before, tmp_path) == first).all()
+        page.click("#redo")
+        wait_for_fill(page, 2)
+
+        # Two models side by side, and the second is chosen.
+        page.get_by_role("button", name="More: several models").click()
+        page.click("#others input")
+        page.get_by_role("option", name="Telea").click()
+        page.keyboard.press("Escape")
+        paint(page, [[(-50, -100), (50, -100)]])
+        fill(page)
+        wait_for_fill(page, 3)
+        page.wait_for_selector("#results button.thumbnail-lg >> nth=1")
+        page.locator("#results button.thumbnail-lg").nth(1).click()
+        page.wait_for_function("document.querySelector('#right input').value == 'Fill 3: Telea'")
+
+        # Compare any two.
+        source = page.locator("#result img").first.get_attribute("src")
+        choose(page, "#left", f"Fill 1: {page.locator('#model input').input_value()}")
+        page.wait_for_function(
+            "source => document.querySelector('#result img').getAttribute('src') != source", arg=source
+        )
+        page.check("#shows input")
+        page.wait_for_selector("#seen img")
+
+        # The result is a photo again, from the clipboard.
+        page.evaluate(
+            """async () => {
+                const answer = await fetch(document.querySelector('#seen img').src);
+                const data = new DataTransfer();
+                data.items.add(new File([await answer.blob()], 'copied.png', {type: 'image/png'}));
+                document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}));
+            }"""
+        )
+        page.wait_for_selector("#status:has-text('1067 × 1600 pixels')")
+        assert page.locator("#undo").is_disabled()
     # Nothing is left behind.
     assert not folder.exists()
-    before, after = shown(photo), shown(tmp_path / "result.png")
-    assert before.shape == after.shape == (1200, 800, 3)
-    changed = (before != after).any(axis=-1)
-    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
-    # The stroke is a bar across the middle, wider than high, and full of changed pixels.
-    assert abs(rows.mean() - 600) < 30
-    assert abs(columns.mean() - 400) < 30
-    assert 3 < len(columns) / len(rows) < 12
-    bar = changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    assert bar.mean() > 0.8
-    assert 0.002 < changed.mean() < 0.1
+    assert outside == []
+
+
+def test_a_phone_and_many_photos(photo, runs, tmp_path):
+    outside, before = [], shown(photo)
+    with (
+        running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
+        opened(url, 390, 844, outside, touch=True) as page,
+    ):
+        page.set_input_files("#photo", photo)
+        wait_for_photo(page)
+        paint(page, BAR, touch=True)
+        fill(page)
+        # The result comes into view, and nothing is wider than the screen.
+        page.wait_for_function(
+            "(() => { const {top, bottom} = document.querySelector('#result').getBoundingClientRect();"
+            "return top >= -1 && top < innerHeight / 2; })()"
+        )
+        page.wait_for_function("document.documentElement.scrollWidth <= 390")
+        assert 0.001 < changed(page, before, tmp_path).mean() < 0.1
+        small = page.evaluate(
+            "[...document.querySelectorAll('.wssl-bar button, #fill, #undo, #redo, .photo-open')]"
+            ".map(each => each.getBoundingClientRect())"
+            ".filter(({width, height}) => Math.min(width, height) < 24).length"
+        )
+        assert small == 0
+
+        page.get_by_role("tab", name="Several photos").click()
+        mask = Image.new("L", before.shape[1::-1])
+        mask.paste(255, (500, 800, 700, 900))
+        mask.save(tmp_path / "mask.png")
+        (tmp_path / "bad.png").write_text("no image")
+        page.set_input_files("#batch-photos input[type=file]", [photo, tmp_path / "bad.png"])
+        page.set_input_files("#batch-masks input[type=file]", tmp_path / "mask.png")
+        page.wait_for_selector("#batch-masks .file-preview")
+        page.wait_for_selector("#batch-photos .file-preview")
+        page.click("#batch-fill")
+        page.wait_for_selector("#batch-report :text('1 of 2 photos filled')")
+        assert "The photo bad.png is not a JPEG" in page.locator("#batch-report").inner_text()
+        with zipfile.ZipFile(download(page, "#batch-download", tmp_path)) as archive:
+            archive.extract("photo.png", tmp_path / "out")
+        inside = np.asarray(mask) > 0
+        after = (shown(tmp_path / "out" / "photo.png") != before).any(axis=-1)
+        assert after[inside].mean() > 0.9
+        assert not after[~inside].any()
     assert outside == []

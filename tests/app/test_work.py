@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from tests.inference.test_photo import bomb
 from wssl_pl.app import work
-from wssl_pl.app.work import describe, fill_photo, open_photo, read_mask, save_preview
+from wssl_pl.app.work import describe, edited, fill_photo, open_photo, read_mask, save_preview
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import read_photo
 
@@ -75,13 +76,14 @@ def test_a_turned_photo_is_shown_and_painted_upright(tmp_path, inpainter):
     filled = fill_photo(source, box, inpainter, made(tmp_path), 1.0)
     with Image.open(source) as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
-    assert (np.asarray(Image.open(filled.before)) == upright).all()
+    seen = work.original(source, tmp_path, 1.0)
+    assert (np.asarray(Image.open(seen.preview)) == upright).all()
     with Image.open(filled.path) as image:
         result = np.asarray(ImageOps.exif_transpose(image))
     assert result.shape == upright.shape == (70, 90, 3)
     changed = (result != upright).any(axis=-1)
     assert not changed[~box(read_photo(source))].any()
-    assert (np.asarray(Image.open(filled.after)) == result).all()
+    assert (np.asarray(Image.open(filled.preview)) == result).all()
 
 
 def test_previews_are_small_8_bit_and_on_white(tmp_path):
@@ -90,10 +92,10 @@ def test_previews_are_small_8_bit_and_on_white(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), pixels[..., [0, 0, 0, 1]])
     save_preview(open_photo(tmp_path / "a.png", 2.0), tmp_path / "preview.png")
     with Image.open(tmp_path / "preview.png") as image:
-        assert image.size == (1024, 171)
+        assert image.size == (1600, 267)
         assert image.mode == "RGB"
         assert image.getpixel((100, 80)) == (128, 128, 128)
-        assert image.getpixel((900, 80)) == (255, 255, 255)
+        assert image.getpixel((1400, 80)) == (255, 255, 255)
 
 
 def test_a_preview_keeps_the_colour_profile(tmp_path):
@@ -124,13 +126,8 @@ def test_one_photo_is_decoded_at_a_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(work, "read_photo", read)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: work.preview_photo(source, tmp_path / f"{number}.png", 1.0), range(4)))
+        list(pool.map(lambda number: work.original(source, tmp_path, 1.0), range(4)))
     assert most == [1] * 4
-
-
-def bomb(path):
-    # 400 million pixels in a few kilobytes.
-    Image.new("1", (20_000, 20_000)).save(path)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +135,7 @@ def bomb(path):
     [
         (lambda path: path.write_text("no picture"), "The photo a.png is not a JPEG, PNG, WebP"),
         (lambda path: Image.new("RGB", (1100, 1000)).save(path), "1100 x 1000 pixels"),
-        (bomb, "The photo a.png"),
+        (bomb, "The photo a.png has far more than 1 million pixels"),
         (lambda path: None, "The photo a.png is gone"),
         (lambda path: Image.new("RGB", (8, 8)).save(path, "GIF"), "The photo a.png is not a JPEG, PNG, WebP"),
     ],
@@ -169,3 +166,20 @@ def test_a_mask_that_cannot_be_used_is_refused_in_one_line(tmp_path, mask, messa
     assert "hole=" not in describe(caught.value)
     assert "resize_mask" not in describe(caught.value)
     assert str(tmp_path) not in describe(caught.value)
+
+
+def test_versions_are_named_after_the_photo_and_the_last_change(tmp_path):
+    names = "a.jpg", "a-filled.png", "a-filled-turned.png", f"{'b' * 99}.png"
+    assert [edited(tmp_path / name, "filled", tmp_path).name for name in names] == [
+        "a-filled.png", "a-filled.png", "a-filled.png", f"{'b' * 80}-filled.png",
+    ]  # fmt: skip
+
+
+def test_a_turned_photo_keeps_transparency_and_metadata(tmp_path):
+    turned = work.turn_photo(transparent_png(tmp_path / "a.png"), 90, tmp_path, 1.0)
+    before, after = read_photo(tmp_path / "a.png"), read_photo(turned.path)
+    assert (after.pixels == np.rot90(before.pixels)).all()
+    assert (after.alpha == np.rot90(before.alpha)).all()
+    jpeg = work.turn_photo(turned_jpeg(tmp_path / "b.jpg"), 180, tmp_path, 1.0)
+    assert (read_photo(jpeg.path).pixels == np.rot90(read_photo(tmp_path / "b.jpg").pixels, 2)).all()
+    assert read_photo(jpeg.path).turn == 6

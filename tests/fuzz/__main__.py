@@ -44,7 +44,7 @@ IMPORTS = (
     "wssl_pl.evaluation.report", "wssl_pl.evaluation.evaluate", "wssl_pl.evaluation.methods",
     "wssl_pl.evaluation.compare", "wssl_pl.evaluation.predictions", "wssl_pl.study.report", "wssl_pl.study.cost",
     "wssl_pl.data.prepare", "wssl_pl.models.weights", "wssl_pl.models.onnx", "wssl_pl.export.weights",
-    "wssl_pl.export.card", "wssl_pl.app.work", "wssl_pl.app.strokes", "onnxruntime", "onnx", "matplotlib.pyplot",
+    "wssl_pl.export.card", "wssl_pl.app.work", "onnxruntime", "onnx", "matplotlib.pyplot",
     "pandas", "pyarrow.parquet", "tensorboard",
 )  # fmt: skip
 

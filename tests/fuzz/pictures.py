@@ -159,22 +159,18 @@ def predictions(rng: Random, base: Path, path: Path) -> Callable[[], Any]:
 
 
 def page(rng: Random, base: Path, path: Path) -> Callable[[], Any]:
-    """The page's button, with the picture as the photo, the mask or the strokes."""
-    from wssl_pl.app.strokes import read_strokes
+    """The page's button, with the picture as the photo or the mask."""
     from wssl_pl.app.work import fill_photo, read_mask
     from wssl_pl.inference import Inpainter
 
     Path("out").mkdir()
     inpainter = Inpainter.from_checkpoint(base / "model.safetensors", "cpu")
-    role = rng.choice(("photo", "mask", "strokes"))
+    role, scaled = rng.choice(("photo", "mask")), rng.random() < 0.5
     photo = path if role == "photo" else base / "pictures" / "rgb.png"
     mask = path if role == "mask" else base / "holes" / "mask.png"
-    strokes = path if role == "strokes" else base / "holes" / "strokes.png"
 
     def find(opened: Any) -> Any:
-        if role == "mask" or rng.random() < 0.3:
-            return read_mask(opened, mask, 50.0)
-        return read_strokes([strokes], opened.pixels.shape[0], opened.pixels.shape[1])
+        return read_mask(opened, mask, 50.0, scaled)
 
     return lambda: fill_photo(photo, find, inpainter, Path("out"), 50.0)
 

@@ -83,9 +83,6 @@ def _pictures(folder: Path) -> None:
     (folder.parent / "holes").mkdir()
     for name, picture in (("mask.png", Image.fromarray(hole)), ("mask.jpg", Image.fromarray(hole))):
         picture.save(folder.parent / "holes" / name)
-    strokes = np.zeros((SIDE, SIDE, 4), np.uint8)
-    strokes[6:20, 9:24] = (255, 0, 140, 255)
-    Image.fromarray(strokes).save(folder.parent / "holes" / "strokes.png")
 
 
 def _profile() -> bytes:

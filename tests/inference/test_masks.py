@@ -131,7 +131,7 @@ def test_masks_that_cannot_be_read(photo, tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(WSSLError, match=r"mask=.*cut\.png"):
         find(photo, tmp_path / "cut.png")
-    with pytest.raises(WSSLError, match="above max_megapixels"):
+    with pytest.raises(WSSLError, match=r"above the limit of 0\.001"):
         find(photo, saved(tmp_path, HOLE), max_megapixels=0.001)
 
 

@@ -227,14 +227,14 @@ def bomb(path, side=60000):
 @pytest.mark.parametrize("side", [11000, 60000])
 def test_a_bomb_is_refused_by_its_header(tmp_path, side):
     bomb(tmp_path / "bomb.png", side)
-    with pytest.raises(WSSLError, match=r"too large|max_megapixels=100"):
+    with pytest.raises(WSSLError, match=r"far more than 100|limit of 100"):
         read_photo(tmp_path / "bomb.png")
 
 
 def test_the_largest_size_is_a_setting(tmp_path):
     Image.new("RGB", (200, 100)).save(tmp_path / "photo.png")
     read_photo(tmp_path / "photo.png", megapixels=0.02)
-    with pytest.raises(WSSLError, match=r"200 x 100 pixels.* above max_megapixels=0\.019"):
+    with pytest.raises(WSSLError, match=r"200 x 100 pixels.* above the limit of 0\.019"):
         read_photo(tmp_path / "photo.png", megapixels=0.019)
 
 

@@ -2,15 +2,27 @@
 
 import functools
 import threading
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.classical import missing_package
 from wssl_pl.inference import Inpainter
+from wssl_pl.inference.classical import ClassicalPredictor
+from wssl_pl.inference.tiles import Box
 from wssl_pl.models import info
 from wssl_pl.models.weights import read_info
 
 SHIPPED_NAME = "shipped model"
 LOADED = 2  # models in memory at once
+METHODS = {"Telea": "telea", "Navier-Stokes": "navier_stokes", "biharmonic": "biharmonic"}
+# Millions of pixels of a hole that take a classical method about ten seconds, without any news of its progress.
+LARGEST = {"telea": 2.0, "navier_stokes": 2.0, "biharmonic": 0.1}
+WIDEST = 12.0  # millions of pixels of what such a method looks at once, with 40 bytes each
 
 
 class Models:
@@ -58,8 +70,13 @@ class Models:
             self._paths = paths
             return list(paths)
 
+    def choices(self) -> list[str]:
+        """Return the names of all models, and after them those of the classical methods that can be used here."""
+        names = self.names()
+        return names + [name for name, method in METHODS.items() if name not in names and not missing_package(method)]
+
     def get(self, name: str) -> Inpainter:
-        """Return the model of a name, loaded; the default one for an empty name.
+        """Return the model or the classical method of a name, loaded; the default model for an empty name.
 
         Raises:
             WSSLError: no such name, or its file cannot be used.
@@ -68,9 +85,23 @@ class Models:
             # Visitors send names, never paths: what is not in the table is not opened.
             name = str(name or next(iter(self._paths)))
             path = self._paths.get(name)
+            if path is None and name in METHODS:
+                return Inpainter.from_method(METHODS[name])
             if path is None:
                 raise WSSLError(None, None, f"there is no model {name[:80]!r}", "choose one of the list")
             return self._load(path, _time(path))
+
+
+def check_hole(inpainter: Inpainter, mask: NDArray[Any], windows: Iterable[Box]) -> None:
+    """Raise `WSSLError` for a hole that takes a classical method too long, or too much memory."""
+    if not isinstance(inpainter.predictor, ClassicalPredictor):
+        return
+    name = inpainter.info.name
+    most = LARGEST[name]
+    hole, seen = np.count_nonzero(mask) / 1e6, max((box.area for box in windows), default=0) / 1e6
+    if hole > most or seen > WIDEST:
+        reason = f"the hole is too large for {name}: {hole:.2g} million pixels, {seen:.2g} with what is between them"
+        raise WSSLError(None, None, reason, f"paint at most {most:g}, in one place, or choose a model")
 
 
 def find_models(folder: Path) -> list[Path]:

@@ -22,8 +22,8 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.files import writing
 
 if TYPE_CHECKING:
+    from wssl_pl.app.actions import Settings
     from wssl_pl.app.guard import Guard
-    from wssl_pl.app.page import Settings
 
 FILES = "files"  # below the page's folder: what Gradio serves
 
@@ -97,14 +97,15 @@ def running(options: AppOptions) -> Iterator[str]:
             examples = make_examples(folder / FILES / "examples")
 
         # Only now, as it takes seconds; and in this environment, which it reads when it is imported.
+        from wssl_pl.app.actions import Settings
         from wssl_pl.app.guard import no_fetching
-        from wssl_pl.app.page import Settings
 
         settings = Settings(
             models=models,
             examples=examples,
             storage=Storage(folder / FILES, options.max_total_mb * 1e6),
             megapixels=options.max_megapixels,
+            megabytes=options.max_mb,
             concurrency=options.concurrency,
             where="this machine" if is_loopback(options.host) else "the machine that runs this page",
         )
@@ -118,15 +119,24 @@ def running(options: AppOptions) -> Iterator[str]:
 def application(settings: "Settings", options: AppOptions) -> "Guard":
     """Return the page as an ASGI application."""
     import gradio as gr
-    from fastapi import FastAPI
+    from fastapi import FastAPI, HTTPException
+    from fastapi.responses import FileResponse
 
     from wssl_pl.app.guard import Guard, OwnAddress
-    from wssl_pl.app.page import CSS, build_page, theme
+    from wssl_pl.app.page import HEAD, PARTS, build_page, theme
 
     limit = int(options.max_mb * 1e6)
     page = build_page(settings)
+    server = FastAPI(openapi_url=None)
+
+    @server.get("/page/{name}")
+    def part(name: str) -> FileResponse:
+        if name not in PARTS:
+            raise HTTPException(404)
+        return FileResponse(PARTS[name])
+
     app = gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
+        server,
         page,
         path="/",
         show_error=False,
@@ -138,7 +148,7 @@ def application(settings: "Settings", options: AppOptions) -> "Guard":
         pwa=False,
         footer_links=[],
         theme=theme(),
-        css=CSS,
+        head=HEAD,
     )
     # Else Gradio takes paths of files that nobody has uploaded.
     page.has_launched = page.is_running = True

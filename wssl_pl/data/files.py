@@ -146,12 +146,12 @@ def _damage(file: BinaryIO, size: int) -> str | None:
         return reason(error)
 
 
-def too_large(size: tuple[int, int], limit: float = MEGAPIXELS, name: str = "the limit of ") -> str | None:
+def too_large(size: tuple[int, int], limit: float = MEGAPIXELS) -> str | None:
     """Return why an image of (width, height) pixels is above a limit in millions of pixels, or None."""
     width, height = size
     if width * height <= limit * 1e6:
         return None
-    return f"has {width} x {height} pixels, {width * height / 1e6:.0f} million: above {name}{limit:g}"
+    return f"has {width} x {height} pixels, {width * height / 1e6:.0f} million: above the limit of {limit:g}"
 
 
 def reason(error: Exception) -> str:

@@ -113,7 +113,7 @@ def fill_images(
             np.copyto(image, 0, where=mask[..., None])  # a hole may hold NaN
         if tiling.radius == np.inf:
             _fill_around(image, mask, predictor, tiling, advance)
-        elif max(image.shape[:2]) <= tiling.whole and float(_distance(mask).max()) <= 1.25 * tiling.radius:
+        elif _fits_whole(mask, tiling):
             alike.setdefault((image.shape, image.dtype), []).append(index)
         else:
             _fill_in_tiles(image, mask, predictor, tiling, advance)
@@ -146,20 +146,12 @@ def _fill_in_tiles(
     image: NDArray[Any], mask: Mask, predictor: Predictor, tiling: Tiling, advance: Callable[[int], None]
 ) -> None:
     """Fill the hole of one image in place, tile by tile; `advance` is called with the pixels of each."""
-    groups = clusters(mask, tiling.margin)
-    rim = np.zeros_like(mask)
-    deep, coarse = [], []
-    for group in groups:
-        depth = _add_rim(rim, mask, group, tiling.radius)
-        deep.append(depth > tiling.radius)
-        if depth > tiling.radius:
-            levels = int(np.ceil(np.log2(depth / tiling.radius)))
-            coarse.append(group.grown(tiling.margin * 2**levels, mask.shape))
-    for box in merged(coarse):
+    rim, groups, coarse = _plan(mask, tiling)
+    for box in coarse:
         small, small_mask = halve(image[box.slices], mask[box.slices])
         _fill_in_tiles(small, small_mask, predictor, tiling, lambda _: advance(0))
         paste(small, image[box.slices], mask[box.slices])
-    for group, is_deep in zip(groups, deep, strict=True):
+    for group, is_deep in groups:
         work = tiles(rim, group, tiling.tile, tiling.margin, tiling.soft)
         for batch in _batches(work, tiling.batch):
             windows = [tile.window.slices for tile in batch]
@@ -172,6 +164,36 @@ def _fill_in_tiles(
                     weight = weight * ease(2 - 2 * distance / np.float32(tiling.radius))
                 _blend(tile, output, weight, image, rim)
             advance(sum(int(np.count_nonzero(rim[tile.support.slices])) for tile in batch))
+
+
+def _fits_whole(mask: Mask, tiling: Tiling) -> bool:
+    return max(mask.shape) <= tiling.whole and float(_distance(mask).max()) <= 1.25 * tiling.radius
+
+
+def _plan(mask: Mask, tiling: Tiling) -> tuple[Mask, list[tuple[Box, bool]], list[Box]]:
+    """Return the rim of the holes that tiles fill, the groups of holes with whether each is deep, and what is reduced.
+
+    A hole is deep whose middle is filled at half the size first, from what is in the last list's boxes.
+    """
+    rim, groups, coarse = np.zeros_like(mask), [], []
+    for group in clusters(mask, tiling.margin):
+        depth = _add_rim(rim, mask, group, tiling.radius)
+        groups.append((group, depth > tiling.radius))
+        if depth > tiling.radius:
+            levels = int(np.ceil(np.log2(depth / tiling.radius)))
+            coarse.append(group.grown(tiling.margin * 2**levels, mask.shape))
+    return rim, groups, merged(coarse)
+
+
+def windows(mask: Mask, tiling: Tiling) -> tuple[list[Box], list[Box]]:
+    """Return the parts of an image that a model looks at to fill its holes: at full size, and reduced."""
+    if tiling.radius == np.inf:
+        return [box.grown(tiling.margin, mask.shape) for box in merged(clusters(mask, tiling.margin))], []
+    if _fits_whole(mask, tiling):
+        return [Box(0, 0, *mask.shape)], []
+    rim, groups, coarse = _plan(mask, tiling)
+    parts = (tiles(rim, group, tiling.tile, tiling.margin, tiling.soft) for group, _ in groups)
+    return [tile.window for part in parts for tile in part], coarse
 
 
 def _blend(tile: Tile, output: NDArray[Any], weight: NDArray[Any], image: NDArray[Any], rim: Mask) -> None:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.arrays import parse
-from wssl_pl.inference.engine import Progress, Tiling, fill_images
+from wssl_pl.inference.engine import Progress, Tiling, fill_images, windows
 from wssl_pl.inference.photo import Photo
 from wssl_pl.inference.restore import restore_images
+from wssl_pl.inference.tiles import Box
 from wssl_pl.models import HEADS, ModelInfo, Predictor, open_model
 from wssl_pl.models.info import Precision
 
@@ -143,11 +144,14 @@ class Inpainter:
             WSSLError: a kind, shape or value that cannot be used, or a model without heads: not trained with
                 `task_loss`, or an ONNX file. For a pretext checkpoint there is `inference.diagnosis.Diagnoser`.
         """
+        from wssl_pl.inference.classical import ClassicalPredictor
         from wssl_pl.inference.diagnosis import Diagnoser
 
         heads: Any = getattr(self.predictor, "heads", None)
         if heads is None:
-            raise WSSLError("ckpt", self.info.name, "is an ONNX file, which holds no heads", HEADS)
+            classical = isinstance(self.predictor, ClassicalPredictor)
+            why = "has no heads" if classical else "is an ONNX file, which holds no heads"
+            raise WSSLError("ckpt", self.info.name, why, HEADS)
         return Diagnoser(heads)(image)
 
     def fill(
@@ -172,6 +176,14 @@ class Inpainter:
         """
         (pixels,) = fill_images([photo.pixels], [mask], self.predictor, self.tiling, progress, in_place, feather)
         return replace(photo, pixels=pixels)
+
+    def windows(self, mask: NDArray[np.bool_]) -> tuple[list[Box], list[Box]]:
+        """Return the parts of a photo that the model looks at to fill a hole: at full size, and reduced for deep holes.
+
+        Args:
+            mask: as of `fill`.
+        """
+        return windows(mask, self.tiling)
 
     def restore_photo(self, photo: Photo, mask: NDArray[np.bool_], progress: Progress | None = None) -> Photo:
         """Return a photo with its damages undone and its hole filled; see `restore`.

@@ -83,15 +83,16 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
                 raise WSSLError(name, path, "is an animation", "give a single image")
             if isinstance(image, TiffImageFile) and image.tag_v2.next:
                 raise WSSLError(name, path, "has several pages", "give a single image")
-            if why := too_large(image.size, megapixels, "max_megapixels="):
-                raise WSSLError(name, path, why)
+            if why := too_large(image.size, megapixels):
+                raise WSSLError(name, path, why, "make it smaller, or raise max_megapixels=")
             width, height = image.size
             turned = metadata.orientation(image.info.get("exif")) >= 5
             yield image, file, (width, height) if turned else (height, width)
     except WSSLError:
         raise
-    except Image.DecompressionBombError as error:
-        raise WSSLError(name, path, f"is too large: {' '.join(str(error).split())}") from None
+    except Image.DecompressionBombError:
+        why = f"has far more than {megapixels:g} million pixels"
+        raise WSSLError(name, path, why, "make it smaller, or raise max_megapixels=") from None
     except UnidentifiedImageError:
         raise WSSLError(name, path, f"is not {KINDS}, or its beginning is damaged") from None
     except MemoryError:

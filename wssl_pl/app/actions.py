@@ -1,0 +1,168 @@
+"""What all parts of the page share: its settings, files of a visitor's own, and errors in one line."""
+
+import functools
+import html
+import logging
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from wssl_pl.app.models import Models
+from wssl_pl.app.session import Version
+from wssl_pl.app.storage import Storage
+from wssl_pl.app.work import FindMask, describe, fill_photo, read_mask
+from wssl_pl.errors import WSSLError
+from wssl_pl.inference import Inpainter
+
+logger = logging.getLogger(__name__)
+
+FEATHER = 64  # the most pixels
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the page needs to know.
+
+    Attributes:
+        models: what can be chosen.
+        examples: photos to try it with.
+        storage: where files that are handed out are made: Gradio's own folder, which it serves and tidies.
+        megapixels: the largest photo, in millions of pixels.
+        megabytes: the largest upload, in millions of bytes.
+        concurrency: how many photos are filled at once.
+        waiting: how many users may wait for their turn.
+        where: where photos stay, in words.
+        stop: set when the page ends.
+        computing: held while a photo is filled.
+    """
+
+    models: Models
+    examples: list[Path]
+    storage: Storage
+    megapixels: float
+    megabytes: float = 50.0
+    concurrency: int = 1
+    waiting: int = 32
+    where: str = "this machine"
+    stop: threading.Event = field(default_factory=threading.Event)
+    computing: threading.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "computing", threading.BoundedSemaphore(self.concurrency))
+
+
+def explained(error: Exception) -> str:
+    """Return a line about what went wrong; of other errors than those of use only where to look, as they name files."""
+    if isinstance(error, gr.Error):
+        return str(error.message)
+    if isinstance(error, WSSLError):
+        return on_page(error)
+    if isinstance(error, OSError):
+        logger.warning("The page cannot store a file: %s", error.strerror)
+        return "That cannot be stored here: the disk may be full"
+    logger.error("The page could not answer", exc_info=error)
+    return "That went wrong here. The terminal that runs the page tells more."
+
+
+def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make each error of a function one of Gradio's, in one line."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            raise gr.Error(explained(error), title="Not yet", print_exception=False) from None
+
+    return wrapped
+
+
+def on_page(error: WSSLError) -> str:
+    """The message as text: the page takes one for HTML, and it may hold the name of a visitor's file."""
+    return html.escape(describe(error), quote=False)
+
+
+class Actions:
+    """What is called through HTTP, and what the calls of the tabs have in common.
+
+    Args:
+        settings: see :class:`Settings`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @in_one_line
+    def inpaint(self, photo: dict[str, Any] | None, mask: dict[str, Any] | None, model: str | None = "") -> str:
+        """Fills the hole of a photo.
+
+        Args:
+            photo: JPEG, PNG, WebP, TIFF or HEIC.
+            mask: a picture of the photo's size, white where the hole is.
+            model: one of the names in the page's list; the first one if left out.
+
+        Returns:
+            a PNG of the photo's size, in which the pixels outside the hole are those of the photo.
+        """
+        if photo is None or mask is None:
+            raise WSSLError(None, None, "give a photo and a mask")
+        path = Path(mask["path"])
+        with self.new_folder() as folder:
+            version = self.filled(
+                Path(photo["path"]),
+                lambda opened: read_mask(opened, path, self.settings.megapixels),
+                self.settings.models.get(model or ""),
+                folder,
+            )
+        return str(version.path)
+
+    def filled(
+        self, photo: Path, find: FindMask, inpainter: Inpainter, folder: Path, progress: Any = None, feather: Any = 0
+    ) -> Version:
+        """Fill the hole of a photo when it is its turn; `progress` is one of Gradio."""
+        if not (isinstance(feather, int | float) and 0 <= feather <= FEATHER):
+            raise WSSLError(None, None, f"the soft edge must have 0 to {FEATHER} pixels")
+        with self.turn():
+            told = self.reported(progress, "Filling")
+            return fill_photo(photo, find, inpainter, folder, self.settings.megapixels, told, int(feather))
+
+    def reported(self, progress: Any, what: str) -> Callable[[int, int], None]:
+        """Return what is called with (pixels done, of how many): it shows them, and ends the work with the page."""
+
+        def tell(done: int, total: int) -> None:
+            if self.settings.stop.is_set():
+                raise WSSLError(None, None, "the page has ended")
+            if progress is not None:
+                progress((done, total), desc=what, unit="pixels")
+
+        return tell
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until fewer photos are filled than may be at once."""
+        with self.settings.computing:
+            yield
+
+    @contextmanager
+    def new_folder(self) -> Iterator[Path]:
+        """Yield a new folder for files that are handed out; it is removed if the block fails.
+
+        Raises:
+            WSSLError: the page holds as much as it may.
+        """
+        self.settings.storage.check()
+        # A name that nobody could guess: the server gives each file to who knows its name.
+        folder = self.settings.storage.folder / secrets.token_hex(16)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
