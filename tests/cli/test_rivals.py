@@ -1,15 +1,19 @@
 """Each rival from the command line: trained, resumed, measured, used, exported; and where it does not belong."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.cli.checkpoints import same, weights
+from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
 from wssl_pl.export import HubModel
 from wssl_pl.models import open_model
-from wssl_pl.modules import MODULES
+from wssl_pl.modules import MODULES, read_checkpoint
 from wssl_pl.stages import RIVALS
 
 DATA = [
@@ -50,6 +54,22 @@ def test_a_run_goes_on_where_it_was(rival, tmp_path):
     assert resumed.keys() == once.keys()
     for key, value in resumed.items():
         torch.testing.assert_close(value, once[key], rtol=0, atol=0)
+
+
+def test_sigterm_within_an_epoch_leaves_a_checkpoint_that_resumes_exactly(rival, tmp_path, monkeypatch):
+    name, run = rival
+    whole = [f"stage={name}", *SMALL, *MODEL[name]]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, MODULES[name], [0], signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            main([*whole, f"--run.dir={tmp_path}/parts"])
+    assert ended.value.code == 143
+    assert (
+        read_checkpoint(tmp_path / "parts" / "last.ckpt")["global_step"]
+        < read_checkpoint(run / "last.ckpt")["global_step"]
+    )
+    main([f"resume={tmp_path}/parts/last.ckpt", "--trainer.enable_progress_bar=false"])
+    assert same(weights(run / "last.ckpt"), weights(tmp_path / "parts" / "last.ckpt"))
 
 
 def test_a_model_is_measured_used_and_exported(rival, tmp_path, capsys):

@@ -108,6 +108,16 @@ def test_workers_kept_over_epochs_see_the_epoch(make: Make) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_an_iteration_draws_nothing_from_the_global_generator(make: Make, workers: int) -> None:
+    module = make(num_workers=workers)
+    module.setup("fit")
+    loader = module.train_dataloader()
+    before = torch.get_rng_state()
+    next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_plain_loop_goes_from_epoch_to_epoch(make: Make, workers: int) -> None:
     module = make(num_workers=workers)
     module.setup("fit")

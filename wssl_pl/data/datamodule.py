@@ -320,6 +320,9 @@ class WSSLDataModule(pl.LightningDataModule):
             collate_fn=as_is,
             persistent_workers=workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            # Else each iteration draws the workers' seed from the global generator, which a run that was resumed within
+            # an epoch does once more: PIC's latent would be another.
+            generator=torch.Generator().manual_seed(self.seed),
         )
         loader.on_failed = self._on_failed
         if train:
