@@ -20,6 +20,11 @@ NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.E
 PREFIX, SUFFIX = ".wssl-", ".part"  # of temporary files
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made or fetched again: `$XDG_CACHE_HOME/wssl_pl`, by default in `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "wssl_pl"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a new file beside `path`, which replaces it when the block ends and is removed when the block fails.

@@ -66,7 +66,9 @@ def mask(page):
 
 def drag(page, *points):
     """Drag the mouse over fractions of the photo."""
-    box = page.locator("#editor canvas[tabindex]").bounding_box()
+    canvas = page.locator("#editor canvas[tabindex]")
+    canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
+    box = canvas.bounding_box()
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
     page.mouse.move(*places[0])
     page.mouse.down()
@@ -207,7 +209,7 @@ def test_large_photos_and_the_next_photo(page):
     assert page.evaluate("editor.isEmpty")
     width, height = page.evaluate("editor.open(canvas(600, 400), {width: 9000, height: 6000})"
                                   ".then(() => [editor.pixels().width, editor.pixels().height])")  # fmt: skip
-    assert width * height <= 4096**2
+    assert width * height <= 2**25
     assert width / height == pytest.approx(1.5, abs=0.001)
 
 

@@ -33,6 +33,7 @@ COMMANDS = {
     "diagnose": ("diagnose", "report what was done to a photo: turned, faded, blurred, ..."),
     "export onnx": ("export", "write a model as ONNX"),
     "export safetensors": ("export", "write a model as safetensors"),
+    "export web": ("export", "write a page that fills photos in the browser, without a server's work"),
     "app": ("app", "a page in the browser: paint the hole of a photo and see it filled"),
     "demo": ("demo", "both stages on the synthetic dataset, and a picture of what came out"),
 }

@@ -1,9 +1,10 @@
-"""`wssl export onnx` and `wssl export safetensors`."""
+"""`wssl export onnx`, `wssl export safetensors` and `wssl export web`."""
 
+import shutil
 from pathlib import Path
 
 from wssl_pl.cli.options import ModelFile, import_encoder
-from wssl_pl.cli.output import own_file, own_folder
+from wssl_pl.cli.output import check_folder, new_folder, own_file, own_folder
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import write_atomically, writing
 
@@ -82,6 +83,55 @@ def export_safetensors(
         write_folder(module.state_dict(), info, out, half)
         write_atomically(out / "README.md", card)
     print(f"Written {WEIGHTS}, {CONFIG} and README.md to {out} from {info.name}", flush=True)
+
+
+def export_web(
+    *,
+    out: Path,
+    runtime: Path | None = None,
+    download: bool = False,
+    webgpu: bool = True,
+    overwrite: bool = False,
+    model: ModelFile,
+) -> None:
+    """Write a page that fills holes of photos in the browser: for any static host, and offline after the first load.
+
+    Example:
+        wssl export web out=PAGE download=true
+        python -m http.server -d PAGE
+
+    Args:
+        out: a new folder; also -o
+        runtime: the npm package onnxruntime-web, as npm packs it or unpacked; default: of the cache, see download
+        download: get it by npm into the cache if it is not there; nothing else uses the network
+        webgpu: also with what computes on graphics cards; browsers without WebGPU do not load it
+        overwrite: replace an earlier page
+        model: the model file, or a file of export onnx
+    """
+    from wssl_pl.export.web import FILES, find_runtime, write_page
+    from wssl_pl.models import find_model
+
+    check_folder(out, overwrite, FILES)
+    path = find_model(model.ckpt)
+    package = find_runtime(runtime, download)
+    with new_folder(out, overwrite, FILES) as folder, writing("out", out):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = str(path)
+        if path.suffix.lower() == ".onnx":
+            shutil.copyfile(path, folder / "model.onnx")
+        else:
+            import_encoder(model.encoder)
+
+            from wssl_pl.export.onnx_file import write_onnx
+            from wssl_pl.models.weights import read_module
+
+            module, info = read_module(path)
+            name = info.name
+            write_onnx(module, info, folder / "model.onnx")
+        write_page(folder, name, package, webgpu)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    print(f"Written {out} ({size / 1e6:.1f} MB) from {name}")
+    print(f"To try it: python -m http.server -d {out}", flush=True)
 
 
 def _model_path(ckpt: Path | None, out: Path) -> Path:

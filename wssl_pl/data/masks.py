@@ -22,7 +22,7 @@ from wssl_pl.data.decode import read_mask
 from wssl_pl.data.files import find_damaged, reason
 from wssl_pl.data.splits import FOLDERS, hashed_fraction
 from wssl_pl.errors import DataError
-from wssl_pl.files import replacing
+from wssl_pl.files import cache_folder, replacing
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +98,10 @@ class MaskIndex:
 
         self.root = root
         name = f".wssl-masks-{size}-{hole}-{dilate}.v{VERSION}.parquet"
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "wssl_pl"
         key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
         # A folder that nobody may write to is meant to stay as it is, even where the administrator could.
         writable = root.stat().st_mode & 0o222 and os.access(root, os.W_OK)
-        self.places = [root / name] * bool(writable) + [home / f"masks-{key}" / name.removeprefix(".")]
+        self.places = [root / name] * bool(writable) + [cache_folder() / f"masks-{key}" / name.removeprefix(".")]
         self.changed = False
         self.entries: dict[str, Measured] = {}
         for path in self.places:

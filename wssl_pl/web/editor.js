@@ -9,7 +9,8 @@
                                                 Rejects with an Error that says why.
    await editor.mask()                          Blob: 8-bit grey PNG, 255 is hole, of the photo's size up to MAX_PIXELS;
                                                 a larger photo's mask has its shape and about MAX_PIXELS pixels.
-   editor.pixels()                              {data, width, height}: the same as bytes, 1 is hole.
+   editor.pixels()                              {data, width, height}: the same as bytes, 1 is hole; a copy.
+   editor.setPixels({data})                     takes such bytes back.
    editor.isEmpty, clear(), invert(), undo(), redo()
    editor.grow(pixels), shrink(pixels)          of the photo
    editor.tool                                  "brush", "eraser", "box" or "ellipse"
@@ -19,7 +20,7 @@
    Events: "change" (the mask), "fill" (Enter on the photo, or Ctrl+Enter), "error" (`detail` is a sentence for the
    user, which the editor shows too). While the page is busy: `element.inert = true`. */
 
-export const MAX_PIXELS = 4096 * 4096;   // of a mask; phones refuse larger canvases
+export const MAX_PIXELS = 2 ** 25;   // of a mask, whose bytes and those of its history are in memory
 const BRUSH = 0.04, LARGEST_BRUSH = 0.5, STEP = 0.005;   // fractions of the photo's longer side
 const MAX_ZOOM = 32, HISTORY = 200, STRIP = 512;
 const TOOLS = {brush: "Brush", eraser: "Eraser", box: "Box", ellipse: "Ellipse"};
@@ -151,6 +152,7 @@ export class MaskEditor extends EventTarget {
   }
 
   pixels() { return {data: this.#mask.slice(), width: this.#width, height: this.#height}; }
+  setPixels({data}) { this.#edit(mask => mask.set(data)); }
   async mask() { return writePng(this.#mask.map(each => 255 * each), this.#width, this.#height, 1); }
   clear() { this.#edit(mask => mask.fill(0)); }
   invert() { this.#edit(flip); }

@@ -1,0 +1,316 @@
+"""The page of `wssl export web` in a browser: a stroke, its fill, and everything that can go wrong on the way."""
+
+import functools
+import io
+import struct
+import threading
+import zlib
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from tests.web.test_editor import drag
+from wssl_pl.cli import main
+from wssl_pl.errors import WSSLError
+from wssl_pl.export.web import find_runtime
+from wssl_pl.export.weights import metadata
+from wssl_pl.inference import Inpainter
+from wssl_pl.models import ModelInfo
+
+pytestmark = pytest.mark.slow
+
+
+def write_network(path):
+    """Write a network of two layers as `wssl export onnx` would: PyTorch's exporter takes half a minute for any."""
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    random = np.random.default_rng(0)
+    shapes = {"image": ("b", 3, "h", "w"), "mask": ("b", 1, "h", "w"), "output": ("b", 3, "h", "w")}
+    *inputs, output = [helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
+    weights = {"first": random.normal(0, 0.2, (8, 4, 7, 7)), "second": random.normal(0, 0.4, (3, 8, 3, 3))}
+    nodes = [
+        helper.make_node("Concat", ["image", "mask"], ["joined"], axis=1),
+        helper.make_node("Conv", ["joined", "first"], ["features"], pads=[3, 3, 3, 3]),
+        helper.make_node("Relu", ["features"], ["active"]),
+        helper.make_node("Conv", ["active", "second"], ["values"], pads=[1, 1, 1, 1]),
+        helper.make_node("Sigmoid", ["values"], ["output"]),
+    ]
+    stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    graph = helper.make_graph(nodes, "network", inputs, [output], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, metadata(ModelInfo("", {"width": 2}, {"image_size": 64})))
+    onnx.save(model, path)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, request):
+    """The folder of the page, written once by the command."""
+    cache = getattr(request.config, "cache", None)
+    home = cache.mkdir("npm") if cache else tmp_path_factory.mktemp("npm")
+    out = tmp_path_factory.mktemp("site") / "page"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home))
+        try:
+            find_runtime(None, download=True)
+        except WSSLError as error:
+            if "npm" in str(error) and "checksum" not in str(error):
+                pytest.skip(str(error))
+            raise
+        write_network(out.parent / "network.onnx")
+        main(["export", "web", f"ckpt={out.parent / 'network.onnx'}", f"out={out}"])
+    return out
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def served(folder):
+    """Serve a folder as a simple static host does, at a free port; yield the server."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def open_page(browser, site):
+    """Open the page with a query; what it complains about on the console is collected in `page.complaints`."""
+    contexts = []
+    with served(site) as server:
+
+        def open_(query="", **options):
+            context = browser.new_context(viewport={"width": 800, "height": 900}, **options)
+            contexts.append(context)
+            page = context.new_page()
+            page.set_default_timeout(60_000)
+            page.complaints = []
+            page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
+            page.on("pageerror", lambda error: page.complaints.append(str(error)))
+            page.server = server
+            page.goto(f"http://127.0.0.1:{server.server_port}/{query}")
+            page.locator("#about", has_text="Computed").wait_for()
+            return page
+
+        yield open_
+        for context in contexts:
+            context.close()
+
+
+@pytest.fixture
+def page(open_page):
+    page = open_page()
+    yield page
+    assert page.complaints == []
+
+
+@pytest.fixture(scope="module")
+def inpainter(site):
+    return Inpainter.from_checkpoint(site / "model.onnx", device="cpu")
+
+
+def noise(height, width, channels=3, seed=0):
+    """Return an image of random blocks with fine detail, `(H, W, C)` uint8."""
+    random = np.random.default_rng(seed)
+    blocks = np.kron(random.integers(30, 226, (-(-height // 10), -(-width // 10), channels)), np.ones((10, 10, 1)))
+    return (blocks[:height, :width] + random.integers(-30, 30, (height, width, channels))).astype(np.uint8)
+
+
+def encoded(image, form="PNG", **options):
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def choose(page, content, name="photo.png"):
+    """Choose a file as photo; return what the page answers."""
+    page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": content})
+    page.locator("#state", has_text="Loading").wait_for(state="detached")
+    return page.inner_text("#wrong") or page.inner_text("#state")
+
+
+def fill(page):
+    """Press the button; return the mask and what the page answers."""
+    page.click("#fill")
+    page.locator("#state", has_text="Filling").wait_for(state="detached")
+    return page.inner_text("#wrong") or page.inner_text("#state")
+
+
+def painted(page):
+    """Return the mask of the editor, True in the hole."""
+    with page.expect_download() as download:
+        page.click("[data-tool=download]")
+    with Image.open(download.value.path()) as image:
+        return np.asarray(image) > 0
+
+
+def result(page):
+    """Download the result: its name, and the image."""
+    with page.expect_download() as download:
+        page.click("#download")
+    with Image.open(download.value.path()) as image:
+        image.load()
+        return download.value.suggested_filename, image
+
+
+def check(pixels, given, hole, inpainter):
+    """Known pixels are the photo's, those of the hole the `Inpainter`'s within 1/255."""
+    assert (pixels[~hole] == given[~hole]).all()
+    apart = np.abs(pixels.astype(int) - inpainter(given, hole))
+    assert apart.max() <= 1
+    assert (pixels[hole] != given[hole]).any()
+
+
+def test_strokes_are_filled_as_by_the_inpainter(page, inpainter):
+    outside = []
+    page.on("request", lambda request: outside.append(request.url) if "127.0.0.1" not in request.url else None)
+    given = noise(300, 420)
+    assert choose(page, encoded(given), "holiday.jpg.png") == "420 × 300 pixels."
+    assert "1 thread" in page.inner_text("#about")  # the server sends no headers that allow more
+    assert fill(page) == "Nothing is painted yet: paint over what is to be filled"
+    drag(page, (0.2, 0.3), (0.6, 0.4), (0.5, 0.8))
+    page.keyboard.press("o")
+    drag(page, (0.6, 0.5), (0.95, 0.95))  # deeper than one prediction fills
+    hole = painted(page)
+    page.focus("#editor canvas[tabindex]")
+    page.keyboard.press("Enter")
+    page.locator("#state", has_text=f"{hole.sum():,} pixels filled").wait_for()
+    page.keyboard.press("b")  # the editor has the focus again
+    assert page.get_attribute("[data-tool=brush]", "aria-pressed") == "true"
+    name, image = result(page)
+    assert (name, image.mode) == ("holiday.jpg-filled.png", "RGB")
+    first = np.asarray(image)
+    check(first, given, hole, inpainter)
+
+    # The next stroke continues on the result.
+    drag(page, (0.1, 0.1), (0.3, 0.1))
+    second_hole = painted(page)
+    fill(page)
+    check(np.asarray(result(page)[1]), first, second_hole, inpainter)
+    assert page.locator("#left option").all_inner_texts() == ["the photo", "fill 1"]
+    page.click("#undo")
+    page.locator("#state", has_text="undone").wait_for()
+    assert (painted(page) == second_hole).all()
+    assert (np.asarray(result(page)[1]) == first).all()
+    page.click("#undo")
+    assert page.locator("#download").is_disabled()
+    page.click("#redo")
+    page.locator("#state", has_text="back").wait_for()
+    assert (np.asarray(result(page)[1]) == first).all()
+    assert outside == []
+
+
+def test_what_a_photo_file_holds_stays(page, inpainter):
+    # Transparent pixels keep their colours, and the colour profile is still there.
+    given = np.concatenate([noise(60, 80), noise(60, 80, 1, 1)], axis=2)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    choose(page, encoded(given, icc_profile=profile))
+    drag(page, (0.3, 0.5), (0.7, 0.5))
+    hole = painted(page)
+    fill(page)
+    _, image = result(page)
+    assert image.info["icc_profile"] == profile
+    pixels = np.asarray(image)
+    assert (pixels[..., 3] == given[..., 3]).all()
+    check(pixels[..., :3], given[..., :3], hole, inpainter)
+
+    # Grey stays grey, a photo that is stored on its side is shown upright, and the profile of a JPEG stays.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(noise(60, 90, 1)[..., 0], "JPEG", exif=exif, quality=95)
+    assert choose(page, content).startswith("60 × 90 pixels")
+    drag(page, (0.3, 0.5), (0.7, 0.5))
+    hole = painted(page)
+    fill(page)
+    _, image = result(page)
+    assert image.mode == "L"
+    check(np.asarray(image), np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content)))), hole, inpainter)
+    choose(page, encoded(noise(40, 40), "JPEG", icc_profile=profile))
+    drag(page, (0.3, 0.5), (0.7, 0.5))
+    fill(page)
+    assert result(page)[1].info["icc_profile"] == profile
+    assert "CMYK; the result is RGB" in choose(page, encoded(Image.new("CMYK", (40, 30)), "JPEG"))
+
+
+def png_header(width, height, depth=8):
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def test_what_cannot_be_used_is_refused_and_nothing_is_lost(page):
+    choose(page, encoded(noise(50, 70)))
+    drag(page, (0.3, 0.5), (0.7, 0.5))
+    hole = painted(page)
+    small = Image.fromarray(noise(20, 20))
+    for content, answer in [
+        (b"not an image", "not an image that this browser reads"),
+        (encoded(noise(50, 50))[:900], "or it is damaged"),
+        (png_header(8000, 6000), "48 megapixels, more than 25"),
+        (png_header(80, 60, 16), "16 bits a channel"),
+        (encoded(small, "PNG", save_all=True, append_images=[small.rotate(90)]), "animation"),
+        (encoded(small, "WEBP", save_all=True, append_images=[small.rotate(90)]), "animation"),
+        (encoded(small, "GIF"), "GIF"),
+    ]:
+        assert answer in choose(page, content)
+    buffer = encoded(noise(70, 50, 1)[..., 0])
+    page.set_input_files("#editor input[type=file]", {"name": "m.png", "mimeType": "image/png", "buffer": buffer})
+    page.locator("#editor [role=alert]", has_text="The mask has 50 × 70 pixels, the photo 70 × 50").wait_for()
+    assert (painted(page) == hole).all()
+    assert "pixels filled" in fill(page)
+    page.click("[data-tool=invert]")
+    assert fill(page).startswith("The whole photo is painted")
+    # The browser asks, since the result is not downloaded; the answer is no.
+    assert choose(page, encoded(noise(1, 1))).startswith("The whole photo is painted")
+    result(page)
+    assert choose(page, encoded(noise(1, 1))) == "1 × 1 pixels."
+
+
+def test_cancel_leaves_photo_and_mask(page):
+    choose(page, encoded(noise(1100, 1300), compress_level=1))
+    page.click("[data-tool=box]")
+    drag(page, (0.05, 0.05), (0.95, 0.95))
+    hole = painted(page)
+    page.evaluate("""new MutationObserver((_, observer) => {
+        if (document.querySelector("#bar").value === 0) return;
+        document.querySelector("#cancel").click();
+        observer.disconnect();
+    }).observe(document.querySelector("#percent"), {childList: true, characterData: true, subtree: true})""")
+    assert fill(page) == "Cancelled: the photo is as it was, and so is the mask."
+    assert (painted(page) == hole).all()
+    assert page.locator("#undo").is_disabled()
+    assert not page.locator("#progress").is_visible()
+
+
+def test_it_works_offline_and_with_threads_after_the_first_load(open_page, site, inpainter):
+    page = open_page()
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    page.server.shutdown()
+    page.server.server_close()
+    page.reload()
+    page.locator("#about", has_text="Computed").wait_for()
+    if page.evaluate("navigator.hardwareConcurrency > 1"):
+        assert int(page.get_attribute("#about", "data-threads")) > 1
+    page.click("#example")
+    page.locator("#state", has_text="512 × 512").wait_for()
+    drag(page, (0.3, 0.5), (0.5, 0.5))
+    hole = painted(page)
+    assert "pixels filled" in fill(page)
+    check(np.asarray(result(page)[1]), np.asarray(Image.open(site / "example.png")), hole, inpainter)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone(open_page, scheme):
+    page = open_page(color_scheme=scheme)
+    page.set_viewport_size({"width": 390, "height": 844})
+    choose(page, encoded(noise(300, 200)))
+    drag(page, (0.3, 0.5), (0.5, 0.5))
+    fill(page)
+    assert page.locator("#compare").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,0 +1,149 @@
+/* The page's worker: it holds the photo and its history, and runs the network, so that the page stays responsive.
+
+   Each message is {id, action, ...}; the answer is {id, result} or {id, error}. Without an id: {cancel: true} to the
+   worker, {progress: [done, total]} from it. */
+
+import {writePng} from "./editor.js";
+import {fill} from "./fill.js";
+import {readPhoto} from "./photo.js";
+
+const RUNTIMES = {
+  wasm: ["ort.wasm.min.js", "ort-wasm-simd-threaded"],
+  webgpu: ["ort.webgpu.min.js", "ort-wasm-simd-threaded.asyncify"],
+};
+let config, session, ort, photo, past = [], future = [], cancelled = false;
+
+const actions = {
+  async start(given) {
+    config = given.config;
+    const reasons = [];
+    for (const device of given.devices) {
+      try {
+        await open(device, given.threads);
+        return {device, threads: device === "wasm" ? given.threads : 0, reasons};
+      } catch (error) {
+        reasons.push(`${device}: ${error.message ?? error}`);
+      }
+    }
+    throw new Error(`The model does not run in this browser (${reasons.join("; ")})`);
+  },
+
+  async open({blob}) {
+    photo = await readPhoto(blob);   // if that fails, the one before stays
+    past = [];
+    future = [];
+    return {width: photo.width, height: photo.height, notes: photo.notes};
+  },
+
+  async fill({mask}) {
+    const hole = scaled(mask, photo), box = bounds(hole);
+    if (!box) throw new Error("Nothing is painted yet: paint over what is to be filled");
+    if (!hole.data.includes(0)) throw new Error("The whole photo is painted: leave some of it to start from");
+    const work = {...photo, data: photo.data.slice()};
+    cancelled = false;
+    const started = performance.now();
+    await fill(work, hole, run, config.tiling, async (done, total) => {
+      postMessage({progress: [done, total]});
+      await new Promise(resolve => setTimeout(resolve));   // lets a message in
+      if (cancelled) throw new Error("cancelled");
+    });
+    const seconds = (performance.now() - started) / 1000;
+    past.push({box, before: crop(photo, box), after: crop(work, box)});
+    future = [];
+    photo = work;
+    return {png: await encode(), seconds, pixels: hole.data.reduce((sum, value) => sum + value, 0)};
+  },
+
+  undo() { step(past, future, "before"); },
+  redo() { step(future, past, "after"); },
+};
+
+onmessage = async ({data}) => {
+  if (data.cancel) { cancelled = true; return; }
+  try {
+    postMessage({id: data.id, result: await actions[data.action](data)});
+  } catch (error) {
+    postMessage({id: data.id, error: error instanceof RangeError ? "The memory does not suffice: take a smaller photo"
+      : error.message ?? String(error)});
+  }
+};
+
+/** Load onnxruntime and the model, and check on a small image that they compute what they should. */
+async function open(device, threads) {
+  const [script, wasm] = RUNTIMES[device], at = name => new URL(`ort/${name}`, import.meta.url).href;
+  ort = await import(at(script));
+  ort.env.wasm.wasmPaths = {mjs: at(`${wasm}.js`), wasm: at(`${wasm}.wasm`)};
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = "error";
+  const model = new URL("model.onnx", import.meta.url).href;
+  session = await ort.InferenceSession.create(model, {executionProviders: [device], logSeverityLevel: 3});
+  const {side, step: every, expected, tolerance} = config.check, area = side * side;
+  const planes = Float32Array.from({length: 3 * area}, (_, i) => i * 7919 % 256 / 255);
+  const holes = Float32Array.from({length: area}, (_, i) => i * 31 % area < area / 4 ? 1 : 0);
+  for (let i = 0; i < planes.length; i++) if (holes[i % area]) planes[i] = 0;
+  const output = await run(planes, holes, 1, side, side);
+  const apart = expected.reduce((worst, value, i) => Math.max(worst, Math.abs(value - output[i * every])), 0);
+  if (!(apart <= tolerance)) throw new Error(`wrong by ${apart}`);
+}
+
+async function run(planes, holes, batch, height, width) {
+  const image = new ort.Tensor("float32", planes, [batch, 3, height, width]);
+  const mask = new ort.Tensor("float32", holes, [batch, 1, height, width]);
+  const {output} = await session.run({image, mask});
+  const values = await output.getData();
+  output.dispose();
+  return values;
+}
+
+/** The mask in the photo's size; that of a very large photo is smaller. */
+function scaled(mask, {width, height}) {
+  if (mask.width === width && mask.height === height) return mask;
+  const data = new Uint8Array(width * height);
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = Math.floor((y + 0.5) * mask.height / height) * mask.width;
+    for (let x = 0; x < width; x++, at++) data[at] = mask.data[row + Math.floor((x + 0.5) * mask.width / width)];
+  }
+  return {data, width, height};
+}
+
+function bounds({data, width, height}) {
+  const box = {top: -1, left: width, bottom: 0, right: 0};
+  for (let y = 0; y < height; y++) {
+    const row = data.subarray(y * width, (y + 1) * width), first = row.indexOf(1);
+    if (first < 0) continue;
+    if (box.top < 0) box.top = y;
+    box.bottom = y + 1;
+    box.left = Math.min(box.left, first);
+    box.right = Math.max(box.right, row.lastIndexOf(1) + 1);
+  }
+  return box.bottom ? box : null;
+}
+
+function crop({data, width, channels}, {top, left, bottom, right}) {
+  const stride = (right - left) * channels, part = new Uint8Array(stride * (bottom - top));
+  for (let y = top; y < bottom; y++) {
+    const start = (y * width + left) * channels;
+    part.set(data.subarray(start, start + stride), (y - top) * stride);
+  }
+  return part;
+}
+
+function step(from, to, state) {
+  const entry = from.pop(), {top, left, bottom, right} = entry.box, stride = (right - left) * photo.channels;
+  to.push(entry);
+  for (let y = top; y < bottom; y++) {
+    const row = entry[state].subarray((y - top) * stride, (y - top + 1) * stride);
+    photo.data.set(row, (y * photo.width + left) * photo.channels);
+  }
+}
+
+async function encode() {
+  const {data, alpha, width, height, channels, chunks} = photo;
+  if (!alpha) return writePng(data, width, height, channels, chunks);
+  const joined = new Uint8Array(width * height * (channels + 1));
+  for (let at = 0, to = 0; at < alpha.length; at++) {
+    for (let c = 0; c < channels; c++) joined[to++] = data[at * channels + c];
+    joined[to++] = alpha[at];
+  }
+  return writePng(joined, width, height, channels + 1, chunks);
+}
