@@ -178,13 +178,13 @@ def test_one_line_and_exit_code_2(model_files, tmp_path, monkeypatch, capsys, re
 
 @slow
 def test_smooth_fill_and_context_blocks_compute_in_onnx_what_they_do_in_pytorch(tmp_path):
-    inputs = {"fill": "smooth", "mask_channel": True}
+    inputs = {"fill": "smooth", "mask_channel": True, "output": "change"}
     module = InpaintModule(width=2, block="gated", context="fourier", context_levels=3, **inputs)
     others = [
         make_contexts(name, module.encoder.out_channels, 3)[level] for level, name in ((1, "dilated"), (2, "attention"))
     ]
     module.contexts = torch.nn.ModuleList([module.contexts[0], *others])
-    for block in module.contexts:
+    for block in (*module.contexts, module.decoder):
         torch.nn.init.normal_(block.project.weight, std=0.3)
     # It compares at three sizes, and refuses a difference of 1e-3.
     assert write_onnx(module, ModelInfo("m"), tmp_path / "m.onnx") < 1e-4

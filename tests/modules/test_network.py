@@ -33,6 +33,7 @@ def test_every_hyperparameter_belongs_to_one_of_the_two():
         {"norm": "batch", "block": "residual", "mask_channel": True, "fill": "mean"},
         {"block": "gated", "context": "fourier", "context_levels": 2, "fill": 0.5, "init": "xavier"},
         {"context": "attention"},
+        {"output": "change", "fill": "smooth", "mask_channel": True},
         {"restore": ["saturation", "jpeg"], "task_loss": 0.1, "freeze_layers": 0},
     ],
 )

@@ -50,6 +50,21 @@ def test_an_image_without_a_known_pixel_is_grey(fill):
     assert (seen == 0.5).all()
 
 
+def test_a_change_is_0_at_first_and_is_added_to_the_logit_of_the_input():
+    images, masks = torch.rand(2, 3, 40, 56), (torch.rand(2, 1, 40, 56) > 0.7).float()
+    module = InpaintModule("none", width=2, freeze_layers=0, output="change", fill="smooth", mask_channel=True)
+    start = smooth_fill(images, masks).clamp(0.01, 0.99)
+    torch.testing.assert_close(module(images, masks), start)
+    with torch.no_grad():
+        module.decoder.project.bias.fill_(0.5)
+    # By the definition of the logit: the odds p / (1 - p) are multiplied by exp(0.5).
+    odds = start / (1 - start) * math.exp(0.5)
+    torch.testing.assert_close(module(images, masks), odds / (1 + odds))
+    loss = module.loss(module(images, masks), images)
+    loss.backward()
+    assert module.decoder.project.weight.grad.abs().sum() > 0
+
+
 def test_smooth_is_between_the_colours_at_the_border_of_the_hole():
     image, mask = torch.rand(2, 3, 37, 70), torch.zeros(2, 1, 37, 70)
     image[..., :20], image[..., 50:] = 0.2, 0.8
@@ -141,6 +156,7 @@ def test_the_validation_loss_is_the_loss_and_the_metric_stays_the_same(settings,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"output": "both"}, "output=both: is neither image nor change"),
         ({"fill": 1.5}, r"fill=1\.5: must be a value between 0 and 1, mean or smooth"),
         ({"fill": float("nan")}, r"fill=nan"),
         ({"log_cosh_a": 0.0}, r"log_cosh_a=0\.0: must be a positive number"),

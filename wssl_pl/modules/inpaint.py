@@ -51,6 +51,8 @@ class InpaintModule(FillsHoles, FillingModule):
             false. To an encoder that had none it is added with weights of 0.
         fill: the network's input in the hole: a value in [0, 1]; `mean`, the image's mean colour outside the hole; or
             `smooth`, interpolated from the hole's border; default: the checkpoint's, else 0.
+        output: what the decoder gives: the `image` as in the paper, or the `change` of the network's input, 0 at first;
+            with `fill=smooth` a training starts with the interpolated hole.
         init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only).
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
         encoder_lr: learning rate of the encoder, where it is trained; default: `lr`.
@@ -117,6 +119,7 @@ class InpaintModule(FillsHoles, FillingModule):
         context_levels: int = 1,
         mask_channel: bool | None = None,
         fill: float | Literal["mean", "smooth"] | None = None,
+        output: Literal["image", "change"] = "image",
         init: Literal["he", "xavier", "pytorch"] = "he",
         unfreeze_epoch: int | None = None,
         encoder_lr: float | None = None,
@@ -184,6 +187,7 @@ class InpaintModule(FillsHoles, FillingModule):
         if reuse == "all":
             load_decoder(self.decoder, ckpt)
             self.hparams["reuse"] = "encoder"  # the checkpoint that this module will be saved to holds it
+        self.set_output(output)
         # Drawn after the decoder, whose weights are the same with and without them.
         self.contexts = make_contexts(context, channels, context_levels)
         options = {"tasks": tasks, "weights": weights, "levels": levels}

@@ -10,7 +10,9 @@ from wssl_pl.modules.encoder import DEFAULTS, load_encoder, make_decoder
 from wssl_pl.networks import Encoder, Fill, UNetDecoder, crop_to, fill_holes, make_contexts, pad_to_multiple
 
 ORACLE = "such a model is an oracle for studies: only `wssl test`, and `wssl evaluate` on damaged pairs, measure it"
-OF_NETWORK = frozenset({*DEFAULTS, "context", "context_levels"})
+OUTPUT_EDGE = 0.01
+"""How far from 0 and 1 a value is kept to which a change is added, as the logit of 0 and 1 is infinite."""
+OF_NETWORK = frozenset({*DEFAULTS, "context", "context_levels", "output"})
 """Hyperparameters of `InpaintModule` that make its networks."""
 OF_TRAINING = frozenset(
     """
@@ -68,6 +70,20 @@ class FillsHoles(TakesHoles):
     encoder: Encoder
     decoder: UNetDecoder
     contexts: Any
+    adds_input: bool  # whether the decoder's output is the change of the network's input
+
+    def set_output(self, output: str) -> None:
+        """Set what the decoder's output is: the `image`, or the `change` of the network's input, 0 at first.
+
+        Raises:
+            WSSLError: it is neither.
+        """
+        if output not in ("image", "change"):
+            raise WSSLError("output", output, "is neither image nor change")
+        self.adds_input = output == "change"
+        if self.adds_input:
+            for parameter in self.decoder.project.parameters():
+                nn.init.zeros_(parameter)
 
     def networks(self) -> list[nn.Module]:
         """Return the encoder, the decoder and the context blocks."""
@@ -81,17 +97,22 @@ class FillsHoles(TakesHoles):
         return self._encode_input(pad_to_multiple(self.with_holes(images, masks)))
 
     def _encode_input(self, padded: Tensor) -> tuple[Tensor, list[Tensor]]:
-        result: tuple[Tensor, list[Tensor]] = self.encoder(self.as_input(padded))
-        return result
+        """Return the encoder's last features, and its skips behind the input itself."""
+        features, skips = self.encoder(self.as_input(padded))
+        return features, [padded, *skips]
 
     def _decode(self, features: Tensor, skips: list[Tensor], images: Tensor) -> Tensor:
         return crop_to(self._output(features, skips), *images.shape[-2:])
 
     def _output(self, features: Tensor, skips: list[Tensor]) -> Tensor:
-        levels = [*skips, features]
+        padded, *levels = [*skips, features]
         for number, context in enumerate(self.contexts, start=1):
             levels[-number] = context(levels[-number])
-        return torch.sigmoid(self.decoder(levels[-1], levels[:-1]).float())
+        logits = self.decoder(levels[-1], levels[:-1]).float()
+        if self.adds_input:
+            values = padded[:, :3].float().clamp(OUTPUT_EDGE, 1.0 - OUTPUT_EDGE)
+            logits = logits + torch.log(values / (1.0 - values))
+        return torch.sigmoid(logits)
 
 
 class InpaintNetwork(FillsHoles, nn.Module):
@@ -100,14 +121,16 @@ class InpaintNetwork(FillsHoles, nn.Module):
     Args:
         context: as of `InpaintModule`.
         context_levels: likewise.
+        output: likewise.
         settings: likewise, those of `DEFAULTS`.
     """
 
-    def __init__(self, context: str = "none", context_levels: int = 1, **settings: Any) -> None:
+    def __init__(self, context: str = "none", context_levels: int = 1, output: str = "image", **settings: Any) -> None:
         super().__init__()
         self.encoder, agreed, _ = load_encoder(None, dict.fromkeys(DEFAULTS) | settings, "pytorch")
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         channels = self.encoder.out_channels
         self.decoder = make_decoder(channels, agreed["norm"], agreed["block"], agreed["encoder"])
         self.contexts = make_contexts(context, channels, context_levels)
+        self.set_output(output)
         self.to(memory_format=torch.channels_last)
