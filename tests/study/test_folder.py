@@ -6,8 +6,9 @@ from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.study import folder as folder_module
 from wssl_pl.study.definition import read_studies, read_study
 from wssl_pl.study.driver import read_step
-from wssl_pl.study.folder import Curve, StudyFolder, open_sections, start_sections
+from wssl_pl.study.folder import Curve, StudyFolder
 from wssl_pl.study.plan import Status
+from wssl_pl.study.sections import open_sections, start_sections
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure a model, a classical method or another program's images on fixed pairs"),
     "study": ("study", "many runs with seeds and controls; resume DIR continues one"),
     "study report": ("study", "write the report of a study"),
+    "study export": ("study", "write the finished runs of a study as a small folder of JSON"),
+    "study import": ("study", "take finished runs of an exported study, to resume it on another machine"),
     "inpaint": ("inpaint", "fill the holes of a photo, or of a folder of photos"),
     "restore": ("inpaint", "undo the damages of a photo, and fill its holes"),
     "diagnose": ("diagnose", "report what was done to a photo: turned, faded, blurred, ..."),
@@ -37,7 +39,10 @@ COMMANDS = {
     "app": ("app", "a page in the browser: paint the hole of a photo and see it filled"),
     "demo": ("demo", "both stages on the synthetic dataset, and a picture of what came out"),
 }
-LIGHTNING = ("train", "test", "show data", "pairs", "study", "study report", "demo")  # modules that import Lightning
+# Whose modules import Lightning.
+LIGHTNING = (
+    "train", "test", "show data", "pairs", "study", "study report", "study export", "study import", "demo",
+)  # fmt: skip
 ARGS = "args"  # the parameter of a command that parses its command line itself
 
 HELP = """\

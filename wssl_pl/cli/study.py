@@ -1,4 +1,4 @@
-"""`wssl study` and `wssl study report`."""
+"""`wssl study` and `wssl study report`, `export` and `import`."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,9 @@ from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study import cost
 from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_studies, without_composites
 from wssl_pl.study.driver import Resources, check_address, run_study
-from wssl_pl.study.folder import StudyFolder, open_sections, start_sections
+from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
+from wssl_pl.study.sections import open_sections, start_sections
 from wssl_pl.tasks import import_task
 
 REPORT_FILES = ("report.md", "report.html")
@@ -188,6 +189,41 @@ def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False)
     report = write_report(dir, out)
     print(f"Report {report}", flush=True)
     return report
+
+
+def study_export(dir: Path, *, out: Path) -> int:
+    """Write the finished runs of a study as a small folder of JSON, without checkpoints.
+
+    Example:
+        wssl study export runs/study/where out=benchmarks/results/where
+
+    Args:
+        dir: folder of the study
+        out: the folder, new or with an earlier export of the same study
+    """
+    from wssl_pl.study.transfer import export_study
+
+    count = export_study(dir, out)
+    print(f"{count} finished runs in {out}", flush=True)
+    return count
+
+
+def study_import(dir: Path, *, out: Path) -> int:
+    """Start or resume a study with the finished runs of an exported one, which are not trained again.
+
+    Example:
+        wssl study import benchmarks/results/where out=runs/study/where
+        wssl study where out=runs/study/where
+
+    Args:
+        dir: the folder that `wssl study export` wrote
+        out: folder of the study, new or with the same study
+    """
+    from wssl_pl.study.transfer import import_study
+
+    count = import_study(dir, out)
+    print(f"{count} finished runs taken over into {out}", flush=True)
+    return count
 
 
 def declare(study: Study, changes: Mapping[str, Any], options: Mapping[str, Any]) -> Study:

@@ -218,6 +218,11 @@ class _Driver:
         for run in plan.runs.values():
             if run.status.state != "failed" and not folder.is_done(run, measured=pairs is not None):
                 plan.runs[run.id] = replace(run, status=Status())
+        for run in plan.runs.values():
+            # Of an imported pretext run there is no encoder.
+            if run.pretext and run.status.state == "waiting" and not folder.has_model(run.pretext):
+                folder.forget(run.pretext)
+                plan.runs[run.pretext] = replace(plan.runs[run.pretext], status=Status())
         self.plan = plan
         total = ray.cluster_resources()
         gpus = resources.gpus if resources.gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)

@@ -10,8 +10,6 @@ runs/<id>/error.json        the error with which its last command ended
 runs/<id>/evaluation/       the result of `wssl evaluate`
 runs/<id>/out_of_domain/    that on the pairs from elsewhere, where the study has some
 runs/<id>/curve.json        its validation metrics by step, written by version 0.1 (now: metrics.csv)
-
-A study with sections is a folder of such folders, whose names are in sections.json.
 """
 
 import csv
@@ -25,13 +23,12 @@ import numpy as np
 
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.evaluation.results import Result, read_result
-from wssl_pl.files import owned, write_atomically, writing
+from wssl_pl.files import write_atomically, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.definition import STAGES, Study
 from wssl_pl.study.plan import Plan, PlanFile, Run, Status, make_plan
 
 VERSION = 2
-SECTIONS = "sections.json"
 EVALUATION, OUT_OF_DOMAIN = "evaluation", "out_of_domain"
 
 
@@ -215,6 +212,15 @@ class StudyFolder:
         except OSError as error:
             raise DiskFull(f"{path} cannot be written: {error.strerror}") from None
 
+    def has_model(self, identity: str) -> bool:
+        """Return whether a run has its trained model; one that was imported has none."""
+        return (self.run(identity) / "best.ckpt").is_file()
+
+    def forget(self, identity: str) -> None:
+        """Make an imported run one that is trained again."""
+        self.set_status(identity, Status())
+        (self.run(identity) / "curve.json").unlink(missing_ok=True)
+
     def result(self, identity: str) -> Result:
         """Return the result of a run's evaluation.
 
@@ -311,44 +317,6 @@ class StudyFolder:
                 mine.symlink_to(theirs.resolve(), target_is_directory=True)
                 taken += 1
         return taken
-
-
-def start_sections(out: Path, studies: Mapping[str, Study]) -> list[StudyFolder]:
-    """Start studies, each in its section's folder of `out`, and return the folders; `""` is `out` itself.
-
-    Raises:
-        WSSLError: as `StudyFolder.start`.
-    """
-    folders = [StudyFolder(out / section) for section in studies]
-    with owned(out):
-        if "" not in studies:
-            if StudyFolder(out).holds_study():
-                raise WSSLError("out", out, "holds a study without sections", "give a new folder")
-            known = _sections(out) if (out / SECTIONS).is_file() else []
-            with writing("out", out):
-                write_json(out / SECTIONS, list(dict.fromkeys([*known, *studies])))
-        for folder, study in zip(folders, studies.values(), strict=True):
-            folder.start(study)
-    return folders
-
-
-def open_sections(path: str | Path) -> list[StudyFolder]:
-    """Return the folders of a study's sections that were started, or of a study without sections its own.
-
-    Raises:
-        WSSLError: it holds no study.
-    """
-    if not (Path(path) / SECTIONS).is_file():
-        return [StudyFolder.open(path)]
-    found = [StudyFolder(Path(path) / name) for name in _sections(Path(path))]
-    return [folder for folder in found if folder.holds_study()] or [StudyFolder.open(path)]
-
-
-def _sections(path: Path) -> list[str]:
-    names: list[str] = read_json(path / SECTIONS, list[str], "out", "delete the file, and resume section by section")
-    if wrong := [name for name in names if Path(name).name != name]:
-        raise WSSLError("out", path / SECTIONS, f"cannot be read ({wrong[0]!r} is no name)", "delete the file")
-    return names
 
 
 def _wrong_id(plan: Plan) -> str | None:
