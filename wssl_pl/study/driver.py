@@ -220,7 +220,7 @@ class _Driver:
                 plan.runs[run.id] = replace(run, status=Status())
         for run in plan.runs.values():
             # Of an imported pretext run there is no encoder.
-            if run.pretext and run.status.state == "waiting" and not folder.has_model(run.pretext):
+            if run.pretext and run.status.state == "waiting" and folder.is_imported(run.pretext):
                 folder.forget(run.pretext)
                 plan.runs[run.pretext] = replace(plan.runs[run.pretext], status=Status())
         self.plan = plan

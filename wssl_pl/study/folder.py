@@ -212,9 +212,10 @@ class StudyFolder:
         except OSError as error:
             raise DiskFull(f"{path} cannot be written: {error.strerror}") from None
 
-    def has_model(self, identity: str) -> bool:
-        """Return whether a run has its trained model; one that was imported has none."""
-        return (self.run(identity) / "best.ckpt").is_file()
+    def is_imported(self, identity: str) -> bool:
+        """Return whether a run was imported, so that it has its curves and no model."""
+        path = self.run(identity)
+        return (path / "curve.json").is_file() and not (path / "best.ckpt").is_file()
 
     def forget(self, identity: str) -> None:
         """Make an imported run one that is trained again."""
