@@ -30,6 +30,7 @@ COMMANDS = {
     "study report": ("study", "write the report of a study"),
     "study export": ("study", "write the finished runs of a study as a small folder of JSON"),
     "study import": ("study", "take finished runs of an exported study, to resume it on another machine"),
+    "advise": ("advise", "recommend a way to train for your images and masks, with what was measured"),
     "inpaint": ("inpaint", "fill the holes of a photo, or of a folder of photos"),
     "restore": ("inpaint", "undo the damages of a photo, and fill its holes"),
     "diagnose": ("diagnose", "report what was done to a photo: turned, faded, blurred, ..."),
@@ -41,7 +42,7 @@ COMMANDS = {
 }
 # Whose modules import Lightning.
 LIGHTNING = (
-    "train", "test", "show data", "pairs", "study", "study report", "study export", "study import", "demo",
+    "train", "test", "show data", "pairs", "study", "study report", "study export", "study import", "advise", "demo",
 )  # fmt: skip
 ARGS = "args"  # the parameter of a command that parses its command line itself
 

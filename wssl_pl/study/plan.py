@@ -89,7 +89,7 @@ class Run:
             "trainer.check_val_every_n_epoch": None,
             "trainer.val_check_interval": max(1, self.steps // validations),
         }
-        return [f"{key}={_text(value)}" for key, value in given.items()]
+        return [f"{key}={as_text(value)}" for key, value in given.items()]
 
 
 @dataclass(frozen=True)
@@ -212,14 +212,15 @@ def describe(plan: Plan, run: Run) -> str:
     shown |= {key: value for key, value in run.options.items() if key.removeprefix("model.") not in shown}
     shown |= {"chosen_from": list(run.chooses)} if run.chooses else {}
     shown |= {"trial": True} if run.trial else {}
-    return " ".join(f"{key}={_text(value)}" for key, value in (shown | {"arms": run.arms}).items())
+    return " ".join(f"{key}={as_text(value)}" for key, value in (shown | {"arms": run.arms}).items())
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value as a command line has it."""
     if value is None:
         return "null"
     if isinstance(value, list):
-        return "[" + ",".join(_text(item) for item in value) + "]"
+        return "[" + ",".join(as_text(item) for item in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(value) if isinstance(value, dict) else str(value)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.metrics import digits
 from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
 from wssl_pl.files import write_atomically, writing
 from wssl_pl.records import read_json
@@ -54,7 +53,7 @@ class Measured:
         pairs: which were measured.
         machine: where.
         seconds_per_image: of the method.
-        values: of each pair by metric, times 10 to the power of the metric's decimals; None where there is none.
+        values: of each pair by metric, in hundredths of a dB, or thousandths; None where there is none.
     """
 
     method: dict[str, Any]
@@ -151,13 +150,21 @@ def _finished(folder: StudyFolder, run: Run) -> tuple[Finished, ImageNames | Non
         round(seconds, 6) if np.isfinite(seconds) else None,
         {name: [_whole(value, name) for value in table.column(name)] for name in kept},
     )  # fmt: skip
-    elsewhere = folder.shifted(run.id) if folder.elsewhere(run) else None
+    elsewhere = None
+    if folder.elsewhere(run):
+        sets = folder.shifted(run.id)
+        elsewhere = {name: {key: means[key] for key in kept if key in means} for name, means in sets.items()}
     names = ImageNames(table.images.tolist(), table.ratios.round(6).tolist(), table.bins.tolist())
     return Finished(status, curves, measured, elsewhere), names
 
 
 def _whole(value: float, metric: str) -> int | None:
-    return round(value * 10 ** digits(metric)) if np.isfinite(value) else None
+    return round(value * _scale(metric)) if np.isfinite(value) else None
+
+
+def _scale(metric: str) -> int:
+    """Return how many of the whole numbers a unit of a metric has: means over the pairs keep four decimals."""
+    return 100 if metric.startswith("psnr") else 1000
 
 
 def import_study(exported: str | Path, out: Path) -> int:
@@ -217,7 +224,7 @@ def _bring_back(source: StudyFolder, folder: StudyFolder, identity: str, finishe
         if finished.result is not None:
             kept, names = finished.result, _names(source)
             columns = [
-                [np.nan if value is None else value / 10 ** digits(metric) for value in column]
+                [np.nan if value is None else value / _scale(metric) for value in column]
                 for metric, column in kept.values.items()
             ]
             table = Table(

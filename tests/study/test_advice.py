@@ -1,0 +1,88 @@
+"""Advice from a made-up table."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wssl_pl.cli import main
+from wssl_pl.study import advice
+from wssl_pl.study.advice import Findings, Gain, Row, advise, choose, commands
+
+HELPS, HARMS = Gain(0.8, 0.5, 1.1), Gain(-0.5, -0.9, -0.1)
+PAIRS = {
+    "scratch": Row("from scratch", 6, 20.0),
+    "inpainting": Row("inpainting", 6, 20.8, gain=HELPS),
+    "both": Row("both", 6, 20.9, gain=Gain(0.9, 0.6, 1.2), over_rival=Gain(0.1, -0.1, 0.3)),
+}
+NO = {"scratch": Row("from scratch", 6, 24.0), "inpainting": Row("inpainting", 6, 23.5, gain=HARMS)}
+DAMAGED = {"blind": Row("blind", 6, 22.0), "joint_01": Row("heads beside it", 6, 22.4, gain=HELPS)}
+FOUND = Findings("faces of 64 px", {"50": PAIRS, "3600": NO}, DAMAGED)
+
+
+def test_the_best_arm_has_to_beat_its_rival():
+    assert choose(PAIRS, "few_pairs") == "inpainting"
+    clear = PAIRS | {"both": Row("both", 6, 20.9, gain=HELPS, over_rival=Gain(0.3, 0.1, 0.5))}
+    assert choose(clear, "few_pairs") == "both"
+    assert choose(NO, "few_pairs") is None
+    assert choose(DAMAGED, "damaged") == "joint_01"
+
+
+@pytest.mark.parametrize(
+    ("images", "damaged", "said", "not_said"),
+    [
+        (60, {}, ["with 50 training images", "Recommended: inpainting, +0.80 dB [+0.50", "reuse=all"], "covers"),
+        (3000, {"jpeg": 0.1}, ["Measured with 3,600 training images", "No pretext is shown to help"], "Recommended"),
+        (9, {}, ["The study covers 50 to 3,600 training images, not 9", "Recommended"], "No pretext"),
+        (60, {"saturation": 0.9}, ["damages of saturation", "Recommended: heads beside it", "task_loss=0.1"], "covers"),
+        (60, {"noise": 0.9}, ["The study covers saturation, sharpness, not noise"], "No pretext"),
+    ],
+)  # fmt: skip
+def test_advice_names_what_it_was_measured_with(images, damaged, said, not_said):
+    text = "\n".join(advise(FOUND, images, damaged))
+    assert all(part in text for part in said), text
+    assert not_said not in text
+
+
+def test_without_results_it_says_so():
+    for damaged in ({}, {"saturation": 1.0}):
+        lines = advise(None, 50, damaged)
+        assert lines[0].startswith("The study has not covered this case yet: ")
+        assert "downstream_psnr.yaml" in lines[-1]
+    assert advise(Findings("x", {"50": PAIRS}), 50, {"jpeg": 0.6})[0].endswith("damaged images (jpeg)")
+
+
+def test_commands_are_those_of_the_study():
+    first, second = commands("both", "few_pairs")
+    assert "stage=pretext images=POOL" in first
+    assert "'model.tasks=[saturation,sharpness,autoencoder]'" in first
+    assert "'model.decoder=true'" in first
+    assert "ckpt=runs/pretext/RUN/best.ckpt" in second
+    assert "width" not in second
+    (only,) = commands("joint_01", "damaged")
+    assert "ckpt=none" in only
+    assert "'model.restore=[saturation,sharpness]'" in only
+
+
+def test_the_command_looks_at_the_images(tmp_path, monkeypatch, capsys):
+    for name, count in (("images", 12), ("masks", 3)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            Image.fromarray(np.full((40, 50, 3), number, np.uint8)).save(tmp_path / name / f"{number}.png")
+    table = tmp_path / "advice.json"
+    monkeypatch.setattr(advice, "TABLE", table)
+    words = ["advise", f"images={tmp_path / 'images'}", f"masks={tmp_path / 'masks'}"]
+    main(words)
+    said = capsys.readouterr().out
+    assert said.startswith("12 images, ")
+    assert "short side 40 px in the median; 3 masks" in said
+    assert "has not covered this case yet" in said
+    table.write_text(json.dumps(asdict(FOUND)))
+    main(words)
+    assert "Recommended: inpainting" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit):
+        main([*words[:2], f"masks={tmp_path / 'empty'}"])
+    assert "holds no JPEG, PNG or WebP file" in capsys.readouterr().err
