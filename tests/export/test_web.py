@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.web.network import write_network, write_package
 from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
 from wssl_pl.export import web
@@ -146,3 +148,31 @@ def test_weights_of_16_bits_are_stored_as_such(tmp_path):
     _shorten(path)
     assert path.stat().st_size < size - exact.nbytes // 2 + 200
     assert (run() == before).all()
+
+
+def test_the_page_is_complete(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_package(tmp_path / "npm")
+    write_network(tmp_path / "network.onnx")
+    command = ["export", "web", "ckpt=network.onnx", "runtime=npm", "out=page"]
+    main([*command, "webgpu=false"])
+    assert "from network.onnx" in capsys.readouterr().out
+    page = tmp_path / "page"
+    assert {path.name for path in page.iterdir()} <= set(web.FILES)
+    script = (page / "service_worker.js").read_text()
+    assert "@" not in script
+    listed = re.search('FILES = "(.*?)"', script)[1].split()
+    written = {path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()}
+    assert {*listed} - {"./"} == written - {"service_worker.js"}
+    for name in ("index.html", "page.js", "worker.js"):
+        for other in re.findall(r'(?:src|href|from|Worker\()[=( ]*"\.?/?([\w.]+\.\w+)"', (page / name).read_text()):
+            assert (page / other).is_file(), f"{name} needs {other}"
+    config = json.loads((page / "config.json").read_text())
+    assert (config["model"], config["license"], config["tiling"]["whole"]) == ("network.onnx", None, 64)
+    main([*command, "--overwrite"])
+    assert (page / "ort" / "ort.webgpu.min.js").is_file()
+    write_network(tmp_path / "network.onnx", ours=False)
+    with pytest.raises(SystemExit):
+        main([*command, "--overwrite"])
+    assert "another project's" in capsys.readouterr().err
+    assert (page / "index.html").is_file()

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import struct
 import threading
 import zlib
@@ -9,40 +10,17 @@ from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
-import onnx
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from tests.web.network import write_network
 from tests.web.test_editor import drag
 from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
 from wssl_pl.export.web import find_runtime
-from wssl_pl.export.weights import metadata
 from wssl_pl.inference import Inpainter
-from wssl_pl.models import ModelInfo
 
 pytestmark = pytest.mark.slow
-
-
-def write_network(path):
-    """Write a network of two layers as `wssl export onnx` would: PyTorch's exporter takes half a minute for any."""
-    helper, numpy_helper = onnx.helper, onnx.numpy_helper
-    random = np.random.default_rng(0)
-    shapes = {"image": ("b", 3, "h", "w"), "mask": ("b", 1, "h", "w"), "output": ("b", 3, "h", "w")}
-    *inputs, output = [helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
-    weights = {"first": random.normal(0, 0.2, (8, 4, 7, 7)), "second": random.normal(0, 0.4, (3, 8, 3, 3))}
-    nodes = [
-        helper.make_node("Concat", ["image", "mask"], ["joined"], axis=1),
-        helper.make_node("Conv", ["joined", "first"], ["features"], pads=[3, 3, 3, 3]),
-        helper.make_node("Relu", ["features"], ["active"]),
-        helper.make_node("Conv", ["active", "second"], ["values"], pads=[1, 1, 1, 1]),
-        helper.make_node("Sigmoid", ["values"], ["output"]),
-    ]
-    stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
-    graph = helper.make_graph(nodes, "network", inputs, [output], stored)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    helper.set_model_props(model, metadata(ModelInfo("", {"width": 2}, {"image_size": 64})))
-    onnx.save(model, path)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +64,7 @@ def open_page(browser, site):
     contexts = []
     with served(site) as server:
 
-        def open_(query="", **options):
+        def open_(query="", script="", ready=True, **options):
             context = browser.new_context(viewport={"width": 800, "height": 900}, **options)
             contexts.append(context)
             page = context.new_page()
@@ -95,8 +73,10 @@ def open_page(browser, site):
             page.on("console", lambda message: message.type == "error" and page.complaints.append(message.text))
             page.on("pageerror", lambda error: page.complaints.append(str(error)))
             page.server = server
+            page.add_init_script(script)
             page.goto(f"http://127.0.0.1:{server.server_port}/{query}")
-            page.locator("#about", has_text="Computed").wait_for()
+            if ready:
+                page.locator("#about", has_text="Computed").wait_for()
             return page
 
         yield open_
@@ -314,3 +294,36 @@ def test_a_phone(open_page, scheme):
     fill(page)
     assert page.locator("#compare").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_graphics_card_that_fails_leaves_the_processor(open_page, inpainter):
+    adapter = "Object.defineProperty(navigator, 'gpu', {value: {requestAdapter: async () => ({info: {}})}})"
+    page = open_page(script=adapter)
+    assert "WebAssembly, 1 thread" in page.inner_text("#about")
+    given = noise(80, 90)
+    choose(page, encoded(given))
+    drag(page, (0.3, 0.5), (0.7, 0.5))
+    hole = painted(page)
+    fill(page)
+    check(np.asarray(result(page)[1]), given, hole, inpainter)
+
+
+@pytest.mark.parametrize(
+    ("script", "answer"),
+    [
+        ("delete globalThis.CompressionStream", "This browser is too old for this page"),
+        ("delete globalThis.Worker", "This browser is too old for this page"),
+        (
+            """const ask = fetch;
+            globalThis.fetch = async name => {
+                const answer = await ask(name), config = await answer.json();
+                config.check.expected[3] += 0.5;
+                return new Response(JSON.stringify(config));
+            }""",
+            r"The model does not run in this browser \(wasm: wrong by 0\.[45]",
+        ),
+    ],
+)
+def test_a_browser_that_cannot_do_it_says_so(open_page, script, answer):
+    page = open_page(script=script, ready=False)
+    page.locator("#wrong", has_text=re.compile(answer)).wait_for()

@@ -135,11 +135,11 @@ def write_page(folder: Path, name: str, runtime: dict[str, bytes], webgpu: bool 
         raise WSSLError("ckpt", name, "is another project's, whose conventions the page does not know", FOREIGN)
     _shorten(folder / "model.onnx")
     (folder / "ort").mkdir()
-    for name in WASM + (WEBGPU if webgpu else ()):
+    for file in WASM + (WEBGPU if webgpu else ()):
         # Some hosts do not know that .mjs is JavaScript.
-        (folder / "ort" / name.replace(".mjs", ".js")).write_bytes(runtime[name])
-    for name in STATIC:
-        shutil.copyfile(SOURCE / name, folder / name)
+        (folder / "ort" / file.replace(".mjs", ".js")).write_bytes(runtime[file])
+    for file in STATIC:
+        shutil.copyfile(SOURCE / file, folder / file)
     shipped = name.endswith(SHIPPED.name)
     if shipped:
         shutil.copyfile(SHIPPED.parent / "LICENSE", folder / "LICENSE-weights")
@@ -154,7 +154,7 @@ def write_page(folder: Path, name: str, runtime: dict[str, bytes], webgpu: bool 
         "check": _check(predictor),
     }
     (folder / "config.json").write_text(json.dumps(config))
-    core = ["./", *CORE, *(f"ort/{name.replace('.mjs', '.js')}" for name in WASM)]
+    core = ["./", *CORE, *(f"ort/{file.replace('.mjs', '.js')}" for file in WASM)]
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(path.read_bytes())

@@ -432,69 +432,80 @@ export function pushPull(planes, known, width, height, sigma) {
     const total = Math.max(known.reduce((sum, value) => sum + value, 0), 1e-6);
     return planes.map(plane => plane.map(() => 0).fill(plane.reduce((sum, value) => sum + value, 0) / total));
   }
-  const density = blurred(known, width, height, sigma);
-  const means = planes.map(plane => blurred(plane, width, height, sigma)
-    .map((value, at) => value / Math.max(density[at], 1e-6)));
+  const inRows = blurWeights(width, sigma), inColumns = blurWeights(height, sigma);
+  const blurred = plane => resampled(plane, width, inRows, inColumns), density = blurred(known);
+  const means = planes.map(plane => blurred(plane).map((value, at) => value / Math.max(density[at], 1e-6)));
   const weight = density.map(value => Math.min(1, value / MIN_KNOWN));
   if (weight.every(value => value === 1)) return means;
   const halfWidth = (width + 1) >> 1, halfHeight = (height + 1) >> 1;
   const across = areaWeights(width, halfWidth), down = areaWeights(height, halfHeight);
-  const smaller = plane => resampled(plane, width, height, across, down);
+  const smaller = plane => resampled(plane, width, across, down);
   const coarse = pushPull(planes.map(smaller), smaller(known), halfWidth, halfHeight, sigma);
   const wider = linearWeights(halfWidth, width), higher = linearWeights(halfHeight, height);
   return means.map((plane, c) => {
-    const wide = resampled(coarse[c], halfWidth, halfHeight, wider, higher);
+    const wide = resampled(coarse[c], halfWidth, wider, higher);
     return plane.map((value, at) => weight[at] * value + (1 - weight[at]) * wide[at]);
   });
 }
 
-function blurred(plane, width, height, sigma) {
-  const radius = Math.round(8 * sigma + 1) >> 1, kernel = [];   // OpenCV's size for floats
-  for (let i = -radius; i <= radius; i++) kernel.push(Math.exp(-i * i / (2 * sigma * sigma)));
-  const sum = kernel.reduce((a, b) => a + b);
-  const weights = size => Array.from({length: size}, (_, at) => kernel.map((value, i) => {
-    let from = at + i - radius;   // reflected without the border itself
-    while (size > 1 && (from < 0 || from >= size)) from = from < 0 ? -from : 2 * size - 2 - from;
-    return [size > 1 ? from : 0, value / sum];
-  }));
-  return resampled(plane, width, height, weights(width), weights(height));
+/** For each result its sources and their weights, in flat arrays; `stops` says where those of each end. */
+function flat(found) {
+  let sum = 0;
+  const all = found.flat(), stops = Int32Array.from(found, each => sum += each.length);
+  return {stops, sources: Int32Array.from(all, ([from]) => from), weights: Float64Array.from(all, each => each[1])};
 }
 
-/** For each result its sources and their weights, as OpenCV's INTER_AREA. */
+/** As OpenCV's GaussianBlur of floats, which takes 4 sigma and reflects without the border itself. */
+function blurWeights(size, sigma) {
+  const radius = Math.round(8 * sigma + 1) >> 1, kernel = [];
+  for (let i = -radius; i <= radius; i++) kernel.push(Math.exp(-i * i / (2 * sigma * sigma)));
+  const sum = kernel.reduce((a, b) => a + b);
+  return flat(Array.from({length: size}, (_, at) => kernel.map((value, i) => {
+    let from = at + i - radius;
+    while (size > 1 && (from < 0 || from >= size)) from = from < 0 ? -from : 2 * size - 2 - from;
+    return [size > 1 ? from : 0, value / sum];
+  })));
+}
+
+/** As OpenCV's INTER_AREA. */
 function areaWeights(size, target) {
   const scale = size / target;
-  return Array.from({length: target}, (_, at) => {
+  return flat(Array.from({length: target}, (_, at) => {
     const start = at * scale, stop = start + scale, cell = Math.min(scale, size - start);
     const last = Math.min(Math.floor(stop), size - 1), first = Math.min(Math.ceil(start), last), found = [];
     if (first - start > 1e-3) found.push([first - 1, (first - start) / cell]);
     for (let from = first; from < last; from++) found.push([from, 1 / cell]);
     if (stop - last > 1e-3) found.push([last, Math.min(stop - last, 1, cell) / cell]);
     return found;
-  });
+  }));
 }
 
 /** As OpenCV's INTER_LINEAR. */
 function linearWeights(size, target) {
-  return Array.from({length: target}, (_, at) => {
+  return flat(Array.from({length: target}, (_, at) => {
     const place = Math.min(Math.max((at + 0.5) * size / target - 0.5, 0), size - 1), from = Math.floor(place);
     return [[from, 1 - (place - from)], [Math.min(from + 1, size - 1), place - from]];
-  });
+  }));
 }
 
-/** Rows and columns replaced by weighted sums of rows and columns. */
-function resampled(plane, width, height, across, down) {
-  const lines = new Float32Array(across.length * height), result = new Float32Array(across.length * down.length);
-  across.forEach((sources, x) => {
-    for (const [from, weight] of sources) {
-      for (let y = 0; y < height; y++) lines[y * across.length + x] += weight * plane[y * width + from];
+/** Rows and columns of a plane replaced by weighted sums of them. */
+function resampled(plane, width, across, down) {
+  const height = plane.length / width, size = across.stops.length;
+  const lines = new Float32Array(size * height), result = new Float32Array(size * down.stops.length);
+  for (let y = 0, to = 0; y < height; y++) {
+    const row = plane.subarray(y * width, (y + 1) * width);
+    for (let x = 0, i = 0; x < size; x++, to++) {
+      let sum = 0;
+      for (const stop = across.stops[x]; i < stop; i++) sum += across.weights[i] * row[across.sources[i]];
+      lines[to] = sum;
     }
-  });
-  down.forEach((sources, y) => {
-    for (const [from, weight] of sources) {
-      for (let x = 0; x < across.length; x++) {
-        result[y * across.length + x] += weight * lines[from * across.length + x];
-      }
+  }
+  for (let y = 0, i = 0; y < down.stops.length; y++) {
+    const line = result.subarray(y * size, (y + 1) * size);
+    for (const stop = down.stops[y]; i < stop; i++) {
+      const weight = down.weights[i], from = lines.subarray(down.sources[i] * size, (down.sources[i] + 1) * size);
+      for (let x = 0; x < size; x++) line[x] += weight * from[x];
     }
-  });
+  }
   return result;
 }

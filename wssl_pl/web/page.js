@@ -12,7 +12,7 @@ start().catch(error => complain(error.message));
 
 async function start() {
   complain("");
-  if (!globalThis.WebAssembly || !globalThis.CompressionStream || !globalThis.OffscreenCanvas) {
+  if (["WebAssembly", "CompressionStream", "OffscreenCanvas", "Worker"].some(name => !(name in globalThis))) {
     throw new Error("This browser is too old for this page: a current one is needed");
   }
   for (const [id, action] of [["fill", fill], ["undo", () => step("undo", -1)], ["redo", () => step("redo", 1)],
@@ -114,7 +114,7 @@ async function fill() {
     saved = false;
     await editor.open(png);
     get("editor").scrollIntoView({block: "nearest"});
-    say(`${pixels.toLocaleString("en")} pixels filled in ${seconds.toFixed(1)} s. Paint on to change more.`);
+    say(`${pixels.toLocaleString("en")} pixels filled in ${seconds.toFixed(2)} s. Paint on to change more.`);
   }).catch(error => {
     if (error.message !== "cancelled") throw error;
     say("Cancelled: the photo is as it was, and so is the mask.");
@@ -167,6 +167,7 @@ function progress(done, total) {
   get("progress").hidden = get("cancel").hidden = !total;
   get("bar").value = total ? done / total : 0;
   get("percent").textContent = total ? `${Math.round(100 * done / total)} %` : "";
+  if (total && done === total) say("Filling: writing the PNG ...");
 }
 
 function update() {
