@@ -81,8 +81,11 @@ def test_a_photo_is_repaired_step_by_step(photo, runs, tmp_path):
         wait_for_photo(page)
         assert "Nothing is painted yet" in fill(page)
 
-        # Paint and fill.
+        # Paint and fill; what breaks off on the way loses nothing.
         paint(page, BAR)
+        page.route("**/gradio_api/upload*", lambda route: route.abort())
+        assert "the connection broke off" in fill(page)
+        page.unroute("**/gradio_api/upload*")
         assert "1200 × 1800 pixels" in fill(page)
         first = changed(page, before, tmp_path)
         rows, columns = np.flatnonzero(first.any(axis=1)), np.flatnonzero(first.any(axis=0))

@@ -251,7 +251,7 @@ def test_a_session_is_its_visitors_and_its_files_are_behind_random_names(url, nu
     opened = session(url, numbers["open"], [None, photo])
     preview = opened[2]["photo"]["path"]
     assert re.search(r"/[0-9a-f]{32}/preview\.png$", preview)
-    filled = session(url, numbers["fill"], [None, mask, "shipped model", [], 0])
+    filled = session(url, numbers["fill"], [None, mask, "", "shipped model", [], 0])
     assert "of them filled" in filled[1]
     assert httpx.get(f"{url}/gradio_api/file={preview}").status_code == 200
     folder = Path(preview).parent
@@ -268,7 +268,7 @@ def test_a_session_is_its_visitors_and_its_files_are_behind_random_names(url, nu
 def test_private_calls_take_no_files_of_the_server_and_no_wrong_arguments(url, numbers, pair, name, tmp_path, outside):
     secret = tmp_path / "secret.png"
     shutil.copyfile(pair[0], secret)
-    count = {"open": 2, "fill": 5, "undo": 1, "redo": 1, "turn_upright": 2, "restore": 2, "compare": 3,
+    count = {"open": 2, "fill": 6, "undo": 1, "redo": 1, "turn_upright": 2, "restore": 2, "compare": 3,
              "show_windows": 2, "diagnose": 2, "fill_all": 4}[name]  # fmt: skip
     meta = {"_type": "gradio.FileData"}
     takes_file = {"open": 1, "fill": 1, "fill_all": 0}

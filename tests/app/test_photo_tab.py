@@ -1,6 +1,7 @@
 """What the controls of the photo's tab do, called as the page calls them."""
 
 import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -72,7 +73,7 @@ def opened(actions, photo):
 
 @pytest.fixture
 def filled(actions, opened, mask):
-    return seen(actions.fill(opened.session, mask(HOLE), MODEL, [], 0, None))
+    return seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None))
 
 
 def test_a_photo_is_opened_to_be_painted_on(opened, photo):
@@ -84,7 +85,7 @@ def test_a_photo_is_opened_to_be_painted_on(opened, photo):
 
 
 def test_painting_goes_on_from_the_result_and_known_pixels_stay(actions, filled, photo, mask):
-    again = seen(actions.fill(filled.session, mask(SECOND), MODEL, [], 0, None))
+    again = seen(actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None))
     before, first, second = pixels(photo), pixels(filled.download["value"]), pixels(again.download["value"])
     holes = np.zeros(before.shape[:2], bool)
     holes[HOLE] = True
@@ -108,13 +109,13 @@ def test_fills_are_undone_with_their_masks_and_redone(actions, filled, opened, m
     on = seen(actions.redo(back.session))
     assert on.canvas == filled.canvas
     assert on.download == filled.download
-    other = seen(actions.fill(back.session, mask(SECOND), MODEL, [], 0, None))
+    other = seen(actions.fill(back.session, mask(SECOND), "", MODEL, [], 0, None))
     assert not Path(filled.download["value"]).exists()
     assert len(other.session.steps) == 2
 
 
 def test_several_models_fill_one_mask_and_one_is_chosen_to_go_on_with(actions, opened, mask):
-    done = seen(actions.fill(opened.session, mask(HOLE), MODEL, ["Telea", "Navier-Stokes", MODEL], 0, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", MODEL, ["Telea", "Navier-Stokes", MODEL], 0, None))
     captions = [caption.split(" · ")[0] for _, caption in done.results["value"]]
     assert captions == [MODEL, "Telea", "Navier-Stokes"]
     assert all(caption.endswith(" s") for _, caption in done.results["value"])
@@ -123,37 +124,37 @@ def test_several_models_fill_one_mask_and_one_is_chosen_to_go_on_with(actions, o
     assert chosen.results["selected_index"] == 1
     assert chosen.right["value"] == 2
     assert (pixels(chosen.download["value"]) != pixels(done.download["value"])).any()
-    again = seen(actions.fill(chosen.session, mask(SECOND), "Telea", [], 0, None))
+    again = seen(actions.fill(chosen.session, mask(SECOND), "", "Telea", [], 0, None))
     assert (pixels(again.download["value"])[HOLE] == pixels(chosen.download["value"])[HOLE]).all()
     slider = actions.compare(again.session, 1, 2)
     assert [Path(path) for path in slider] == [again.session.versions[index].preview for index in (1, 2)]
 
 
 def test_a_model_that_fails_does_not_stop_the_others(actions, opened, mask):
-    done = seen(actions.fill(opened.session, mask(HOLE), "no <such>", ["Telea"], 0, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", "no <such>", ["Telea"], 0, None))
     assert len(done.session.versions) == 2
     assert "no &lt;such&gt;: There is no model" in done.line
     for others in (["also none"], ["Telea"] * 2 + list("abcdef")):
-        bad = seen(actions.fill(opened.session, mask(HOLE), "none", others, 0, None))
+        bad = seen(actions.fill(opened.session, mask(HOLE), "", "none", others, 0, None))
         assert 'role="alert"' in bad.line
 
 
 def test_a_hole_that_takes_a_classical_method_too_long_is_refused(actions, opened, mask, monkeypatch):
     monkeypatch.setitem(work.check_hole.__globals__["LARGEST"], "biharmonic", 1e-4)
-    bad = seen(actions.fill(opened.session, mask(HOLE), "biharmonic", [], 0, None))
+    bad = seen(actions.fill(opened.session, mask(HOLE), "", "biharmonic", [], 0, None))
     assert "The hole is too large for biharmonic" in bad.line
-    assert seen(actions.fill(opened.session, mask(HOLE), MODEL, [], 0, None)).session.position == 1
+    assert seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None)).session.position == 1
 
 
 def test_a_soft_edge_blends_around_the_hole_alone(actions, opened, photo, mask):
-    done = seen(actions.fill(opened.session, mask(HOLE), MODEL, [], 3, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 3, None))
     changed = (pixels(done.download["value"]) != pixels(photo)).any(axis=-1)
     assert changed[7:10, 35:45].any()
     changed[7:28, 27:53] = False
     assert not changed.any()
     assert "within 3 pixels are blended" in done.line
     for wrong in (-1, 65, "3", None):
-        assert "soft edge must have" in seen(actions.fill(opened.session, mask(HOLE), MODEL, [], wrong, None)).line
+        assert "soft edge must have" in seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], wrong, None)).line
 
 
 def test_what_the_model_looked_at_is_framed(actions, filled):
@@ -167,7 +168,7 @@ def test_what_the_model_looked_at_is_framed(actions, filled):
 
 def test_a_mask_of_the_editors_limit_is_enlarged(actions, opened, mask):
     small = mask((slice(5, 12), slice(15, 25)), size=(30, 40))
-    done = seen(actions.fill(opened.session, small, MODEL, [], 0, None))
+    done = seen(actions.fill(opened.session, small, "", MODEL, [], 0, None))
     changed = (pixels(done.download["value"]) != pixels(opened.canvas["photo"]["path"])).any(axis=-1)
     assert changed[10:24, 30:50].mean() > 0.9
     assert changed.sum() <= 14 * 20
@@ -181,7 +182,7 @@ def jpeg_mask(path):
 
 def test_a_grey_mask_of_jpeg_is_taken_by_the_nearer_of_black_and_white(actions, opened, tmp_path):
     jpeg_mask(tmp_path / "grey.jpg")
-    done = seen(actions.fill(opened.session, {"path": str(tmp_path / "grey.jpg")}, MODEL, [], 0, None))
+    done = seen(actions.fill(opened.session, {"path": str(tmp_path / "grey.jpg")}, "", MODEL, [], 0, None))
     changed = (pixels(done.download["value"]) != pixels(opened.canvas["photo"]["path"])).any(axis=-1)
     assert abs(int(changed.sum()) - 15 * 20) < 30
 
@@ -197,7 +198,7 @@ def test_a_grey_mask_of_jpeg_is_taken_by_the_nearer_of_black_and_white(actions, 
 )
 def test_a_wrong_mask_is_one_line_and_nothing_is_lost(actions, filled, mask, boxes, size, message, tmp_path):
     held = sorted((tmp_path / "files").rglob("*"))
-    bad = actions.fill(filled.session, mask(*boxes, size=size), MODEL, [], 0, None)
+    bad = actions.fill(filled.session, mask(*boxes, size=size), "", MODEL, [], 0, None)
     assert message in bad[1]
     assert str(tmp_path) not in bad[1]
     assert all("value" not in each for index, each in enumerate(bad) if index != 1)
@@ -219,9 +220,11 @@ def saved(image, **options):
             "is an animation",
         ),
         (lambda path: None, "is gone"),
+        (lambda path: path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(99)), "is HEIC, which needs pillow-heif"),
     ],
 )
-def test_a_bad_photo_is_one_line_and_leaves_the_one_before(actions, filled, tmp_path, write, message):
+def test_a_bad_photo_is_one_line_and_leaves_the_one_before(actions, filled, tmp_path, monkeypatch, write, message):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     write(tmp_path / "bad.png")
     bad = actions.open(filled.session, {"path": str(tmp_path / "bad.png")})
     assert message in bad[1]
@@ -248,10 +251,10 @@ def test_odd_photos_are_opened(actions, tmp_path, name):
 
 def test_two_tabs_of_one_photo_do_not_disturb_each_other(actions, photo, mask):
     one, other = (seen(actions.open(None, {"path": str(photo)})) for _ in range(2))
-    one = seen(actions.fill(one.session, mask(HOLE), MODEL, [], 0, None))
+    one = seen(actions.fill(one.session, mask(HOLE), "", MODEL, [], 0, None))
     actions.open(one.session, {"path": str(photo)})  # the first tab goes on to another photo
     assert not Path(one.download["value"]).exists()
-    assert seen(actions.fill(other.session, mask(HOLE), MODEL, [], 0, None)).session.position == 1
+    assert seen(actions.fill(other.session, mask(HOLE), "", MODEL, [], 0, None)).session.position == 1
 
 
 def test_a_fill_that_ends_after_another_photo_was_opened_is_dropped(actions, opened, photo, mask, monkeypatch):
@@ -263,12 +266,12 @@ def test_a_fill_that_ends_after_another_photo_was_opened_is_dropped(actions, ope
         return made
 
     monkeypatch.setattr(PhotoActions, "filled", late)
-    assert all("value" not in each for each in actions.fill(opened.session, mask(HOLE), MODEL, [], 0, None))
+    assert all("value" not in each for each in actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None))
 
 
 def test_a_full_page_says_so_and_keeps_what_there_is(actions, filled, mask, monkeypatch):
     monkeypatch.setattr(actions.settings.storage, "quota", MIN_BYTES)
-    full = actions.fill(filled.session, mask(SECOND), MODEL, [], 0, None)
+    full = actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None)
     assert "The page holds as many photos as it may" in full[1]
     assert Path(filled.download["value"]).exists()
 
@@ -285,7 +288,7 @@ def test_what_fails_is_one_line_and_leaves_no_files(
     monkeypatch.setattr(work, "write_photo", fails)
     held = sorted((tmp_path / "files").rglob("*"))
     with caplog.at_level(logging.CRITICAL):
-        bad = actions.fill(filled.session, mask(SECOND), MODEL, [], 0, None)
+        bad = actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None)
     assert message in bad[1]
     assert "secret" not in bad[1]
     assert sorted((tmp_path / "files").rglob("*")) == held
@@ -294,8 +297,9 @@ def test_what_fails_is_one_line_and_leaves_no_files(
 def test_without_a_photo_or_a_stroke_it_says_so(actions, opened):
     for method in (actions.undo, actions.redo):
         assert "Load a photo first" in seen(method(None)).line
-    assert "Load a photo first" in seen(actions.fill(None, None, MODEL, [], 0, None)).line
-    assert "Nothing is painted yet" in seen(actions.fill(opened.session, None, MODEL, [], 0, None)).line
+    assert "Load a photo first" in seen(actions.fill(None, None, "", MODEL, [], 0, None)).line
+    assert "Nothing is painted yet" in seen(actions.fill(opened.session, None, "", MODEL, [], 0, None)).line
+    assert "&lt;b&gt; broke off" in seen(actions.fill(opened.session, None, "<b> broke off", MODEL, [], 0, None)).line
     for index in (-1, 99, None, "0"):
         assert "no such example" in seen(actions.open_example(None, SimpleNamespace(index=index))).line
         assert "value" not in actions.compare(opened.session, index, 0)
@@ -371,7 +375,7 @@ def test_models_of_other_papers_fill_too(stage, photo, mask, tmp_path):
     models = Models(tmp_path / "rival.ckpt", device="cpu")
     actions = PhotoActions(Settings(models, [], Storage(tmp_path / "files", 1e9), megapixels=1.0))
     opened = seen(actions.open(None, {"path": str(photo)}))
-    done = seen(actions.fill(opened.session, mask(HOLE), "", [], 0, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", "", [], 0, None))
     changed = (read_photo(Path(done.download["value"])).pixels != read_photo(photo).pixels).any(axis=-1)
     assert changed[HOLE].mean() > 0.9
     changed[HOLE] = False

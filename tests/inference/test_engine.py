@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.inference.fakes import Fake, constant, draw_plane, plane, square
-from wssl_pl.inference.engine import Tiling, fill_images
+from wssl_pl.inference.engine import Tiling, fill_images, windows
 from wssl_pl.models import ModelInfo
 
 SMALL = Tiling(whole=64, radius=6.4, tile=128, margin=32, soft=8)
@@ -63,6 +63,29 @@ def test_a_deep_hole_gets_its_middle_from_a_coarser_scale():
     assert filled[51, 150, 0] == pytest.approx(255 * 0.1 * len(scales), abs=1)
     row = filled[150, 49:150, 0].astype(int)
     assert np.abs(np.diff(row[1:])).max() <= 16, "the scales are blended"
+
+
+@pytest.mark.parametrize(
+    ("size", "hole", "scheme"),
+    [
+        (60, square(60, 60, 5, 5, 5), SMALL),
+        (300, square(300, 300, 50, 50, 9) | square(300, 300, 200, 10, 9), SMALL),
+        (300, square(300, 300, 50, 50, 200), SMALL),
+        (300, square(300, 300, 50, 50, 200), Tiling.of_classical()),
+    ],
+)
+def test_the_windows_are_those_that_the_network_sees(size, hole, scheme):
+    backend = constant(0.5)
+    fill_one(np.zeros((size, size, 3), np.uint8), hole, backend, scheme)
+    full, reduced = windows(hole, scheme)
+    seen = [shape[2:] for shape in backend.windows for _ in range(shape[0])]
+    # What is reduced is seen before.
+    assert [(box.height, box.width) for box in full] == seen[-len(full) :]
+    assert bool(reduced) == (len(seen) > len(full))
+    covered = np.zeros_like(hole)
+    for box in full + reduced:
+        covered[box.slices] = True
+    assert covered[hole].all()
 
 
 def test_neighbouring_tiles_fade_into_each_other():

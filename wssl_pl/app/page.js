@@ -17,8 +17,8 @@ function bring(element) {
 export function start({element, trigger, props, watch, megabytes}) {
   const editor = new MaskEditor(element.querySelector(".photo-mask"));
   const note = element.querySelector(".photo-note"), input = element.querySelector("input[type=file]");
-  const veil = element.querySelector(".photo-busy");
-  let arrived = null, doing = "", unsaved = false;
+  const veil = element.querySelector(".photo-busy"), tab = element.closest("[role=tabpanel]");
+  let arrived = null, doing = "", unsaved = false, focused = null;
 
   async function send(file) {
     if (file.size > megabytes * 1e6) {
@@ -37,12 +37,17 @@ export function start({element, trigger, props, watch, megabytes}) {
     return {path, orig_name: file.name, size: file.size, meta: {_type: "gradio.FileData"}};
   }
 
+  /** Meanwhile nothing of the tab can be used; what had the focus gets it again. */
   function busy(what = "") {
     doing = what;
-    if (what) note.textContent = "";
     veil.replaceChildren();
-    if (what) veil.appendChild(document.createElement("span")).textContent = what;
-    element.inert = Boolean(what);
+    if (what) {
+      note.textContent = "";
+      veil.appendChild(document.createElement("span")).textContent = what;
+      if (!tab.inert) focused = document.activeElement;
+    }
+    tab.inert = Boolean(what);
+    if (!what && document.activeElement === document.body) focused?.focus({preventScroll: true});
   }
 
   async function load(file) {
@@ -74,15 +79,14 @@ export function start({element, trigger, props, watch, megabytes}) {
       arrived = null;
       return file;
     },
+    /** Return the painted mask, or null, and what went wrong. */
     async takeMask() {
-      if (editor.isEmpty) return null;
+      if (editor.isEmpty) return [null, ""];
       busy(FILLING);
       try {
-        return await send(new File([await editor.mask()], "mask.png"));
+        return [await send(new File([await editor.mask()], "mask.png")), ""];
       } catch (error) {
-        busy();
-        note.textContent = error.message;
-        throw error;   // nothing is called
+        return [null, error.message];
       }
     },
     async done() {
@@ -118,12 +122,12 @@ export function start({element, trigger, props, watch, megabytes}) {
   });
   document.addEventListener("paste", event => {
     const file = [...event.clipboardData.files].find(each => each.type.startsWith("image/"));
-    if (!file || element.inert || !element.offsetParent) return;
+    if (!file || tab.inert || !element.offsetParent) return;
     event.preventDefault();
     load(file);
   });
   document.addEventListener("keydown", event => {
-    if (element.inert || !element.offsetParent || event.defaultPrevented) return;
+    if (tab.inert || !element.offsetParent || event.defaultPrevented) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) click("fill");
     else if (event.code === "KeyZ" && event.altKey) click(event.shiftKey ? "redo" : "undo");
     else return;

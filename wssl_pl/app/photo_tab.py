@@ -31,7 +31,7 @@ ON_LOAD = """\
 import(new URL('page/page.js', document.baseURI)).then(page => page.start({{
     element, trigger, props, watch, megabytes: {megabytes}}}));
 """
-MASK_FIRST = "async (session, mask, ...others) => [session, await window.wsslPage.takeMask(), ...others]"
+MASK_FIRST = "async (session, mask, trouble, ...others) => [session, ...await window.wsslPage.takeMask(), ...others]"
 DONE = "() => window.wsslPage.done()"
 
 
@@ -114,7 +114,7 @@ class PhotoTab:
                     elem_id="examples",
                 )
         with gr.Row(visible=False):
-            self.photo, self.mask = gr.File(), gr.File()
+            self.photo, self.mask, self.trouble = gr.File(), gr.File(), gr.Textbox()
         self._connect(settings)
 
     def _connect(self, settings: Settings) -> None:
@@ -129,12 +129,17 @@ class PhotoTab:
         busy: dict[str, Any] = private | {
             "concurrency_id": "model", "concurrency_limit": settings.concurrency, "show_progress_on": [self.status],
         }  # fmt: skip
+        painted = [session, self.mask, self.trouble, model, self.others, self.feather]
         taken = "(session, photo) => [session, window.wsslPage.taken()]"
         changes = [
             self.canvas.upload(do.open, [session, self.photo], shown, js=taken, **short),
             self.examples.select(do.open_example, [session], shown, **short),
             self.fill.click(
-                do.fill, [session, self.mask, model, self.others, self.feather], shown, js=MASK_FIRST, **busy
+                do.fill,
+                [session, self.mask, self.trouble, model, self.others, self.feather],
+                shown,
+                js=MASK_FIRST,
+                **busy,
             ),
             self.undo.click(do.undo, [session], shown, **short),
             self.redo.click(do.redo, [session], shown, **short),
@@ -143,7 +148,8 @@ class PhotoTab:
             self.restore.click(do.restore, [session, model], shown, **busy),
         ]
         for change in changes:
-            change.then(None, None, None, js=DONE, api_visibility="private")
+            for end in (change.then, change.failure):  # `then` is not called after an error
+                end(None, None, None, js=DONE, api_visibility="private")
         gr.on([self.left.input, self.right.input], do.compare, [session, self.left, self.right], [self.slider], **short)
         gr.on([self.slider.change, self.shows.input], do.show_windows, [session, self.shows], [self.seen], **short)
         found = [self.findings, self.upright, self.restore]
@@ -196,14 +202,17 @@ class PhotoActions(Actions):
         self,
         session: Session | None,
         mask: dict[str, Any] | None,
+        trouble: str | None,
         model: str | None,
         others: list[str] | None,
         feather: Any,
         progress: Any = gr.Progress(),  # noqa: B008 Gradio looks for it here
     ) -> list[Any]:
-        """The button: one more version of the photo, or one of each model."""
+        """The button: one more version of the photo, or one of each model; `trouble` is why the mask did not arrive."""
         names = list(dict.fromkeys([model or self.settings.models.names()[0], *(others or [])]))
         photo, session = opened(session)
+        if trouble:
+            raise WSSLError(None, None, str(trouble)[:400])
         if mask is None:
             raise WSSLError(None, None, "nothing is painted yet: paint with the brush over what is to be filled")
         if len(names) > MOST_MODELS:
