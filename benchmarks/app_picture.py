@@ -126,6 +126,9 @@ def main() -> None:
         wait_for_photo(page)
         paint(page, STROKES)
         print(fill(page))
+        page.click("[data-tool=undo]")  # shows the strokes again
+        page.mouse.move(0, 0)
+        page.evaluate("scrollTo(0, 0)")
         page.wait_for_timeout(2000)
         page.screenshot(path=options.out)
     with Image.open(options.out) as image:

@@ -18,11 +18,11 @@ export function start({element, trigger, props, watch, megabytes}) {
   const editor = new MaskEditor(element.querySelector(".photo-mask"));
   const note = element.querySelector(".photo-note"), input = element.querySelector("input[type=file]");
   const veil = element.querySelector(".photo-busy"), tab = element.closest("[role=tabpanel]");
-  let arrived = null, doing = "", unsaved = false, focused = null;
+  let arrived = null, doing = "", unsaved = false, focused = null, showing = null;
 
-  async function send(file) {
+  async function send(file, name = file.name) {
     if (file.size > megabytes * 1e6) {
-      throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(0)} MB, and at most ${megabytes} MB are taken`);
+      throw new Error(`${name} has ${(file.size / 1e6).toFixed(0)} MB, and at most ${megabytes} MB are taken`);
     }
     const form = new FormData();
     form.append("files", file, file.name);
@@ -30,9 +30,9 @@ export function start({element, trigger, props, watch, megabytes}) {
     try {
       answer = await fetch(UPLOAD, {method: "POST", body: form});
     } catch {
-      throw new Error(`${file.name} did not arrive: the connection broke off. Try again`);
+      throw new Error(`${name} did not arrive: the connection broke off. Try again`);
     }
-    if (!answer.ok) throw new Error(`${file.name} was not taken: ${(await answer.text()).slice(0, 200)}`);
+    if (!answer.ok) throw new Error(`${name} was not taken: ${(await answer.text()).slice(0, 200)}`);
     const [path] = await answer.json();
     return {path, orig_name: file.name, size: file.size, meta: {_type: "gradio.FileData"}};
   }
@@ -84,15 +84,16 @@ export function start({element, trigger, props, watch, megabytes}) {
       if (editor.isEmpty) return [null, ""];
       busy(FILLING);
       try {
-        return [await send(new File([await editor.mask()], "mask.png")), ""];
+        return [await send(new File([await editor.mask()], "mask.png"), "the mask"), ""];
       } catch (error) {
         return [null, error.message];
       }
     },
     async done() {
       const done = doing;
-      busy();
       await wait(100);   // Gradio has the answer, and now shows it
+      await showing;
+      busy();
       const wrong = document.querySelector("#status .problem");
       if (wrong && done === LOADING) {   // where the photo was chosen
         note.textContent = wrong.textContent;
@@ -107,7 +108,7 @@ export function start({element, trigger, props, watch, megabytes}) {
     },
   };
 
-  watch("value", show);
+  watch("value", () => { showing = show(); });
   editor.addEventListener("fill", () => click("fill"));
   input.addEventListener("change", () => {
     const [file] = input.files;

@@ -134,13 +134,7 @@ class PhotoTab:
         changes = [
             self.canvas.upload(do.open, [session, self.photo], shown, js=taken, **short),
             self.examples.select(do.open_example, [session], shown, **short),
-            self.fill.click(
-                do.fill,
-                [session, self.mask, self.trouble, model, self.others, self.feather],
-                shown,
-                js=MASK_FIRST,
-                **busy,
-            ),
+            self.fill.click(do.fill, painted, shown, js=MASK_FIRST, **busy),
             self.undo.click(do.undo, [session], shown, **short),
             self.redo.click(do.redo, [session], shown, **short),
             self.results.select(do.choose, [session], shown, **short),
