@@ -33,6 +33,8 @@ def finished(study):
         if run.reported:
             values = generator.normal(24 + len(run.arms[0]), 2, 20)
             write_evaluation(study.run(run.id) / "evaluation", values)
+            summary = study.run(run.id) / "evaluation" / "summary.json"
+            summary.write_text(summary.read_text().replace('"name": "fake"', '"name": "/home/someone/best.ckpt"'))
     study.set_sessions([Session(100.0, 2.0, 190.0)])
     return study
 
@@ -48,6 +50,7 @@ def test_an_imported_study_has_the_report_of_the_exported_one(finished, tmp_path
     assert export_study(finished.path, out) == 7
     assert {path: path.stat().st_mtime_ns for path in before} == before, "it was written again"
 
+    assert "someone" not in "".join(path.read_text() for path in out.rglob("*.json"))
     assert import_study(out, tmp_path / "back") == 7
     back = StudyFolder(tmp_path / "back")
     assert back.sessions() == finished.sessions()

@@ -143,7 +143,8 @@ def _finished(folder: StudyFolder, run: Run) -> tuple[Finished, ImageNames | Non
     kept = [name for name in (RESTORED_COLUMNS if table.restored else COLUMNS) if name in table.metrics]
     seconds = result.seconds_per_image
     measured = Measured(
-        {key: value for key, value in result.method.items() if not isinstance(value, str) or "/" not in value},
+        # No folders of this machine.
+        {key: Path(value).name if isinstance(value, str) else value for key, value in result.method.items()},
         MeasuredPairs(hash=result.pairs.hash, count=result.pairs.count, evaluated=result.pairs.evaluated,
                       restore=result.pairs.restore),
         result.machine,
