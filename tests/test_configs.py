@@ -12,7 +12,8 @@ from wssl_pl.cli import main
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SMALL = [
     "--data.image_size=32", "--data.resize=36", "--data.batch_size=4", "--data.limit=8", "--data.num_workers=0",
-    "--model.width=4", "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+    "--data.images=synthetic", "--data.masks=synthetic", "--model.width=4", "--model.warmup_steps=0",
+    "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
 ]  # fmt: skip
 
 
