@@ -14,6 +14,7 @@ from PIL import Image
 import wssl_pl.evaluation
 import wssl_pl.study
 from tests.study.fakes import FakeArm, one_task, write_study
+from wssl_pl.cli import main
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import write_pairs
@@ -284,3 +285,14 @@ def test_a_report_goes_through_few_files(tmp_path):
     entered = {f"{file.parent.name}/{file.name}" for file in files if file.parent in packages}
     assert "study/report.py" in entered
     assert len(entered) <= 7, sorted(entered)
+
+
+def test_a_study_with_sections_has_a_report_of_each(tmp_path, capsys):
+    for name in ("one", "two"):
+        write_study(tmp_path / "study" / name, {"a": FakeArm(), "b": FakeArm()}, [])
+    (tmp_path / "study" / "sections.json").write_text('["one", "two"]')
+    main(["study", "report", str(tmp_path / "study")])
+    assert all((tmp_path / "study" / name / "report" / "report.md").is_file() for name in ("one", "two"))
+    with pytest.raises(SystemExit):
+        main(["study", "report", str(tmp_path / "study"), f"out={tmp_path / 'x'}"])
+    assert "the study has sections" in capsys.readouterr().err

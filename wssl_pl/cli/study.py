@@ -172,7 +172,7 @@ def study(
 
 
 def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
-    """Write the report of a study, finished or not.
+    """Write the report of a study, finished or not; of one with sections that of each.
 
     Example:
         wssl study report runs/study/table1
@@ -184,10 +184,14 @@ def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False)
     """
     from wssl_pl.study.report import write_report  # needs matplotlib
 
+    folders = open_sections(dir)
     if out is not None:
+        if len(folders) > 1:
+            raise WSSLError("out", out, "the study has sections, with a report each", "give the folder of a section")
         check_folder(out, overwrite, REPORT_FILES)
-    report = write_report(dir, out)
-    print(f"Report {report}", flush=True)
+    for folder in folders:
+        report = write_report(folder.path, out)
+        print(f"Report {report}", flush=True)
     return report
 
 
