@@ -3,7 +3,7 @@ import {MaskEditor} from "./editor.js";
 
 const UPLOAD = new URL("gradio_api/upload", document.baseURI);
 const click = id => document.getElementById(id)?.click();
-const LOADING = "Loading the photo …", FILLING = "Filling …";
+const LOADING = "Loading the photo …", FILLING = "Filling …", WORKING = "Working …";
 const wait = ms => new Promise(resolve => setTimeout(resolve, ms));
 
 /** Scroll to an element that is not wholly visible. */
@@ -89,6 +89,7 @@ export function start({element, trigger, props, watch, megabytes}) {
         return [null, error.message];
       }
     },
+    begin() { busy(WORKING); },
     async done() {
       const done = doing;
       await wait(100);   // Gradio has the answer, and now shows it
@@ -99,7 +100,7 @@ export function start({element, trigger, props, watch, megabytes}) {
         note.textContent = wrong.textContent;
         wrong.hidden = true;
       } else if (wrong) bring(wrong);
-      else if (done === FILLING) {
+      else if (done === FILLING || done === WORKING) {
         unsaved = true;
         const result = document.getElementById("result");
         for (let tries = 0; tries < 20 && ![...result.querySelectorAll("img")].at(-1)?.height; tries++) await wait(100);

@@ -32,7 +32,14 @@ import(new URL('page/page.js', document.baseURI)).then(page => page.start({{
     element, trigger, props, watch, megabytes: {megabytes}}}));
 """
 MASK_FIRST = "async (session, mask, trouble, ...others) => [session, ...await window.wsslPage.takeMask(), ...others]"
-DONE = "() => window.wsslPage.done()"
+BEGIN = "(session, model) => { window.wsslPage.begin(); return [session, model]; }"
+DONE = """\
+async () => {
+    await window.wsslPage.done();
+    const hidden = {__type__: 'update', visible: false};   // what was found in the version before
+    return ['', hidden, hidden];
+}
+"""
 
 
 class PhotoTab:
@@ -138,15 +145,15 @@ class PhotoTab:
             self.undo.click(do.undo, [session], shown, **short),
             self.redo.click(do.redo, [session], shown, **short),
             self.results.select(do.choose, [session], shown, **short),
-            self.upright.click(do.turn_upright, [session, model], shown, **busy),
-            self.restore.click(do.restore, [session, model], shown, **busy),
+            self.upright.click(do.turn_upright, [session, model], shown, js=BEGIN, **busy),
+            self.restore.click(do.restore, [session, model], shown, js=BEGIN, **busy),
         ]
+        found = [self.findings, self.upright, self.restore]
         for change in changes:
             for end in (change.then, change.failure):  # `then` is not called after an error
-                end(None, None, None, js=DONE, api_visibility="private")
+                end(None, None, found, js=DONE, api_visibility="private")
         gr.on([self.left.input, self.right.input], do.compare, [session, self.left, self.right], [self.slider], **short)
         gr.on([self.slider.change, self.shows.input], do.show_windows, [session, self.shows], [self.seen], **short)
-        found = [self.findings, self.upright, self.restore]
         self.look.click(do.diagnose, [session, model], found, **busy | {"show_progress_on": [self.findings]})
 
 

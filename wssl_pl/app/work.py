@@ -100,13 +100,14 @@ def restore_photo(
 
 
 def turn_photo(path: Path, degrees: int, folder: Path, megapixels: float) -> Version:
-    """Turn a photo file counter-clockwise by a multiple of 90 degrees; arguments and errors as of `fill_photo`."""
+    """Turn a photo file counter-clockwise by 90, 180 or 270 degrees; arguments and errors as of `fill_photo`."""
     with DECODING:
         photo = open_photo(path, megapixels)
     turns = degrees // 90
     alpha = None if photo.alpha is None else np.rot90(photo.alpha, turns)
     turned = replace(photo, pixels=np.rot90(photo.pixels, turns), alpha=alpha)
-    summary = f"Turned by {degrees} degrees; no pixel has changed"
+    way = {90: "to the left", 180: "upside down", 270: "to the right"}[degrees]
+    summary = f"Turned {way}; no pixel has changed"
     return _written(turned, Version("", edited(path, "turned", folder), folder / "preview.png", summary))
 
 
