@@ -130,8 +130,8 @@ class Actions:
         if not (isinstance(feather, int | float) and 0 <= feather <= FEATHER):
             raise WSSLError(None, None, f"the soft edge must have 0 to {FEATHER} pixels")
         with self.turn():
-            told = self.reported(progress, "Filling")
-            return fill_photo(photo, find, inpainter, folder, self.settings.megapixels, told, int(feather))
+            report = self.reported(progress, "Filling")
+            return fill_photo(photo, find, inpainter, folder, self.settings.megapixels, report, int(feather))
 
     def reported(self, progress: Any, what: str) -> Callable[[int, int], None]:
         """Return what is called with (pixels done, of how many): it shows them, and ends the work with the page."""

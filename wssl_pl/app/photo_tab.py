@@ -157,7 +157,7 @@ class PhotoTab:
         self.look.click(do.diagnose, [session, model], found, **busy | {"show_progress_on": [self.findings]})
 
 
-def told(method: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+def shows_errors(method: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     """Show an error of a method where its visitor looks, and leave all else of what it returns as it is."""
 
     @functools.wraps(method)
@@ -179,14 +179,14 @@ def line(text: str, kind: str = "done") -> str:
 class PhotoActions(Actions):
     """What the controls of the tab call. Each returns what is shown: session, line, editor, slider, ..., download."""
 
-    @told
+    @shows_errors
     def open(self, session: Session | None, photo: dict[str, Any] | None) -> list[Any]:
         """A photo was uploaded. One that cannot be used leaves what is there."""
         if photo is None:
             raise WSSLError(None, None, "the photo did not arrive: load it again")
         return self._opened(session, Path(photo["path"]))
 
-    @told
+    @shows_errors
     def open_example(self, session: Session | None, event: gr.SelectData) -> list[Any]:
         """An example was chosen: it appears as if it had been uploaded."""
         examples = self.settings.examples
@@ -198,7 +198,7 @@ class PhotoActions(Actions):
             shutil.copyfile(examples[event.index], photo)
             return self._opened(session, photo)
 
-    @told
+    @shows_errors
     def fill(
         self,
         session: Session | None,
@@ -239,7 +239,7 @@ class PhotoActions(Actions):
             raise gr.Error(". ".join(failed), print_exception=False)
         return self._added(session, Step(tuple(versions), mask=path), ". ".join(failed))
 
-    @told
+    @shows_errors
     def turn_upright(self, session: Session | None, model: str | None) -> list[Any]:
         """A fix: the photo turned as the model's head says."""
         photo, session = opened(session)
@@ -250,7 +250,7 @@ class PhotoActions(Actions):
             made = turn_photo(photo.path, 360 - angle, folder, self.settings.megapixels)
         return self._added(session, Step((replace(made, title=f"Turn {session.position + 1}"),)))
 
-    @told
+    @shows_errors
     def restore(
         self,
         session: Session | None,
@@ -261,23 +261,23 @@ class PhotoActions(Actions):
         photo, session = opened(session)
         inpainter = self.settings.models.get(model or "")
         with self.new_folder() as folder, self.turn():
-            told = self.reported(progress, "Restoring")
-            made = restore_photo(photo.path, inpainter, folder, self.settings.megapixels, told)
+            report = self.reported(progress, "Restoring")
+            made = restore_photo(photo.path, inpainter, folder, self.settings.megapixels, report)
         by = model or self.settings.models.names()[0]
         return self._added(session, Step((replace(made, title=f"Restore {session.position + 1}: {by}", by=by),)))
 
-    @told
+    @shows_errors
     def undo(self, session: Session | None) -> list[Any]:
         """Back to the version before, with its mask to paint on."""
         _, session = opened(session)
         return self._shown(session.moved(-1), mask=session.step.mask)
 
-    @told
+    @shows_errors
     def redo(self, session: Session | None) -> list[Any]:
         """On to the version that was undone."""
         return self._shown(opened(session)[1].moved(1))
 
-    @told
+    @shows_errors
     def choose(self, session: Session | None, event: gr.SelectData) -> list[Any]:
         """A result of several models was chosen, to go on with."""
         _, session = opened(session)
