@@ -23,8 +23,8 @@ from wssl_pl.modules import InpaintModule
 from wssl_pl.study import faces
 from wssl_pl.study import report as report_module
 from wssl_pl.study.definition import Claim, Section, Tuning
-from wssl_pl.study.folder import read_results
-from wssl_pl.study.report import arm_rows, write_report
+from wssl_pl.study.folder import Session, StudyFolder, read_results
+from wssl_pl.study.report import arm_rows, facts, write_report
 from wssl_pl.study.verdicts import Spread, summarise
 
 BETTER = Claim("good beats plain", ["good"], ["plain"])
@@ -296,3 +296,10 @@ def test_a_study_with_sections_has_a_report_of_each(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["study", "report", str(tmp_path / "study"), f"out={tmp_path / 'x'}"])
     assert "the study has sections" in capsys.readouterr().err
+
+
+def test_the_report_says_how_busy_the_cores_were(tmp_path):
+    folder = StudyFolder(write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, []))
+    folder.set_sessions([Session(3600.0, 2.0, 7000.0), Session(1800.0, 2.0, 3300.0)])
+    results = read_results(folder.path)
+    assert "Run in 1.5 h on 2 cores, which its runs used to 95%" in facts(results, summarise(results))
