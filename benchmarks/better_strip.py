@@ -1,6 +1,6 @@
 """The picture of docs/better.md: what the arms of the study `better` make of pictures that may be published.
 
-    python benchmarks/better_strip.py runs/study/better --out docs/better.jpg
+    python benchmarks/better_strip.py runs/study/better --arms plain alexnet psnr sharp --out docs/better.jpg
 
 A row for each arm whose first seed is trained, of the composites at the size of the training; the pictures are those
 of the README's gallery, with a square hole of a ninth of the image and strokes beside it. A look, and no evidence.
@@ -31,16 +31,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of the study")
     parser.add_argument("--out", type=Path, default=Path("docs/better.jpg"))
+    parser.add_argument("--arms", nargs="+", help="which, in this order; default: all")
     options = parser.parse_args()
     results = read_results(options.study)
+    if unknown := set(options.arms or ()) - results.study.arms.keys():
+        parser.error(f"--arms: {', '.join(unknown)}: there are {', '.join(results.study.arms)}")
     images = [picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for picture in pictures()]
     masks = [hole(number) for number in range(len(images))]
     painted = [image.copy() for image in images]
     for image, mask in zip(painted, masks, strict=True):
         image.paste(PAINT, mask=mask)
     rows = [("painted", painted)]
-    for name, arm in results.study.arms.items():
-        runs = results.measured(name)
+    for name in options.arms or results.study.arms:
+        arm, runs = results.study.arms[name], results.measured(name)
         if runs:
             best = options.study / "runs" / next(iter(runs.values())).id / "best.ckpt"
             fill = Inpainter.from_checkpoint(best, "cpu")

@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declar
         "scratch": TINY["arms"]["scratch"],
     }
     out = tmp_path / "out"
-    process = begin(declare(arms=arms, claims=[]), f"out={out}", "parallel=2")
+    process = begin(declare(arms=arms, claims=[], seconds="unequal"), f"out={out}", "parallel=2")
     text, _ = process.communicate(timeout=2 * PATIENCE_S)
     assert process.returncode == 0, text
     assert "1 of 2 runs done, 1 failed" in text
