@@ -68,7 +68,7 @@ def explained(error: Exception) -> str:
         logger.warning("The page cannot store a file: %s", error.strerror)
         return "That cannot be stored here: the disk may be full"
     logger.error("The page could not answer", exc_info=error)
-    return "That went wrong here. The terminal that runs the page tells more."
+    return "That went wrong here. The terminal that runs the page has details."
 
 
 def in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,7 +106,7 @@ class Actions:
         Args:
             photo: JPEG, PNG, WebP, TIFF or HEIC.
             mask: a picture of the photo's size, white where the hole is.
-            model: one of the names in the page's list; the first one if left out.
+            model: one of the names in the page's list; default: the first one.
 
         Returns:
             a PNG of the photo's size, in which the pixels outside the hole are those of the photo.
