@@ -67,6 +67,23 @@ def wait_for_photo(page: Any) -> None:
     page.wait_for_selector("#canvas .photo-busy", state="hidden")
 
 
+def drag(page: Any, points: Sequence[tuple[float, float]]) -> None:
+    """Drag the mouse along screen points."""
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=8)
+    page.mouse.up()
+
+
+def drag_over_photo(page: Any, *points: tuple[float, float]) -> None:
+    """Drag the mouse along fractions of the width and height of the photo in a page of `wssl export web`."""
+    canvas = page.locator("#editor canvas[tabindex]")
+    canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
+    box = canvas.bounding_box()
+    drag(page, [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points])
+
+
 def paint(page: Any, strokes: Sequence[Sequence[tuple[int, int]]], touch: bool = False) -> None:
     """Paints strokes with the mouse, or a finger, given in screen pixels from the middle of the photo."""
     stage = page.locator(".wssl-stage")
@@ -87,11 +104,7 @@ def paint(page: Any, strokes: Sequence[Sequence[tuple[int, int]]], touch: bool =
                 touched("touchMove", point)
             touched("touchEnd")
             continue
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point, steps=8)
-        page.mouse.up()
+        drag(page, points)
 
 
 def fill(page: Any) -> str:

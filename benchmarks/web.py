@@ -17,7 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from app_picture import find_chromium
+from app_picture import drag_over_photo, find_chromium
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
@@ -57,17 +57,9 @@ def open_example(browser: Any, url: str, **options: Any) -> Any:
 
 def paint(page: Any) -> None:
     """Paint a stroke across the hair, and an ellipse over an eye."""
-    canvas = page.locator("#editor canvas[tabindex]")
-    canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
-    box = canvas.bounding_box()
     for tool, points in (("brush", [(0.3, 0.3), (0.5, 0.22), (0.7, 0.3)]), ("ellipse", [(0.52, 0.42), (0.68, 0.55)])):
         page.click(f"[data-tool={tool}]")
-        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-        page.mouse.move(*places[0])
-        page.mouse.down()
-        for place in places[1:]:
-            page.mouse.move(*place, steps=8)
-        page.mouse.up()
+        drag_over_photo(page, *points)
 
 
 def fill(page: Any) -> str:

@@ -75,11 +75,21 @@ def test_nothing_is_downloaded_unless_asked(npm, package, tmp_path):
     assert len(calls) == 1
 
 
+NPM_ERRORS = """\
+npm error code ECONNREFUSED
+npm error syscall connect
+npm error errno ECONNREFUSED
+npm error FetchError: request failed
+npm error     at ClientRequest.<anonymous> (index.js:130:14)
+npm error A complete log of this run can be found in: debug-0.log
+"""
+
+
 def test_what_npm_cannot_do_is_reported(npm, package, tmp_path):
     with pytest.raises(WSSLError, match="needs npm, which is not installed: give the package as runtime="):
         find_runtime(None, download=True)
-    npm(lambda cwd: SimpleNamespace(returncode=1, stderr="npm error code X\nnpm error network says no\n"))
-    with pytest.raises(WSSLError, match="npm fails: network says no"):
+    npm(lambda cwd: SimpleNamespace(returncode=1, stderr=NPM_ERRORS))
+    with pytest.raises(WSSLError, match="npm fails: ECONNREFUSED: FetchError: request failed: give the package"):
         find_runtime(None, download=True)
 
     def other(cwd):

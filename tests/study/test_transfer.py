@@ -23,7 +23,7 @@ from wssl_pl.study.verdicts import summarise
 
 @pytest.fixture
 def finished(study):
-    """A study of which all is done but one fine-tuned run."""
+    """A study with one fine-tuned run left to do."""
     generator = np.random.default_rng(0)
     for run in study.plan().runs.values():
         if run.id == last(study):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from app_picture import drag_over_photo as drag
 from PIL import Image
 
 import wssl_pl
@@ -62,19 +63,6 @@ def mask(page):
         pixels = np.asarray(image)
     assert set(np.unique(pixels)) <= {0, 255}
     return pixels > 0
-
-
-def drag(page, *points):
-    """Drag the mouse over fractions of the photo."""
-    canvas = page.locator("#editor canvas[tabindex]")
-    canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
-    box = canvas.bounding_box()
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=4)
-    page.mouse.up()
 
 
 def load(page, pixels, options="{}"):

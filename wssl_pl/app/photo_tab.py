@@ -207,7 +207,7 @@ class PhotoActions(Actions):
         model: str | None,
         others: list[str] | None,
         feather: Any,
-        progress: Any = gr.Progress(),  # noqa: B008 Gradio looks for it here
+        progress: Any = gr.Progress(),
     ) -> list[Any]:
         """The button: one more version of the photo, or one of each model; `trouble` is why the mask did not arrive."""
         names = list(dict.fromkeys([model or self.settings.models.names()[0], *(others or [])]))
@@ -255,7 +255,7 @@ class PhotoActions(Actions):
         self,
         session: Session | None,
         model: str | None,
-        progress: Any = gr.Progress(),  # noqa: B008 Gradio looks for it here
+        progress: Any = gr.Progress(),
     ) -> list[Any]:
         """A fix: the photo without the damages that the model can undo."""
         photo, session = opened(session)

@@ -38,7 +38,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Step:
-    """What one press of a button made: one version, or one of each of several models, of which one is chosen.
+    """What one press of a button made: one version, or one of each of several models, from which the user chooses.
 
     Attributes:
         versions: the versions.

@@ -61,6 +61,14 @@ def find_runtime(runtime: Path | None, download: bool) -> dict[str, bytes]:
     return _unpack(cached.read_bytes(), None, cached)
 
 
+def npm_reason(stderr: str) -> str:
+    """Return why npm failed: its code, and the first line that is a sentence; the last ones name a log and a proxy."""
+    lines = [line.removeprefix("npm error ") for line in stderr.splitlines() if line.startswith("npm error ")]
+    codes = [line.removeprefix("code ") for line in lines if line.startswith("code ")]
+    reasons = [line for line in lines if not line.startswith(("code ", "syscall ", "errno "))]
+    return ": ".join([*codes[:1], *reasons[:1]])
+
+
 def _download(cached: Path) -> None:
     """Let npm write the package into the cache.
 
@@ -77,9 +85,8 @@ def _download(cached: Path) -> None:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             packed = Path(folder, cached.name)
             if done.returncode or not packed.is_file():
-                lines = [line for line in done.stderr.splitlines() if line.startswith("npm error")]
-                line = (lines or ["no package was written"])[-1].removeprefix("npm error ")
-                raise WSSLError("download", "true", f"npm fails: {line}", "give the package as runtime=")
+                reason = npm_reason(done.stderr) or "no package was written"
+                raise WSSLError("download", "true", f"npm fails: {reason}", "give the package as runtime=")
             _unpack(packed.read_bytes(), "download", cached)
             packed.replace(cached)
 

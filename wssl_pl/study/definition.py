@@ -116,7 +116,7 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Vary:
-    """A downstream option of which every arm, and every claim, has each value: `scratch` becomes `scratch_50`, ...
+    """A downstream option whose values every arm, and every claim, is repeated for: `scratch` becomes `scratch_50`, ...
 
     Attributes:
         option: such as `data.train_images`.

@@ -68,7 +68,7 @@ def curve_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
     down = -(-len(shown) // across)
     figure = new_figure(3.0 * across + 0.6, 2.3 * down + 0.5)
     panels = figure.subplots(down, across, sharey=True, squeeze=False)
-    for axes, (name, own) in zip(panels.flat, shown.items(), strict=False):
+    for axes, (name, own) in zip(panels.flat[: len(shown)], shown.items(), strict=True):
         late, slope = arms[name].convergence.state == "not converged", arms[name].convergence.slope
         colour = STATE_COLOURS["not converged"] if late else COLOURS[0]
         for curve in own:
@@ -134,7 +134,7 @@ def task_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
     figure, panels = _measured_and_paper()
     for row, (metric, paper, label) in enumerate(_drawn(arms)):
         panels[row, 0].set_ylabel(label, fontsize=9)
-        for place, (found, colour) in enumerate(zip(counts.values(), COLOURS, strict=False)):
+        for place, (found, colour) in enumerate(zip(counts.values(), COLOURS[: len(counts)], strict=True)):
             _box(panels[row, 0], place, [arm.metrics[metric].mean for arm in found], colour)
             _box(panels[row, 1], place, [arm.paper.get(paper) for arm in found], colour)
             seeds = [v for arm in found for v in arm.metrics[metric].by_seed.values() if v is not None]

@@ -107,7 +107,7 @@ function readPng(bytes, view, text, facts) {
       facts.height = view.getUint32(start + 4);
       facts.grey = [0, 4].includes(bytes[start + 9]);
       if (bytes[start + 8] === 16) {
-        throw new Error("The photo has 16 bits a channel, of which 8 would be lost here: save it with 8, or " + PYTHON);
+        throw new Error("The photo has 16 bits a channel, and this page keeps only 8: save it with 8, or " + PYTHON);
       }
     }
     if (name === "acTL") throw new Error("That is an animation: save a single image of it");
