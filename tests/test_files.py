@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import signal
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,67 @@ def test_the_lock_file_of_a_killed_process_does_not_block(tmp_path):
     (tmp_path / ".lock").write_text("1 on elsewhere")
     with owned(tmp_path):
         pass
+
+
+@pytest.fixture
+def foreign_owner(tmp_path, monkeypatch):
+    """The mark of a process of another host in a folder whose `flock` this host does not see; and a clock that runs."""
+    monkeypatch.setattr(files, "LEASE_S", 0.3)
+    monkeypatch.setattr("filelock._marker.host_name", lambda: "node7")
+    mark = tmp_path / "run" / ".owner.lock"
+    mark.parent.mkdir()
+    with files.leased(mark.parent, "run.dir"):
+        content = mark.read_bytes()
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "LEASE_S", 0.3)
+    mark.write_bytes(content)
+    return mark
+
+
+@pytest.mark.parametrize("clock", [0, 4e9])  # of the other host: decades behind and ahead
+def test_an_owner_on_another_host_that_lives_is_named(foreign_owner, monkeypatch, clock):
+    sleep, beats = files.time.sleep, iter(range(1, 1000))
+
+    def beat(seconds):
+        sleep(seconds)
+        os.utime(foreign_owner, (clock, clock + next(beats)))
+
+    monkeypatch.setattr(files.time, "sleep", beat)
+    message = r"run is being written by another process \(process \d+ on node7\): wait"
+    with pytest.raises(WSSLError, match=message.replace("run is", "run: is")):
+        owned(foreign_owner.parent, "run.dir").__enter__()
+    assert foreign_owner.exists()
+
+
+@pytest.mark.parametrize("clock", [0, 4e9])
+@pytest.mark.parametrize("nfs", [False, True])
+def test_an_owner_on_another_host_that_was_killed_does_not_block(foreign_owner, monkeypatch, clock, nfs):
+    os.utime(foreign_owner, (clock, clock))
+    if nfs:  # which cannot exchange two files
+        monkeypatch.setattr("filelock._soft.exchange_names", lambda source, target: False)
+    with owned(foreign_owner.parent):
+        assert b"node7" not in foreign_owner.read_bytes()
+    assert not list(foreign_owner.parent.iterdir())
+
+
+def test_an_owner_that_ends_meanwhile_leaves_the_folder(foreign_owner, monkeypatch):
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: foreign_owner.unlink())
+    with owned(foreign_owner.parent):
+        pass
+
+
+def test_an_owner_that_was_held_up_ends_when_another_has_taken_over(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(files, "LEASE_S", 0.1)
+    received = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.set())
+    try:
+        with files.leased(tmp_path, "run.dir"):
+            (tmp_path / "other").touch()
+            (tmp_path / "other").replace(tmp_path / ".owner.lock")
+            assert received.wait(20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert f"error: {tmp_path}: another process has taken it over" in capfd.readouterr().err
 
 
 def test_an_output_that_cannot_be_written(tmp_path, read_only):

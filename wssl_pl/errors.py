@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import time
 from pathlib import Path
 
 ERROR_FILE = "WSSL_ERROR_FILE"  # environment variable: the file that `write_error` writes
@@ -87,11 +88,19 @@ class Terminated(TrainingStopped):
 
 
 def write_error(error: BaseException) -> None:
-    """Write the error that ends this process to the file that the parent process has named in `WSSL_ERROR_FILE`."""
+    """Write the error that ends this process to the file that the parent process has named.
+
+    A study names it in `WSSL_ERROR_FILE`, torchrun, which shows the message in its own report, in
+    `TORCHELASTIC_ERROR_FILE`.
+    """
+    known = isinstance(error, WSSLError | TrainingStopped)
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    if message and (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": message, "timestamp": int(time.time())}))
     if path := os.environ.get(ERROR_FILE):
         parts = {name: getattr(error, name, None) for name in ("parameter", "value", "reason", "remedy")}
-        known = isinstance(error, WSSLError | TrainingStopped)
-        parts |= {"type": type(error).__name__, "message": str(error) if known else f"{type(error).__name__}: {error}"}
+        parts |= {"type": type(error).__name__, "message": message}
         full = any(getattr(each, "errno", None) == errno.ENOSPC for each in (error, error.__cause__))
         parts |= {"disk_full": isinstance(error, DiskFull) or full}
         with contextlib.suppress(OSError):

@@ -4,20 +4,23 @@ import errno
 import functools
 import os
 import secrets
+import signal
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout, lock_descriptor
+from filelock import FileLock, LeaseCompromise, SoftFileLease, Timeout, lock_descriptor
 
 from wssl_pl.errors import WSSLError
 
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # of file systems without locks
 PREFIX, SUFFIX = ".wssl-", ".part"  # of temporary files
+LEASE_S = 20.0  # after which the output of an owner that shows no sign of life, as it does three times then, is free
 
 
 def cache_folder() -> Path:
@@ -209,11 +212,71 @@ def locked(path: Path, parameter: str, value: Path) -> Iterator[None]:
 
 
 @contextmanager
+def leased(folder: Path, parameter: str) -> Iterator[None]:
+    """Hold `.owner.lock` in a folder, which hosts without common locks respect too, while the block runs.
+
+    No time of one host is compared with that of another: an owner is gone if its file has not changed for `LEASE_S`
+    seconds of our own clock. An owner that was held up for so long, and finds another one, is sent SIGTERM.
+
+    Args:
+        folder: The folder.
+        parameter: The parameter that names it, for the message.
+
+    Raises:
+        WSSLError: A process of another host holds it, or it cannot be written.
+    """
+    lease = SoftFileLease(folder / ".owner.lock", lease_duration=LEASE_S, on_compromise=_end_superseded)
+    with writing(parameter, folder):
+        try:
+            _acquire_lease(lease)
+        except Timeout:
+            owner = lease.owner
+            where = f" (process {owner.pid} on {owner.hostname})" if owner else ""
+            reason = f"is being written by another process{where}"
+            raise WSSLError(parameter, folder, reason, "wait until it has ended, or name another") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _acquire_lease(lease: SoftFileLease) -> None:
+    """Acquire a lease that is free or becomes free, or raise `Timeout` when its owner is seen to live."""
+    first, since = _signature(lease.lock_file), time.monotonic()
+    while True:
+        try:
+            lease.acquire(blocking=False)
+            return
+        except Timeout:
+            if (now := _signature(lease.lock_file)) not in (None, first):
+                raise
+            if now and time.monotonic() - since > 1.2 * LEASE_S:
+                lease.force_break()  # NFS cannot exchange two files, by which filelock takes a lease over
+        time.sleep(LEASE_S / 100)
+
+
+def _signature(path: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = os.stat(path)  # noqa: PTH116
+        return status.st_ino, status.st_mtime_ns
+    return None
+
+
+def _end_superseded(loss: LeaseCompromise) -> None:
+    if loss.reason == "owner-changed":
+        os.write(2, f"\nerror: {Path(loss.lock_file).parent}: another process has taken it over\n".encode())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
 def owned(out: Path, parameter: str = "out", folder: bool = True) -> Iterator[None]:
     """Make sure that an output can be written, and that no other process writes it, while the block runs.
 
     The folder is made, and removed if nothing is in it at the end. The lock file is removed too; that of a killed
-    process does not block.
+    process does not block. Another host may not see the lock of a shared folder: there is also a lease for that.
 
     Args:
         out: The output.
@@ -229,7 +292,7 @@ def owned(out: Path, parameter: str = "out", folder: bool = True) -> Iterator[No
     try:
         with writing(parameter, out):
             home.mkdir(parents=True, exist_ok=True)
-        with locked(lock, parameter, out):
+        with locked(lock, parameter, out), leased(out, parameter) if folder else nullcontext():
             try:
                 yield
             finally:

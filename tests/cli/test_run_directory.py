@@ -97,7 +97,7 @@ def test_one_process_trains_in_a_directory(train, refused):
     with owned(Path("run")), owned(Path("new")):
         for args in (["resume=run"], ["resume=last", "--run.dir=run"], [*PRETEXT, "--run.dir=new"]):
             assert "is being written by another process" in refused(*args, small=TINY, epochs=2)
-        assert contents("run").keys() - before.keys() == {".lock"}
+        assert contents("run").keys() - before.keys() == {".lock", ".owner.lock"}
     assert contents("run") == before
     assert not Path("new").exists()
 

@@ -4,11 +4,13 @@ import errno
 import json
 import sys
 import textwrap
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.study.fakes import write_evaluation
 from wssl_pl.cli import main
@@ -313,6 +315,16 @@ def test_a_process_writes_the_parts_of_its_error(tmp_path, monkeypatch, error, m
     written = json.loads((tmp_path / "error.json").read_text())
     assert (written["message"], written["disk_full"], written["type"]) == (message, full, type(error).__name__)
     assert written["parameter"] == getattr(error, "parameter", None)
+
+
+def test_torchrun_shows_the_message_of_the_process_that_reports(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    write_error(TrainingStopped(""))  # another process reports
+    assert not list(tmp_path.iterdir())
+    write_error(ZeroDivisionError("a bug"))
+    failure = ProcessFailure(0, 1, 1, str(tmp_path / "error.json"))
+    assert failure.message == "ZeroDivisionError: a bug"
+    assert abs(failure.timestamp - time.time()) < 60
 
 
 def test_a_command_writes_its_error(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from wssl_pl.callbacks.images import ValidationImages, image_grid, side_by_side
 from wssl_pl.callbacks.loggers import RunCSVLogger, check_installed, default_loggers, log_image, takes_images
 from wssl_pl.callbacks.monitoring import HyperparameterTable, TrainingMonitor, progress_bars
 from wssl_pl.callbacks.probe import OnlineProbe
+from wssl_pl.callbacks.ranks import ReportFirstFailure
 from wssl_pl.callbacks.stopping import StopOnNaN, StopOnSignal, can_stop, is_last_epoch, weights_are_finite
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "HyperparameterTable",
     "OnlineProbe",
     "RandomState",
+    "ReportFirstFailure",
     "RunCSVLogger",
     "StopOnNaN",
     "StopOnSignal",

@@ -251,8 +251,10 @@ class WSSLCLI(LightningCLI):
         if self.pretext_ckpt is not None:
             # For the record in config.yaml.
             self.config.model.ckpt, self.config.model.reuse = self.pretext_ckpt, self.pretext_reuse
+        self.first_failure = callbacks.ReportFirstFailure()
         mine = [
             *self.extra_callbacks,
+            self.first_failure,
             callbacks.StopOnNaN(directory),
             callbacks.StopOnSignal(directory, requeue=self.config.run.resume == AUTO),
             callbacks.RandomState(),
@@ -308,7 +310,7 @@ class WSSLCLI(LightningCLI):
         outer = os.environ.get(RUN_DIR_VARIABLE)
         os.environ[RUN_DIR_VARIABLE] = str(self.directory)
         try:
-            with self._restoring(), removed_unless_started(self.directory, self.trainer):
+            with self._restoring(), removed_unless_started(self.directory, self.trainer), self.first_failure.reported():
                 self._copy_best()
                 self.trainer.fit(
                     self.model,
