@@ -53,6 +53,19 @@ def _seed():
 
 
 @pytest.fixture(scope="session")
+def s3():
+    """The address of an S3 server of this process, with the bucket `studies`."""
+    boto3, server = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    server = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "someone", "aws_secret_access_key": "secret"}
+    boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys).create_bucket(Bucket="studies")
+    yield address
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def _cache_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("cache-home")
 

@@ -29,17 +29,21 @@ class FakeRay:
     exceptions = types.SimpleNamespace(RayTaskError=TaskError, RayError=type("RayError", (Exception,), {}))
 
     def __init__(self, cores=2.0):
-        self.cores, self.most, self.results = cores, 0, {}
+        self.cores, self.most, self.results, self.waiting = cores, 0, {}, []
 
     def cluster_resources(self):
         return {"CPU": self.cores}
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": self.cluster_resources()}]
 
     def remote(self, function):
         task = types.SimpleNamespace(remote=lambda *args: Submitted(function, args))
         return types.SimpleNamespace(options=lambda **_: task)
 
     def wait(self, references, num_returns, timeout):
-        self.most = max(self.most, len(references))
+        self.waiting.append(len(references))
+        self.most = max(self.waiting)
         return references[:num_returns], references[num_returns:]
 
     def get(self, reference):
@@ -70,7 +74,7 @@ class Submitted:
 def drive(study, monkeypatch):
     """Runs the study; `outcome(run)` gives each run's status, or raises."""
 
-    def run(outcome=lambda run: Status("done"), ray=None, out=None):
+    def run(outcome=lambda run: Status("done"), ray=None, out=None, resources=None):
         order = []
 
         def played(folder, plan, run, cwd, pairs):
@@ -82,7 +86,7 @@ def drive(study, monkeypatch):
 
         monkeypatch.setattr(driver, "execute", played)
         monkeypatch.setattr(driver, "start_ray", lambda resources: ray or FakeRay())
-        return run_study(study, Resources(), None, out or Terminal(False)), order
+        return run_study(study, resources or Resources(), None, out=out or Terminal(False)), order
 
     return run
 
@@ -169,7 +173,54 @@ def test_too_much_is_asked_for(study, drive):
     ],
 )
 def test_fits(total, cpus, gpus, expected):
-    assert fits(total, cpus, gpus) == expected
+    assert fits(total, {"CPU": cpus, "GPU": gpus}) == expected
+
+
+class FakeCluster(FakeRay):
+    """Two machines, of which the second one is lost when so many runs have ended; a third one comes then."""
+
+    def __init__(self, lost_after=100):
+        super().__init__()
+        self.lost_after = lost_after
+
+    def cluster_resources(self):
+        return {"CPU": 4.0, "big": 2.0}
+
+    def nodes(self):
+        second = len(self.results) < self.lost_after
+        return [
+            {"Alive": True, "Resources": {"CPU": 2.0, "big": 2.0}},
+            {"Alive": second, "Resources": {"CPU": 2.0}},
+            {"Alive": not second, "Resources": {"CPU": 1.0}},
+        ]
+
+
+@pytest.mark.parametrize(
+    ("resources", "most"),
+    [
+        (Resources(cpus=1), 4),
+        (Resources(cpus=2), 2),
+        (Resources(cpus=1, custom={"big": 1}), 2),
+        (Resources(cpus=1, parallel=3), 3),
+    ],
+)
+def test_runs_are_placed_by_what_a_machine_has(study, drive, resources, most):
+    ray = FakeCluster()
+    drive(ray=ray, resources=resources)
+    assert ray.most == most
+
+
+def test_a_run_that_fits_into_no_machine_of_a_cluster_is_refused(study, drive):
+    with pytest.raises(WSSLError, match=r"cpus_per_run=3, .* does not fit into 4 CPU cores and 0 GPUs of 2 machines"):
+        drive(ray=FakeCluster(), resources=Resources(cpus=3))
+
+
+def test_machines_of_a_cluster_come_and_go(study, drive):
+    ray = FakeCluster(lost_after=2)
+    progress, _ = drive(ray=ray, resources=Resources("auto"))
+    assert {run.status.state for run in progress.runs.values()} == {"done"}
+    assert ray.waiting[0] == 4
+    assert max(ray.waiting[3:]) == 3
 
 
 class Terminal:

@@ -80,7 +80,7 @@ def test_a_resumed_import_trains_what_is_missing_and_the_pretext_that_it_needs(f
     monkeypatch.setattr(driver, "execute", played)
     monkeypatch.setattr(driver, "start_ray", lambda resources: FakeRay())
     run = back.plan().runs[last(back)]
-    run_study(back, Resources(), None, io.StringIO())
+    run_study(back, Resources(), None, out=io.StringIO())
     assert trained == [run.pretext, run.id]
 
 

@@ -25,7 +25,8 @@ from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_studies,
 from wssl_pl.study.driver import Resources, check_address, run_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
-from wssl_pl.study.sections import open_sections, start_sections
+from wssl_pl.study.sections import SECTIONS, open_sections, start_sections
+from wssl_pl.study.storage import Storage, storage_of
 from wssl_pl.tasks import import_task
 
 REPORT_FILES = ("report.md", "report.html")
@@ -69,10 +70,14 @@ class Cluster:
     """A Ray cluster.
 
     Args:
-        address: a Ray cluster whose machines share the folder, auto or HOST:PORT; default: this machine alone
+        address: a Ray cluster, auto or HOST:PORT, whose machines share the folder or have storage=; default: this
+            machine alone
+        resources: what each run takes beside cores and GPUs, such as {h100: 1}, by the names that `ray start
+            --resources` gave to the machines
     """
 
     address: str | None = None
+    resources: dict[str, PositiveFloat] | None = None
 
 
 AS_DECLARED, THIS_MACHINE = Steps(), Cluster()
@@ -94,6 +99,7 @@ def study(
     cpus_per_run: PositiveFloat = 1.0,
     gpus_per_run: PositiveFloat | None = None,
     parallel: PositiveInt | None = None,
+    storage: str | None = None,
     ray: Cluster = THIS_MACHINE,
     **options: Any,
 ) -> Any:
@@ -126,13 +132,14 @@ def study(
         cpus_per_run: CPU cores of each run
         gpus_per_run: share of a GPU of each run; default: a whole one where there is one
         parallel: runs at a time; default: as many as fit
+        storage: where the machines of a cluster exchange files if they share no folder: a path or s3://BUCKET/PREFIX
         ray: where the runs are trained
     """
     silence_messages()
     changes = {"seeds": seeds, "arms": arms, "validations": validations, "tune": tune}
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {f"steps.{stage}": count for stage, count in vars(steps).items() if count is not None}
-    resources = Resources(ray.address, cpus_per_run, gpus_per_run, parallel)
+    resources = Resources(ray.address, cpus_per_run, gpus_per_run, parallel, ray.resources or {})
     if names[0] == "resume":
         if len(names) != 2:
             raise WSSLError(None, None, "study resume takes one folder, that of the study")
@@ -145,7 +152,7 @@ def study(
                 plan = print_plan(folder.plan(), resources, folder)
             return plan
         check_address(resources.address)
-        return train_sections(folders, resources, evaluate)
+        return train_sections(folders, resources, evaluate, storage)
     studies = read_studies(names, sections)
     if arms is not None and len(studies) > 1:
         raise WSSLError("arms", ",".join(arms), "the sections have arms of their own", "give one section")
@@ -168,7 +175,7 @@ def study(
         for other in reuse or []:
             taken = sum(folder.reuse(found, plan) for found in open_sections(other))
             print(f"{taken} finished runs taken over from {other}", flush=True)
-    return train_sections(folders, resources, evaluate)
+    return train_sections(folders, resources, evaluate, storage)
 
 
 def study_report(dir: Path, *, out: Path | None = None, overwrite: bool = False) -> Path:
@@ -366,17 +373,26 @@ def print_plan(plan: Plan, resources: Resources, folder: StudyFolder | None = No
     return plan
 
 
-def train_sections(folders: Sequence[StudyFolder], resources: Resources, evaluate: bool) -> Any:
+def train_sections(
+    folders: Sequence[StudyFolder], resources: Resources, evaluate: bool, storage: str | None = None
+) -> Any:
     """Train the studies of some folders one after the other, each with the finished runs of the others."""
+    if storage is not None and "://" not in storage:
+        storage = str(Path(storage).absolute())
+    sections = len(folders) > 1 or (folders[0].path.parent / SECTIONS).is_file()
+    found = {
+        folder.path: storage_of(folder, f"{storage}/{folder.path.name}" if storage and sections else storage)
+        for folder in folders
+    }
     for folder in folders:
         with owned(folder.path):
             for other in folders:
                 folder.reuse(other, folder.plan())
-            plan = train_runs(folder, resources, evaluate)
+            plan = train_runs(folder, resources, evaluate, found[folder.path])
     return plan
 
 
-def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool) -> Any:
+def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool, storage: Storage | None = None) -> Any:
     """Train and, with `evaluate`, measure what is left of a study and write its report; return the runs."""
     pairs = write_pairs(folder) if evaluate else None
     if evaluate and (elsewhere := folder.study().out_of_domain):
@@ -384,7 +400,7 @@ def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool) -> Any
 
         Pairs.open(folder.cwd() / elsewhere)  # before the first run is trained
     print(f"TensorBoard of all runs: tensorboard --logdir {folder.path / 'runs'}", flush=True)
-    plan = run_study(folder, resources, pairs)
+    plan = run_study(folder, resources, pairs, storage)
     states = [run.status.state for run in plan.runs.values()]
     print(f"{states.count('done')} of {len(states)} runs done, {states.count('failed')} failed", flush=True)
     for run in plan.runs.values():

@@ -7,9 +7,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -21,6 +21,7 @@ from wssl_pl.study import cost
 from wssl_pl.study.execute import GRACE_S, Unfinished, execute
 from wssl_pl.study.folder import Session, StudyFolder, read_metrics
 from wssl_pl.study.plan import ENDED, Plan, Run, Status
+from wssl_pl.study.storage import Storage, StorageError
 
 RETRIES = 3  # of a run whose worker dies
 TIMEOUT_S = 10.0  # for a cluster's answer
@@ -33,6 +34,7 @@ class Resources:
 
     Attributes:
         address: of a Ray cluster; None: this machine, `auto`: the cluster that this machine belongs to.
+        custom: resources of each run beside cores and GPUs, by the names that a cluster's machines were started with.
         cpus: CPU cores of each run.
         gpus: fraction of a GPU of each run; None: a whole one where there is one.
         parallel: runs at the same time; None: as many as fit.
@@ -42,15 +44,23 @@ class Resources:
     cpus: float = 1
     gpus: float | None = None
     parallel: int | None = None
+    custom: Mapping[str, float] = field(default_factory=dict)
 
 
-def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, out: TextIO | None = None) -> Plan:
+def run_study(
+    folder: StudyFolder,
+    resources: Resources,
+    pairs: Path | None,
+    storage: Storage | None = None,
+    out: TextIO | None = None,
+) -> Plan:
     """Train and measure all runs that are not done yet, and return them with their states.
 
     Args:
         folder: of a study that was started.
         resources: where and with what.
         pairs: the pairs on which models are measured; None: they are not measured.
+        storage: through which the machines of a cluster exchange files; None: all of them share the folder.
         out: where the progress is shown. Default: standard error.
 
     Raises:
@@ -60,11 +70,13 @@ def run_study(folder: StudyFolder, resources: Resources, pairs: Path | None, out
         TrainingStopped: the disk is full, or a run was stopped from outside.
     """
     with _interruptible():
+        if storage is not None:
+            storage.start(folder, pairs)
         ray = start_ray(resources)
         # Again: Ray has installed a handler of its own, which aborts at SIGTERM.
         with _interruptible() as received:
             try:
-                return _Driver(ray, folder, resources, pairs, out or sys.stderr).run()
+                return _Driver(ray, folder, resources, pairs, storage, out or sys.stderr).run()
             except KeyboardInterrupt:
                 how = f"resume with: wssl study resume {folder.path}"
                 if signal.SIGTERM in received:
@@ -212,8 +224,16 @@ def read_step(path: Path) -> int:
 
 
 class _Driver:
-    def __init__(self, ray: Any, folder: StudyFolder, resources: Resources, pairs: Path | None, out: TextIO) -> None:
-        self.ray, self.folder, self.pairs, self.cwd = ray, folder, pairs, folder.cwd()
+    def __init__(
+        self,
+        ray: Any,
+        folder: StudyFolder,
+        resources: Resources,
+        pairs: Path | None,
+        storage: Storage | None,
+        out: TextIO,
+    ) -> None:
+        self.ray, self.folder, self.pairs, self.cwd, self.storage = ray, folder, pairs, folder.cwd(), storage
         plan = folder.plan()
         for run in plan.runs.values():
             if run.status.state != "failed" and not folder.is_done(run, measured=pairs is not None):
@@ -224,15 +244,21 @@ class _Driver:
                 folder.forget(run.pretext)
                 plan.runs[run.pretext] = replace(plan.runs[run.pretext], status=Status())
         self.plan = plan
+        self.resources = resources
         total = ray.cluster_resources()
         gpus = resources.gpus if resources.gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
-        self.slots = min(resources.parallel or len(plan.runs), fits(total, resources.cpus, gpus))
+        self.wanted = {"CPU": resources.cpus, "GPU": gpus, **resources.custom}
+        self.slots = self._slots()
         if self.slots < 1:
-            has = f"{total.get('CPU', 0):g} CPU cores and {total.get('GPU', 0):g} GPUs"
-            raise WSSLError("cpus_per_run", f"{resources.cpus:g}, gpus_per_run={gpus:g}", f"does not fit into {has}")
+            own = "".join(f", {name} {total.get(name, 0):g}" for name in resources.custom)
+            has = f"{total.get('CPU', 0):g} CPU cores and {total.get('GPU', 0):g} GPUs{own}"
+            machines = sum(node["Alive"] for node in ray.nodes())
+            reason = f"does not fit into {has}" + (f" of {machines} machines" if machines > 1 else "")
+            raise WSSLError("cpus_per_run", f"{resources.cpus:g}, gpus_per_run={gpus:g}", reason)
         self.remote = ray.remote(_task).options(
-            num_cpus=resources.cpus, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=False
-        )
+            num_cpus=resources.cpus, num_gpus=gpus, resources=dict(resources.custom), max_retries=RETRIES,
+            retry_exceptions=False,
+        )  # fmt: skip
         self.statuses: dict[str, Any] = {}  # references to the statuses of the runs, by their ids
         self.under_way: dict[Any, str] = {}
         self.before: dict[str, float] = {}  # processor time of earlier sessions, of the runs under way
@@ -249,7 +275,8 @@ class _Driver:
             for reference in under_way:
                 self.ray.cancel(reference)
             if under_way:
-                self.ray.wait(under_way, num_returns=len(under_way), timeout=GRACE_S)
+                grace = GRACE_S if self.storage is None else 2 * GRACE_S  # checkpoints are sent to the storage
+                self.ray.wait(under_way, num_returns=len(under_way), timeout=grace)
             raise
         finally:
             self.progress.close()
@@ -266,13 +293,20 @@ class _Driver:
             for reference in ready:
                 try:
                     self._take_result(reference)
-                except (DiskFull, Unfinished) as error:
+                except (DiskFull, Unfinished, StorageError) as error:
                     stopped = stopped or error
         if stopped is not None:
             raise TrainingStopped(f"{stopped}; resume with: wssl study resume {self.folder.path}")
         return self.plan
 
+    def _slots(self) -> int:
+        """Return how many runs the machines have room for."""
+        rooms = (fits(node["Resources"], self.wanted) for node in self.ray.nodes() if node["Alive"])
+        return min(self.resources.parallel or len(self.plan.runs), sum(rooms))
+
     def _start_runs(self) -> None:
+        if self.resources.address is not None:  # machines of a cluster come and go
+            self.slots = self._slots()
         # The driver decides the order, in which the first arms are complete first, and how many run at a time. Ray
         # itself has no priorities: it would start every run without needs before any other.
         for run in self.plan.runs.values():
@@ -281,7 +315,10 @@ class _Driver:
             states = [self.plan.runs[need].status.state for need in run.needs]
             if run.status.state == "waiting" and all(state in ENDED for state in states):
                 needs = [self.statuses.get(need) or self.ray.put(self.plan.runs[need].status) for need in run.needs]
-                reference = self.remote.remote(self.folder, self.plan, run, self.cwd, self.pairs, *needs)
+                if self.storage is not None:
+                    for need in run.needs:
+                        self.storage.offer(self.folder, need)
+                reference = self.remote.remote(self.folder, self.plan, run, self.cwd, self.pairs, self.storage, *needs)
                 self.under_way[reference], self.statuses[run.id] = run.id, reference
                 self.before[run.id] = self.folder.status(run.id).cpu_seconds
                 self._set(run.id, replace(run.status, state="running"))
@@ -290,12 +327,14 @@ class _Driver:
         run = self.under_way.pop(reference)
         try:
             status: Status = self.ray.get(reference)
+            if self.storage is not None:
+                self.storage.collect(self.folder, run)
             self.busy += status.cpu_seconds - self.before.pop(run, 0.0)
             session = Session(time.monotonic() - self.started, self.cores, self.busy)
             self.folder.set_sessions([*self.sessions, session])
         except self.ray.exceptions.RayTaskError as error:
             self._set(run, Status())
-            if isinstance(error.cause, DiskFull | Unfinished):
+            if isinstance(error.cause, DiskFull | Unfinished | StorageError):
                 raise error.cause from None
             if isinstance(error.cause, OSError):  # the disk is full, or the folder of the study is read-only
                 raise Unfinished(f"{run}: {error.cause}") from None
@@ -312,8 +351,19 @@ class _Driver:
         self.plan.runs[run] = replace(self.plan.runs[run], status=status)
 
 
-def _task(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | None, *needs: Status) -> Status:
+def _task(
+    folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | None, storage: Storage | None, *needs: Status
+) -> Status:
     """Execute a run, unless what it needs has failed; Ray passes the statuses of its needs."""
+    if storage is None:
+        return _execute(folder, plan, run, cwd, pairs, needs)
+    with storage.workplace(run, cwd, measured=pairs is not None) as (place, there, copied):
+        return _execute(place, plan, run, there, copied, needs)
+
+
+def _execute(
+    folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | None, needs: Sequence[Status]
+) -> Status:
     failed = {name: status.state in ("failed", "skipped") for name, status in zip(run.needs, needs, strict=True)}
     # A trial that failed is a value that is not chosen; a pretext run that failed leaves no encoder.
     no_trial = bool(run.chooses) and all(failed[trial] for trial in (run.chooses or {}).values())
@@ -322,8 +372,7 @@ def _task(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | No
     return execute(folder, plan, run, cwd, pairs)
 
 
-def fits(total: Mapping[str, float], cpus: float, gpus: float) -> int:
-    """Return how many runs fit into the resources at the same time."""
-    wanted = {"CPU": cpus, "GPU": gpus}
+def fits(total: Mapping[str, float], wanted: Mapping[str, float]) -> int:
+    """Return how many runs fit into the resources of a machine at the same time."""
     rooms = [total.get(name, 0.0) / amount for name, amount in wanted.items() if amount > 0]
     return int(min(rooms, default=1.0) + 1e-6)
