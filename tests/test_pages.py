@@ -1,7 +1,8 @@
 """The commands and the Python examples of the README and of `docs/` run, at small sizes.
 
 Every line of a shell block has to be one that `Page` knows: a new kind of command needs a rule here. Blocks without a
-language are shell blocks; give output and file trees the language `text`.
+language are shell blocks; give output and file trees the language `text`. Of a script that begins with `#!`, and of YAML,
+our commands are run, and the rest is read by bash or as YAML.
 """
 
 import ast
@@ -12,11 +13,13 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from tests.web.network import write_package
@@ -26,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.joinpath("docs").glob("*.md"))]
 SHELL, OTHER = {"", "bash", "sh"}, {"python", "text", "yaml", "json", "html"}
 LAUNCHERS = {"srun", "torchrun"}
+OURS = r"(\b(srun|torchrun)\b.*)?(\bwssl|\bpython train\.py|\btrain\.py) .*"  # a command of ours in a script
 DATA = {
     "data.image_size": "32",
     "data.resize": "36",
@@ -48,6 +52,17 @@ def commands(code):
     """Return the lines of a shell block without comments, with continued lines in one."""
     lines = [re.sub(r"(^|\s)#.*$", "", line) for line in code.replace("\\\n", " ").splitlines()]
     return [line.strip() for line in lines if line.strip()]
+
+
+def texts(value):
+    """Yield the lines of the strings in nested values; a list of strings is a command line."""
+    if isinstance(value, str):
+        yield from value.replace("\\\n", " ").splitlines()
+    elif isinstance(value, list) and all(isinstance(word, str) for word in value):
+        yield shlex.join(value)
+    else:
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from texts(part)
 
 
 def photo(seed, side=48):
@@ -113,15 +128,28 @@ class Page:
         for language, before, code in blocks(text):
             if language == "python":
                 self.python(before, code)
+            elif language == "yaml":
+                for line in itertools.chain.from_iterable(map(texts, yaml.safe_load_all(code))):
+                    if ours := re.search(OURS, line):
+                        self.checked(ours[0])
+            elif code.startswith("#!"):
+                subprocess.run(["bash", "-n"], input=code, text=True, check=True)
+                for line in commands(code):
+                    if ours := re.search(OURS, line):
+                        self.checked(ours[0].rstrip("& "))
             elif language in SHELL:
                 if "curl -s" not in code:  # tests/app/test_page.py runs that block, with a server
                     for line in commands(code):
-                        try:
-                            self.command(line)
-                        except (Exception, SystemExit) as error:
-                            raise AssertionError(f"{line}: {error!r}") from error
+                        self.checked(line)
             else:
                 assert language in OTHER, f"a block of the unknown language {language!r}"
+
+    def checked(self, line):
+        """Run a command, and name it where it fails."""
+        try:
+            self.command(line)
+        except (Exception, SystemExit) as error:
+            raise AssertionError(f"{line}: {error!r}") from error
 
     def python(self, before, code):
         """Run a Python example; only look up its imports where it needs a server or a real data set."""
@@ -152,6 +180,8 @@ class Page:
             assert words[0] == "install", "pip does something else than install"
             for extra in re.findall(r"wssl-pl\[([\w,]+)\]", line):
                 assert set(extra.split(",")) <= self.extras, f"setup.cfg has no extra {extra}"
+        elif program == "ray":
+            assert words[0] in {"start", "status", "stop"}, "ray has no such command"
         elif program in {"git", "tensorboard"} or (program, *words[:3]) == ("python", "-m", "http.server"):
             pass
         elif program == "python" and words[0].startswith("benchmarks/"):
