@@ -1,8 +1,8 @@
 """The commands and the Python examples of the README and of `docs/` run, at small sizes.
 
 Every line of a shell block has to be one that `Page` knows: a new kind of command needs a rule here. Blocks without a
-language are shell blocks; give output and file trees the language `text`. Of a script that begins with `#!`, and of YAML,
-our commands are run, and the rest is read by bash or as YAML.
+language are shell blocks; give output and file trees the language `text`. Of a script that begins with `#!`, and of
+YAML, our commands are run, and the rest is read by bash or as YAML.
 """
 
 import ast

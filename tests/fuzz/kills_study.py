@@ -139,10 +139,10 @@ def undisturbed(file: Path, out: Path) -> dict[str, float]:
 
 
 def report(out: Path) -> Any:
-    """Return the report of a study without training times."""
+    """Return the report of a study without times."""
     values = json.loads((out / "report" / "report.json").read_text())
     for arm in values["arms"].values():
-        del arm["minutes"]
+        del arm["minutes"], arm["milliseconds"]
     return values
 
 
