@@ -114,3 +114,20 @@ def test_images_that_are_too_small_are_refused_in_one_line(module, smallest):
 def test_a_plain_trainer_checks_the_size_of_the_images_too(fit):
     with pytest.raises(WSSLError, match="image_size=31"):
         fit(PretextModule(width=2), image_size=31)
+
+
+def test_an_optimisers_state_is_laid_out_as_the_weights_are(module):
+    # A sharded training saves it contiguous; the fused step would pair it with other weights.
+    optimizer = module.configure_optimizers()["optimizer"]
+    module(torch.rand(1, 3, 32, 32), torch.ones(1, 1, 32, 32)).mean().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    expected = {number: value["exp_avg"].clone() for number, value in state["state"].items()}
+    for value in state["state"].values():
+        value["exp_avg"] = value["exp_avg"].contiguous()
+    module._fit_state(state)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in enumerate(parameters):
+        found = state["state"][number]["exp_avg"]
+        assert torch.equal(found, expected[number])
+        assert parameter.shape[2:] in ((), (1, 1)) or found.stride() == parameter.stride()

@@ -13,6 +13,7 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from torch.distributed.tensor import DTensor
 
 from wssl_pl.errors import Interrupted, Terminated, TrainingStopped
 
@@ -24,8 +25,10 @@ def weights_are_finite(module: torch.nn.Module) -> bool:
     """
     networks = [module, *getattr(module, "trained_beside", list)()]
     tensors = [tensor.detach() for network in networks for tensor in network.state_dict().values()]
-    tensors = [tensor for tensor in tensors if torch.is_floating_point(tensor)]
-    return not tensors or bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
+    finite = [torch.isfinite(tensor).all() for tensor in tensors if torch.is_floating_point(tensor)]
+    # Of a sharded tensor it is the answer of all processes.
+    finite = [value.full_tensor() if isinstance(value, DTensor) else value for value in finite]
+    return not finite or bool(torch.stack(finite).all())
 
 
 class StopOnNaN(Callback):

@@ -43,6 +43,7 @@ from wssl_pl.files import owned, replacing
 from wssl_pl.modules import MODULES, read_checkpoint
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.joint import OPTIONS
+from wssl_pl.modules.sharding import ShardedStrategy
 from wssl_pl.stages import Rival, Stage
 
 HIDDEN = {"temperatures"}  # arguments of a module that no user gives
@@ -267,6 +268,8 @@ class WSSLCLI(LightningCLI):
             mine += callbacks.progress_bars(str(config.accelerator), one_or_more(config.callbacks))
         config.callbacks = [*one_or_more(config.callbacks), *mine]
         config.plugins = callbacks.with_atomic_checkpoints(one_or_more(config.plugins))
+        if config.strategy == "fsdp":
+            config.strategy = ShardedStrategy()
         if config.logger in (None, True):
             config.logger = callbacks.default_loggers(directory)
         if config.logger:

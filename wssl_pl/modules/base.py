@@ -20,6 +20,7 @@ from wssl_pl.modules.heads import TaskMetrics
 from wssl_pl.modules.migration import FORMAT, migrate
 from wssl_pl.modules.network import TakesHoles
 from wssl_pl.modules.optimizer import OptimizerSettings
+from wssl_pl.modules.sharding import check_sharding, set_gathered, shard
 
 OPTIMIZER_OPTIONS = (
     "lr",
@@ -63,6 +64,7 @@ class WSSLModule(TakesHoles, LightningModule):
     takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
     _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
+    _is_sharded = False
     _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
 
     def __init__(self, optimizer: OptimizerSettings, ema: float | None, compiles: bool) -> None:
@@ -104,6 +106,7 @@ class WSSLModule(TakesHoles, LightningModule):
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Raise `WSSLError` for a setting of the trainer that conflicts with the module's, before data are read."""
+        check_sharding(self, trainer)
         precision, eps = trainer.precision, self.optimizer_settings.eps
         if precision == "16-true" and eps < FLOAT16_EPS:
             reason = f"with eps={eps:g} averages of squared gradients vanish in float16, and the weights become NaN"
@@ -121,6 +124,13 @@ class WSSLModule(TakesHoles, LightningModule):
         size = getattr(data, "image_size", None)
         if isinstance(size, int) and size < self.smallest_image:
             raise WSSLError("image_size", size, f"stage={self.stage} needs at least {self.smallest_image} pixels")
+
+    def configure_model(self) -> None:
+        """Shard the networks, once, where the trainer's strategy does that."""
+        if (mesh := self.device_mesh) is not None and not self._is_sharded:
+            check_sharding(self, self.trainer)
+            shard(self.networks(), mesh["data_parallel"])
+            self._is_sharded = True
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback of `ema`, for a training."""
@@ -169,17 +179,30 @@ class WSSLModule(TakesHoles, LightningModule):
         if split == "val" and not (trainer is not None and trainer.sanity_checking):
             self.hparams["temperatures"] = metrics.temperatures
 
+    def on_validation_start(self) -> None:
+        """Gather sharded networks: processes may validate unlike numbers of batches, and the first draws images."""
+        if self._is_sharded:
+            set_gathered(self.networks(), True)
+
     def on_validation_epoch_end(self) -> None:
         """Log the metrics."""
         self.log_metrics("val")
+        if self._is_sharded:
+            set_gathered(self.networks(), False)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add one batch to the metrics."""
         self.validation_step(batch, batch_idx)
 
+    def on_test_start(self) -> None:
+        """Do what a validation does."""
+        self.on_validation_start()
+
     def on_test_epoch_end(self) -> None:
         """Log the same metrics as validation does."""
         self.log_metrics("test")
+        if self._is_sharded:
+            set_gathered(self.networks(), False)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimiser changes, sooner or later; a group sets what is not as in the hyperparameters."""
@@ -236,6 +259,7 @@ class WSSLModule(TakesHoles, LightningModule):
             self.hparams["temperatures"] = self._resumed_hparams.get("temperatures")
         for state in checkpoint.get("optimizer_states", []):
             state["param_groups"] = self._regrouped(state["param_groups"])
+            self._fit_state(state)
             for group in state["param_groups"]:
                 group["fused"] = self._fuses()  # decides where PyTorch puts the restored step counts
 
@@ -266,6 +290,24 @@ class WSSLModule(TakesHoles, LightningModule):
             first += size
         return groups
 
+    def _fit_state(self, state: dict[str, Any]) -> None:
+        """Lay an optimiser's saved state out in memory as its parameters are, which the fused kernels expect.
+
+        Sharding needs the names of the parameters in place of their numbers too.
+        """
+        parameters = [parameter for group in self.parameter_groups() for parameter in group["params"]]
+        saved = [number for group in state["param_groups"] for number in group["params"]]
+        for number, parameter in zip(saved, parameters, strict=True):
+            for key, value in state["state"].get(number, {}).items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state["state"][number][key] = _laid_out(value, parameter)
+        if self._is_sharded:
+            names = {id(parameter): name for name, parameter in self.named_parameters()}
+            name_of = dict(zip(saved, [names[id(parameter)] for parameter in parameters], strict=True))
+            state["state"] = {name_of[number]: value for number, value in state["state"].items()}
+            for group in state["param_groups"]:
+                group["params"] = [name_of[number] for number in group["params"]]
+
     def on_train_start(self) -> None:
         """Let typed settings of the optimiser win over those in the resumed checkpoint.
 
@@ -295,6 +337,13 @@ class WSSLModule(TakesHoles, LightningModule):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EMAWeights):
                 checkpoint["state_dict"] = callback.model_state(checkpoint)
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor in the memory format of a parameter of its shape; a sharded one is contiguous."""
+    last = value.ndim == 4 and not hasattr(parameter, "full_tensor")
+    last = last and parameter.is_contiguous(memory_format=torch.channels_last)
+    return value.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _plain(value: Any) -> Any:
