@@ -254,7 +254,7 @@ def test_refusals(images: Path, tmp_path: Path) -> None:
     for arguments, message in [
         ({"images": tmp_path / "nowhere", "out": tmp_path / "o"}, "images=.*: does not exist"),
         ({"images": images, "out": images}, "name a new folder"),
-        ({"images": images, "out": tmp_path / "mine"}, "is not empty and holds no cache"),
+        ({"images": images, "out": tmp_path / "mine"}, "is not empty and holds nothing of the kind"),
         ({"images": images, "out": tmp_path / "out", "size": 16}, "size=16: the cache .* has 32 px: set size=32"),
         ({"images": images, "out": tmp_path / "o", "size": 0}, "size=0"),
         ({"images": images, "out": tmp_path / "o", "workers": -1}, "workers=-1"),

@@ -16,7 +16,7 @@ import pytest
 from tests.data.fakes import image_tree
 from tests.data.test_prepare import contents
 from tests.processes import PATIENCE_S, wait_until
-from wssl_pl.data import prepare as preparation
+from wssl_pl.data import pool
 from wssl_pl.data.cache import check_cache
 from wssl_pl.data.prepare import prepare
 
@@ -108,11 +108,11 @@ def test_ctrl_c_while_the_processes_are_started_leaves_a_pool_that_can_be_shut_d
             submitted.append(args)
             return super().submit(*args)
 
-    monkeypatch.setattr(preparation, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Pool)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in the background
     try:
         with pytest.raises(KeyboardInterrupt):
-            next(preparation._results([partial(abs, -1), partial(abs, -2)], workers=1))
+            next(pool.results([partial(abs, -1), partial(abs, -2)], workers=1))
     finally:
         signal.signal(signal.SIGINT, before)
     assert len(submitted) == 2

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from wssl_pl.data.sampler import KeySampler
+from wssl_pl.data.sampler import WINDOW, KeySampler
 
 
 def batches(sampler: KeySampler) -> list[list[int]]:
@@ -69,3 +70,48 @@ def test_every_iteration_is_the_next_epoch_unless_one_is_set() -> None:
 def test_evaluation_stays_the_same() -> None:
     sampler = KeySampler(10, 4, train=False)
     assert list(sampler) == list(sampler) == [(0, index) for index in range(10)]
+
+
+CHUNKS = np.repeat(np.arange(20), 3)
+
+
+def sharded(rank: int = 0, world: int = 1, *, train: bool = True, fetch=None) -> KeySampler:
+    return KeySampler(len(CHUNKS), 4, train=train, seed=3, rank=rank, world_size=world, chunks=CHUNKS, fetch=fetch)
+
+
+def test_samples_of_shards_are_shuffled_within_windows_of_chunks() -> None:
+    orders = [[index for _, index in sharded()] for _ in range(2)]
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == list(range(60))
+    windows = [set(CHUNKS[orders[0][at : at + 3 * WINDOW]]) for at in range(0, 60, 3 * WINDOW)]
+    assert [len(window) for window in windows] == [8, 8, 4]
+    assert windows[0] != set(range(8))
+    assert CHUNKS[orders[0][:12]].tolist() != sorted(CHUNKS[orders[0][:12]])
+
+
+def test_windows_do_not_depend_on_the_number_of_ranks_or_on_what_was_skipped() -> None:
+    alone = [index for _, index in KeySampler(60, 8, train=True, seed=3, chunks=CHUNKS)]
+    ranks = [[index for _, index in sharded(rank, 2)] for rank in (0, 1)]
+    assert [index for pair in zip(*ranks, strict=True) for index in pair] == alone
+    resumed = sharded()
+    resumed.skip_batches(5)
+    assert [index for _, index in resumed] == [index for _, index in sharded()][20:]
+    assert [index for _, index in sharded(train=False)] == list(range(60))
+
+
+def test_a_window_and_the_next_one_are_fetched_when_it_is_entered() -> None:
+    calls: list[list[int]] = []
+    sampler = sharded(fetch=lambda chunks: calls.append(chunks.tolist()))
+    keys = iter(sampler)
+    first = {int(CHUNKS[next(keys)[1]]) for _ in range(24)}
+    assert len(calls) == 1
+    assert set(calls[0][:8]) == first
+    rest = [int(CHUNKS[index]) for _, index in keys]
+    assert [len(call) for call in calls] == [16, 12, 12]
+    assert calls[0][8:] == calls[1][:8]
+    assert set(calls[2][:4]) == set(rest[-12:])
+    second = iter(sampler)
+    assert {int(CHUNKS[next(second)[1]]) for _ in range(24)} == set(calls[2][4:])
+    calls.clear()
+    list(sharded(train=False, fetch=lambda chunks: calls.append(chunks.tolist())))
+    assert calls == [list(range(16)), list(range(8, 20)), list(range(16, 20))]

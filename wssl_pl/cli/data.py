@@ -1,6 +1,7 @@
 """`wssl prepare`, `wssl masks stats` and `wssl masks make`."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,9 @@ def prepare(
     workers: NonNegativeInt | None = None,
     split_rule: str = "auto",
     resize_filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos",
+    format: Literal["cache", "shards"] = "cache",
+    encoding: Literal["raw", "png", "jpeg", "file"] = "raw",
+    chunk_size: PositiveInt = 256,
     check: bool = False,
 ) -> None:
     """Decode all images once into a cache, which training reads with `--data.images=CACHE`.
@@ -29,15 +33,19 @@ def prepare(
 
     Example:
         wssl prepare images=DIR out=CACHE
+        wssl prepare images=DIR out=SHARDS format=shards
         wssl prepare --check out=CACHE
 
     Args:
         images: folder of images, or of Parquet files
-        out: the cache's folder
+        out: the folder of the cache or the shards
         size: height and width, in pixels
         workers: processes; default: one per core
         split_rule: how images are divided: auto, folders, celeba, hash, or a folder of file lists
         resize_filter: how images are resized
+        format: one array (cache), or chunks that can be read from a bucket too (shards)
+        encoding: how shards store an image: pixels (raw), png, jpeg, or the file as it is, resized in training
+        chunk_size: images per chunk of shards
         check: read the cache in out= again and compare it with its hashes
     """
     if out is None:
@@ -45,15 +53,20 @@ def prepare(
     start = time.perf_counter()
     if check:
         from wssl_pl.data.cache import check_cache
+        from wssl_pl.data.shards import check_shards, looks_like_shards
 
-        cache = check_cache(out, progress=True)
-        print(f"{out}: all {len(cache.entries)} images are as they were written", flush=True)
+        checked = (check_shards if looks_like_shards(out) else check_cache)(out, progress=True)
+        print(f"{out}: all {len(checked.entries)} images are as they were written", flush=True)
         return
     if images is None:
         raise WSSLError("images", None, "is required", "name a folder of images")
     from wssl_pl.data.cache import describe_duplicates, duplicates
     from wssl_pl.data.prepare import prepare
 
+    if format == "shards":
+        from wssl_pl.data.prepare_shards import prepare_shards
+
+        prepare = partial(prepare_shards, encoding=encoding, chunk_size=chunk_size)
     report = prepare(images, out, size, workers, split_rule, progress=True, resize_filter=resize_filter)
     seconds = time.perf_counter() - start
     cache = report.cache
@@ -64,9 +77,10 @@ def prepare(
         print("\n".join(f"  {item.source!r}: {item.reason}" for item in cache.skipped))
     if counts := duplicates(cache.entries):
         print(f"Warning: {describe_duplicates(counts)}")
+    size_text = "any size" if cache.size is None else f"{cache.size} px"
     splits = ", ".join(f"{name} {count}" for name, count in cache.sizes().items())
     print(
-        f"{out}: {len(cache.entries)} images of {cache.size} px ({splits}) from {cache.layout}, "
+        f"{out}: {len(cache.entries)} images of {size_text} ({splits}) from {cache.layout}, "
         f"split by {cache.split_rule}, in {seconds:.1f} s\nTrain from it with --data.images={out}",
         flush=True,
     )

@@ -15,6 +15,7 @@ from wssl_pl.data.draws import uniform
 from wssl_pl.data.images import ImageSource
 from wssl_pl.data.loader import Batch, BatchLoader, as_is
 from wssl_pl.data.sampler import KeySampler
+from wssl_pl.data.shards import ShardImages
 from wssl_pl.data.sources import DEFAULTS, SYNTHETIC, ImageSet, MaskSet, open_images, open_masks, resolve, tell, warn
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import DataError, WSSLError
@@ -43,8 +44,8 @@ class WSSLDataModule(pl.LightningDataModule):
 
     Args:
         images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by
-            rule; a cache made by `wssl prepare`; or `synthetic`, faces drawn by code. Default:
-            `data/celeba_hq` if it exists, else `synthetic`.
+            rule; a cache or shards made by `wssl prepare`; shards in a bucket, `s3://bucket/prefix`; or `synthetic`,
+            faces drawn by code. Default: `data/celeba_hq` if it exists, else `synthetic`.
         masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `synthetic`, brush
             strokes drawn by code. Default: `data/qd_imd` if it exists, else `synthetic`.
         image_size: Side of the crops that the model sees, in pixels.
@@ -59,6 +60,9 @@ class WSSLDataModule(pl.LightningDataModule):
         pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
         limit: Use only the first so many images of each split, for a quick look.
         train_images: Number of training images, drawn from `seed`; default: all.
+        chunk_cache: Folder on a local disk for the chunks of shards in a bucket, which processes may share; default:
+            `wssl_pl` in `$XDG_CACHE_HOME` or `~/.cache`.
+        chunk_cache_gb: Size of all chunks there, in 10**9 bytes: those that were not read for longest are deleted.
         split_rule: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
             `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
         dilate: Pixels at the model's size by which the holes are widened on every side.
@@ -88,6 +92,8 @@ class WSSLDataModule(pl.LightningDataModule):
         dilate: int = 0,
         resize_filter: Literal["lanczos", "bicubic", "bilinear", "area"] = "lanczos",
         train_images: int | None = None,
+        chunk_cache: str | None = None,
+        chunk_cache_gb: float = 10.0,
     ) -> None:
         super().__init__()
         numbers = {"image_size": (image_size, 1), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
@@ -103,6 +109,8 @@ class WSSLDataModule(pl.LightningDataModule):
         ):
             if choice not in known:
                 raise WSSLError(name, choice, f"must be {', '.join(known[:-1])} or {known[-1]}")
+        if not 0 < chunk_cache_gb < float("inf"):
+            raise WSSLError("chunk_cache_gb", chunk_cache_gb, "must be a size above 0")
         if resize < image_size:
             raise WSSLError("resize", resize, f"must be at least image_size={image_size}")
         if resize > MAX_SIDE:
@@ -116,7 +124,7 @@ class WSSLDataModule(pl.LightningDataModule):
         self.hole, self.hole_ratio, self.on_error = hole, bounds, on_error
         self.num_workers, self.seed, self.pair_seed, self.limit = num_workers, seed, pair_seed, limit
         self.split_rule, self.dilate, self.resize_filter = split_rule, dilate, resize_filter
-        self.train_images = train_images
+        self.train_images, self.chunk_cache, self.chunk_cache_gb = train_images, chunk_cache, chunk_cache_gb
         self.crop_margin = 0
         """Pixels around the crop that a batch has, in `image_with_margin`; `setup` takes it from the module."""
         self._images: ImageSet | None = None
@@ -147,7 +155,14 @@ class WSSLDataModule(pl.LightningDataModule):
         if self._images is None:
             self._announce_synthetic("images", self.images)
             self._images = open_images(
-                self.images, self.resize, self.limit, self.split_rule, self.resize_filter, self.on_error
+                self.images,
+                self.resize,
+                self.limit,
+                self.split_rule,
+                self.resize_filter,
+                self.on_error,
+                self.chunk_cache,
+                self.chunk_cache_gb,
             )
         if wants_masks and self._masks is None:
             self._announce_synthetic("masks", self.masks)
@@ -312,10 +327,21 @@ class WSSLDataModule(pl.LightningDataModule):
             reason = f"has {len(dataset)} {split} images for {world} processes"
             raise DataError("images", self.images, reason, "add images, or use fewer devices")
         workers = self._workers(dataset)
+        shards = dataset.images if isinstance(dataset.images, ShardImages) else None
+        sampler = KeySampler(
+            len(dataset),
+            self.batch_size,
+            train=train,
+            seed=self.seed,
+            rank=rank,
+            world_size=world,
+            chunks=shards.chunks if shards else None,
+            fetch=shards.fetch if shards else None,
+        )
         loader = BatchLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=KeySampler(len(dataset), self.batch_size, train=train, seed=self.seed, rank=rank, world_size=world),
+            sampler=sampler,
             num_workers=workers,
             collate_fn=as_is,
             persistent_workers=workers > 0,

@@ -52,10 +52,20 @@ def uniform(seed: int, stream: str, epoch: ArrayLike, index: ArrayLike, count: i
     return numbers.astype(np.float64) * 2.0**-24
 
 
-def permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+def permutation(
+    seed: int, epoch: int, size: int, stream: str = "shuffle", groups: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """The order in which `size` samples are visited in an epoch.
 
     By sorting hashes rather than by `Generator.permutation`, whose results may change between numpy versions.
+
+    Args:
+        seed: Any non-negative integer.
+        epoch: The epoch.
+        size: Number of samples.
+        stream: What is ordered; see `uniform`.
+        groups: A number for each sample `(size,)`: those of a lower one come first.
     """
-    high, low = uniform(seed, "shuffle", epoch, np.arange(size), 2).T
-    return np.argsort(high + low * 2.0**-24, kind="stable")
+    high, low = uniform(seed, stream, epoch, np.arange(size), 2).T
+    keys = high + low * 2.0**-24
+    return np.argsort(keys, kind="stable") if groups is None else np.lexsort((keys, groups))

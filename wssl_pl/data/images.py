@@ -1,6 +1,6 @@
 """Image sources: files that are decoded, or an array of decoded images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -96,23 +96,33 @@ class FileImages:
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
         """Decode each file, by as many threads as PyTorch computes with; see `ImageSource`."""
         images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
-        failures: dict[int, DataError] = {}
 
-        def decode(positions: NDArray[np.int64]) -> None:
-            for position in positions.tolist():
-                try:
-                    path = Path(self.paths[indices[position]])
-                    images[position] = read_image(path, self.size, self.resize_filter)
-                except DataError as error:
-                    failures[position] = error
+        def decode(position: int) -> None:
+            images[position] = read_image(Path(self.paths[indices[position]]), self.size, self.resize_filter)
 
-        # Pillow decodes and resizes without the interpreter's lock. A worker process of the loader has one core.
+        failures = decode_all(decode, len(indices))
+        failed = [position for position, _ in failures]
+        return np.delete(images, failed, axis=0) if failed else images, failures
+
+
+def decode_all(decode: Callable[[int], None], count: int, threads: int | None = None) -> list[Failure]:
+    """Call `decode` with 0 to `count - 1`, by as many threads as PyTorch computes with, and return the failures."""
+    # Pillow decodes and resizes without the interpreter's lock. A worker process of the loader has one core.
+    if threads is None:
         threads = 1 if get_worker_info() is not None else torch.get_num_threads()
-        parts = np.array_split(np.arange(len(indices)), min(threads, len(indices)) or 1)
-        if len(parts) == 1:
-            decode(parts[0])
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                list(pool.map(decode, parts))
-        found = sorted(failures.items())
-        return np.delete(images, list(failures), axis=0) if found else images, found
+    failures: dict[int, DataError] = {}
+
+    def decode_part(positions: NDArray[np.int64]) -> None:
+        for position in positions.tolist():
+            try:
+                decode(position)
+            except DataError as error:
+                failures[position] = error
+
+    parts = np.array_split(np.arange(count), min(threads, count) or 1)
+    if len(parts) == 1:
+        decode_part(parts[0])
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            list(pool.map(decode_part, parts))
+    return sorted(failures.items())

@@ -9,21 +9,16 @@ import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +26,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from wssl_pl.data import cache as files
-from wssl_pl.data.cache import MANIFEST, WORK, Cache, Entry, digest
+from wssl_pl.data.cache import MANIFEST, WORK, Cache, Entry, digest, looks_like_cache
 from wssl_pl.data.decode import RESIZE_FILTERS, decode_image
 from wssl_pl.data.files import check_folder, damage_in, find_tables, list_images, natural_key, reason
 from wssl_pl.data.parquet import count_rows, read_row
+from wssl_pl.data.pool import Job, results
+from wssl_pl.data.shards import Shards
 from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import DataError, Interrupted, WSSLError
@@ -45,18 +42,17 @@ CHUNK = 16
 FLUSH_SECONDS = 1.0
 """Seconds of work that a kill may cost."""
 NO_DIFFERENCE = "nothing new"
-Job = Callable[[], list[Entry]]
 
 
 class Report(NamedTuple):
     """What a preparation did.
 
     Attributes:
-        cache: The finished cache.
-        differences: How the images differ from those of the cache before, if there was one.
+        cache: The finished cache, or shards.
+        differences: How the images differ from those of the one before, if there was one.
     """
 
-    cache: Cache
+    cache: Cache | Shards
     differences: str | None
 
 
@@ -101,6 +97,39 @@ def prepare(
         DataError: The disk is full, no image can be decoded, or the cache in `out` is damaged.
         Interrupted: By Ctrl-C.
     """
+    with preparing(images, out, size, workers, split_rule, resize_filter, looks_like_cache, WORK) as (
+        sources,
+        processes,
+    ):
+        return _prepare(sources, out, size, resize_filter, processes, progress)
+
+
+@contextlib.contextmanager
+def preparing(
+    images: Path,
+    out: Path,
+    size: int,
+    workers: int | None,
+    split_rule: str,
+    resize_filter: str,
+    looks_like: Callable[[Path], bool],
+    work: str,
+) -> Iterator[tuple[Sources, int]]:
+    """Check the arguments of `prepare`, list the images and hold the lock of `out` while the block runs.
+
+    Args:
+        images: As those of `prepare`, and so are those that follow.
+        out: The output.
+        size: Height and width in pixels.
+        workers: Processes.
+        split_rule: How to divide the images.
+        resize_filter: How images are resized.
+        looks_like: Returns whether a folder is such an output already.
+        work: Name of the folder in `out` for the lock and for what is unfinished.
+
+    Returns:
+        The images, and the number of processes.
+    """
     check_folder("images", images)
     if size < 1:
         raise WSSLError("size", size, "must be at least 1")
@@ -109,16 +138,16 @@ def prepare(
     if resize_filter not in RESIZE_FILTERS:
         raise WSSLError("resize_filter", resize_filter, f"must be one of {', '.join(RESIZE_FILTERS)}")
     if out.exists() and (not out.is_dir() or out.resolve() == images.resolve()):
-        raise WSSLError("out", out, "is no folder for a cache", "name a new folder")
-    if out.is_dir() and any(out.iterdir()) and not files.looks_like_cache(out):
-        raise WSSLError("out", out, "is not empty and holds no cache", "name a new folder")
+        raise WSSLError("out", out, "is no folder to write to", "name a new folder")
+    if out.is_dir() and any(out.iterdir()) and not looks_like(out):
+        raise WSSLError("out", out, "is not empty and holds nothing of the kind", "name a new folder")
     if workers is None:
         workers = usable_cores() if usable_cores() > 1 else 0
     try:
         sources = find_sources(images, split_rule)
-        (out / WORK).mkdir(parents=True, exist_ok=True)
-        with locked(out / WORK / "lock", "out", out):
-            return _prepare(sources, out, size, resize_filter, workers, progress)
+        (out / work).mkdir(parents=True, exist_ok=True)
+        with locked(out / work / "lock", "out", out):
+            yield sources, workers
     except KeyboardInterrupt:
         raise Interrupted(f"stopped before out={out} was finished: the same command resumes") from None
     except OSError as error:
@@ -167,7 +196,7 @@ def _split_tables(root: Path, tables: Sequence[Path], split_rule: str) -> tuple[
     return split_images(root, paths, "hash" if split_rule == "auto" else split_rule)
 
 
-def compare(sources: Sequence[Entry], cache: Cache) -> str:
+def compare(sources: Sequence[Entry], cache: Cache | Shards) -> str:
     """Describe how images differ from those of a cache, by size and time; files that were skipped count as known."""
     old = {entry.source: entry for entry in cache.index}
     found: Counter[str] = Counter()
@@ -194,14 +223,10 @@ def _prepare(sources: Sources, out: Path, size: int, resize_filter: str, workers
         remedy = f"set resize_filter={old.resize_filter}, or a new folder"
         raise WSSLError("resize_filter", resize_filter, reason, remedy)
     differences = compare(items, old) if old else None
-    if old and differences == NO_DIFFERENCE and old.split_rule == sources.split_rule:
-        # A file that was skipped may have become readable without any change of its size and time.
-        if all(decode(root, item, size, resize_filter)[1].reason == item.reason for item in old.skipped):
-            return Report(old, differences)
-    plan: list[Any] = [files.VERSION, size, resize_filter, sources.split_rule, sources.layout]
-    plan += [[item.source, item.split, item.bytes, item.mtime_ns] for item in items]
-    work = out / WORK / hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
-    done, array = _read_parts(work, items), work / "images.npy"
+    if old and differences == NO_DIFFERENCE and is_current(old, sources, size, resize_filter):
+        return Report(old, differences)
+    work = out / WORK / plan_digest(sources, files.VERSION, size, resize_filter)
+    done, array = read_parts(work, items), work / "images.npy"
     # Killed after the array got its final name: only the manifest is left to write.
     named = len(done) == len(items) and (out / _array_name(done)).is_file()
     for path in (out / WORK).iterdir():
@@ -215,11 +240,26 @@ def _prepare(sources: Sources, out: Path, size: int, resize_filter: str, workers
         todo = [(item, known.get(item.source)) for item in items if item.row not in done]
         job = partial(fill, root, array, offset, size, resize_filter, old.array_path if old else None)
         jobs = [partial(job, todo[start : start + CHUNK]) for start in range(0, len(todo), CHUNK)]
-        _decode_all(jobs, array, workers, done, len(items), progress)
+        run_jobs(jobs, work, workers, done, len(items), progress, array)
     return Report(_finish(sources, out, work, size, resize_filter, done), differences)
 
 
-def _read_parts(work: Path, items: Sequence[Entry]) -> dict[int, Entry]:
+def is_current(old: Cache | Shards, sources: Sources, size: int, resize_filter: str) -> bool:
+    """Return whether images without any difference of size and time would make the same cache again."""
+    # A file that was skipped may have become readable without any change of its size and time.
+    return old.split_rule == sources.split_rule and all(
+        decode(sources.root, item, size, resize_filter)[1].reason == item.reason for item in old.skipped
+    )
+
+
+def plan_digest(sources: Sources, *settings: Any) -> str:
+    """Return a name for the work on these images with these settings."""
+    plan = [*settings, sources.split_rule, sources.layout]
+    plan += [[item.source, item.split, item.bytes, item.mtime_ns] for item in sources.items]
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:16]
+
+
+def read_parts(work: Path, items: Sequence[Entry]) -> dict[int, Entry]:
     """Return the entries of the rows that are on the disk; rows of a part that cannot be read are done again."""
     sources = {item.row: item.source for item in items}
     done: dict[int, Entry] = {}
@@ -241,27 +281,43 @@ def _allocate(path: Path, rows: int, size: int, out: Path, *, resume: bool) -> i
     return int(np.lib.format.open_memmap(path, mode, np.uint8, (rows, size, size, 3)).offset)
 
 
-def _decode_all(
-    jobs: Sequence[Job], array: Path, workers: int, done: dict[int, Entry], total: int, progress: bool
+def run_jobs(
+    jobs: Sequence[Job],
+    work: Path,
+    workers: int,
+    done: dict[int, Entry],
+    total: int,
+    progress: bool,
+    array: Path | None = None,
 ) -> None:
-    """Do the jobs, in any order, and add to `done`; a part is written every second, and when this is stopped."""
+    """Do the jobs, in any order, and add to `done`; a part is written every second, and when this is stopped.
+
+    Args:
+        jobs: Return the entries of rows that are written, and on the disk unless they are in `array`.
+        work: Folder of the parts.
+        workers: Processes.
+        done: Entries by row.
+        total: Number of rows, for the progress bar.
+        progress: Show one if there is a terminal.
+        array: The file that the rows are written to.
+    """
     waiting: list[Entry] = []
     flushed = time.monotonic()
 
     def flush() -> None:
         nonlocal flushed
         if waiting:
-            with array.open("rb") as file:
-                os.fsync(file.fileno())
-            part = array.with_name(f"part-{waiting[0].row:08d}.parquet")
-            write_atomically(part, files.write_index(waiting))
+            if array is not None:
+                with array.open("rb") as file:
+                    os.fsync(file.fileno())
+            write_atomically(work / f"part-{waiting[0].row:08d}.parquet", files.write_index(waiting))
             waiting.clear()
         flushed = time.monotonic()
 
     bar = tqdm(total=total, initial=len(done), unit=" images", disable=None if progress else True, smoothing=0.05)
     try:
-        with bar, contextlib.closing(_results(jobs, workers)) as results:
-            for entries in results:
+        with bar, contextlib.closing(results(jobs, workers)) as found:
+            for entries in found:
                 waiting += entries
                 done |= {entry.row: entry for entry in entries}
                 bar.update(len(entries))
@@ -277,61 +333,6 @@ def _decode_all(
         # On a full disk not even this part may fit; then its rows are done again.
         with contextlib.suppress(OSError):
             flush()
-
-
-def _results(jobs: Sequence[Job], workers: int) -> Generator[list[Entry]]:
-    if workers == 0 or len(jobs) < 2:
-        yield from (job() for job in jobs)
-        return
-    # Spawned and not forked: the program that calls this may have threads.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=start_worker)
-    try:
-        # The first job starts the pool's thread and processes. Ctrl-C in the middle of that would leave a pool that
-        # can be neither used nor shut down.
-        with _without_interrupt():
-            futures = [pool.submit(job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _without_interrupt() -> Iterator[None]:
-    """Delay Ctrl-C until the block ends; in processes that are started in it, until they leave it to this one."""
-    # Processes inherit what is blocked. Ctrl-C reaches all of a group, and would end those that still import Python.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    if threading.current_thread() is not threading.main_thread():
-        try:
-            yield  # only the main thread receives Ctrl-C
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return
-    caught: list[tuple[int, FrameType | None]] = []
-    # What is blocked here is still delivered through another thread.
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if caught and callable(before):
-        before(*caught[0])
-
-
-def start_worker() -> None:
-    """Leave Ctrl-C to the main process, and end when that has ended, however it did."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def fill(
@@ -368,7 +369,7 @@ def fill(
             content = None
             if known and (known.bytes, known.mtime_ns) != (source.bytes, source.mtime_ns):
                 with contextlib.suppress(DataError):
-                    content = _read(root, source.source)
+                    content = read_source(root, source.source)
                 known = known if content is not None and hashlib.sha256(content).hexdigest() == known.sha256 else None
             pixels = old[known.row].tobytes() if known and old is not None else b""
             # A row that has been damaged meanwhile is decoded again.
@@ -392,7 +393,7 @@ def decode(
     """Return the pixels of a source and its complete entry; no pixels, and the reason, if it cannot be decoded."""
     source = replace(source, reason=None)
     try:
-        content = _read(root, source.source) if content is None else content
+        content = read_source(root, source.source) if content is None else content
         if why := damage_in(content):
             return b"", replace(source, reason=why)
         image, (width, height) = decode_image(io.BytesIO(content), size, resize_filter)
@@ -403,7 +404,8 @@ def decode(
     return pixels, replace(source, width=width, height=height, sha256=sums[0], pixels_sha256=sums[1])
 
 
-def _read(root: Path, name: str) -> bytes:
+def read_source(root: Path, name: str) -> bytes:
+    """Return the encoded image of a source, a file or a row of a Parquet file."""
     path, mark, number = name.rpartition("#")
     if mark and path.endswith(".parquet"):
         return read_row(root / path, int(number))
@@ -419,13 +421,23 @@ def _array_name(entries: dict[int, Entry]) -> str:
     return f"images-{hashlib.sha256(sums.encode()).hexdigest()[:16]}.npy"
 
 
+def count_splits(sources: Sources, entries: Sequence[Entry]) -> dict[str, int]:
+    """Return the number of images per split, without empty splits.
+
+    Raises:
+        DataError: None could be decoded.
+    """
+    counts = Counter(entry.split for entry in entries if entry.reason is None)
+    if not counts:
+        first = entries[0]
+        reason = f"none of {len(entries)} images can be decoded; the first one, {first.source}, {first.reason}"
+        raise DataError("images", sources.root, reason)
+    return {split: counts[split] for split in SPLITS if counts[split]}
+
+
 def _finish(sources: Sources, out: Path, work: Path, size: int, resize_filter: str, entries: dict[int, Entry]) -> Cache:
     rows = [entries[row] for row in range(len(sources.items))]
-    counts = Counter(entry.split for entry in rows if entry.reason is None)
-    if not counts:
-        first = rows[0]
-        reason = f"none of {len(rows)} images can be decoded; the first one, {first.source}, {first.reason}"
-        raise DataError("images", sources.root, reason)
+    counts = count_splits(sources, rows)
     name, index = _array_name(entries), files.write_index(rows)
     index_sha256 = hashlib.sha256(index).hexdigest()
     manifest: dict[str, Any] = {
@@ -435,7 +447,7 @@ def _finish(sources: Sources, out: Path, work: Path, size: int, resize_filter: s
         "resize_filter": resize_filter,
         "count": sum(counts.values()),
         "skipped": len(rows) - sum(counts.values()),
-        "splits": {split: counts[split] for split in SPLITS if counts[split]},
+        "splits": counts,
         "split_rule": sources.split_rule,
         "layout": sources.layout,
         "images": {"file": name},

@@ -1,14 +1,18 @@
 """Which samples a process sees in an epoch, and in which order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from wssl_pl.data.draws import permutation
 
 Key = tuple[int, int]
+
+WINDOW = 8
+"""Chunks of shards that are read at a time: training images are shuffled within them."""
 
 
 class KeySampler(DistributedSampler[Key]):
@@ -23,6 +27,10 @@ class KeySampler(DistributedSampler[Key]):
     loop over the loader needs no call. It is a `DistributedSampler` so that Lightning and Fabric, which replace any
     other sampler when there are several processes, do not divide the samples a second time.
 
+    The samples of shards are in chunks, which are costly to fetch: in training the chunks are shuffled, taken `WINDOW`
+    at a time, and the samples shuffled within such a window, so that every chunk is needed once per epoch. That order
+    too comes from (seed, epoch) alone.
+
     Args:
         size: Number of samples in the set.
         batch_size: Samples per batch of one process.
@@ -30,16 +38,29 @@ class KeySampler(DistributedSampler[Key]):
         seed: Seed of the order.
         rank: Number of this process.
         world_size: Number of processes.
+        chunks: The chunk of each sample `(size,)`, from 0, if there are chunks.
+        fetch: Called with chunks that will be needed, in their order, when a window is entered: its own and those of
+            the next one.
     """
 
     def __init__(
-        self, size: int, batch_size: int, *, train: bool, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        train: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        chunks: NDArray[np.int64] | None = None,
+        fetch: Callable[[NDArray[np.int64]], None] | None = None,
     ) -> None:
         samples: Any = range(size)
         super().__init__(samples, num_replicas=world_size, rank=rank, shuffle=train, seed=seed)
         self.size = size
         self.batch_size = batch_size
         self.train = train
+        self.chunks, self.fetch = chunks, fetch
         self.batches_done = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -61,7 +82,31 @@ class KeySampler(DistributedSampler[Key]):
         self.batches_done = 0
         if self.train:
             self.epoch = epoch + 1
-        order = permutation(self.seed, epoch, self.size) if self.train else np.arange(self.size)
-        mine = order[self.rank :: self.num_replicas][: len(self)][done * self.batch_size :]
-        for index in mine.tolist():
+        if self.chunks is None:
+            order = permutation(self.seed, epoch, self.size) if self.train else np.arange(self.size)
+            for index in self._mine(order, done).tolist():
+                yield epoch, index
+            return
+        sequence = self._sequence(epoch)
+        places = np.empty_like(sequence)
+        places[sequence] = np.arange(len(sequence))
+        windows = places[self.chunks] // WINDOW
+        order = permutation(self.seed, epoch, self.size, groups=windows) if self.train else np.arange(self.size)
+        mine, entered = self._mine(order, done), None
+        for index, window in zip(mine.tolist(), windows[mine].tolist(), strict=True):
+            if window != entered and self.fetch is not None:
+                entered = window
+                soon = sequence[window * WINDOW : (window + 2) * WINDOW]
+                if self.train and len(soon) <= WINDOW:  # the last one
+                    soon = np.concatenate([soon, self._sequence(epoch + 1)[:WINDOW]])
+                self.fetch(soon)
             yield epoch, index
+
+    def _mine(self, order: NDArray[np.int64], batches_done: int) -> NDArray[np.int64]:
+        return order[self.rank :: self.num_replicas][: len(self)][batches_done * self.batch_size :]
+
+    def _sequence(self, epoch: int) -> NDArray[np.int64]:
+        """Return the chunks in the order of their windows in an epoch."""
+        assert self.chunks is not None
+        count = int(self.chunks.max()) + 1
+        return permutation(self.seed, epoch, count, "chunks") if self.train else np.arange(count)

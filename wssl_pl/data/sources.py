@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
 
+from wssl_pl.data.bucket import SCHEME, Bucket
 from wssl_pl.data.cache import Cache, describe_duplicates, duplicates, looks_like_cache
 from wssl_pl.data.decode import dilate
 from wssl_pl.data.files import check_folder, find_damaged, find_images, find_tables, list_images
 from wssl_pl.data.images import ArrayImages, FileImages, ImageSource
 from wssl_pl.data.masks import MaskIndex, Masks, MaskScan, scan_masks, split_masks
+from wssl_pl.data.shards import Folder, ShardImages, Shards, Store, looks_like_shards
 from wssl_pl.data.splits import find_layout, split_images
 from wssl_pl.errors import DataError, WSSLError
 
@@ -43,7 +45,7 @@ def resolve(parameter: str, value: str | None) -> str:
 
     Args:
         parameter: `images` or `masks`.
-        value: What was given.
+        value: What was given; a URL of a bucket is returned as it is.
 
     Raises:
         DataError: The folder does not exist, is no folder, or holds no image.
@@ -54,11 +56,13 @@ def resolve(parameter: str, value: str | None) -> str:
         if Path(value).is_dir():
             warn(f"{parameter}={value} is the synthetic dataset: for the folder of this name set {parameter}=./{value}")
         return SYNTHETIC
+    if value.startswith(SCHEME) and parameter == "images":
+        return value
     folder = Path(value)
     check_folder(
         parameter, folder, f"name a folder of JPEG, PNG or WebP files, or `{SYNTHETIC}` for the synthetic dataset"
     )
-    if parameter == "images" and looks_like_cache(folder):
+    if parameter == "images" and (looks_like_cache(folder) or looks_like_shards(folder)):
         return value
     if next(find_images(folder, parameter), None) is None:
         if next(find_tables(folder), None):
@@ -129,6 +133,20 @@ class SyntheticImages(ImageSet):
         return ArrayImages(synthetic_faces(split, size=self.size, count=count))
 
 
+def check_settings(made: Cache | Shards, what: str, size: int, resize_filter: str, split_rule: str) -> None:
+    """Raise `WSSLError` if a cache or shards, named by `what`, were made with other settings than those wanted."""
+    again = "prepare another one with this"
+    if made.size not in (size, None):
+        raise WSSLError("resize", size, f"{what} has {made.size} px", f"set resize={made.size}, or {again} size")
+    if made.resize_filter not in (resize_filter, None):
+        remedy = f"set resize_filter={made.resize_filter}, or {again} filter"
+        raise WSSLError("resize_filter", resize_filter, f"{what} was made with {made.resize_filter}", remedy)
+    # A rule may be followed by a remark on how it was applied.
+    if split_rule not in ("auto", made.split_rule, made.split_rule.partition(",")[0]):
+        reason = f"{what} is split by {made.split_rule}"
+        raise WSSLError("split_rule", split_rule, reason, f"omit it, or {again} rule")
+
+
 class CacheImages(ImageSet):
     """The images of a prepared cache.
 
@@ -142,18 +160,7 @@ class CacheImages(ImageSet):
         self.limit = limit
         sizes = {split: min(count, limit or count) for split, count in cache.sizes().items()}
         super().__init__(f"cache of {cache.layout}", cache.split_rule, sizes)
-        again = "prepare another cache with this"
-        if cache.size != size:
-            reason = f"the cache {folder} has {cache.size} px"
-            raise WSSLError("resize", size, reason, f"set resize={cache.size}, or {again} size")
-        if cache.resize_filter != resize_filter:
-            reason = f"the cache {folder} was made with {cache.resize_filter}"
-            remedy = f"set resize_filter={cache.resize_filter}, or {again} filter"
-            raise WSSLError("resize_filter", resize_filter, reason, remedy)
-        # A rule may be followed by a remark on how it was applied.
-        if split_rule not in ("auto", cache.split_rule, cache.split_rule.partition(",")[0]):
-            reason = f"the cache {folder} is split by {cache.split_rule}"
-            raise WSSLError("split_rule", split_rule, reason, f"omit it, or {again} rule")
+        check_settings(cache, f"the cache {folder}", size, resize_filter, split_rule)
         if counts := duplicates(cache.entries):
             warn(f"images={folder}: {describe_duplicates(counts)}: remove them and run `wssl prepare` again")
         if cache.skipped:
@@ -165,6 +172,45 @@ class CacheImages(ImageSet):
             remedy = "add images to the folder that it was made of, and run `wssl prepare` again"
             raise _empty(self.cache.folder, split, self.split_rule, remedy)
         return ArrayImages(self.cache.array_path, rows)
+
+
+class ShardSet(ImageSet):
+    """The images of shards, in a folder or in a bucket.
+
+    Raises:
+        DataError: They are unfinished, damaged or of another version, or the bucket cannot be read.
+        WSSLError: They have another size, filter or split rule, or the chunks do not fit on the disk.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        size: int,
+        limit: int | None,
+        split_rule: str,
+        resize_filter: str,
+        on_error: str,
+    ) -> None:
+        self.shards = shards = Shards(store)
+        self.size, self.limit, self.resize_filter, self.on_error = size, limit, resize_filter, on_error
+        sizes = {split: min(count, limit or count) for split, count in shards.sizes().items()}
+        super().__init__(f"shards of {shards.layout}", shards.split_rule, sizes)
+        check_settings(shards, f"the set of shards {store.root}", size, resize_filter, split_rule)
+        if shards.duplicates:
+            warn(f"images={store.root}: {describe_duplicates(shards.duplicates)}: remove them and prepare them again")
+        if shards.omitted:
+            tell(f"images={store.root}: {shards.omitted} files were skipped when it was made")
+
+    def _read(self, split: str) -> ImageSource:
+        if split not in self.shards.sizes():
+            remedy = "add images to the folder that it was made of, and run `wssl prepare` again"
+            raise _empty(self.shards.store.root, split, self.split_rule, remedy)
+        images = ShardImages(self.shards, split, self.size, self.resize_filter)
+        if missing := images.missing():
+            refuse_damaged("images", missing, len(images.table), self.on_error)
+            self.damaged += missing
+        self.shards.store.check_room(images.table)
+        return images if self.limit is None else images.take(np.arange(len(images))[: self.limit])
 
 
 class FolderImages(ImageSet):
@@ -205,16 +251,28 @@ class FolderImages(ImageSet):
         return "add more images"
 
 
-def _empty(folder: Path, split: str, split_rule: str, remedy: str) -> DataError:
+def _empty(folder: Path | str, split: str, split_rule: str, remedy: str) -> DataError:
     return DataError("images", folder, f"has no {split} images (split by {split_rule})", remedy)
 
 
 def open_images(
-    source: str, size: int, limit: int | None, split_rule: str, resize_filter: str, on_error: str
+    source: str,
+    size: int,
+    limit: int | None,
+    split_rule: str,
+    resize_filter: str,
+    on_error: str,
+    chunk_cache: str | None = None,
+    chunk_cache_gb: float = 10.0,
 ) -> ImageSet:
-    """Open a folder, a cache, or the synthetic dataset; the arguments are those of `WSSLDataModule`."""
+    """Open a folder, a cache, shards, or the synthetic dataset; the arguments are those of `WSSLDataModule`."""
     if source == SYNTHETIC:
         return SyntheticImages(size, limit)
+    if source.startswith(SCHEME):
+        bucket = Bucket(source, chunk_cache, chunk_cache_gb)
+        return ShardSet(bucket, size, limit, split_rule, resize_filter, on_error)
+    if looks_like_shards(Path(source)):
+        return ShardSet(Folder(Path(source)), size, limit, split_rule, resize_filter, on_error)
     if looks_like_cache(Path(source)):
         return CacheImages(Path(source), size, limit, split_rule, resize_filter)
     return FolderImages(Path(source), size, limit, split_rule, resize_filter, on_error)
