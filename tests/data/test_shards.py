@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from wssl_pl.data.cache import digest
 from wssl_pl.data.decode import read_image
 from wssl_pl.data.prepare import Report, prepare
 from wssl_pl.data.shards import Folder, ShardImages, Shards, check_shards
+from wssl_pl.data.sources import ShardSet
 from wssl_pl.errors import DataError, Interrupted, WSSLError
 
 SIZE = 16
@@ -275,6 +277,15 @@ def test_a_manifest_of_another_kind_is_refused(copy: Path, text: str, reason: st
     with pytest.raises(DataError) as caught:
         Shards(Folder(copy))
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train/index.json", "chunk"])
+def test_a_pipe_in_place_of_a_file_is_damage(copy: Path, name: str) -> None:
+    path = next((copy / "train").glob("*.bin")) if name == "chunk" else copy / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"^images=.*(is no file in it|has 0 bytes instead of)"):
+        ShardSet(Folder(copy), SIZE, None, "auto", "lanczos", "error").open("train")
 
 
 def damage_one(folder: Path, how: str) -> Path:

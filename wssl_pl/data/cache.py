@@ -121,7 +121,7 @@ def looks_like_cache(folder: Path) -> bool:
     try:
         if (folder / WORK).is_dir() or any(folder.glob("images-*.npy")):
             return True
-        return bool(json.loads(_file(folder, MANIFEST).read_bytes())["format"] == FORMAT)
+        return bool(json.loads(file_in(folder, MANIFEST).read_bytes())["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -153,20 +153,20 @@ class Cache:
         self.folder = folder
         self.parameter = parameter
         try:
-            manifest: dict[str, Any] = json.loads(_file(folder, MANIFEST).read_bytes())
+            manifest: dict[str, Any] = json.loads(file_in(folder, MANIFEST).read_bytes())
             if (version := manifest["version"]) != VERSION:
                 reason = f"has version {version} of the format, this program reads {VERSION}"
                 raise self.error(reason, "run `wssl prepare` again with a new folder")
             if manifest["sha256"] != digest(manifest):
                 raise ValueError(f"{MANIFEST} has changed")
-            index = _file(folder, manifest["index"]["file"])
+            index = file_in(folder, manifest["index"]["file"])
             content = index.read_bytes()
             if hashlib.sha256(content).hexdigest() != manifest["index"]["sha256"]:
                 raise ValueError(f"{index.name} has changed")
             self.index = read_index(content)
             if any(entry.row != row or entry.split not in SPLITS for row, entry in enumerate(self.index)):
                 raise ValueError(f"{index.name} does not count its rows")
-            self.array_path = _file(folder, manifest["images"]["file"])
+            self.array_path = file_in(folder, manifest["images"]["file"])
             array = np.lib.format.open_memmap(self.array_path, mode="r")
             self.size = int(manifest["size"])
             if array.dtype != np.uint8 or array.shape != (len(self.index), self.size, self.size, 3):
@@ -206,7 +206,7 @@ class Cache:
         return np.array([entry.row for entry in self.entries if entry.split == split], np.int64)
 
 
-def _file(folder: Path, name: str) -> Path:
+def file_in(folder: Path, name: str) -> Path:
     """Return a file of a cache, which is a regular one in its folder.
 
     Raises:

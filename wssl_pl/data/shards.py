@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wssl_pl.data.cache import MANIFEST, Entry, digest, read_index
+from wssl_pl.data.cache import MANIFEST, Entry, digest, file_in, read_index
 from wssl_pl.data.decode import RESIZE_FILTERS, decode_image
 from wssl_pl.data.files import reason as cannot_read
 from wssl_pl.data.images import Failure, decode_all
@@ -84,6 +84,7 @@ class Store(Protocol):
 
         Raises:
             FileNotFoundError: There is none.
+            ValueError: It is a pipe, or a folder, or the like.
             DataError: It cannot be read, or has more than `limit` bytes.
         """
 
@@ -112,7 +113,8 @@ class Folder:
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a small file; see `Store`."""
-        path = Path(self.root, name)
+        folder, _, base = f"{self.root}/{name}".rpartition("/")
+        path = file_in(Path(folder), base)
         try:
             with path.open("rb") as file:
                 content = file.read(limit + 1)
@@ -138,7 +140,7 @@ class Folder:
 def looks_like_shards(folder: Path) -> bool:
     """Return whether a folder holds shards, or unfinished ones."""
     try:
-        return (folder / WORK).is_dir() or json.loads((folder / MANIFEST).read_bytes())["format"] == FORMAT
+        return (folder / WORK).is_dir() or json.loads(file_in(folder, MANIFEST).read_bytes())["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -194,7 +196,9 @@ class Shards:
             }
             if not self._splits or any(count < 1 for count, _ in self._splits.values()):
                 raise ValueError("it has no images")
-            self._index = manifest["index"]
+            self._index = {name: str(manifest["index"][name]) for name in ("file", "sha256")}
+            if "/" in self._index["file"]:
+                raise ValueError("its index is in another folder")
         except DataError:
             raise
         except FileNotFoundError:
@@ -369,7 +373,7 @@ class ShardImages:
             chunk = self.table[number]
             try:
                 path = self.shards.store.path(chunk)
-                file = os.open(path, os.O_RDONLY)
+                file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in its place would wait for its writer
                 try:
                     offsets = self._offsets(file, chunk)
                 except BaseException:
