@@ -33,6 +33,7 @@ CONNECT_S, READ_S = 10, 30
 """Seconds to wait for a connection, and for the next bytes of an answer."""
 THREADS = 4
 """Chunks that a process fetches at a time."""
+THREAD_NAME = "wssl-fetch"
 LOCK_POLL_S = 0.02
 BLOCK = 2**20
 REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
@@ -66,9 +67,8 @@ class Bucket:
     remote = True
 
     def __init__(self, url: str, chunk_cache: str | None = None, limit_gb: float = 10.0) -> None:
-        self.root = url.rstrip("/")
-        self.bucket, _, prefix = self.root.removeprefix(SCHEME).partition("/")
-        self.prefix = f"{prefix}/" if prefix else ""
+        self.bucket, _, prefix = url.removeprefix(SCHEME).rstrip("/").partition("/")
+        self.root, self.prefix = url.rstrip("/"), f"{prefix}/" if prefix else ""
         if not self.bucket:
             raise DataError("images", url, "names no bucket", "write s3://bucket/prefix")
         self.folder = (Path(chunk_cache) if chunk_cache else cache_folder()) / FOLDER
@@ -133,7 +133,7 @@ class Bucket:
             start = max(0, min(THREADS, len(self._waiting)) - self._threads)
             self._threads += start
         for _ in range(start):
-            threading.Thread(target=self._fetch_waiting, daemon=True).start()
+            threading.Thread(target=self._fetch_waiting, name=THREAD_NAME, daemon=True).start()
 
     def _fetch_waiting(self) -> None:
         while True:
@@ -226,19 +226,7 @@ class Bucket:
             self._reset()
         with self._lock:
             if self._made is None:
-                import boto3
-                from botocore.config import Config
-
-                session = boto3.Session()
-                endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-                scoped = session._session.get_scoped_config().get("s3") or {}
-                # MinIO and its like know a bucket by the path, not by the name of the host.
-                style = scoped.get("addressing_style") or ("path" if endpoint else "auto")
-                retries = {"total_max_attempts": 1}  # ours count those too that end in the middle of a file
-                config = Config(
-                    connect_timeout=CONNECT_S, read_timeout=READ_S, retries=retries, s3={"addressing_style": style}
-                )
-                self._made = session.client("s3", config=config)
+                self._made = make_client()
             return self._made
 
     def _translate(self, error: Exception, url: str) -> NoReturn:
@@ -273,7 +261,24 @@ class Bucket:
             else:
                 reason, remedy = f"the connection to {where} breaks off ({type(error).__name__})", "try again later"
             raise _Retry(DataError("images", url, reason, remedy)) from None
+        if isinstance(error, boto.ParamValidationError):
+            raise DataError("images", self.root, f"{self.bucket} is no name of a bucket") from None
         if isinstance(error, boto.BotoCoreError | ValueError):
-            # A name that no bucket can have, a profile that does not exist, and the like.
+            # A profile that does not exist, an endpoint that is no URL, and the like.
             raise DataError("images", self.root, " ".join(str(error).split())) from None
         raise error
+
+
+def make_client() -> Any:
+    """Return a client of S3, by AWS's environment variables and files."""
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.Session()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    scoped = session._session.get_scoped_config().get("s3") or {}
+    # MinIO and its like know a bucket by the path, not by the name of the host.
+    style = {"addressing_style": scoped.get("addressing_style") or ("path" if endpoint else "auto")}
+    retries = {"total_max_attempts": 1}  # ours count those too that end in the middle of a file
+    config = Config(connect_timeout=CONNECT_S, read_timeout=READ_S, retries=retries, s3=style)
+    return session.client("s3", config=config)

@@ -44,8 +44,8 @@ class WSSLDataModule(pl.LightningDataModule):
 
     Args:
         images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by
-            rule; a cache or shards made by `wssl prepare`; shards in a bucket, `s3://bucket/prefix`; or `synthetic`,
-            faces drawn by code. Default: `data/celeba_hq` if it exists, else `synthetic`.
+            rule; a cache or shards of `wssl prepare`; `s3://bucket/prefix` of shards; or `synthetic`, faces drawn by
+            code. Default: `data/celeba_hq` if it exists, else `synthetic`.
         masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `synthetic`, brush
             strokes drawn by code. Default: `data/qd_imd` if it exists, else `synthetic`.
         image_size: Side of the crops that the model sees, in pixels.
@@ -57,17 +57,16 @@ class WSSLDataModule(pl.LightningDataModule):
             threads decode; else one per core, at most 8.
         on_error: What to do about a damaged file: stop (`error`) or omit it and count it (`skip`).
         seed: Seed of the order, crops, masks and labels in training.
-        pair_seed: Seed of the pairing of images with masks in validation and test, and of their labels.
+        pair_seed: Seed of the pairs and their labels in validation and test.
         limit: Use only the first so many images of each split, for a quick look.
         train_images: Number of training images, drawn from `seed`; default: all.
-        chunk_cache: Folder on a local disk for the chunks of shards in a bucket, which processes may share; default:
-            `wssl_pl` in `$XDG_CACHE_HOME` or `~/.cache`.
-        chunk_cache_gb: Size of all chunks there, in 10**9 bytes: those that were not read for longest are deleted.
+        chunk_cache: Local folder for chunks from a bucket; default: `~/.cache/wssl_pl`.
+        chunk_cache_gb: Its size in 10**9 bytes; the longest unread chunks go.
         split_rule: How the images are divided: `auto` (folders, else CelebA's partition, else a hash of the names),
             `folders`, `celeba`, `hash`, or a folder of file lists (`train.flist`, `val.flist`, `test.flist`).
-        dilate: Pixels at the model's size by which the holes are widened on every side.
-        resize_filter: How images are resized: `lanczos`, `bicubic` or `bilinear`, which smooth when they make an image
-            smaller, or `area`, the mean over each pixel's area. A cache must have been prepared with the same.
+        dilate: Pixels by which holes are widened on every side.
+        resize_filter: How images are resized: `lanczos`, `bicubic`, `bilinear`, or `area`, the mean over each pixel's
+            area. A cache must have been prepared with the same.
 
     Raises:
         WSSLError: An argument is out of range.
