@@ -32,10 +32,11 @@ import torch
 from PIL import Image
 
 from data import in_turn, per_second, ratio
-from wssl_pl.data import WSSLDataModule, bucket
+from wssl_pl.data import WSSLDataModule
 from wssl_pl.data.crop import crop_batch
 from wssl_pl.data.prepare import prepare
 from wssl_pl.data.prepare_shards import prepare_shards
+from wssl_pl.data.sampler import WINDOW
 from wssl_pl.devices import choose_precision
 from wssl_pl.modules import PretextModule
 
@@ -241,7 +242,7 @@ def from_server(folder: Path, count: int, rounds: int, batches: int) -> dict[str
     with serving(folder / "raw"):
         cache = folder / "chunks"
         shutil.rmtree(cache, ignore_errors=True)
-        options = {"chunk_cache": str(cache), "chunk_cache_gb": 1000.0}
+        options: dict[str, Any] = {"chunk_cache": str(cache), "chunk_cache_gb": 1000.0}
         start = time.perf_counter()
         data = opened(BUCKET, **options)
         next(iter(data.train_dataloader()))
@@ -299,7 +300,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     print("server", file=sys.stderr, flush=True)
     slow = folder / "images_slow" / "train"
     slow.mkdir(parents=True, exist_ok=True)
-    for path in sorted((folder / "images" / "train").iterdir())[: SLOW_CHUNK * bucket.WINDOW * 4]:
+    for path in sorted((folder / "images" / "train").iterdir())[: SLOW_CHUNK * WINDOW * 4]:
         if not (slow / path.name).exists():
             os.link(path, slow / path.name)
     result["server"] = from_server(folder, args.images, args.rounds, args.batches)
