@@ -122,6 +122,11 @@ def test_an_output_that_another_process_writes_is_refused_at_once(train, refused
             assert f"{command[-1]}: is being written by another process" in refused(*command, small=[], epochs=None)
 
 
+def test_one_process_runs_wssl_test(refused, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "wssl test is one process: several share the pairs" in refused("test", "ckpt=x", small=[], epochs=None)
+
+
 def test_a_full_disk_is_one_line(pairs, refused, monkeypatch):
     def full(self, folder):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "per_image.parquet"))

@@ -241,7 +241,7 @@ def test_pairs_by_name_keep_names_sizes_and_holes(published, tmp_path):
     made = write_named_pairs(published / "images", published / "masks", tmp_path / "pairs")
     assert [pair.name for pair in made.pairs] == ["1", "2", "10"]
     assert [pair.source for pair in made.pairs] == ["1.jpg", "2.png", "10.png"]
-    assert made.sizes == {"1": (20, 12), "2": (20, 12), "10": (16, 16)}
+    assert {pair.name: made.size_of(pair) for pair in made.pairs} == {"1": (20, 12), "2": (20, 12), "10": (16, 16)}
     assert [pair.ratio for pair in made.pairs] == [0.25, 0.25, 0.3125]
     image, mask = made.read(made.pairs[1:2])
     assert image[0, :, 0, 0].tolist() == [200, 100, 50]

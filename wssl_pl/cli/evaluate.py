@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -85,12 +86,13 @@ def evaluate_pairs(
     from wssl_pl.evaluation.pages import markdown
     from wssl_pl.evaluation.pairs import Pairs, check_output
     from wssl_pl.evaluation.predictions import Predictions
+    from wssl_pl.evaluation.processes import connected
     from wssl_pl.evaluation.report import excluded, metric_rows, write_report
 
     silence_messages()
     check_output(out, pairs)
-    with own_folder(out, overwrite, RESULT_FILES):
-        settings = measuring.settings(limit)
+    with connected() as (rank, processes), nullcontext() if rank else own_folder(out, overwrite, RESULT_FILES):
+        settings = replace(measuring.settings(limit), rank=rank, processes=processes)
         import_encoder(model.encoder)
         opened = Pairs.open(pairs)
         measured: Method
@@ -106,6 +108,8 @@ def evaluate_pairs(
             convention = {"mask": mask, "range": model.range, "size": model.size}
             measured = Model(model.ckpt, settings.device, measuring.precision, **convention)
         result = measure(opened, measured, settings)
+        if rank:
+            return result
         write_report(result, out, opened, measured, settings.device)
     print(markdown(metric_rows(result)))
     for note in [*result.notes, *excluded(result)]:

@@ -1,6 +1,7 @@
 """`wssl test`: a downstream model is measured by the evaluator, a pretext model as its own validation measures it."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +16,7 @@ from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import Computing, Measuring, import_encoder
 from wssl_pl.cli.output import own_folder
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.errors import WSSLError
 from wssl_pl.files import writing
 from wssl_pl.modules import PretextModule, read_checkpoint
 
@@ -32,6 +34,9 @@ def test(args: Sequence[str]) -> dict[str, float]:
     Raises:
         WSSLError: something in the command line cannot be used as given.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        reason = "wssl test is one process"
+        raise WSSLError(None, None, reason, "several share the pairs of `wssl evaluate`, which `wssl pairs` writes")
     ckpt = value_of(read_line(args), "ckpt")
     checkpoint = read_checkpoint(ckpt, mmap=True) if ckpt is not None else {}
     trained_with = checkpoint.get("datamodule_hyper_parameters", {})

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from wssl_pl.devices import usable_cores
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.methods import Method, Model
 from wssl_pl.evaluation.metrics import METRICS, MS_SSIM_MISSING, measure, to_8_bit
-from wssl_pl.evaluation.pairs import Pair, Pairs
+from wssl_pl.evaluation.pairs import Pair, PairList, Pairs
 from wssl_pl.evaluation.perceptual import FID, LPIPS, open_metric
+from wssl_pl.evaluation.processes import Part, distances_of_all, joined
 from wssl_pl.evaluation.results import DECIMALS, Machine, MeasuredPairs, Result, Table, finite, sample_rows
 from wssl_pl.metrics import composite
 
@@ -37,6 +39,8 @@ class Settings:
         lpips_weights: file for LPIPS; default: see `find_weights`; `none` for no LPIPS.
         inception_weights: the same for FID.
         seed: of the bootstrap.
+        rank: number of this process.
+        processes: how many measure the same pairs together, each its own; see `wssl_pl.evaluation.processes`.
     """
 
     limit: int | None = None
@@ -45,6 +49,8 @@ class Settings:
     lpips_weights: str | None = None
     inception_weights: str | None = None
     seed: int = 0
+    rank: int = 0
+    processes: int = 1
 
 
 def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> Result:
@@ -64,30 +70,39 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
     settings = settings or Settings()
     lpips, no_lpips = open_metric(LPIPS, settings.lpips_weights, settings.device)
     fid, no_fid = open_metric(FID, settings.inception_weights, settings.device)
-    if isinstance(method, Model):
+    if isinstance(method, Model) and method.is_oracle:
         method.learn_strengths(pairs.strengths, pairs.manifest.restore)
     wanted = _present(pairs, method, settings.limit)
     described, restored = method.describe(), bool(pairs.manifest.restore)
     notes = [*method.notes, *no_lpips, *no_fid, *_other_damages(method.name, described, pairs.manifest.restore)]
     if fid is not None:
         notes.append(FID_BIAS.format(len(wanted)))
-    ratios = np.array([pair.ratio for pair in wanted])
-    shown = {wanted[row].name for row in sample_rows(ratios)}
-    seconds = 0.0
-    columns: dict[str, list[float]] = {name: [] for name in METRICS}
-    outputs: dict[str, Tensor] = {}
-    for batch, image, mask, given in _read_ahead(pairs, wanted, settings):
+    # Arrays and files, so that memory does not grow by a Python object for each pair and metric.
+    names = np.array([pair.name for pair in wanted])
+    ratios = np.fromiter((pair.ratio for pair in wanted), np.float64, len(wanted))
+    bins = np.array([pair.bin for pair in wanted])
+    shown = set(names[sample_rows(ratios)].tolist())
+    mine = wanted[settings.rank :: settings.processes]
+    part = Part(np.full((len(mine), len(METRICS)), np.nan))
+    done = 0
+    for batch, image, mask, given in _read_ahead(pairs, mine, settings):
         start = time.perf_counter()
         output = _run(method, batch, given, mask)
-        seconds += time.perf_counter() - start
+        part.seconds += time.perf_counter() - start
         output = _checked(method, batch, output, image)
         for pair, one in zip(batch, output, strict=True):
             if pair.name in shown:
-                outputs[pair.name] = one.to("cpu", copy=True)
+                part.outputs[pair.name] = one.to("cpu", copy=True)
         for name, value in _measure(output, image, mask, lpips, fid, restored).items():
             # Small tensors among the large ones of a batch would keep its memory from being freed.
-            columns[name] += value.tolist()
-    measured = {name: np.array(values).round(DECIMALS) for name, values in columns.items() if values}
+            part.values[done : done + len(batch), METRICS.index(name)] = value.tolist()
+            part.measured.add(name)
+        done += len(batch)
+    whole = joined(part, settings.processes)
+    distances = distances_of_all(fid, settings.processes)
+    measured = {
+        name: whole.values[:, column].round(DECIMALS) for column, name in enumerate(METRICS) if name in whole.measured
+    }
     for metric, reason in (
         ("ms_ssim", f"MS-SSIM {MS_SSIM_MISSING}"),
         ("lpips", "LPIPS not measured: images too small"),
@@ -96,9 +111,9 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
             notes.append(reason)
             measured = {name: column for name, column in measured.items() if not name.startswith(metric)}
     table = Table(
-        np.array([pair.name for pair in wanted]),
+        names,
         ratios,
-        np.array([pair.bin for pair in wanted]),
+        bins,
         tuple(measured),
         np.stack(list(measured.values()), axis=1),
     )
@@ -115,11 +130,11 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
         ),
         machine=Machine(**machine()),
         notes=notes,
-        seconds_per_image=seconds / len(wanted),
-        fid={name: finite(value) for name, value in fid.compute().items()} if fid is not None else None,
+        seconds_per_image=whole.seconds / len(wanted),
+        fid={name: finite(value) for name, value in distances.items()} if distances is not None else None,
         seed=settings.seed,
         weights={name: metric.weights for name, metric in (("lpips", lpips), ("fid", fid)) if metric is not None},
-        outputs=outputs,
+        outputs=whole.outputs,
     )
 
 
@@ -183,23 +198,27 @@ def _checked(method: Method, batch: Sequence[Pair], output: Tensor, image: Tenso
     return to_8_bit(output)
 
 
-def _present(pairs: Pairs, method: Method, limit: int | None) -> list[Pair]:
-    has = getattr(method, "has", None)
-    return [pair for pair in pairs.pairs[:limit] if has is None or has(pair.name)]
+def _present(pairs: Pairs, method: Method, limit: int | None) -> PairList:
+    has, wanted = getattr(method, "has", None), pairs.pairs[:limit]
+    return wanted if has is None else wanted.take([row for row, pair in enumerate(wanted) if has(pair.name)])
 
 
 def _read_ahead(
-    pairs: Pairs, wanted: Sequence[Pair], settings: Settings
-) -> Iterator[tuple[Sequence[Pair], Tensor, Tensor, Tensor]]:
+    pairs: Pairs, wanted: PairList, settings: Settings
+) -> Iterator[tuple[list[Pair], Tensor, Tensor, Tensor]]:
     """Yield batches `(pairs, image, mask, given)`; the next one is decoded meanwhile."""
+
+    def read(batch: PairList) -> tuple[list[Pair], Tensor, Tensor, Tensor]:
+        listed = list(batch)
+        return listed, *read_pairs(pairs, listed, settings.device)
+
     batches = pairs.batches(wanted, settings.batch_size)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(read_pairs, pairs, batches[0], settings.device)
-        for number, batch in enumerate(batches):
-            tensors = waiting.result()
-            if number + 1 < len(batches):
-                waiting = pool.submit(read_pairs, pairs, batches[number + 1], settings.device)
-            yield batch, *tensors
+        waiting = [pool.submit(read, batch) for batch in islice(batches, 1)]
+        while waiting:
+            ready = waiting.pop().result()
+            waiting = [pool.submit(read, batch) for batch in islice(batches, 1)]
+            yield ready
 
 
 def read_pairs(pairs: Pairs, batch: Sequence[Pair], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -91,8 +91,8 @@ class Model:
         self._strengths: dict[str, Mapping[str, float]] | None = None  # of each damage, by the pair's name
         self.device, self.precision = device, precision
         self.name = self.predictor.info.name if ckpt is None else "/".join(Path(ckpt).parts[-2:])
-        self._is_oracle = bool(self.predictor.info.hyper_parameters.get("strength_channels"))
-        self.notes = [f"{self.name} is an oracle: it is given the strengths of the damages"] * self._is_oracle
+        self.is_oracle = bool(self.predictor.info.hyper_parameters.get("strength_channels"))
+        self.notes = [f"{self.name} is an oracle: it is given the strengths of the damages"] * self.is_oracle
 
     def learn_strengths(self, strengths: Mapping[str, Mapping[str, float]], damages: Sequence[str]) -> None:
         """Keep the strengths of the inputs' damages, if the model is an oracle.
@@ -104,7 +104,7 @@ class Model:
         Raises:
             WSSLError: it was trained with other damages.
         """
-        if not self._is_oracle:
+        if not self.is_oracle:
             return
         trained = list(self.predictor.module.damages.tasks)
         if set(trained) != set(damages):

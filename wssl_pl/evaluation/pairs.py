@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,7 @@ from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.files import join, match_files, read_rgb, reading
 from wssl_pl.evaluation.inputs import Damaging, Entry
 from wssl_pl.evaluation.pages import render
+from wssl_pl.evaluation.results import numbers
 from wssl_pl.files import writing
 from wssl_pl.metrics.bins import bin_of
 from wssl_pl.records import read_json
@@ -84,6 +86,44 @@ class Manifest:
 
     def __post_init__(self) -> None:
         json.dumps(self.data, allow_nan=False)  # a ValueError at once, and not when a result is written that holds it
+
+
+class PairList(Sequence[Pair]):
+    """Pairs as columns of text and numbers, some 200 bytes each; a `Pair` is made when it is asked for.
+
+    Args:
+        table: a row per pair, a column per field of `Pair`.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PairList": ...
+
+    def __getitem__(self, index: int | slice) -> "Pair | PairList":
+        if isinstance(index, slice):
+            rows = range(*index.indices(len(self)))
+            if rows.step == 1:
+                return PairList(self.table.slice(rows.start, len(rows)))
+            return self.take(rows)
+        (row,) = self.table.slice(range(len(self))[index], 1).to_pylist()
+        return Pair(**row)
+
+    def __iter__(self) -> Iterator[Pair]:
+        for batch in self.table.to_batches(max_chunksize=1024):
+            for row in batch.to_pylist():
+                yield Pair(**row)
+
+    def take(self, rows: Sequence[int]) -> "PairList":
+        """Return the pairs of these rows."""
+        return PairList(self.table.take(numbers(np.fromiter(rows, np.int64, len(rows)))))
 
 
 COLUMNS = {field.name: pa.float64() if field.type is float else pa.string() for field in fields(Pair)}
@@ -229,37 +269,38 @@ def write_entries(folder: Path, entries: Iterable[Entry], restore: list[str], **
         WSSLError: it cannot be written.
     """
     pixels = hashlib.sha256()
-    rows: list[list[Any]] = []
-    sizes = set()
-    with writing("out", folder):
-        for name in ("images", "masks", *(["inputs"] if restore else [])):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-    for entry in entries:
-        white = entry.mask * np.uint8(255)
-        given = [] if entry.given is None else [("inputs", entry.given)]
-        pixels.update(entry.name.encode())
-        files, hashes, ratio = [], [], float(entry.mask.mean())
-        for kind, array in (("images", entry.image), ("masks", white), *given):
-            pixels.update(array.tobytes())
-            files.append(f"{kind}/{entry.name}.png")
+    count, sizes = 0, set()
+    columns = [name for name in COLUMNS if restore or name not in OF_INPUTS]
+    with ExitStack() as stack:
+        with writing("out", folder):
+            for name in ("images", "masks", *(["inputs"] if restore else [])):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            writer = csv.writer(stack.enter_context((folder / "pairs.csv").open("w", newline="")), lineterminator="\n")
+            writer.writerow([*columns, *map(STRENGTH.format, restore)])
+        for count, entry in enumerate(entries, start=1):  # noqa: B007, used after the loop
+            white = entry.mask * np.uint8(255)
+            given = [] if entry.given is None else [("inputs", entry.given)]
+            pixels.update(entry.name.encode())
+            files, hashes, ratio = [], [], float(entry.mask.mean())
+            for kind, array in (("images", entry.image), ("masks", white), *given):
+                pixels.update(array.tobytes())
+                files.append(f"{kind}/{entry.name}.png")
+                with writing("out", folder):
+                    hashes.append(_save(array, folder / files[-1]))
+            row = [entry.name, *files[:2], round(ratio, 6), bin_of(ratio), *hashes[:2], entry.source]
             with writing("out", folder):
-                hashes.append(_save(array, folder / files[-1]))
-        row = [entry.name, *files[:2], round(ratio, 6), bin_of(ratio), *hashes[:2], entry.source]
-        rows.append([*row, *files[2:], *hashes[2:], *entry.strengths.values()])
-        sizes.add((white.shape[1], white.shape[0]))
+                writer.writerow([*row, *files[2:], *hashes[2:], *entry.strengths.values()])
+            sizes.add((white.shape[1], white.shape[0]))
+        with writing("out", folder):
+            stack.close()
     width, height = sizes.pop() if len(sizes) == 1 else (None, None)
     size = f"All are {width} x {height} px" if width else "They differ in size"
-    columns = [name for name in COLUMNS if restore or name not in OF_INPUTS]
     with writing("out", folder):
-        with (folder / "pairs.csv").open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*columns, *map(STRENGTH.format, restore)])
-            writer.writerows(rows)
-        (folder / "README.md").write_text(render("pairs.md.j2", count=len(rows), size=size, restore=restore))
+        (folder / "README.md").write_text(render("pairs.md.j2", count=count, size=size, restore=restore))
         manifest = Manifest(
             hash=pixels.hexdigest(),
             pairs_csv_sha256=_sha256(folder / "pairs.csv"),
-            count=len(rows),
+            count=count,
             size=width if width == height else None,
             restore=restore,
             **facts,
@@ -336,11 +377,10 @@ def report_repeats(chosen: NDArray[np.int64], source: str) -> dict[str, int]:
     return {"used": used, "most": most}
 
 
-def _read_csv(path: Path, columns: dict[str, pa.DataType]) -> list[dict[str, Any]]:
+def _read_csv(path: Path, columns: dict[str, pa.DataType]) -> pa.Table:
     options = arrow_csv.ConvertOptions(column_types=columns, include_columns=list(columns))
     lines = arrow_csv.ParseOptions(newlines_in_values=True)  # of names of files
-    rows: list[dict[str, Any]] = arrow_csv.read_csv(path, parse_options=lines, convert_options=options).to_pylist()
-    return rows
+    return arrow_csv.read_csv(path, parse_options=lines, convert_options=options)
 
 
 def _save(array: NDArray[np.uint8], path: Path) -> str:
@@ -382,7 +422,7 @@ class Pairs:
         label: where they come from, for a result; the folder unless it is a temporary one.
     """
 
-    def __init__(self, folder: Path, pairs: list[Pair], manifest: Manifest) -> None:
+    def __init__(self, folder: Path, pairs: PairList, manifest: Manifest) -> None:
         self.folder, self.pairs, self.manifest = folder, pairs, manifest
         self.label = str(folder)
 
@@ -407,7 +447,7 @@ class Pairs:
                 raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
             restore = bool(manifest.restore)
             names = [name for name in COLUMNS if restore or name not in OF_INPUTS]
-            pairs = [Pair(**row) for row in _read_csv(folder / "pairs.csv", {name: COLUMNS[name] for name in names})]
+            pairs = PairList(_read_csv(folder / "pairs.csv", {name: COLUMNS[name] for name in names}))
             changed = [text for pair in pairs for text in _changed(folder, pair, restore)]
             if changed or not pairs:
                 raise DataError("pairs", folder, f"was changed (hash): {join(changed, 4) or 'it has no pairs'}", again)
@@ -416,29 +456,29 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @cached_property
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """The width and height of each pair in pixels, by name."""
+    def size_of(self, pair: Pair) -> tuple[int, int]:
+        """Return the width and height of a pair in pixels."""
         if self.manifest.size:
-            return dict.fromkeys((pair.name for pair in self.pairs), (self.manifest.size,) * 2)
-        found = {}
-        for pair in self.pairs:
-            with reading("pairs", self.folder / pair.image), Image.open(self.folder / pair.image) as image:
-                found[pair.name] = image.size
-        return found
+            return self.manifest.size, self.manifest.size
+        with reading("pairs", self.folder / pair.image), Image.open(self.folder / pair.image) as image:
+            return image.size
 
     @cached_property
     def strengths(self) -> dict[str, dict[str, float]]:
         """The strength of each damage of each input, by the pair's name."""
         columns = {name: pa.float64() for name in map(STRENGTH.format, self.manifest.restore)}
         with reading("pairs", self.folder):
-            rows = _read_csv(self.folder / "pairs.csv", {"name": COLUMNS["name"], **columns})
+            rows = _read_csv(self.folder / "pairs.csv", {"name": COLUMNS["name"], **columns}).to_pylist()
         return {row["name"]: {damage: row[STRENGTH.format(damage)] for damage in self.manifest.restore} for row in rows}
 
-    def batches(self, pairs: Sequence[Pair], batch_size: int) -> list[list[Pair]]:
-        """Return the pairs in batches of one size each, in order."""
-        groups = [list(group) for _, group in groupby(pairs, lambda pair: self.sizes[pair.name])]
-        return [group[start : start + batch_size] for group in groups for start in range(0, len(group), batch_size)]
+    def batches(self, pairs: PairList, batch_size: int) -> Iterator[PairList]:
+        """Yield the pairs in batches of one size each, in order."""
+        start = 0
+        for _, group in groupby(pairs if not self.manifest.size else (), self.size_of):
+            end = start + sum(1 for _ in group)
+            yield from (pairs[first : min(first + batch_size, end)] for first in range(start, end, batch_size))
+            start = end
+        yield from (pairs[first : first + batch_size] for first in range(start, len(pairs), batch_size))
 
     def read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Return images `(B, 3, H, W)` uint8 and masks `(B, 1, H, W)` uint8, 1 = hole, of pairs of one size."""

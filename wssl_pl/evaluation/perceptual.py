@@ -3,6 +3,8 @@
 import hashlib
 import io
 import math
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -18,6 +20,7 @@ OFF = "none"
 """What to give as `lpips_weights` or `inception_weights` where the metric is not wanted."""
 NETWORKS: dict[tuple[int, ...], str] = {(64, 3, 11, 11): "alex", (64, 3, 3, 3): "vgg"}
 """LPIPS's name of the network by the shape of its first convolution."""
+ROWS = 2048  # of features in memory at once
 MIN_SIDES = {"alex": 31, "vgg": 16}
 """Side in pixels of the smallest image whose features still have a pixel."""
 
@@ -98,6 +101,35 @@ class LPIPS:
         return output
 
 
+class Features:
+    """Features of images `(N, D)`, in a temporary file.
+
+    Attributes:
+        shape: N and D.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()
+        self.shape = (0, 0)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def add(self, rows: Tensor) -> None:
+        """Add rows `(B, D)` of float32."""
+        self._file.seek(0, io.SEEK_END)
+        self._file.write(rows.contiguous().numpy().tobytes())
+        self.shape = len(self) + rows.shape[0], rows.shape[1]
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield the rows, so many at once."""
+        for start in range(0, len(self), size):
+            wanted = min(size, len(self) - start), self.shape[1]
+            self._file.seek(4 * start * self.shape[1])
+            read = bytearray(self._file.read(4 * wanted[0] * wanted[1]))
+            yield torch.frombuffer(read, dtype=torch.float32).view(wanted)
+
+
 class FID:
     """Distances of the predictions and of the composites from the truth, as sets, in Inception's features.
 
@@ -137,21 +169,21 @@ class FID:
             raise WSSLError("inception_weights", path, f"does not fit torch-fidelity's Inception: {reason}") from None
         self.network = network.to(device)
         self.weights = weights_of(path, "inception")
-        self.features: dict[str, list[Tensor]] = {}
+        self.features: dict[str, Features] = {}
 
     @torch.inference_mode()
     def update(self, **images: Tensor) -> None:
         """Add a batch `(B, 3, H, W)` in [0, 1] of each kind: `image` is the truth, the others are compared with it."""
         for kind, batch in images.items():
             features = self.network(batch.mul(255.0).round().to(torch.uint8))
-            self.features.setdefault(kind, []).append(features.flatten(1).cpu())
+            self.features.setdefault(kind, Features()).add(features.flatten(1).cpu())
 
     def compute(self) -> dict[str, float]:
         """Return `fid` and `kid` of `prediction`, and those of any other kind by its name: `fid_composite`.
 
         They are NaN for fewer than two images.
         """
-        found = {kind: torch.cat(parts) for kind, parts in self.features.items()}
+        found = dict(self.features)
         image = found.pop("image")
         distances = {"fid": frechet_distance, "kid": kernel_distance}
         return {
@@ -161,7 +193,10 @@ class FID:
         }
 
 
-def frechet_distance(first: Tensor, second: Tensor) -> float:
+Rows = Tensor | Features
+
+
+def frechet_distance(first: Rows, second: Rows, chunk: int = ROWS) -> float:
     """Return the Fréchet distance of two sets of features `(N, D)`, by torchmetrics; NaN for fewer than two rows."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -169,13 +204,14 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
         return math.nan
     as_they_are: Any = nn.Identity()
     as_they_are.num_features = first.shape[1]
-    metric = FrechetInceptionDistance(feature=as_they_are)
-    metric.update(first, real=True)
-    metric.update(second, real=False)
+    metric = FrechetInceptionDistance(feature=as_they_are, sync_on_compute=False)  # one process has all features
+    for features, real in ((first, True), (second, False)):
+        for rows in features.split(chunk):
+            metric.update(rows, real=real)
     return float(metric.compute())
 
 
-def kernel_distance(first: Tensor, second: Tensor, chunk: int = 1024) -> float:
+def kernel_distance(first: Rows, second: Rows, chunk: int = ROWS) -> float:
     """Return the squared maximum mean discrepancy of paired features `(N, D)` for the kernel (a.b / D + 1)^3.
 
     The unbiased U-statistic (Gretton et al. 2012, equation 4): an image is not compared with itself, nor with the
@@ -190,12 +226,15 @@ def kernel_distance(first: Tensor, second: Tensor, chunk: int = 1024) -> float:
     count, size = first.shape
     if count < 2:
         return math.nan
-    first, second = first.double(), second.double()
 
-    def others(a: Tensor, b: Tensor) -> float:
+    def others(a: Rows, b: Rows) -> float:
         """Return the sum of the kernel over all pairs of different numbers."""
-        every = sum(float(((rows @ b.T) / size + 1.0).pow(3).sum()) for rows in a.split(chunk))
-        return every - float(((a * b).sum(dim=1) / size + 1.0).pow(3).sum())
+        total = 0.0
+        for number, rows in enumerate(a.split(chunk)):
+            for other, columns in enumerate(b.split(chunk)):
+                kernel = (rows.double() @ columns.double().T / size + 1.0).pow_(3)
+                total += float(kernel.sum() - kernel.trace()) if number == other else float(kernel.sum())
+        return total
 
     total = others(first, first) + others(second, second) - 2.0 * others(first, second)
     return total / (count * (count - 1))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import compute as pc
 from pyarrow import parquet
 
 from wssl_pl.data.files import reason
@@ -33,6 +34,7 @@ PROTOCOL = 1
 """Version of what `docs/metrics.md` fixes under "The protocol"; a change of it that moves a metric makes a new one."""
 SAMPLES = 6
 """Images that are shown of every method."""
+IMAGES_AT_ONCE = 512  # that a table is written by, so that it is not in memory twice
 DECIMALS = 6  # of a stored value; rounded, so that equal images tie whatever the batch they were measured in
 
 
@@ -70,17 +72,21 @@ class Table:
         selections = {name: self.bins == name for name in BINS}
         return {"all": np.ones(len(self.images), bool)} | {k: v for k, v in selections.items() if v.any()}
 
+    def __getitem__(self, rows: slice) -> "Table":
+        """Return the table of some images."""
+        return Table(self.images[rows], self.ratios[rows], self.bins[rows], self.metrics, self.values[rows])
+
     def to_arrow(self) -> pa.Table:
         """Return a row for each image and metric: `image, ratio, ratio_bin, metric, value`."""
         count, width = self.values.shape
         images, metrics = np.repeat(np.arange(count), width), np.tile(np.arange(width), count)
         values = self.values.ravel()
         columns = [
-            _texts(self.images).take(_numbers(images)),
-            _numbers(np.repeat(self.ratios, width)),
-            _texts(self.bins).take(_numbers(images)),
-            _texts(self.metrics).take(_numbers(metrics)),
-            _numbers(values, ~np.isnan(values)),
+            _texts(self.images).take(numbers(images)),
+            numbers(np.repeat(self.ratios, width)),
+            _texts(self.bins).take(numbers(images)),
+            _texts(self.metrics).take(numbers(metrics)),
+            numbers(values, ~np.isnan(values)),
         ]
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
@@ -101,11 +107,11 @@ class Table:
         metrics = tuple(metric.dictionary.to_pylist())
         if not set(metrics) <= set(METRICS) or not len(table):
             raise ValueError("it has no rows, or unknown metrics")
-        row = np.array(image.indices.to_pylist())
+        row = _plain(image.indices)
         values = np.full((len(image.dictionary), len(metrics)), np.nan)
-        values[row, metric.indices.to_pylist()] = table["value"].to_pylist()
-        first = np.unique(row, return_index=True)[1]
-        ratios, bins = (np.array(table[name].to_pylist())[first] for name in ("ratio", "ratio_bin"))
+        values[row, _plain(metric.indices)] = _plain(pc.fill_null(table["value"], np.nan).combine_chunks())
+        first = numbers(np.unique(row, return_index=True)[1].astype(np.int64))
+        ratios, bins = (np.array(table[name].take(first).to_pylist()) for name in ("ratio", "ratio_bin"))
         return cls(np.array(image.dictionary.to_pylist()), ratios, bins, metrics, values)
 
 
@@ -116,9 +122,16 @@ def sample_rows(ratios: NDArray[np.float64]) -> list[int]:
 
 
 # `pa.array`, and `to_numpy` of Arrow, import pandas where it is installed: a third of a second.
-def _numbers(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+def numbers(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return an array for Arrow, null where it is not valid."""
     bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [bits, pa.py_buffer(values)])
+
+
+def _plain(values: pa.Array) -> NDArray[Any]:
+    """Return numbers of Arrow without nulls."""
+    kind = {pa.int32(): np.int32, pa.float64(): np.float64}[values.type]
+    return np.frombuffer(values.buffers()[1], kind)[values.offset : values.offset + len(values)]
 
 
 def _texts(values: Iterable[str]) -> pa.Array:
@@ -281,7 +294,9 @@ class Result:
         """Write `per_image.parquet` and `summary.json`, the latter last: a folder without it is not finished."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").unlink(missing_ok=True)
-        parquet.write_table(self.table.to_arrow(), folder / "per_image.parquet")
+        with parquet.ParquetWriter(folder / "per_image.parquet", SCHEMA) as writer:
+            for start in range(0, len(self.table.images), IMAGES_AT_ONCE):
+                writer.write_table(self.table[start : start + IMAGES_AT_ONCE].to_arrow())
         summary = Summary(
             dict(self.method),
             self.pairs,

@@ -30,6 +30,7 @@ LEVEL = 0.95
 IMAGE_RESAMPLES = 2000  # of images alone
 RESAMPLES = 4000  # of seeds and images
 CHUNK = 100  # resamples in memory at once, so that memory does not grow with their number
+CHUNK_VALUES = 400_000  # and fewer for many images
 MIN_SEEDS = 2
 MAX_FREEDOM = 1000  # degrees of freedom from which Student's t is the normal distribution for our purposes
 MAX_EXACT_SEEDS = 16  # seeds up to which all 2^S sign flips are enumerated
@@ -156,8 +157,9 @@ def _resample(values: NDArray[np.float64], kept: NDArray[np.float64], seed: int,
     generator = np.random.Generator(np.random.PCG64(seed))
     flat = values.reshape(count * seeds, images).T
     means = np.empty((resamples, count))
-    for start in range(0, resamples, CHUNK):
-        rows = min(CHUNK, resamples - start)
+    chunk = max(1, min(CHUNK, CHUNK_VALUES // images))
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
         chosen_seeds = generator.multinomial(seeds, np.full(seeds, 1.0 / seeds), size=rows) / seeds
         chosen = generator.multinomial(images, np.full(images, 1.0 / images), size=rows).astype(np.float64)
         sums = np.einsum("rcs,rs->rc", (chosen @ flat).reshape(rows, count, seeds), chosen_seeds)
