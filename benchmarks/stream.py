@@ -10,6 +10,7 @@ every read has the first 3,000 of them, since its speed does not depend on their
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import platform
@@ -139,7 +140,7 @@ def training(folder: Path, rounds: int, steps: int, batch: int = 16) -> dict[str
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]  # no trainer is there to log to
     optimizer = module.configure_optimizers()
     bf16 = choose_precision("cpu")[0] == "bf16-mixed"
-    kinds = ("cache", "raw", "png", "jpeg")
+    kinds = ("cache", "raw", "png")
 
     def loop(data: WSSLDataModule) -> Callable[[], float]:
         loader = data.train_dataloader()
@@ -198,6 +199,7 @@ def serve(folder: Path, answer: Connection, latency: float, rate: float) -> None
     import boto3
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -291,13 +293,13 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"images": {"count": args.images, "side": SIDE}, "kB per image": sizes}
     print("crops", file=sys.stderr, flush=True)
     result["crops/s"] = crops(folder, args.rounds, args.batches)
-    print("training", file=sys.stderr, flush=True)
+    print(json.dumps(result["crops/s"]), "training", file=sys.stderr, flush=True)
     result["training"] = training(folder, args.rounds, args.steps)
-    print("memory", file=sys.stderr, flush=True)
+    print(json.dumps(result["training"]), "memory", file=sys.stderr, flush=True)
     kinds = ("cache", "raw", "images")
     result["process"] = {kind: process(folder / kind, args.batches) for kind in kinds}
     result["process with 2 workers"] = {kind: process(folder / kind, args.batches, 2) for kind in kinds}
-    print("server", file=sys.stderr, flush=True)
+    print(json.dumps(result["process"]), "server", file=sys.stderr, flush=True)
     slow = folder / "images_slow" / "train"
     slow.mkdir(parents=True, exist_ok=True)
     for path in sorted((folder / "images" / "train").iterdir())[: SLOW_CHUNK * WINDOW * 4]:

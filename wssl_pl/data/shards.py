@@ -350,14 +350,14 @@ class ShardImages:
             else:
                 content = os.pread(file, end - start, start)
                 complete = len(content) == end - start
-            name = f"{self.shards.store.root}/{self.table[chunk].name}#{place}"
-            if not complete:
-                raise ChunkError("images", name, "is cut")
-            if self.shards.encoding != "raw":
-                try:
+            try:
+                if not complete:
+                    raise DataError("images", None, "is cut")
+                if self.shards.encoding != "raw":
                     images[position] = decode_image(io.BytesIO(content), self.size, self.resize_filter)[0]
-                except DataError as error:
-                    raise DataError("images", name, error.reason) from None
+            except DataError as error:
+                name = f"{self.shards.store.root}/{self.table[chunk].name}#{place}"
+                raise DataError("images", name, error.reason) from None
 
         found = decode_all(decode, len(indices), threads=1 if self.in_memory else None)
         while len(self._files) > OPEN_CHUNKS:
@@ -376,6 +376,8 @@ class ShardImages:
                 file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in its place would wait for its writer
                 try:
                     offsets = self._offsets(file, chunk)
+                    if hasattr(os, "posix_fadvise"):  # all of it will be read, in small parts
+                        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
                 except BaseException:
                     os.close(file)
                     raise
