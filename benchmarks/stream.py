@@ -100,7 +100,16 @@ def opened(images: Path | str, batch: int = BATCH, **options: Any) -> WSSLDataMo
     return data
 
 
-def loader_speed(data: WSSLDataModule, batches: int) -> Callable[[], float]:
+def per_core_second(count: int, do: Callable[[], Any]) -> float:
+    """Return things per second of processor time of one call, whatever else runs on the machine."""
+    start = time.process_time()
+    do()
+    return count / (time.process_time() - start)
+
+
+def loader_speed(
+    data: WSSLDataModule, batches: int, speed: Callable[[int, Callable[[], Any]], float] = per_second
+) -> Callable[[], float]:
     """Return a function that reads and crops batches of a new epoch, and returns images per second."""
     loader = data.train_dataloader()
 
@@ -108,7 +117,7 @@ def loader_speed(data: WSSLDataModule, batches: int) -> Callable[[], float]:
         for batch in islice(loader, batches):
             crop_batch(batch["image"], batch["crop"], CROP)
 
-    return lambda: per_second(min(batches, len(loader)) * BATCH, read)
+    return lambda: speed(min(batches, len(loader)) * BATCH, read)
 
 
 def litdata_speed(folder: Path, count: int) -> Callable[[], float]:
@@ -121,13 +130,14 @@ def litdata_speed(folder: Path, count: int) -> Callable[[], float]:
         for content in islice(items, count):
             np.frombuffer(content, np.uint8).reshape(SIZE, SIZE, 3)[:CROP, :CROP].copy()
 
-    return lambda: per_second(min(count, len(items)), read)
+    return lambda: per_core_second(min(count, len(items)), read)
 
 
 def crops(folder: Path, rounds: int, batches: int) -> dict[str, float]:
-    """Crops per second of one thread, in the order of a training."""
+    """Crops per second of processor time of one thread, in the order of a training."""
     torch.set_num_threads(1)
-    kinds = [loader_speed(opened(folder / kind), batches if kind in ("cache", "raw") else 4) for kind in KINDS]
+    counts = {kind: batches if kind in ("cache", "raw") else 4 for kind in KINDS}
+    kinds = [loader_speed(opened(folder / kind), counts[kind], per_core_second) for kind in KINDS]
     figures = in_turn(rounds, *kinds, litdata_speed(folder / "raw" / "train", batches * BATCH))
     names = [*KINDS, "litdata's reader of raw"]
     return {name: statistics.median(found) for name, found in zip(names, figures, strict=True)}
