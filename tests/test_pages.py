@@ -212,6 +212,9 @@ class Page:
             if only_parsed:
                 self.expect_exit_0([*words, "--print_config"])
                 return
+        elif only_parsed:
+            self.expect_exit_0([*words, "--print_config"])
+            return
         elif command == "study":
             if words[1] in ("resume", "report"):
                 self.begin_study(Path(words[2]))

@@ -1,13 +1,15 @@
 """Who may train in a run's directory, and what becomes of a run that was killed before its first `last.ckpt`."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 
 from tests.cli.checkpoints import same, weights
 from tests.cli.test_run_table import PRETEXT, TINY
-from wssl_pl.cli.run_files import choose_directory, set_aside
+from wssl_pl.cli.run_files import choose_directory, find_resumed, new_directory, set_aside
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import owned
 
@@ -89,6 +91,19 @@ def test_nothing_is_lost_by_several_kills(folder):
     (path / "config.yaml").write_text("of the user")
     set_aside(path)  # no run has been here
     assert kinds(path) == {"killed", "killed-2", "killed-3", "config.yaml"}
+
+
+def test_clocks_of_hosts_may_differ(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, time in (("last.ckpt", 0), ("best.ckpt", 4e9), ("epoch.ckpt", 4e9)):  # in 1970 and in 2096
+        Path(name).touch()
+        os.utime(name, (time, time))
+    for resume in ("auto", "last", "."):
+        assert find_resumed(resume, ".") == Path("last.ckpt")
+    # The other processes make no directory of a name by their own clock.
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    assert not new_directory("pretext").exists()
+    assert not Path("runs").exists()
 
 
 def test_one_process_trains_in_a_directory(train, refused):

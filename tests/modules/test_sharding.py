@@ -25,7 +25,14 @@ def test_the_networks_of_the_downstream_stage_can_be_sharded():
 @pytest.mark.parametrize(
     ("module", "reason"),
     [
-        (lambda: PretextModule(["rotation"], **SMALL), "stage=pretext: .* is not part of its networks: give ddp"),
+        (
+            lambda: PretextModule(["rotation"], **SMALL),
+            "stage=pretext: only the networks of stage=downstream .*: give ddp",
+        ),
+        (
+            lambda: InpaintModule("none", task_loss=0.1, tasks=["blur"], freeze_layers=0, **SMALL),
+            ".* is not part of its networks",
+        ),
         (lambda: InpaintModule("none", ema=0.99, **SMALL), "stage=downstream: ema= averages whole weights"),
         (lambda: InpaintModule("none", adversarial=0.1, **SMALL), "a discriminator is trained beside it"),
     ],

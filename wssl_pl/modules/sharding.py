@@ -71,6 +71,8 @@ def check_sharding(module: Any, trainer: Trainer) -> None:
     sharded = {id(parameter) for network in module.networks() for parameter in network.parameters()}
     others = [name for name, parameter in module.named_parameters() if id(parameter) not in sharded]
     reason = f"{others[0]} is not part of its networks" if others else ""
+    if module.stage != "downstream":
+        reason = "only the networks of stage=downstream can be sharded"
     if module.hparams.get("adversarial"):
         reason = "a discriminator is trained beside it"
     if module.ema is not None:
