@@ -1,7 +1,7 @@
 """What shards cost: crops and training from shards, from the cache and from files of the same images, in turn.
 
     python benchmarks/stream.py --images 30000 --folder FOLDER --prepare    # makes the images and all that is read
-    python benchmarks/stream.py --images 30000 --folder FOLDER --name stream
+    python benchmarks/stream.py --images 30000 --folder FOLDER --rounds 3 --batches 20 --steps 6 --name stream
 
 leaves benchmarks/results/stream.json and stream.md. The images are 288-px JPEGs, drawn by code. What is decoded at
 every read has the first 3,000 of them, since its speed does not depend on their number. The server is moto on
@@ -301,6 +301,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         images = args.images if kind in ("cache", "raw", "images") else min(PART, args.images)
         sizes[kind] = sum(files) / 1e3 / (images + BATCH)
     result: dict[str, Any] = {"images": {"count": args.images, "side": SIDE}, "kB per image": sizes}
+    result["settings"] = {"rounds": args.rounds, "batches": args.batches, "steps": args.steps}
     print("crops", file=sys.stderr, flush=True)
     result["crops/s"] = crops(folder, args.rounds, args.batches)
     print(json.dumps(result["crops/s"]), "training", file=sys.stderr, flush=True)
@@ -325,7 +326,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 def markdown(result: dict[str, Any]) -> str:
     """Return tables of what was measured."""
     lines = [
-        "| images from | kB per image | crops/s | pretext training, images/s | of the cache |",
+        "| images from | kB per image | crops per core and s | training, images/s | of the cache |",
         "|---|---|---|---|---|",
     ]
     names = {"cache": "the cache", "images": "files"} | {kind: f"shards, `{kind}`" for kind in ENCODINGS}
