@@ -4,17 +4,21 @@
 
 Two protocols on the same faces: QD-style masks of 30 to 50 %, and NVIDIA's masks from 0 to 60 % by bin. Each method's
 result is kept below `--work`, so that a run that was stopped goes on where it stood; `--limit` takes the first pairs
-alone, `--slow-limit` those of the slow methods, biharmonic and FSR. Without `--data` the synthetic
-dataset is measured. Writes `NAME.md` and `NAME.json` in benchmarks/results.
+alone, `--slow-limit` those of the slow methods, biharmonic and FSR. Without `--data` the synthetic dataset is measured;
+LPIPS where WSSL_WEIGHTS names a folder with its weights. Writes `NAME.md` and `NAME.json` in benchmarks/results.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.evaluation.classical import CLASSICAL, missing_package
@@ -25,10 +29,12 @@ from wssl_pl.evaluation.pages import markdown
 from wssl_pl.evaluation.pairs import Pairs, write_pairs
 from wssl_pl.evaluation.report import interval, write_report
 from wssl_pl.evaluation.results import Result, read_result
+from wssl_pl.inference import Inpainter
 
 SHOWN = {
     "psnr_composite": "PSNR composite", "ssim_composite": "SSIM composite", "ms_ssim_composite": "MS-SSIM composite",
-    "psnr_hole": "PSNR hole", "l1_hole": "L1 hole", "psnr": "PSNR raw", "ssim": "SSIM raw",
+    "lpips_composite": "LPIPS composite", "psnr_hole": "PSNR hole", "l1_hole": "L1 hole", "psnr": "PSNR raw",
+    "ssim": "SSIM raw",
 }  # fmt: skip
 SLOW = ("biharmonic", "fsr_fast", "fsr_best")
 GOOD_AT = """\
@@ -63,6 +69,26 @@ def protocols(data: Path | None, size: int) -> dict[str, WSSLDataModule]:
             faces, str(data / "nvidia_masks"), image_size=size, resize=resize, hole="white", hole_ratio=(0.0, 0.6)
         ),
     }
+
+
+class Photos:
+    """A model as `wssl inpaint` uses it: a hole that is large for the model is filled at a coarser scale first."""
+
+    def __init__(self, ckpt: str) -> None:
+        self.name = f"{'/'.join(Path(ckpt).parts[-2:])} by wssl inpaint"
+        self.inpainter, self.notes = Inpainter.from_checkpoint(ckpt), list[str]()
+
+    def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
+        """Return the filled images; see `wssl_pl.evaluation.methods.Method`."""
+        bytes_of = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        filled = [
+            self.inpainter(image, mask) for image, mask in zip(bytes_of, masks[:, 0].cpu().numpy() > 0.5, strict=True)
+        ]
+        return torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).float() / 255
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a result keeps of it."""
+        return {"model": self.name}
 
 
 def slug(name: str) -> str:
@@ -116,6 +142,9 @@ def main() -> None:
     installed = [name for name in CLASSICAL if missing_package(name) is None]
     parser.add_argument("--methods", nargs="+", default=installed, choices=list(CLASSICAL))
     parser.add_argument("--ckpt", nargs="*", default=[], metavar="NAME=PATH", help="models to put beside them")
+    parser.add_argument(
+        "--inpaint", nargs="*", default=[], metavar="NAME=PATH", help="models as wssl inpaint uses them"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/classical"))
     parser.add_argument("--name", default="classical")
     args = parser.parse_args()
@@ -132,13 +161,17 @@ def main() -> None:
             limit = args.slow_limit or args.limit if name in SLOW else args.limit
             out = folder / f"{name}_{limit or 'all'}"
             summaries[name] = measured(pairs, name, lambda name=name: Classical(name), out, limit)
-        for entry in args.ckpt:
+        for entry in [*args.ckpt, *args.inpaint]:
             name, _, path = entry.rpartition("=")
             out = folder / f"{slug(name)}_{slug(path)}_{args.limit or 'all'}"
-            summaries[name] = measured(pairs, name, lambda path=path: Model(path, device), out, args.limit)
+            make = Photos if entry in args.inpaint else partial(Model, device=device)
+            summaries[name] = measured(pairs, name, partial(make, path), out, args.limit)
         lines += [f"## {protocol}", "", f"Pairs: hash {pairs.manifest.hash[:16]}, {len(pairs)} in all.", ""]
         lines += [table(summaries), ""]
-        for figure in ("psnr_composite", "ssim_composite", "psnr_hole"):
+        measures = next(iter(summaries.values())).table.metrics
+        for figure in ("psnr_composite", "ssim_composite", "lpips_composite", "psnr_hole"):
+            if figure not in measures:
+                continue  # LPIPS without its weights
             lines += [f"{SHOWN[figure]} by hole ratio:", "", by_bin(summaries, figure), ""]
         same = [n for n, s in summaries.items() if s.pairs.evaluated == min(len(pairs), args.limit or len(pairs))]
         folders = [folder / _folder_of(n, args) for n in same]
@@ -179,7 +212,7 @@ def _folder_of(name: str, args: argparse.Namespace) -> str:
     if name in args.methods:
         limit = args.slow_limit or args.limit if name in SLOW else args.limit
         return f"{name}_{limit or 'all'}"
-    path = next(entry.rpartition("=")[2] for entry in args.ckpt if entry.rpartition("=")[0] == name)
+    path = next(entry.rpartition("=")[2] for entry in [*args.ckpt, *args.inpaint] if entry.rpartition("=")[0] == name)
     return f"{slug(name)}_{slug(path)}_{args.limit or 'all'}"
 
 
