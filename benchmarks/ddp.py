@@ -109,7 +109,7 @@ def work(stage: str, width: int, batch: int, size: int, steps: int) -> None:
         distributed.init_process_group("gloo")
         model = DistributedDataParallel(model)
 
-        def hook(state: None, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+        def hook(state: None, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
             start, buffer = time.perf_counter(), bucket.buffer().div_(processes)
             spent[1] += buffer.numel() * buffer.element_size()
 

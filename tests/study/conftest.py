@@ -1,5 +1,6 @@
 import pytest
 import yaml
+from filelock import FileLock
 
 from wssl_pl.study.definition import read_study
 from wssl_pl.study.folder import StudyFolder
@@ -25,6 +26,13 @@ TINY = {
     },
     "claims": [{"claim": "frozen beats scratch", "better": "frozen", "than": "scratch"}],
 }
+
+
+@pytest.fixture
+def only_cluster(tmp_path_factory):
+    """Held by tests that start a Ray cluster, or that look for one: `auto` finds any on this machine."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
+        yield
 
 
 @pytest.fixture

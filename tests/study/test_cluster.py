@@ -1,6 +1,7 @@
 """A study on two Ray nodes of this machine that share no folder, one of them lost in its middle."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -20,12 +21,13 @@ LONG = 200  # pretext steps, in the middle of which a node is lost
 
 
 @pytest.fixture
-def nodes(monkeypatch, tmp_path, s3):
+def nodes(monkeypatch, tmp_path, s3, only_cluster):
     """A Ray cluster of a head that runs nothing and two nodes of one core, one of which is `big`."""
     pytest.importorskip("ray")
     pytest.importorskip("s3fs")
     from ray.cluster_utils import Cluster
 
+    handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it in the process that starts a node
     for name, value in {
         "AWS_ENDPOINT_URL": s3, "AWS_ACCESS_KEY_ID": "someone", "AWS_SECRET_ACCESS_KEY": "secret",
         "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,6 +43,7 @@ def nodes(monkeypatch, tmp_path, s3):
     cluster.wait_for_nodes()
     yield cluster, nodes
     cluster.shutdown()
+    signal.signal(signal.SIGTERM, handler)
 
 
 def trainings():

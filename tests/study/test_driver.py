@@ -267,7 +267,7 @@ STARTED = "from wssl_pl.study.driver import Resources, start_ray\n"
 
 
 @pytest.mark.slow
-def test_auto_does_not_join_the_private_ray_of_another_study(tmp_path):
+def test_auto_does_not_join_the_private_ray_of_another_study(only_cluster):
     pytest.importorskip("ray")
     command = [sys.executable, "-c"]
     private = subprocess.Popen(

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import compute as pc
 from pyarrow import parquet
 
 from wssl_pl.data.files import reason
@@ -109,7 +108,7 @@ class Table:
             raise ValueError("it has no rows, or unknown metrics")
         row = _plain(image.indices)
         values = np.full((len(image.dictionary), len(metrics)), np.nan)
-        values[row, _plain(metric.indices)] = _plain(pc.fill_null(table["value"], np.nan).combine_chunks())
+        values[row, _plain(metric.indices)] = _plain(table["value"].combine_chunks())
         first = numbers(np.unique(row, return_index=True)[1].astype(np.int64))
         ratios, bins = (np.array(table[name].take(first).to_pylist()) for name in ("ratio", "ratio_bin"))
         return cls(np.array(image.dictionary.to_pylist()), ratios, bins, metrics, values)
@@ -129,9 +128,14 @@ def numbers(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.
 
 
 def _plain(values: pa.Array) -> NDArray[Any]:
-    """Return numbers of Arrow without nulls."""
+    """Return numbers of Arrow, NaN where they are null."""
     kind = {pa.int32(): np.int32, pa.float64(): np.float64}[values.type]
-    return np.frombuffer(values.buffers()[1], kind)[values.offset : values.offset + len(values)]
+    rows = slice(values.offset, values.offset + len(values))
+    valid, content = values.buffers()
+    plain = np.frombuffer(content, kind)[rows]
+    if not values.null_count:
+        return plain
+    return np.where(np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[rows], plain, np.nan)
 
 
 def _texts(values: Iterable[str]) -> pa.Array:
