@@ -28,6 +28,7 @@ import torch
 from ceilings import training_flops
 from steps import STAGES, bare_step, machine, make_module
 from torch import distributed, nn
+from torch._C._distributed_c10d import GradBucket  # torch.distributed does not export its type
 from torch.nn.parallel import DistributedDataParallel
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
@@ -109,7 +110,7 @@ def work(stage: str, width: int, batch: int, size: int, steps: int) -> None:
         distributed.init_process_group("gloo")
         model = DistributedDataParallel(model)
 
-        def hook(state: None, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        def hook(state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
             start, buffer = time.perf_counter(), bucket.buffer().div_(processes)
             spent[1] += buffer.numel() * buffer.element_size()
 
