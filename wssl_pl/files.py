@@ -260,7 +260,7 @@ def _acquire_lease(lease: SoftFileLease) -> None:
 
 def _signature(path: str) -> tuple[int, int] | None:
     with suppress(OSError):
-        status = os.stat(path)  # noqa: PTH116
+        status = Path(path).stat()
         return status.st_ino, status.st_mtime_ns
     return None
 

@@ -9,7 +9,7 @@ def test_the_model_by_hand():
     assert all_reduce_seconds(1, 1e8, 25, 1e-5) == 0.0
     assert all_reduce_seconds(2, 1e8, 25, 0.0) == pytest.approx(0.032)
     assert all_reduce_seconds(4, 1e8, 25, 1e-3) == pytest.approx(1.5 * 0.032 + 6e-3)
-    # A step of 0.096 s, of which 0.064 s backward.
+    # A step of 0.096 s; its backward pass takes 0.064 s.
     assert efficiency(2, 0.096, 1e8, 25, 0.0, overlap=False) == pytest.approx(0.096 / 0.128)
     assert efficiency(2, 0.096, 1e8, 25, 0.0, overlap=True) == pytest.approx(1.0)
     assert efficiency(2, 0.024, 1e8, 25, 0.0, overlap=True) == pytest.approx(0.024 / (0.008 + 0.032))

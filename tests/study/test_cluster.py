@@ -17,12 +17,12 @@ from wssl_pl.study.folder import StudyFolder
 
 ROOT = Path(__file__).parents[2]
 TEMPORARY = "/wssl-study-"  # in the name of the folder in which a node trains
-LONG = 200  # pretext steps, in the middle of which a node is lost
+LONG = 200  # pretext steps: a node is lost before the last one
 
 
 @pytest.fixture
 def nodes(monkeypatch, tmp_path, s3, only_cluster):
-    """A Ray cluster of a head that runs nothing and two nodes of one core, one of which is `big`."""
+    """A Ray cluster of a head that runs nothing and two nodes of one core; one is `big`."""
     pytest.importorskip("ray")
     pytest.importorskip("s3fs")
     from ray.cluster_utils import Cluster

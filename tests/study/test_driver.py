@@ -177,7 +177,7 @@ def test_fits(total, cpus, gpus, expected):
 
 
 class FakeCluster(FakeRay):
-    """Two machines, of which the second one is lost when so many runs have ended; a third one comes then."""
+    """Two machines. When so many runs have ended, the second one is lost and a third one comes."""
 
     def __init__(self, lost_after=100):
         super().__init__()

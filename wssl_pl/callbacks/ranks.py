@@ -1,4 +1,4 @@
-"""The end of a training of several processes of which one dies: its reason is reported once."""
+"""When one of several processes dies: the training ends, and the reason is reported once."""
 
 import subprocess
 import time

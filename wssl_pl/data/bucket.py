@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -73,10 +74,8 @@ class Bucket:
             raise DataError("images", url, "names no bucket", "write s3://bucket/prefix")
         self.folder = (Path(chunk_cache) if chunk_cache else cache_folder()) / FOLDER
         self.limit = int(limit_gb * 1e9)
-        try:
-            import boto3  # noqa: F401
-        except ImportError:
-            raise DataError("images", url, "needs boto3", "pip install 'wssl-pl[stream]'") from None
+        if find_spec("boto3") is None:
+            raise DataError("images", url, "needs boto3", "pip install 'wssl-pl[stream]'")
         check_writable(self.folder, "chunk_cache", self.folder.parent)
         with writing("chunk_cache", self.folder.parent):
             self.folder.mkdir(parents=True, exist_ok=True)

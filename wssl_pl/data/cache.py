@@ -241,6 +241,11 @@ def digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def first_names(names: Sequence[str]) -> str:
+    """Return the first three names, for a message."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
 def check_cache(folder: Path, progress: bool = False) -> Cache:
     """Open a cache and compare the digest of every row.
 
@@ -272,6 +277,6 @@ def check_cache(folder: Path, progress: bool = False) -> Cache:
     finally:
         os.close(file)
     if damaged:
-        names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
-        raise cache.error(f"is damaged ({len(damaged)} of {len(cache.index)} rows have changed: {names})")
+        reason = f"{len(damaged)} of {len(cache.index)} rows have changed: {first_names(damaged)}"
+        raise cache.error(f"is damaged ({reason})")
     return cache

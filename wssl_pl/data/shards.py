@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from wssl_pl.data.cache import MANIFEST, Entry, digest, file_in, read_index
+from wssl_pl.data.cache import MANIFEST, Entry, digest, file_in, first_names, read_index
 from wssl_pl.data.decode import RESIZE_FILTERS, decode_image
 from wssl_pl.data.files import reason as cannot_read
 from wssl_pl.data.images import Failure, decode_all
@@ -434,6 +434,5 @@ def check_shards(folder: Path, progress: bool = False) -> Shards:
         shown = tqdm(pool.map(intact, chunks), total=len(chunks), unit=" chunks", disable=None if progress else True)
         damaged = [chunk.name for chunk, good in zip(chunks, shown, strict=True) if not good]
     if damaged:
-        names = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
-        raise shards.error(f"is damaged ({len(damaged)} of {len(chunks)} chunks have changed: {names})")
+        raise shards.error(f"is damaged ({len(damaged)} of {len(chunks)} chunks have changed: {first_names(damaged)})")
     return shards

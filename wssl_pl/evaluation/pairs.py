@@ -277,7 +277,8 @@ def write_entries(folder: Path, entries: Iterable[Entry], restore: list[str], **
                 (folder / name).mkdir(parents=True, exist_ok=True)
             writer = csv.writer(stack.enter_context((folder / "pairs.csv").open("w", newline="")), lineterminator="\n")
             writer.writerow([*columns, *map(STRENGTH.format, restore)])
-        for count, entry in enumerate(entries, start=1):  # noqa: B007, used after the loop
+        for entry in entries:
+            count += 1
             white = entry.mask * np.uint8(255)
             given = [] if entry.given is None else [("inputs", entry.given)]
             pixels.update(entry.name.encode())
