@@ -171,6 +171,15 @@ def test_errors_come_in_one_line_before_anything_runs(words, said, capsys, tmp_p
     assert not Path("x").exists()
 
 
+def test_without_ray_nothing_is_started(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemExit):
+        main(["study", "table1", "out=x"])
+    assert capsys.readouterr().err == "error: a study needs Ray: pip install 'wssl-pl[study]'\n"
+    assert not Path("x").exists()
+
+
 def test_a_task_that_is_no_name_is_one_line(declare, capsys):
     definition = declare(arms={"a": {"pretext": {"tasks": [{"rotation": 1}]}}}, claims=[])
     with pytest.raises(SystemExit) as end:

@@ -22,7 +22,7 @@ from wssl_pl.files import owned
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.study import cost
 from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_studies, without_composites
-from wssl_pl.study.driver import Resources, check_address, run_study
+from wssl_pl.study.driver import Resources, check_ray, run_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
 from wssl_pl.study.sections import SECTIONS, open_sections, start_sections
@@ -151,7 +151,7 @@ def study(
             for folder in folders:
                 plan = print_plan(folder.plan(), resources, folder)
             return plan
-        check_address(resources.address)
+        check_ray(resources.address)
         return train_sections(folders, resources, evaluate, storage)
     studies = read_studies(names, sections)
     if arms is not None and len(studies) > 1:
@@ -169,7 +169,7 @@ def study(
         return plan
     if out is None:
         raise WSSLError("out", None, "is required", "name the folder for runs and report")
-    check_address(resources.address)
+    check_ray(resources.address)
     folders = start_sections(out, studies)
     for folder, plan in zip(folders, plans.values(), strict=True):
         for other in reuse or []:

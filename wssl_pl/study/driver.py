@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -109,12 +110,14 @@ def _interruptible() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def check_address(address: str | None) -> None:
-    """Check that a cluster answers at HOST:PORT; Ray itself would try for minutes.
+def check_ray(address: str | None) -> None:
+    """Check that Ray is installed, and that a cluster answers at HOST:PORT; Ray itself would try for minutes.
 
     Raises:
-        WSSLError: none does.
+        WSSLError: it is not, or none does.
     """
+    if find_spec("ray") is None:
+        raise WSSLError(None, None, "a study needs Ray", "pip install 'wssl-pl[study]'")
     host, _, port = (address or "").rpartition(":")
     if not host or "://" in host or not port.isdigit():
         return
@@ -130,16 +133,14 @@ def start_ray(resources: Resources) -> Any:
     """Return Ray, connected or started, without usage reports and without a dashboard.
 
     Raises:
-        WSSLError: it is not installed, or cannot be reached, or `auto` finds the private one of another study.
+        WSSLError: it cannot be reached, or `auto` finds the private one of another study.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     # Runs ask for no GPU on machines without one; Ray would hide the GPUs of a machine from them otherwise.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise WSSLError(None, None, "a study needs Ray", "pip install 'wssl-pl[study]'") from None
+    import ray
+
     own: dict[str, Any] = {
         "address": "local",  # even where Ray would find a cluster that somebody else has started on this machine
         "resources": {PRIVATE: 1},
