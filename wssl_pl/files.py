@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import re
 import secrets
 import signal
 import socket
@@ -20,6 +21,7 @@ from wssl_pl.errors import WSSLError
 
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}  # of file systems without locks
 PREFIX, SUFFIX = ".wssl-", ".part"  # of temporary files
+LEASE = ".owner.lock"
 LEASE_S = 20.0  # after which the output of an owner that shows no sign of life, as it does three times then, is free
 
 
@@ -103,6 +105,17 @@ def writing(parameter: str, path: Path) -> Iterator[None]:
         named = "" if where.is_relative_to(path.absolute().parent) or where.name.startswith(PREFIX) else f"{where}: "
         reason = f"cannot be written: {named}{error.strerror or error}"
         raise WSSLError(parameter, path, reason, remedy) from error
+
+
+def is_address(value: str) -> bool:
+    """Return whether a value is an address, as `s3://bucket/prefix`, and no path."""
+    return re.match(r"[A-Za-z][\w+.-]+://", value) is not None
+
+
+def check_local(parameter: str, value: str) -> None:
+    """Raise `WSSLError` if a value is an address: `Path` would take it for folders of the working directory."""
+    if is_address(value):
+        raise WSSLError(parameter, value, "is an address, and no path", "name a file or folder of this machine")
 
 
 def check_readable(path: Path, parameter: str, remedy: str | None = None) -> None:
@@ -225,7 +238,7 @@ def leased(folder: Path, parameter: str) -> Iterator[None]:
     Raises:
         WSSLError: A process of another host holds it, or it cannot be written.
     """
-    lease = SoftFileLease(folder / ".owner.lock", lease_duration=LEASE_S, on_compromise=_end_superseded)
+    lease = SoftFileLease(folder / LEASE, lease_duration=LEASE_S, on_compromise=_end_superseded)
     with writing(parameter, folder):
         try:
             _acquire_lease(lease)
@@ -269,6 +282,13 @@ def _end_superseded(loss: LeaseCompromise) -> None:
     if loss.reason == "owner-changed":
         os.write(2, f"\nerror: {Path(loss.lock_file).parent}: another process has taken it over\n".encode())
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def owner_elsewhere(folder: Path) -> str | None:
+    """Return the host of another machine that holds a folder by `leased`, or held it until it was killed."""
+    owner = SoftFileLease(folder / LEASE, lease_duration=LEASE_S).owner
+    host = owner.hostname.partition("?")[0] if owner else None
+    return host if host != socket.gethostname() else None
 
 
 @contextmanager

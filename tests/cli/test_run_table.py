@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from tests.cli.interruptions import interrupt_at
 from wssl_pl.cli import main, runs
 from wssl_pl.cli.run_names import describe_run
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import is_held
+from wssl_pl.files import is_held, leased
 from wssl_pl.modules import InpaintModule, PretextModule
 
 TINY = [
@@ -144,6 +145,20 @@ def test_a_run_of_which_only_a_record_is_left_is_running_only_while_its_process_
     finally:
         holder.kill()
         holder.communicate()
+    assert listed(str(tmp_path))["run"]["state"] == "interrupted"
+
+
+def test_a_run_that_another_host_has_started_may_be_running(tmp_path, listed, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"stage": "pretext", "state": "running", "steps": 0}')
+    (folder / "metrics.csv").write_text("epoch,step,lr\n0,9,1\n")
+    with leased(folder, "run.dir"):  # `flock` of another host may not be seen here
+        assert listed(str(tmp_path))["run"]["state"] == "interrupted"  # of this host: its lock would be held
+        monkeypatch.setattr(socket, "gethostname", lambda: "node7")
+        row = listed(str(tmp_path))["run"]
+        monkeypatch.undo()
+    assert (row["state"], row["steps"]) == (f"running on {socket.gethostname()}?", 10)
     assert listed(str(tmp_path))["run"]["state"] == "interrupted"
 
 

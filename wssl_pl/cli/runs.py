@@ -20,8 +20,9 @@ TAIL_BYTES = 1 << 16
 def runs(dir: Path = Path("runs"), *, json: bool = False) -> list[dict[str, Any]]:
     """Print a table of the runs below a directory: stage, tasks, weights, steps, best metric and state.
 
-    The tasks of a downstream run are those of its pretext checkpoint. The state is running, finished, interrupted (the
-    run can be resumed), failed (it ended with an error) or not started.
+    The tasks of a downstream run are those of its pretext checkpoint. The state is running, `running on HOST?` (what
+    another host has started cannot be seen from here), finished, interrupted (the run can be resumed), failed (it ended
+    with an error) or not started.
 
     Example:
         wssl runs runs/study
@@ -95,7 +96,7 @@ def _describe(path: Path) -> dict[str, Any]:
     state = _state(path, record, checkpoint)
     metric, best = _best(checkpoint)
     steps = checkpoint["global_step"] if checkpoint else 0
-    if state == "running" or checkpoint is None:
+    if state.startswith("running") or checkpoint is None:
         steps = max(steps, _logged_steps(path / "metrics.csv"))
     return _row(path, about | {"steps": steps, "metric": metric, "best": best, "state": error or state})
 
@@ -136,9 +137,12 @@ def _about(path: Path, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _state(path: Path, record: Mapping[str, Any], checkpoint: Mapping[str, Any] | None) -> str:
     if record:
-        from wssl_pl.files import is_held
+        from wssl_pl.files import is_held, owner_elsewhere
 
-        return "running" if is_held(path / ".lock") else "interrupted"  # by a kill
+        if is_held(path / ".lock"):
+            return "running"
+        host = owner_elsewhere(path)
+        return f"running on {host}?" if host else "interrupted"  # by a kill
     if checkpoint is None:
         return "interrupted" if (path / "config.yaml").exists() else "not started"
     limits = _config(path).get("trainer") or {}
