@@ -23,6 +23,7 @@ import torch
         (["stage=pretext", "--data.images=/no/where"], "images=/no/where: does not exist"),
         (["stage=downstream", "ckpt=none", "--data.masks=/no/where"], "masks=/no/where: does not exist"),
         (["stage=downstream"], "ckpt=none"),
+        (["stage=pretext", "images=/no/where"], "error: images=/no/where: does not exist"),
         (["stage=downstream", "ckpt=/no/where.ckpt"], "does not exist"),
         (["stage=downstream", "ckpt=none", "freeze_layers=17"], "between 0 and 16"),
         (["stage=downstream", "ckpt=none", "loss=l2"], "loss=l2: must be "),
@@ -37,6 +38,13 @@ import torch
 def test_one_line_and_exit_code_2(args, message, refused):
     assert message in refused(*args, small=[], epochs=None)
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_gpu_where_there_is_none(refused, monkeypatch, accelerator):
+    monkeypatch.setattr("wssl_pl.cli.train.has_accelerator", lambda: False)
+    message = refused("stage=pretext", f"--trainer.accelerator={accelerator}", small=[], epochs=None)
+    assert f"trainer.accelerator={accelerator}: there is no GPU that PyTorch can use: omit it, or give" in message
 
 
 def test_a_file_that_is_no_checkpoint(refused):

@@ -22,12 +22,18 @@ def test_the_version(capsys):
     [
         (["inpant", "photo.png"], "unknown command 'inpant': did you mean wssl inpaint?"),
         (["qqqq"], "unknown command 'qqqq': there are train, runs, "),
+        (["pretext", "tasks=rotation"], "unknown command 'pretext': did you mean wssl stage=pretext?"),
         (["export", "onxx"], "did you mean wssl export onnx?"),
         (["--config=bad.yaml"], "config=bad.yaml: line 2: not YAML: "),
         (["--config=keys.yaml"], "config=keys.yaml: line 3: unknown option 'model.widht': did you mean model.width?"),
         (["runs", "--config=runs.yaml"], "config=runs.yaml: line 1: unknown option 'jsn': did you mean json?"),
         (["stage=pretext", "--model.width=0"], "model.width=0: must be"),
         (["stage=pretext", "tasks=rotation,rotation"], "tasks="),
+        (["stage=pretext", "tasks=[rotation"], "tasks=[rotation: must be a list, [a,b] or a,b"),
+        (["stage=pretext", "--model.levels.rotation=3"], "model.levels.rotation=3: must be a list, each a number"),
+        (["stage=pretext", "--run.dir=s3://bucket/run"], "run.dir=s3://bucket/run: is an address, and no path: name a"),
+        (["prepare", "images=bad.yaml", "out=s3://bucket/x"], "out=s3://bucket/x: is an address, and no path"),
+        (["inpaint", "https://example.org/photo.png"], "photo=https://example.org/photo.png: is an address"),
     ],
 )
 def test_errors_name_the_nearest_key_and_the_option_as_it_is_known(tmp_path, monkeypatch, args, message):

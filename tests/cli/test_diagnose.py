@@ -43,9 +43,9 @@ def test_json(folder, capsys):
     ("args", "code", "message"),
     [
         (["a.png"], 2, "error: ckpt: is required, the shipped model has no heads: give the checkpoint of a pretext"),
-        (["nothing.png", "ckpt=model.ckpt"], 2, "error: photo=nothing.png: is no file"),
+        (["nothing.png", "ckpt=model.ckpt"], 2, "error: photo=nothing.png: does not exist"),
         (["damaged.png", "ckpt=model.ckpt"], 2, "error: photo=damaged.png: "),
-        ([".", "ckpt=model.ckpt"], 2, "error: photo=.: is a folder"),
+        ([".", "ckpt=nothing.ckpt"], 2, "error: photo=.: is a folder: name its photos: ./*.jpg"),
         (["ckpt=model.ckpt"], 2, "error: photo: is required"),
         (["a.png", "damaged.png", "ckpt=model.ckpt"], 1, "error: 1 photos were not read:\n  photo=damaged.png: "),
         (["a.png", "ckpt=a.png"], 2, "error: ckpt=a.png: is not a checkpoint"),

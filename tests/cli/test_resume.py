@@ -141,6 +141,12 @@ def test_a_checkpoint_that_cannot_be_restored_is_one_line(train, refused):
         assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
 
 
+def test_a_checkpoint_without_its_run_says_what_is_missing(refused, pretext_ckpt):
+    Path("alone.ckpt").write_bytes(Path(pretext_ckpt).read_bytes())
+    message = refused("resume=alone.ckpt", small=[], epochs=None)
+    assert "resume=alone.ckpt: there is no config.yaml beside it: resume the directory of the run, or give" in message
+
+
 def test_resume_auto_needs_a_run_directory(refused):
     assert "run.dir" in refused("stage=pretext", "resume=auto")
 

@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from jsonargparse import Namespace
 from lightning.pytorch.utilities import rank_zero_only
 
 from tests.cli.checkpoints import same, weights
 from tests.cli.test_run_table import PRETEXT, TINY
-from wssl_pl.cli.run_files import choose_directory, find_resumed, new_directory, set_aside
+from wssl_pl.cli.run_files import choose_directory, find_resumed, new_directory, set_aside, with_absolute_paths
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import owned
 
@@ -128,6 +129,13 @@ def test_a_directory_that_cannot_be_used_is_one_line_before_the_data_are_read(re
     Path("runs").touch()
     monkeypatch.setattr("wssl_pl.data.datamodule.resolve", lambda *args: pytest.fail("data were looked for"))
     assert message in refused(*PRETEXT, *args, small=TINY)
+
+
+def test_the_configuration_of_a_run_keeps_the_address_of_a_bucket():
+    config = Namespace({"data.images": "s3://bucket/x", "data.masks": "m", "data.split_rule": "auto"})
+    stored, replaced = with_absolute_paths(config, "s3://bucket/x", "m")
+    assert stored["data.images"] == "s3://bucket/x"
+    assert replaced == {"data.masks": "m"}
 
 
 @pytest.mark.parametrize("after", [0, 2])

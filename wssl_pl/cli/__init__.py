@@ -14,6 +14,7 @@ import wssl_pl
 from wssl_pl.cli.imports import collector_at_rest, import_torch
 from wssl_pl.devices import share_cores
 from wssl_pl.errors import TrainingStopped, WSSLError, write_error
+from wssl_pl.stages import STAGES
 
 # By command, the module whose function runs it, imported only then, and what the short help says of it.
 COMMANDS = {
@@ -166,6 +167,8 @@ def _split(args: Sequence[str]) -> tuple[str, list[str]]:
     typed = f"{first} {second}".strip() if parts else first
     known = parts or list(COMMANDS)
     nearest = get_close_matches(typed, known, n=1)
+    if first in STAGES:
+        nearest = [f"stage={first}"]
     remedy = f"did you mean wssl {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
     raise WSSLError(None, None, f"unknown command {typed!r}", remedy)
 

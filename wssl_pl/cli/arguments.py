@@ -24,6 +24,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from wssl_pl.cli.config_files import find_options, load_options, load_yaml
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import check_local
 
 KEY_VALUE = re.compile(r"([A-Za-z_][\w.\-]*\+?)=(.*)", re.DOTALL)
 NUMBER = re.compile(r"-\.?\d")
@@ -159,7 +160,12 @@ class CommandParser(ArgumentParser):
             if below and any(value in get_args(kind) for kind in _types(_hint(named.get(key)))):
                 raise WSSLError(key, value, f"{below}= is given too", "give one of them")
         for position, (key, value) in enumerate(line.options):
-            if value is not None and _takes_list(_hint(named.get(key))):
+            if value is None:
+                continue
+            hint = _hint(named.get(key))
+            if Path in _types(hint):
+                check_local(line.spelled.get(key, key), value)
+            if _takes_list(hint):
                 line.options[position] = (key, as_list(value))
         if not {"help", "config"} & {key for key, _ in line.options}:
             for name in self.required:
@@ -278,8 +284,9 @@ def _expected(hint: Any) -> str | None:
             continue
         if get_origin(kind) is Literal:
             found += [str(choice) for choice in get_args(kind)]
-        elif get_origin(kind) is list and (item := _expected(get_args(kind)[0])):
-            found.append(f"a list, each {item}")
+        elif get_origin(kind) is list:
+            item = _expected(get_args(kind)[0])
+            found.append(f"a list, each {item}" if item else "a list, [a,b] or a,b")
         elif kind in EXPECTED:
             found.append(EXPECTED[kind])
         else:
@@ -345,9 +352,13 @@ def _what_is_wrong(
 ) -> str | None:
     """Return what the value of an option must be, if it is something else; None of what takes more than a few words."""
     hint = _hint(named.get(key))
-    if key not in named and "." in key:  # a field of a dataclass that may be None
-        kinds = [kind for kind in _types(_hint(named.get(key.rpartition(".")[0]))) if is_dataclass(kind)]
-        hint = next((get_type_hints(kind).get(key.rpartition(".")[2]) for kind in kinds), None)
+    if key not in named and "." in key:  # a field of a dataclass that may be None, or an entry of a dict
+        option, _, name = key.rpartition(".")
+        for kind in _types(_hint(named.get(option))):
+            if is_dataclass(kind):
+                hint = get_type_hints(kind).get(name)
+            elif get_origin(kind) is dict:
+                hint = get_args(kind)[1]
     typed = parse is ArgumentParser.parse_args
     if hint is None or ((expected := _expected(hint)) is None and typed):
         return None

@@ -76,6 +76,9 @@ def base_on_resumed_run(line: CommandLine) -> None:
     stage = read_checkpoint(checkpoint, stage=line.get("stage"), name="resume")["stage"]
     path = checkpoint.with_name(CONFIG)
     if not path.exists():
+        if value_of(line, "stage") is None:
+            remedy = "resume the directory of the run, or give stage= and every option that it was started with"
+            raise WSSLError("resume", resume, f"there is no {CONFIG} beside it", remedy)
         return
     loaded = load_options(str(path))
     model, data, trainer, run = (_group(loaded, name) for name in ("model", "data", "trainer", "run"))

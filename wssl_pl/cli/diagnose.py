@@ -47,7 +47,10 @@ def diagnose(
     import_encoder(encoder)
     missing = [path for path in photo if not path.exists()]
     if missing:
-        raise WSSLError("photo", missing[0], "is no file")
+        raise WSSLError("photo", missing[0], "does not exist")
+    folders = [path for path in photo if path.is_dir()]
+    if folders:
+        raise WSSLError("photo", folders[0], "is a folder", f"name its photos: {folders[0]}/*.jpg")
 
     from wssl_pl.inference.diagnosis import Diagnoser
     from wssl_pl.tasks import import_task

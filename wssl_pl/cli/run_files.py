@@ -22,7 +22,7 @@ from wssl_pl.cli.runs import RECORD, read_record
 from wssl_pl.data.sources import SYNTHETIC
 from wssl_pl.data.splits import RULES
 from wssl_pl.errors import Interrupted, Terminated, WSSLError
-from wssl_pl.files import write_atomically
+from wssl_pl.files import check_local, is_address, write_atomically
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.study.folder import write_json
@@ -113,6 +113,7 @@ def choose_directory(
     """
     if run_dir is None:
         return new_directory(stage, label) if resumed is None else resumed.parent
+    check_local("run.dir", run_dir)
     directory = Path(run_dir)
     if resumed is not None and directory.resolve() == resumed.parent.resolve():
         return resumed.parent
@@ -263,7 +264,7 @@ def with_absolute_paths(config: Namespace, images: str, masks: str) -> tuple[Nam
 
 
 def _absolute(value: str, words: set[str]) -> str:
-    return value if value in words else str(Path(value).absolute())
+    return value if value in words or is_address(value) else str(Path(value).absolute())
 
 
 def _numbered(path: Path) -> Path:

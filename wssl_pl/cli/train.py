@@ -48,6 +48,8 @@ from wssl_pl.stages import Rival, Stage
 
 HIDDEN = {"temperatures"}  # arguments of a module that no user gives
 ALIASES = {
+    "images": "data.images",
+    "masks": "data.masks",
     "tasks": "model.tasks",
     "weights": "model.weights",
     "weighting": "model.weighting",
@@ -218,6 +220,9 @@ class WSSLCLI(LightningCLI):
 
     def _choose_precision(self) -> None:
         config = self.config.trainer
+        if config.accelerator in ("gpu", "cuda", "mps") and not has_accelerator():
+            remedy = "omit it, or give trainer.accelerator=cpu"
+            raise WSSLError("trainer.accelerator", config.accelerator, "there is no GPU that PyTorch can use", remedy)
         on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not has_accelerator())
         if config.precision is None:
             config.precision, self.reason = choose_precision(str(config.accelerator))
