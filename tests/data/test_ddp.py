@@ -1,12 +1,13 @@
 """Two CPU processes share the sets as they should."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.data.fakes import image_tree
+from tests.processes import run_both_ranks
+from wssl_pl.data.prepare_shards import prepare_shards
 
 SCRIPT = """
 import json, sys
@@ -36,7 +37,7 @@ class Model(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 data = WSSLDataModule(images, masks, image_size=32, resize=40, batch_size=4, num_workers=0)
-trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, logger=False, num_sanity_val_steps=0,
+trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, num_sanity_val_steps=0,
                      enable_checkpointing=False, enable_progress_bar=False)
 model = Model()
 trainer.fit(model, data)
@@ -46,17 +47,22 @@ json.dump(model.seen, open(f"{out}/{trainer.global_rank}.json", "w"))
 
 
 @pytest.mark.slow
-def test_two_processes_of_a_plain_trainer_see_every_image_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["folder", "shards"])
+def test_two_processes_of_a_plain_trainer_see_every_image_once(
+    folders: tuple[Path, Path], tmp_path: Path, source: str
+) -> None:
+    # 24 images are three batches of both processes, and five chunks of which the last is smaller.
+    images = image_tree(tmp_path / "images", {"train": 24, "val": 7, "test": 5})
+    if source == "shards":
+        prepare_shards(images, tmp_path / "shards", 40, workers=0, chunk_size=5)
+        images = tmp_path / "shards"
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    root = Path(__file__).parents[2]
-    command = [sys.executable, str(script), str(folders[0]), str(folders[1]), str(tmp_path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(root)}, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    code, said = run_both_ranks(script, str(images), str(folders[1]), str(tmp_path), folder=tmp_path)
+    assert code == 0, said
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert sorted(first["val"] + second["val"]) == list(range(7))
+    assert sorted(first["val"] + second["val"]) == sorted(2 * [*range(7)])
     assert sorted(first["test"] + second["test"]) == list(range(5))
-    assert len(first["train"]) == len(second["train"]) == 8
-    assert len(set(first["train"] + second["train"])) == 16
+    epochs = [first["train"][start : start + 12] + second["train"][start : start + 12] for start in (0, 12)]
+    assert epochs[0] != epochs[1]
+    assert [sorted(epoch) for epoch in epochs] == 2 * [[*range(24)]]
