@@ -40,6 +40,7 @@ class Faults:
         answer: Returns a status and an XML body to answer with, or None, for a path.
         change: Changes the body of an answer.
         delay_s: Seconds before each answer.
+        pause: Is called in the middle of the body of an answer.
     """
 
     def __init__(self, app) -> None:
@@ -51,6 +52,7 @@ class Faults:
         self.answer: Callable[[str], Answer | None] = lambda _: None
         self.change: Callable[[str, bytes], bytes] = lambda _, body: body
         self.delay_s = 0.0
+        self.pause: Callable[[str], object] = lambda _: None
 
     def __call__(self, environ, start_response):
         path = environ["PATH_INFO"]
@@ -71,7 +73,12 @@ class Faults:
             for name in [name for name in headers.keys() if name.lower().startswith("x-amz-checksum")]:
                 del headers[name]
         start_response(started["status"], list(headers.items()))
-        return [changed]
+        return self._in_halves(path, changed)
+
+    def _in_halves(self, path: str, body: bytes) -> Iterator[bytes]:
+        yield body[: len(body) // 2]
+        self.pause(path)
+        yield body[len(body) // 2 :]
 
 
 def refusal(code: str, status: str) -> Answer:
@@ -288,6 +295,42 @@ def test_a_busy_server_is_asked_again(data: Callable, server: Faults, made: Path
 
     server.answer = busy
     assert same(epoch(data()), epoch(make(images=str(made), **TRAINING)))
+
+
+def test_a_slow_server_gives_the_same_crops(data: Callable, server: Faults, made: Path, make: Callable) -> None:
+    server.delay_s = 0.01
+    server.pause = lambda path: time.sleep(0.05 if path.endswith(".bin") else 0)
+    assert same(epoch(data()), epoch(make(images=str(made), **TRAINING)))
+
+
+@pytest.mark.parametrize("where", ["answer", "pause"])  # before the first byte, or in the middle
+@pytest.mark.parametrize("hanging", [1, bucket.ATTEMPTS])
+def test_a_server_that_sends_nothing_is_asked_again_and_then_named(
+    server: Faults, cache: Path, made: Path, monkeypatch: pytest.MonkeyPatch, where: str, hanging: int
+) -> None:
+    monkeypatch.setattr(bucket, "READ_S", 0.3)
+    monkeypatch.setattr(bucket, "make_client", make_client)
+    chunk, released = Shards(Folder(made)).chunks("val")[0], threading.Event()
+
+    def hang(path: str) -> None:
+        if server.requests.count(path) <= hanging:
+            released.wait(30)
+
+    setattr(server, where, hang)
+    store = Bucket("s3://pictures/faces", str(cache))
+    try:
+        if hanging < bucket.ATTEMPTS:
+            assert hashlib.sha256(store.path(chunk).read_bytes()).hexdigest().startswith(chunk.digest)
+        else:
+            message = (
+                rf"^images=s3://pictures/faces/{chunk.name}: http://127\S+ sends nothing for 0\.3 s: try again later$"
+            )
+            with pytest.raises(DataError, match=message):
+                store.path(chunk)
+            assert chunks_in(cache) == []
+    finally:
+        released.set()
+    assert len(server.requests) > hanging or hanging == bucket.ATTEMPTS == len(server.requests)
 
 
 @pytest.mark.parametrize("how", ["cut", "changed"])

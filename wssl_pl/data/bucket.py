@@ -230,7 +230,7 @@ class Bucket:
 
     def _translate(self, error: Exception, url: str) -> NoReturn:
         from botocore import exceptions as boto
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
 
         keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         if isinstance(error, boto.ClientError):
@@ -255,7 +255,9 @@ class Bucket:
         network = boto.HTTPClientError, boto.ConnectionError, boto.IncompleteReadError, boto.ChecksumError
         if isinstance(error, (*network, HTTPError, ConnectionError, TimeoutError)):
             where = self._made.meta.endpoint_url
-            if isinstance(error, boto.ConnectionError) and not isinstance(error, boto.ReadTimeoutError):
+            if isinstance(error, boto.ReadTimeoutError | ReadTimeoutError):
+                reason, remedy = f"{where} sends nothing for {READ_S} s", "try again later"
+            elif isinstance(error, boto.ConnectionError):
                 reason, remedy = f"{where} cannot be reached", "check the network, and AWS_ENDPOINT_URL"
             else:
                 reason, remedy = f"the connection to {where} breaks off ({type(error).__name__})", "try again later"
