@@ -53,13 +53,22 @@ def test_a_head_at_chance_is_named_at_the_end(quiet):
     module = PretextModule(["saturation", "masked"], width=4)
     module.validation_step(batch(32), 0)
     module.on_validation_epoch_end()
-    assert module.remarks() == ["Still at chance: saturation, masked; train longer, or use --model.norm=batch"]
+    assert module.remarks() == [
+        "Still at chance: saturation, masked; train longer, or lower --model.lr, or use --model.norm=batch"
+    ]
     known = {"saturation": torch.eye(4) * 8, "masked": torch.tensor([1.0, 2.0])}
     for name, state in known.items():
         module.val_tasks.states[name].update(state)
         module.val_tasks.losses[name].update(torch.tensor(1.0), count=1)
     module.on_validation_epoch_end()
     assert module.remarks() == []
+
+
+def test_sharpness_beside_black_holes_gets_its_own_remedy(quiet):
+    for fill, named in ((0.0, True), ("smooth", False)):
+        module = PretextModule(["sharpness"], width=4, pretext_holes=True, fill=fill)
+        module.tasks_at_chance = ["sharpness"]
+        assert ("--model.fill=smooth" in module.remarks()[0]) is named
 
 
 def test_labels_belong_to_their_samples():

@@ -191,8 +191,11 @@ class PretextModule(WSSLModule):
         if not self.tasks_at_chance:
             return []
         has_norm = self.norm != "none" or self.hparams["encoder"] is not None
-        remedy = "train longer" + ("" if has_norm else ", or use --model.norm=batch")
-        return [f"Still at chance: {', '.join(self.tasks_at_chance)}; {remedy}"]
+        remedies = ["train longer", "lower --model.lr", *([] if has_norm else ["use --model.norm=batch"])]
+        # The edges of black holes hide how sharp the rest is (docs/where.md).
+        black = self.pretext_holes and self.fill == 0.0 and "sharpness" in self.tasks_at_chance
+        remedies += ["fill the holes by --model.fill=smooth --model.mask_channel=true"] if black else []
+        return [f"Still at chance: {', '.join(self.tasks_at_chance)}; {', or '.join(remedies)}"]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the networks, and the learned weights with their own learning rate."""
