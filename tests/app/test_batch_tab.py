@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from wssl_pl.app.batch_tab import BatchActions, paired
 from wssl_pl.app.models import Models
 from wssl_pl.app.storage import MIN_BYTES, Storage
 from wssl_pl.errors import WSSLError
+from wssl_pl.inference import Inpainter
 
 
 @pytest.fixture
@@ -98,6 +100,22 @@ def test_what_is_done_when_the_page_is_full_is_kept(actions, upload, monkeypatch
     assert "3 of 7 photos filled" in report
     assert report.count("holds as many photos as it may") == 4
     assert len(zipfile.ZipFile(download["value"]).namelist()) == 3
+
+
+def test_stop_keeps_what_is_done(actions, upload, monkeypatch):
+    page, fill, done = SimpleNamespace(session_hash="one"), Inpainter.fill, []
+
+    def stopped(self, *args, **options):
+        done.append(1)
+        if len(done) == 3:
+            actions.stop(page)
+        return fill(self, *args, **options)
+
+    monkeypatch.setattr(Inpainter, "fill", stopped)
+    photos = [upload(f"{name}.png", noise(0)) for name in "abcd"]
+    *_, (report, download) = actions.fill_all(photos, [upload("m.png", hole())], "Telea", 0, page)
+    assert "Stopped: 2 of 4 photos filled" in report
+    assert zipfile.ZipFile(download["value"]).namelist() == ["a.png", "b.png"]
 
 
 def test_nothing_comes_of_photos_that_all_fail(actions, upload, tmp_path):

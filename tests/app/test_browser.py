@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image, ImageOps
 
 from tests.processes import unused_port
 from wssl_pl.app.server import AppOptions, running
+from wssl_pl.inference import inpainter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from app_picture import fill, find_chromium, opened, paint, wait_for_photo
@@ -146,6 +149,79 @@ def test_a_photo_is_repaired_step_by_step(photo, runs, tmp_path):
         assert page.locator("#undo").is_disabled()
     # Nothing is left behind.
     assert not folder.exists()
+    assert outside == []
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Fills take many tiles, as long as it is set."""
+    slow, fill = threading.Event(), inpainter.fill_images
+
+    def filled(images, masks, predictor, tiling, progress=None, *options):
+        while slow.is_set():
+            time.sleep(0.02)
+            progress(0, 1)
+        return fill(images, masks, predictor, tiling, progress, *options)
+
+    monkeypatch.setattr(inpainter, "fill_images", filled)
+    slow.set()
+    yield slow
+    slow.clear()
+
+
+def test_stop_reload_and_files_that_are_too_large(runs, tmp_path, slow):
+    outside = []
+    with (
+        running(AppOptions(ckpts=runs, port=unused_port(), device="cpu", max_mb=1.0)) as url,
+        opened(url, 1280, 900, outside) as page,
+    ):
+        other = page.context.browser.new_page(viewport=page.viewport_size)
+        other.goto(url)
+        other.wait_for_selector(".photo-mask .wssl-bar", state="attached")
+        Image.new("RGB", (300, 200)).save(tmp_path / "black.png")
+        for each in (page, other):
+            each.set_input_files("#photo", tmp_path / "black.png")
+            wait_for_photo(each)
+            paint(each, BAR)
+            each.click("#fill")
+            each.wait_for_selector(".photo-stop")
+        # The second one waits in the queue.
+        other.wait_for_selector("#status:has-text('queue')")
+        other.keyboard.press("Escape")
+        other.wait_for_selector("#canvas .photo-busy", state="hidden")
+        assert other.locator("#status .line").inner_text() == "Stopped"
+        assert page.locator(".photo-stop").is_visible()
+        page.click(".photo-stop")
+        page.wait_for_selector("#status .stopped")
+        page.wait_for_selector("#canvas .photo-busy", state="hidden")
+        assert page.locator("#undo").is_disabled()
+        # The strokes are still there.
+        slow.clear()
+        assert "300 × 200 pixels" in fill(page)
+
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.reload()
+        page.wait_for_selector("#right input")
+        wait_for_fill(page, 1)
+        wait_for_photo(page)
+        page.click("#undo")
+        page.wait_for_selector(".wssl-editor p[role=status]:has-text('The mask marks')")
+
+        page.get_by_role("tab", name="Several photos").click()
+        for name, size in (("large", 1_200_000), ("a", 600_000), ("b", 600_000), ("c", 600_000)):
+            (tmp_path / f"{name}.png").write_bytes(bytes(size))
+        page.set_input_files("#batch-photos input[type=file]", [tmp_path / f"{name}.png" for name in ("large", *"abc")])
+        page.wait_for_selector("#batch-photos .file-preview")
+        assert page.locator("#batch-note").inner_text() == (
+            "large.png has 1.2 MB, and at most 1 MB are taken: save it smaller, as JPEG for example. "
+            "b.png and 1 more did not fit, as at most 1 MB are taken at once: "
+            "add the rest with the arrow above the list"
+        )
+        assert page.locator("#batch-photos .file-preview tr").count() == 1
+
+        page.set_input_files("#batch-masks input[type=file]", tmp_path / "a.png")
+        page.wait_for_selector("#batch-masks .file-preview")
+        assert not page.locator("#batch-note").is_visible()
     assert outside == []
 
 

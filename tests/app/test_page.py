@@ -261,15 +261,21 @@ def test_a_session_is_its_visitors_and_its_files_are_behind_random_names(url, nu
     for state in (None, filled, {"steps": [str(pair[0])]}, "one"):
         assert "Load a photo first" in session(url, numbers["undo"], [state], key="other")[1]
     assert "Undo" not in str(session(url, numbers["undo"], [None])[1])
+    for secret in (None, "0" * 32, preview, [], {}):
+        assert preview not in str(session(url, numbers["resume"], [secret], key="other"))
+    # The visitor's own page, reloaded.
+    assert session(url, numbers["resume"], [opened[2]["key"]], key="reloaded")[2]["photo"]["path"].endswith(
+        "preview.png"
+    )
 
 
 @pytest.mark.parametrize("name", ["open", "fill", "undo", "redo", "turn_upright", "restore", "compare", "show_windows",
-                                  "diagnose", "fill_all"])  # fmt: skip
+                                  "diagnose", "fill_all", "resume"])  # fmt: skip
 def test_private_calls_take_no_files_of_the_server_and_no_wrong_arguments(url, numbers, pair, name, tmp_path, outside):
     secret = tmp_path / "secret.png"
     shutil.copyfile(pair[0], secret)
     count = {"open": 2, "fill": 6, "undo": 1, "redo": 1, "turn_upright": 2, "restore": 2, "compare": 3,
-             "show_windows": 2, "diagnose": 2, "fill_all": 4}[name]  # fmt: skip
+             "show_windows": 2, "diagnose": 2, "fill_all": 4, "resume": 1}[name]  # fmt: skip
     meta = {"_type": "gradio.FileData"}
     takes_file = {"open": 1, "fill": 1, "fill_all": 0}
     for file in (

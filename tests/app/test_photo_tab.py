@@ -2,9 +2,11 @@
 
 import logging
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -269,6 +271,94 @@ def test_a_fill_that_ends_after_another_photo_was_opened_is_dropped(actions, ope
     assert all("value" not in each for each in actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None))
 
 
+PAGE, OTHER_PAGE = SimpleNamespace(session_hash="one"), SimpleNamespace(session_hash="two")
+
+
+def test_stop_ends_a_fill_within_a_tile_and_leaves_all_as_it_is(actions, filled, mask, monkeypatch, tmp_path):
+    tiles = []
+
+    def fill(self, photo, hole, progress, **options):
+        for tile in range(9):
+            tiles.append(tile)
+            if tile == 3:
+                with pytest.raises(gr.Error):  # nothing is computed there
+                    actions.stop(OTHER_PAGE)
+            if tile == 5:
+                actions.stop(PAGE)
+            progress(tile, 9)
+
+    monkeypatch.setattr(Inpainter, "fill", fill)
+    held = sorted((tmp_path / "files").rglob("*"))
+    stopped = actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None, PAGE)
+    assert stopped[1] == '<p class="line stopped" role="status">Stopped</p>'
+    assert all("value" not in each for index, each in enumerate(stopped) if index != 1)
+    assert tiles == [0, 1, 2, 3, 4, 5]
+    assert sorted((tmp_path / "files").rglob("*")) == held
+    monkeypatch.undo()
+    assert seen(actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None, PAGE)).session.position == 2
+
+
+def test_stop_keeps_what_other_models_have_made(actions, opened, mask, monkeypatch):
+    fill = Inpainter.fill
+
+    def stopped(self, *args, **options):
+        if self.info.name == "telea":
+            actions.stop(PAGE)
+        return fill(self, *args, **options)
+
+    monkeypatch.setattr(Inpainter, "fill", stopped)
+    done = seen(actions.fill(opened.session, mask(HOLE), "", MODEL, ["Telea", "Navier-Stokes"], 0, None, PAGE))
+    assert [version.by for version in done.session.versions] == ["", MODEL]
+    assert done.line.endswith("<br>Stopped</p>")
+
+
+def test_what_waits_for_its_turn_is_stopped(actions, opened, mask):
+    outputs = []
+    with actions.settings.computing:
+        thread = threading.Thread(
+            target=lambda: outputs.extend(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None, PAGE))
+        )
+        thread.start()
+        while thread.is_alive():
+            if actions._jobs:
+                actions.stop(PAGE)
+            thread.join(0.01)
+    assert ">Stopped<" in outputs[1]
+
+
+def test_a_reloaded_page_has_its_versions_again(actions, filled, mask, monkeypatch):
+    key = filled.canvas["key"]
+    again = seen(actions.resume(key))
+    assert (again.canvas, again.right, again.download) == (filled.canvas, filled.right, filled.download)
+    # Gradio forgets the page before after an hour: the files are not its own any more.
+    filled.session.close()
+    assert seen(actions.undo(again.session)).session.position == 0
+    assert seen(actions.fill(again.session, mask(SECOND), "", MODEL, [], 0, None)).session.position == 2
+
+
+def test_a_duplicate_of_a_tab_takes_the_photo_and_the_first_one_says_so(actions, filled, mask, monkeypatch):
+    fill = Inpainter.fill
+
+    def resumed(self, *args, **options):
+        actions.resume(filled.canvas["key"])
+        return fill(self, *args, **options)
+
+    monkeypatch.setattr(Inpainter, "fill", resumed)
+    assert ">Stopped<" in actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None)[1]
+    assert "gone to another tab: reload this page" in actions.undo(filled.session)[1]
+    assert "value" not in actions.compare(filled.session, 0, 1)
+
+
+def test_nobody_has_a_photo_without_its_key(actions, opened, filled, photo):
+    for key in (None, "", "0" * 32, opened.canvas["photo"]["path"], ["x"], {}):
+        assert all("value" not in each for each in actions.resume(key))
+    assert len(filled.canvas["key"]) == 32
+    Path(filled.canvas["photo"]["path"]).unlink()  # as after an hour
+    assert all("value" not in each for each in actions.resume(filled.canvas["key"]))
+    actions.open(filled.session, {"path": str(photo)})  # the photo before is closed
+    assert all("value" not in each for each in actions.resume(filled.canvas["key"]))
+
+
 def test_a_full_page_says_so_and_keeps_what_there_is(actions, filled, mask, monkeypatch):
     monkeypatch.setattr(actions.settings.storage, "quota", MIN_BYTES)
     full = actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None)
@@ -345,6 +435,15 @@ def test_what_is_wrong_is_listed_with_its_fixes(damaged, photo, monkeypatch):
     assert (pixels(restored.download["value"]) != pixels(turned.download["value"])).any()
     assert [each.title for each in restored.session.versions] == ["Original", "Turn 1", f"Restore 2: {name}"]
     assert Path(restored.download["value"]).name == "photo-restored.png"
+
+    def stopped(self, image):
+        damaged.stop(PAGE)
+        return found(rotation=90.0)(self, image)
+
+    monkeypatch.setattr(Inpainter, "diagnose", stopped)
+    assert ">Stopped<" in damaged.turn_upright(session, name, PAGE)[1]
+    stop = lambda *args, **options: damaged.stop(PAGE)  # noqa: E731
+    assert ">Stopped<" in damaged.restore(session, name, stop, PAGE)[1]
 
     monkeypatch.setattr(Inpainter, "diagnose", found())
     assert "is upright" in seen(damaged.turn_upright(session, name)).line

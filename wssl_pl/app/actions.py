@@ -24,6 +24,7 @@ from wssl_pl.inference import Inpainter
 logger = logging.getLogger(__name__)
 
 FEATHER = 64  # the most pixels
+POLL_S = 0.1  # in which a fill that waits for another one notices that it was stopped
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,56 @@ class Settings:
         object.__setattr__(self, "computing", threading.BoundedSemaphore(self.concurrency))
 
 
+class Stopped(Exception):
+    """Nobody waits for the result any more: Stop was pressed, or the page or the photo was closed."""
+
+
+class Job:
+    """What one press of a button starts.
+
+    Args:
+        settings: of the page.
+        progress: one of Gradio, which shows how far it is.
+        closed: set when the photo is closed.
+
+    Attributes:
+        stopped: set to stop it.
+    """
+
+    def __init__(self, settings: Settings, progress: Any = None, closed: threading.Event | None = None) -> None:
+        self.progress, self.stopped, self._computing = progress, threading.Event(), settings.computing
+        self._ends = [self.stopped, settings.stop, *([closed] if closed else [])]
+
+    def check(self) -> None:
+        """Raise `Stopped` if nobody waits for the result any more."""
+        if any(end.is_set() for end in self._ends):
+            raise Stopped
+
+    def reported(self, what: str) -> Callable[[int, int], None]:
+        """Return what is called with (pixels done, of how many): it shows them, and ends work that was stopped."""
+
+        def report(done: int, total: int) -> None:
+            self.check()
+            if self.progress is not None:
+                self.progress((done, total), desc=what, unit="pixels")
+
+        return report
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until fewer photos are filled than may be at once."""
+        while not self._computing.acquire(timeout=POLL_S):
+            self.check()
+        try:
+            yield
+        finally:
+            self._computing.release()
+
+
 def explained(error: Exception) -> str:
     """Return a line about what went wrong; of other errors than those of use only where to look, as they name files."""
+    if isinstance(error, Stopped):
+        return "Stopped"
     if isinstance(error, gr.Error):
         return str(error.message)
     if isinstance(error, WSSLError):
@@ -89,6 +138,20 @@ def on_page(error: WSSLError) -> str:
     return html.escape(describe(error), quote=False)
 
 
+def line(text: str, kind: str = "done") -> str:
+    """Return a line of the page, of HTML; a problem is read out."""
+    role = "alert" if kind == "problem" else "status"
+    return f'<p class="line {kind}" role="{role}">{text}</p>' if text else ""
+
+
+def line_about(error: Exception) -> str:
+    """Return the line about what went wrong, or that it was stopped."""
+    return line(explained(error), "stopped" if isinstance(error, Stopped) else "problem")
+
+
+STOPPED = line_about(Stopped())
+
+
 class Actions:
     """What is called through HTTP, and what the calls of the tabs have in common.
 
@@ -98,6 +161,30 @@ class Actions:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._jobs: dict[str | None, Job] = {}
+
+    @contextmanager
+    def job(
+        self, request: gr.Request | None, progress: Any = None, closed: threading.Event | None = None
+    ) -> Iterator[Job]:
+        """Yield a :class:`Job` that `stop` ends when the same page of the same visitor calls it."""
+        key = request.session_hash if request else None
+        self._jobs[key] = job = Job(self.settings, progress, closed)
+        try:
+            yield job
+        finally:
+            self._jobs.pop(key, None)
+
+    def stop(self, request: gr.Request) -> None:
+        """Stop what this page of a visitor computes, and none of the visitor's other pages.
+
+        Raises:
+            gr.Error: nothing is computed yet; Gradio can remove what waits in its queue.
+        """
+        job = self._jobs.get(request.session_hash)
+        if job is None:
+            raise gr.Error("", visible=False, print_exception=False)
+        job.stopped.set()
 
     @in_one_line
     def inpaint(self, photo: dict[str, Any] | None, mask: dict[str, Any] | None, model: str | None = "") -> str:
@@ -120,35 +207,21 @@ class Actions:
                 lambda opened: read_mask(opened, path, self.settings.megapixels),
                 self.settings.models.get(model or ""),
                 folder,
+                Job(self.settings),
             )
         return str(version.path)
 
     def filled(
-        self, photo: Path, find: FindMask, inpainter: Inpainter, folder: Path, progress: Any = None, feather: Any = 0
+        self, photo: Path, find: FindMask, inpainter: Inpainter, folder: Path, job: Job, feather: Any = 0
     ) -> Version:
-        """Fill the hole of a photo when it is its turn; `progress` is one of Gradio."""
+        """Fill the hole of a photo when it is its turn."""
         if not (isinstance(feather, int | float) and 0 <= feather <= FEATHER):
             raise WSSLError(None, None, f"the soft edge must have 0 to {FEATHER} pixels")
-        with self.turn():
-            report = self.reported(progress, "Filling")
-            return fill_photo(photo, find, inpainter, folder, self.settings.megapixels, report, int(feather))
-
-    def reported(self, progress: Any, what: str) -> Callable[[int, int], None]:
-        """Return what is called with (pixels done, of how many): it shows them, and ends the work with the page."""
-
-        def tell(done: int, total: int) -> None:
-            if self.settings.stop.is_set():
-                raise WSSLError(None, None, "the page has ended")
-            if progress is not None:
-                progress((done, total), desc=what, unit="pixels")
-
-        return tell
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until fewer photos are filled than may be at once."""
-        with self.settings.computing:
-            yield
+        with job.turn():
+            report = job.reported("Filling")
+            made = fill_photo(photo, find, inpainter, folder, self.settings.megapixels, report, int(feather))
+        job.check()
+        return made
 
     @contextmanager
     def new_folder(self) -> Iterator[Path]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from wssl_pl.app.actions import FEATHER, Actions, Settings, explained
-from wssl_pl.app.photo_tab import line
+from wssl_pl.app.actions import FEATHER, Actions, Job, Settings, Stopped, explained, line, line_about
+from wssl_pl.app.photo_tab import stopping
 from wssl_pl.app.work import read_mask
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.masks import MOST
@@ -37,32 +37,41 @@ class BatchTab:
             }  # fmt: skip
             photos = gr.File(label="Photos", elem_id="batch-photos", **several)
             masks = gr.File(label="Masks", elem_id="batch-masks", **several)
+        gr.HTML('<p class="photo-note" role="alert"></p>', js_on_load=None, elem_id="batch-note")
         with gr.Row():
             self.model = gr.Dropdown(names, value=names[0], label="Model", elem_id="batch-model", min_width=220)
             feather = gr.Slider(0, FEATHER, 0, step=1, label="Soft edge, in pixels", min_width=220)
-        fill = gr.Button("Fill all", variant="primary", elem_id="batch-fill")
+        with gr.Row(elem_classes="together"):
+            fill = gr.Button("Fill all", variant="primary", elem_id="batch-fill", scale=3)
+            stop = gr.Button("Stop", visible=False, elem_id="batch-stop", min_width=70)
         report = gr.HTML(js_on_load=None, elem_id="batch-report", min_height=28)
         download = gr.DownloadButton("Download ZIP", interactive=False, elem_id="batch-download")
         actions = BatchActions(settings)
-        fill.click(
+        shown, hidden = (f"() => ({{__type__: 'update', visible: {each}}})" for each in ("true", "false"))
+        fill.click(None, None, [stop], js=shown, api_visibility="private")  # first, as Gradio calls one after another
+        filling = fill.click(
             actions.fill_all, [photos, masks, self.model, feather], [report, download], api_visibility="private",
             preprocess=False, concurrency_id="batch", concurrency_limit=1, show_progress="hidden",
         )  # fmt: skip
+        for end in (filling.then, filling.failure):
+            end(None, None, [stop], js=hidden, api_visibility="private")
+        stopping(stop.click, actions, [filling], report)
 
 
 class BatchActions(Actions):
     """What the controls of the tab call."""
 
     def fill_all(
-        self, photos: list[dict[str, Any]] | None, masks: list[dict[str, Any]] | None, model: str | None, feather: Any
-    ) -> Iterator[list[Any]]:
+        self, photos: list[dict[str, Any]] | None, masks: list[dict[str, Any]] | None, model: str | None, feather: Any,
+        request: gr.Request | None = None,
+    ) -> Iterator[list[Any]]:  # fmt: skip
         """Fill all photos; a bad one does not stop the others. Yields the report so far, and in the end the ZIP."""
         off = gr.update(value=None, interactive=False)
         try:
             jobs = paired([Path(each["path"]) for each in photos or []], [Path(each["path"]) for each in masks or []])
             inpainter = self.settings.models.get(model or "")
-            with self.new_folder() as folder:
-                out, done = folder / "filled.zip", 0
+            with self.new_folder() as folder, self.job(request) as job:
+                out, done, ended = folder / "filled.zip", 0, ""
                 problems: list[str] = []
                 with zipfile.ZipFile(out, "w") as archive:
                     for number, (name, photo, mask) in enumerate(jobs):
@@ -70,25 +79,26 @@ class BatchActions(Actions):
                         try:
                             if mask is None:
                                 raise WSSLError(None, None, "there is no mask of its name")
-                            note = self._fill_one(archive, name, photo, mask, inpainter, feather)
+                            note = self._fill_one(archive, name, photo, mask, inpainter, feather, job)
                             done += 1
+                        except Stopped as error:
+                            ended = f"{explained(error)}: "
+                            break
                         except Exception as error:
                             # Whatever went wrong with one photo, the others are still to be done.
                             note = explained(error)
-                            if self.settings.stop.is_set():
-                                raise
                         if note:
                             shown = html.escape(photo.name, quote=False)
                             problems.append(note if f"photo {shown} " in note else f"{shown}: {note}")
                 if not done:
                     out.unlink()
                 value = gr.update(value=str(out), interactive=True) if done else off
-                yield [report(f"{done} of {len(jobs)} photos filled", problems), value]
+                yield [report(f"{ended}{done} of {len(jobs)} photos filled", problems), value]
         except Exception as error:
-            yield [line(explained(error), "problem"), off]
+            yield [line_about(error), off]
 
     def _fill_one(
-        self, archive: zipfile.ZipFile, name: str, photo: Path, mask: Path, inpainter: Any, feather: Any
+        self, archive: zipfile.ZipFile, name: str, photo: Path, mask: Path, inpainter: Any, feather: Any, job: Job
     ) -> str:
         """Fill one photo into the archive; return a note about its mask, or nothing."""
         fractions = []
@@ -99,7 +109,7 @@ class BatchActions(Actions):
             return hole
 
         with self.new_folder() as folder:
-            version = self.filled(photo, white, inpainter, folder, None, feather)
+            version = self.filled(photo, white, inpainter, folder, job, feather)
             archive.write(version.path, name)
             version.path.unlink()
             version.preview.unlink()

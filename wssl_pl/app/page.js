@@ -3,7 +3,7 @@ import {MaskEditor} from "./editor.js";
 
 const UPLOAD = new URL("gradio_api/upload", document.baseURI);
 const click = id => document.getElementById(id)?.click();
-const LOADING = "Loading the photo …", FILLING = "Filling …", WORKING = "Working …";
+const LOADING = "Loading the photo …", FILLING = "Filling …", WORKING = "Working …", STOPPING = "Stopping …";
 const wait = ms => new Promise(resolve => setTimeout(resolve, ms));
 
 /** Scroll to an element that is not wholly visible. */
@@ -13,17 +13,56 @@ function bring(element) {
   element.scrollIntoView({block: height < window.innerHeight ? "center" : "start"});
 }
 
+const megabytes = bytes => `${(bytes / 1e6).toFixed(1)} MB`;
+
+/** Return why a file is too large, or nothing. */
+function tooLarge({name, size}, limit) {
+  if (size <= limit) return "";
+  return `${name} has ${megabytes(size)}, and at most ${limit / 1e6} MB are taken: save it smaller, as JPEG for example`;
+}
+
+/** Of the files that were chosen or dropped for a batch, keep from Gradio those that the server would refuse; say so. */
+function sift(event, limit) {
+  const input = event.target.closest?.("#batch-photos, #batch-masks")?.querySelector("input[type=file]");
+  const files = [...(event.dataTransfer ?? event.target).files ?? []], taken = new DataTransfer(), wrong = [];
+  if (!input || !files.length) return;
+  const note = document.querySelector("#batch-note p"), later = [];
+  let sum = 0;
+  for (const file of files) {
+    const why = tooLarge(file, limit);
+    if (why) wrong.push(why);
+    else if (sum + file.size > limit) later.push(file.name);
+    else {
+      sum += file.size;
+      taken.items.add(file);
+    }
+  }
+  if (later.length) {
+    const others = later.length > 1 ? ` and ${later.length - 1} more` : "";
+    wrong.push(`${later[0]}${others} did not fit, as at most ${limit / 1e6} MB are taken at once: `
+      + "add the rest with the arrow above the list");
+  }
+  note.textContent = wrong.join(". ");
+  if (!wrong.length) return;
+  event.preventDefault();
+  event.stopPropagation();
+  if (!taken.files.length) return;
+  input.files = taken.files;
+  input.dispatchEvent(new Event("change", {bubbles: true}));   // comes back here, where all are taken
+  note.textContent = wrong.join(". ");
+}
+
 /** Start the tab; `element`, `trigger`, `props` and `watch` are those of Gradio's HTML component. */
-export function start({element, trigger, props, watch, megabytes}) {
+export function start({element, trigger, props, watch, limit}) {
   const editor = new MaskEditor(element.querySelector(".photo-mask"));
   const note = element.querySelector(".photo-note"), input = element.querySelector("input[type=file]");
   const veil = element.querySelector(".photo-busy"), tab = element.closest("[role=tabpanel]");
-  let arrived = null, doing = "", unsaved = false, focused = null, showing = null;
+  const stop = veil.querySelector("button");
+  let arrived = null, doing = "", unsaved = false, focused = null, showing = null, shown = false;
 
   async function send(file, name = file.name) {
-    if (file.size > megabytes * 1e6) {
-      throw new Error(`${name} has ${(file.size / 1e6).toFixed(0)} MB, and at most ${megabytes} MB are taken`);
-    }
+    const why = tooLarge({name, size: file.size}, limit);
+    if (why) throw new Error(why);
     const form = new FormData();
     form.append("files", file, file.name);
     let answer;
@@ -37,17 +76,19 @@ export function start({element, trigger, props, watch, megabytes}) {
     return {path, orig_name: file.name, size: file.size, meta: {_type: "gradio.FileData"}};
   }
 
-  /** Meanwhile nothing of the tab can be used; what had the focus gets it again. */
-  function busy(what = "") {
+  /** Meanwhile nothing of the tab can be used but Stop; what had the focus gets it again. */
+  function busy(what = "", stoppable = false) {
+    if (what) note.textContent = "";
+    if (what && !doing) focused = document.activeElement;
     doing = what;
-    veil.replaceChildren();
-    if (what) {
-      note.textContent = "";
-      veil.appendChild(document.createElement("span")).textContent = what;
-      if (!tab.inert) focused = document.activeElement;
+    veil.querySelector("span").textContent = what;
+    veil.hidden = !what;
+    for (let kept = stop; kept !== tab; kept = kept.parentElement) {
+      for (const other of kept.parentElement.children) if (other !== kept) other.inert = Boolean(what);
     }
-    tab.inert = Boolean(what);
-    if (!what && document.activeElement === document.body) focused?.focus({preventScroll: true});
+    const free = [document.body, stop].includes(document.activeElement);
+    stop.hidden = !stoppable;
+    if (!what && free) focused?.focus({preventScroll: true});
   }
 
   async function load(file) {
@@ -62,8 +103,13 @@ export function start({element, trigger, props, watch, megabytes}) {
   }
 
   async function show() {
-    const {photo, mask, width, height, first} = props.value ?? {};
+    const {photo, mask, width, height, first, key} = props.value ?? {};
     if (!photo) return;
+    unsaved ||= !shown && !first;   // after a reload
+    shown = true;
+    try {
+      sessionStorage.setItem("wssl", key);   // with which a reload finds it again
+    } catch {}   // the browser stores nothing
     try {
       await editor.open(photo.url, {width, height, keep: !first});
       if (!first) editor.clear();   // its own undo brings the strokes back
@@ -84,12 +130,14 @@ export function start({element, trigger, props, watch, megabytes}) {
       if (editor.isEmpty) return [null, ""];
       busy(FILLING);
       try {
-        return [await send(new File([await editor.mask()], "mask.png"), "the mask"), ""];
+        const mask = await send(new File([await editor.mask()], "mask.png"), "the mask");
+        busy(FILLING, true);
+        return [mask, ""];
       } catch (error) {
         return [null, error.message];
       }
     },
-    begin() { busy(WORKING); },
+    begin() { busy(WORKING, true); },
     async done() {
       const done = doing;
       await wait(100);   // Gradio has the answer, and now shows it
@@ -100,7 +148,7 @@ export function start({element, trigger, props, watch, megabytes}) {
         note.textContent = wrong.textContent;
         wrong.hidden = true;
       } else if (wrong) bring(wrong);
-      else if (done === FILLING || done === WORKING) {
+      else if (done && done !== LOADING && !document.querySelector("#status .stopped")) {
         unsaved = true;
         const result = document.getElementById("result");
         for (let tries = 0; tries < 20 && ![...result.querySelectorAll("img")].at(-1)?.height; tries++) await wait(100);
@@ -111,6 +159,10 @@ export function start({element, trigger, props, watch, megabytes}) {
 
   watch("value", () => { showing = show(); });
   editor.addEventListener("fill", () => click("fill"));
+  stop.addEventListener("click", () => {
+    busy(STOPPING);
+    trigger("stop");   // the work ends in done()
+  });
   input.addEventListener("change", () => {
     const [file] = input.files;
     input.value = "";
@@ -124,12 +176,14 @@ export function start({element, trigger, props, watch, megabytes}) {
   });
   document.addEventListener("paste", event => {
     const file = [...event.clipboardData.files].find(each => each.type.startsWith("image/"));
-    if (!file || tab.inert || !element.offsetParent) return;
+    if (!file || doing || !element.offsetParent) return;
     event.preventDefault();
     load(file);
   });
   document.addEventListener("keydown", event => {
-    if (tab.inert || !element.offsetParent || event.defaultPrevented) return;
+    const end = event.key === "Escape" && [stop, document.getElementById("batch-stop")].find(each => each?.offsetParent);
+    if (end && !event.target.closest("input")) return end.click();   // where a list is open, it closes
+    if (doing || !element.offsetParent || event.defaultPrevented) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) click("fill");
     else if (event.code === "KeyZ" && event.altKey) click(event.shiftKey ? "redo" : "undo");
     else return;
@@ -138,6 +192,7 @@ export function start({element, trigger, props, watch, megabytes}) {
   document.addEventListener("click", event => {
     if (event.target.closest("#download")) unsaved = false;
   });
+  for (const kind of ["change", "drop"]) document.addEventListener(kind, event => sift(event, limit), true);
   window.addEventListener("beforeunload", event => { if (unsaved) event.preventDefault(); });
   show();
 }

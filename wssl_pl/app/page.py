@@ -11,7 +11,7 @@ from gradio.context import LocalContext
 from wssl_pl.app.actions import Actions, Settings
 from wssl_pl.app.batch_tab import BatchTab
 from wssl_pl.app.models import SHIPPED_NAME
-from wssl_pl.app.photo_tab import PhotoTab
+from wssl_pl.app.photo_tab import RESUME, PhotoTab
 from wssl_pl.models import SHIPPED_LICENSE
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,9 @@ def build_page(settings: Settings) -> gr.Blocks:
             one, none = gr.update(choices=names, value=names[0]), gr.update(choices=names, value=[])
             return [one, none, one, footer(f"{request.url.scheme}://{request.headers['host']}", settings.where, names)]
 
-        page.load(loaded, None, [*lists, words], show_progress="hidden", api_visibility="private", preprocess=False)
+        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
+        page.load(loaded, None, [*lists, words], **private)
+        page.load(one.actions.resume, [one.key], one.shown, js=RESUME, **private)
         inputs = [api_photo, api_mask, api_model]
         api_button.click(
             actions.inpaint, inputs, [api_result], api_name="inpaint", preprocess=False,

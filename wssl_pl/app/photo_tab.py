@@ -2,7 +2,9 @@
 
 import functools
 import html
+import json
 import shutil
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from wssl_pl.app.actions import FEATHER, Actions, Settings, explained
+from wssl_pl.app.actions import FEATHER, STOPPED, Actions, Job, Settings, Stopped, explained, line, line_about
 from wssl_pl.app.session import Session, Step, Version
 from wssl_pl.app.work import DECODING, draw_windows, open_photo, original, read_mask, restore_photo, turn_photo
 from wssl_pl.errors import WSSLError
@@ -25,14 +27,18 @@ CANVAS = """\
 </div>
 <p class="photo-note" role="alert"></p>
 <div class="photo-mask"></div>
-<div class="photo-busy" role="status"></div>
+<div class="photo-busy" hidden>
+  <span role="status"></span>
+  <button type="button" class="photo-stop" aria-keyshortcuts="Escape" title="Stop (Esc)">Stop</button>
+</div>
 """
 ON_LOAD = """\
 import(new URL('page/page.js', document.baseURI)).then(page => page.start({{
-    element, trigger, props, watch, megabytes: {megabytes}}}));
+    element, trigger, props, watch, limit: {limit}}}));
 """
 MASK_FIRST = "async (session, mask, trouble, ...others) => [session, ...await window.wsslPage.takeMask(), ...others]"
 BEGIN = "(session, model) => { window.wsslPage.begin(); return [session, model]; }"
+RESUME = "() => { try { return [sessionStorage.getItem('wssl')]; } catch { return ['']; } }"
 DONE = """\
 async () => {
     await window.wsslPage.done();
@@ -57,7 +63,7 @@ class PhotoTab:
             with gr.Column(min_width=320):
                 self.canvas = gr.HTML(
                     html_template=CANVAS.format(accept=",".join(sorted(PHOTO_SUFFIXES))),
-                    js_on_load=ON_LOAD.format(megabytes=settings.megabytes),
+                    js_on_load=ON_LOAD.format(limit=settings.megabytes * 1e6),
                     apply_default_css=False,
                     elem_id="canvas",
                 )
@@ -121,12 +127,12 @@ class PhotoTab:
                     elem_id="examples",
                 )
         with gr.Row(visible=False):
-            self.photo, self.mask, self.trouble = gr.File(), gr.File(), gr.Textbox()
+            self.photo, self.mask, self.trouble, self.key = gr.File(), gr.File(), gr.Textbox(), gr.Textbox()
         self._connect(settings)
 
     def _connect(self, settings: Settings) -> None:
         do, session, model = self.actions, self.session, self.model
-        shown = [
+        self.shown = shown = [
             session, self.status, self.canvas, self.slider, self.left, self.right, self.undo, self.redo, self.results,
             self.download,
         ]  # fmt: skip
@@ -138,15 +144,19 @@ class PhotoTab:
         }  # fmt: skip
         painted = [session, self.mask, self.trouble, model, self.others, self.feather]
         taken = "(session, photo) => [session, window.wsslPage.taken()]"
+        long = [
+            self.fill.click(do.fill, painted, shown, js=MASK_FIRST, **busy),
+            self.upright.click(do.turn_upright, [session, model], shown, js=BEGIN, **busy),
+            self.restore.click(do.restore, [session, model], shown, js=BEGIN, **busy),
+        ]
+        stopping(self.canvas.stop, do, long, self.status)
         changes = [
+            *long,
             self.canvas.upload(do.open, [session, self.photo], shown, js=taken, **short),
             self.examples.select(do.open_example, [session], shown, **short),
-            self.fill.click(do.fill, painted, shown, js=MASK_FIRST, **busy),
             self.undo.click(do.undo, [session], shown, **short),
             self.redo.click(do.redo, [session], shown, **short),
             self.results.select(do.choose, [session], shown, **short),
-            self.upright.click(do.turn_upright, [session, model], shown, js=BEGIN, **busy),
-            self.restore.click(do.restore, [session, model], shown, js=BEGIN, **busy),
         ]
         found = [self.findings, self.upright, self.restore]
         for change in changes:
@@ -157,6 +167,16 @@ class PhotoTab:
         self.look.click(do.diagnose, [session, model], found, **busy | {"show_progress_on": [self.findings]})
 
 
+def stopping(pressed: Callable[..., Any], actions: Actions, events: list[Any], output: gr.HTML) -> None:
+    """Let a button stop what other events have started: what is computed, and what waits in Gradio's queue."""
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    waiting = gr.Button(visible="hidden", elem_id=f"{output.elem_id}-waiting")
+    waiting.click(None, None, [output], js=f"() => {json.dumps(STOPPED)}", cancels=events, **private)
+    stop = pressed(actions.stop, None, None, preprocess=False, **private)
+    # By a button, as Gradio does not look at `cancels` of what comes after a failure.
+    stop.failure(None, None, None, js=f"() => document.getElementById('{waiting.elem_id}').click()", **private)
+
+
 def shows_errors(method: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     """Show an error of a method where its visitor looks, and leave all else of what it returns as it is."""
 
@@ -165,19 +185,26 @@ def shows_errors(method: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            return [gr.skip(), line(explained(error), "problem"), *[gr.skip()] * 8]
+            return [gr.skip(), line_about(error), *[gr.skip()] * 8]
 
     return wrapped
 
 
-def line(text: str, kind: str = "done") -> str:
-    """Return a line of the page, of HTML; a problem is read out."""
-    role = "alert" if kind == "problem" else "status"
-    return f'<p class="line {kind}" role="{role}">{text}</p>' if text else ""
-
-
 class PhotoActions(Actions):
     """What the controls of the tab call. Each returns what is shown: session, line, editor, slider, ..., download."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # As long as Gradio holds them: an hour after their page was left.
+        self._sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+
+    @shows_errors
+    def resume(self, key: Any) -> list[Any]:
+        """The page was loaded: if its tab has shown a photo before, that appears again with its versions."""
+        session = self._sessions.get(key) if isinstance(key, str) else None
+        if session and not session.closed.is_set() and all(each.preview.is_file() for each in session.versions):
+            return self._shown(session.taken_over())
+        return [gr.skip()] * 10
 
     @shows_errors
     def open(self, session: Session | None, photo: dict[str, Any] | None) -> list[Any]:
@@ -208,6 +235,7 @@ class PhotoActions(Actions):
         others: list[str] | None,
         feather: Any,
         progress: Any = gr.Progress(),
+        request: gr.Request | None = None,
     ) -> list[Any]:
         """The button: one more version of the photo, or one of each model; `trouble` is why the mask did not arrive."""
         names = list(dict.fromkeys([model or self.settings.models.names()[0], *(others or [])]))
@@ -223,31 +251,40 @@ class PhotoActions(Actions):
         def white(image: Photo) -> Any:
             return read_mask(image, path, self.settings.megapixels, scaled=True)
 
-        versions, failed = [], []
-        for name in names:
-            try:
-                inpainter = self.settings.models.get(name)
-                with self.new_folder() as folder:
-                    made = self.filled(photo.path, white, inpainter, folder, progress, feather)
-            except WSSLError as error:
-                if len(names) == 1 or self.settings.stop.is_set():
-                    raise
-                failed.append(f"{html.escape(str(name)[:80])}: {explained(error)}")
-                continue
-            versions.append(replace(made, title=f"Fill {session.position + 1}: {name}", by=name))
+        versions: list[Version] = []
+        failed: list[str] = []
+        with self.job(request, progress, session.closed) as job:
+            for name in names:
+                try:
+                    inpainter = self.settings.models.get(name)
+                    with self.new_folder() as folder:
+                        made = self.filled(photo.path, white, inpainter, folder, job, feather)
+                except Stopped:
+                    if not versions:
+                        raise
+                    failed.append("Stopped")
+                    break
+                except WSSLError as error:
+                    if len(names) == 1:
+                        raise
+                    failed.append(f"{html.escape(str(name)[:80])}: {explained(error)}")
+                    continue
+                versions.append(replace(made, title=f"Fill {session.position + 1}: {name}", by=name))
         if not versions:
             raise gr.Error(". ".join(failed), print_exception=False)
         return self._added(session, Step(tuple(versions), mask=path), ". ".join(failed))
 
     @shows_errors
-    def turn_upright(self, session: Session | None, model: str | None) -> list[Any]:
+    def turn_upright(self, session: Session | None, model: str | None, request: gr.Request | None = None) -> list[Any]:
         """A fix: the photo turned as the model's head says."""
         photo, session = opened(session)
-        angle = self._angle(photo, self.settings.models.get(model or ""))
-        if not angle:
-            raise WSSLError(None, None, "the photo is upright, as the model sees it")
-        with self.new_folder() as folder:
+        inpainter = self.settings.models.get(model or "")
+        with self.job(request, None, session.closed) as job, job.turn(), self.new_folder() as folder:
+            angle = self._angle(photo, inpainter)
+            if not angle:
+                raise WSSLError(None, None, "the photo is upright, as the model sees it")
             made = turn_photo(photo.path, 360 - angle, folder, self.settings.megapixels)
+            job.check()
         return self._added(session, Step((replace(made, title=f"Turn {session.position + 1}"),)))
 
     @shows_errors
@@ -256,13 +293,15 @@ class PhotoActions(Actions):
         session: Session | None,
         model: str | None,
         progress: Any = gr.Progress(),
+        request: gr.Request | None = None,
     ) -> list[Any]:
         """A fix: the photo without the damages that the model can undo."""
         photo, session = opened(session)
         inpainter = self.settings.models.get(model or "")
-        with self.new_folder() as folder, self.turn():
-            report = self.reported(progress, "Restoring")
+        with self.job(request, progress, session.closed) as job, job.turn(), self.new_folder() as folder:
+            report = job.reported("Restoring")
             made = restore_photo(photo.path, inpainter, folder, self.settings.megapixels, report)
+            job.check()
         by = model or self.settings.models.names()[0]
         return self._added(session, Step((replace(made, title=f"Restore {session.position + 1}: {by}", by=by),)))
 
@@ -285,7 +324,7 @@ class PhotoActions(Actions):
 
     def compare(self, session: Session | None, left: Any, right: Any) -> Any:
         """Two versions were chosen: they appear under the slider."""
-        versions = session.versions if session else []
+        versions = session.versions if session and not session.closed.is_set() else []
         if not all(isinstance(index, int) and 0 <= index < len(versions) for index in (left, right)):
             return gr.skip()
         return str(versions[left].preview), str(versions[right].preview)
@@ -305,10 +344,10 @@ class PhotoActions(Actions):
         try:
             photo, _ = opened(session)
             inpainter = self.settings.models.get(model or "")
-            with self.turn():
+            with Job(self.settings).turn():
                 diagnosis = self._diagnosis(photo, inpainter)
         except Exception as error:
-            return [line(explained(error), "problem"), hidden, hidden]
+            return [line_about(error), hidden, hidden]
         items = "".join(f"<li>{html.escape(each.text)} ({each.probability:.0%})</li>" for each in diagnosis.findings)
         note = "" if diagnosis.calibrated else "<p>The probabilities of this model are too sure.</p>"
         turned = any(each.task == "rotation" and each.found for each in diagnosis.findings)
@@ -345,6 +384,7 @@ class PhotoActions(Actions):
 
     def _shown(self, session: Session, text: str = "", mask: Path | None = None) -> list[Any]:
         session.renew()
+        self._sessions[session.key] = session
         version, titles = session.step.version, [version.title for version in session.versions]
         choices = [(title, index) for index, title in enumerate(titles)]
         now = session.versions.index(version)
@@ -360,6 +400,7 @@ class PhotoActions(Actions):
                 "width": version.size[1],
                 "height": version.size[0],
                 "first": len(session.steps) == 1,
+                "key": session.key,
             },
             compared,
             gr.update(choices=choices, value=0),
@@ -375,10 +416,12 @@ def opened(session: Session | None) -> tuple[Version, Session]:
     """Return the shown version of a session.
 
     Raises:
-        WSSLError: there is none, since no photo is open.
+        WSSLError: there is none, since no photo is open, or none any more.
     """
     if session is None:
         raise WSSLError(None, None, "load a photo first")
+    if session.closed.is_set():
+        raise WSSLError(None, None, "this photo has gone to another tab", "reload this page to have it here again")
     return session.step.version, session
 
 

@@ -1,6 +1,7 @@
 """What one visitor has made of one photo: the original, and each version that came of it."""
 
 import os
+import secrets
 import shutil
 import threading
 from collections.abc import Iterable
@@ -63,12 +64,14 @@ class Session:
     Attributes:
         steps: the original first; those after `position` were undone.
         position: the step that is shown.
-        closed: set when another photo was opened.
+        closed: set when another photo was opened, or a newer page has taken the session over.
+        key: which only the visitor's tab knows; with it the page finds the session after a reload.
     """
 
     steps: tuple[Step, ...]
     position: int = 0
     closed: threading.Event = field(default_factory=threading.Event, compare=False)
+    key: str = field(default_factory=lambda: secrets.token_hex(16), compare=False)
 
     @property
     def step(self) -> Step:
@@ -103,10 +106,16 @@ class Session:
             with suppress(OSError):
                 os.utime(path)
 
+    def taken_over(self) -> "Session":
+        """Return the same for a newer page; this one is closed, and its files stay."""
+        self.closed.set()
+        return replace(self, closed=threading.Event())
+
     def close(self) -> None:
         """Delete all files but the uploads, which another visitor may have loaded too."""
-        self.closed.set()
-        _delete(self.versions)
+        if not self.closed.is_set():
+            self.closed.set()
+            _delete(self.versions)
 
 
 def _delete(versions: Iterable[Version]) -> None:
