@@ -1,9 +1,11 @@
 """A training that is told to stop leaves a checkpoint that resumes exactly, and says so with its exit code."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from tests.cli.interruptions import interrupt_at
 from tests.processes import wait_until
 from wssl_pl.callbacks import StopOnSignal, weights_are_finite
 from wssl_pl.cli import main
+from wssl_pl.files import owned
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -244,3 +247,33 @@ def test_weights_are_not_finite_with_one_nan_anywhere():
     assert weights_are_finite(module)
     module[1].running_mean[2] = float("inf")
     assert not weights_are_finite(module)
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [
+    (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "SIGTERM received"),
+])  # fmt: skip
+def test_other_commands_end_at_a_signal_and_clean_up(tmp_path, monkeypatch, capsys, number, code, said):
+    def killed(out, *_):
+        with owned(out, folder=False):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("wssl_pl.cli.runs.find_runs", lambda root: killed(root / "out"))
+    with pytest.raises(SystemExit) as ended:
+        main(["runs", str(tmp_path)])
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"error: {said}\n"
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_forked_process_of_a_command_ends_at_sigterm(tmp_path, monkeypatch):
+    def fork(root):
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        process.start()
+        process.terminate()
+        process.join(60)
+        assert process.exitcode == -signal.SIGTERM
+        return []
+
+    monkeypatch.setattr("wssl_pl.cli.runs.find_runs", fork)
+    main(["runs", str(tmp_path)])

@@ -5,15 +5,19 @@ import importlib
 import inspect
 import os
 import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
+from types import FrameType
 from typing import Any
 
 import wssl_pl
 from wssl_pl.cli.imports import collector_at_rest, import_torch
 from wssl_pl.devices import share_cores
-from wssl_pl.errors import TrainingStopped, WSSLError, write_error
+from wssl_pl.errors import Interrupted, Terminated, TrainingStopped, WSSLError, write_error
 from wssl_pl.stages import STAGES
 
 # By command, the module whose function runs it, imported only then, and what the short help says of it.
@@ -137,11 +141,41 @@ def run(args: Sequence[str]) -> Any:
         print(f"usage: wssl {command} ...\n\nCommands:\n{_listed(parts)}\n\nOptions: wssl {next(iter(parts))} --help")
         return None
     function = _import(command)
-    if next(iter(inspect.signature(function).parameters), None) == ARGS:
-        return function(rest)
-    from wssl_pl.cli.arguments import call
+    if command == "train":
+        return function(rest)  # stops after the step
+    with _terminable():
+        if next(iter(inspect.signature(function).parameters), None) == ARGS:
+            return function(rest)
+        from wssl_pl.cli.arguments import call
 
-    return call(function, command, rest)
+        return call(function, command, rest)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End at SIGTERM as at Ctrl-C, so that locks and temporary files are removed, but with its exit code."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    received, owner = [], os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a forked process
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as error:
+        if not received:
+            raise
+        raise Terminated(str(error) or "SIGTERM received") from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _listed(commands: dict[str, tuple[str, str]]) -> str:
