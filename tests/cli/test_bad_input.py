@@ -23,6 +23,7 @@ import torch
         (["stage=pretext", "--data.images=/no/where"], "images=/no/where: does not exist"),
         (["stage=downstream", "ckpt=none", "--data.masks=/no/where"], "masks=/no/where: does not exist"),
         (["stage=downstream"], "ckpt=none"),
+        (["stage=pretext", "images=https://example.org"], "error: images=https://example.org: is an address, and no"),
         (["stage=pretext", "images=/no/where"], "error: images=/no/where: does not exist"),
         (["stage=downstream", "ckpt=/no/where.ckpt"], "does not exist"),
         (["stage=downstream", "ckpt=none", "freeze_layers=17"], "between 0 and 16"),
@@ -94,7 +95,8 @@ def test_an_encoder_that_does_not_fit_names_the_keys(refused, pretext_ckpt):
 
 def test_another_width_than_the_checkpoints(refused, pretext_ckpt):
     assert "has width=8" in refused("stage=downstream", f"ckpt={pretext_ckpt}", "--model.width=16")
-    assert "does not fit" in refused("resume=pretext/last.ckpt", "--model.width=16", small=[])
+    message = refused("resume=pretext/last.ckpt", "--model.width=16", small=[])
+    assert "model.width=16: the resumed run has width=8: omit it, or start a new run" in message
 
 
 def test_damaged_images(refused, train):

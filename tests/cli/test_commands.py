@@ -69,6 +69,20 @@ def test_the_help_of_a_command_makes_nothing_and_begins_with_usage_and_example(t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("args", "start", "part"), [
+    (["train", "--help"], "usage: wssl stage=STAGE ", "Options: wssl stage=STAGE --help, of pretext, downstream, "),
+    (["evaluate", "--compare", "--help"], "usage: wssl evaluate ", "rank_by="),
+    (["app", "port=abc", "-h"], "usage: wssl app ", "port="),
+])  # fmt: skip
+def test_help_comes_before_what_is_missing_or_wrong(capsys, args, start, part):
+    with pytest.raises(SystemExit) as end:
+        run(args)
+    assert not end.value.code
+    text = capsys.readouterr().out
+    assert text.startswith(start)
+    assert part in text
+
+
 def test_our_own_options_come_before_lightnings_and_fit_two_screens(capsys):
     with pytest.raises(SystemExit):
         run(["stage=pretext", "--help"])

@@ -146,6 +146,9 @@ class CommandParser(ArgumentParser):
         named = self.named()
         for key, _ in line.options:
             self.check_key(key, named)
+        if ("help", None) in line.options:
+            self.print_help()
+            raise SystemExit(0)
         groups = {option.rpartition(".")[0] for option in named} - {""}
         for config in configs(line):
             load_options(config)
@@ -167,7 +170,7 @@ class CommandParser(ArgumentParser):
                 check_local(line.spelled.get(key, key), value)
             if _takes_list(hint):
                 line.options[position] = (key, as_list(value))
-        if not {"help", "config"} & {key for key, _ in line.options}:
+        if "config" not in {key for key, _ in line.options}:
             for name in self.required:
                 if line.get(name) is None and f"WSSL_{name}".upper() not in os.environ:
                     raise WSSLError(name, None, "is required", named[name].help)

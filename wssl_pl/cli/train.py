@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
-from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line
+from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line, value_of
 from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_files import (
@@ -385,6 +385,12 @@ def train(args: Sequence[str], extra_callbacks: Sequence[Callback] = ()) -> WSSL
     if line.words:
         raise WSSLError(None, None, f"unexpected {line.words[0]!r}", "options are written key=value or --key=value")
     base_on_resumed_run(line)
+    if ("help", None) in line.options and value_of(line, "stage") is None:
+        stages = ", ".join(MODULES)
+        print(
+            f"usage: wssl stage=STAGE [key=value ...]\n\n{DESCRIPTION}\n\nOptions: wssl stage=STAGE --help, of {stages}"
+        )
+        raise SystemExit(0)
     import_classes(line)
     stage = find_stage(line, MODULES)
     add_moved_paths(line)

@@ -17,6 +17,7 @@ from wssl_pl.data.masks import MaskIndex, Masks, MaskScan, scan_masks, split_mas
 from wssl_pl.data.shards import Folder, ShardImages, Shards, Store, looks_like_shards
 from wssl_pl.data.splits import find_layout, split_images
 from wssl_pl.errors import DataError, WSSLError
+from wssl_pl.files import check_local
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def resolve(parameter: str, value: str | None) -> str:
         return SYNTHETIC
     if value.startswith(SCHEME) and parameter == "images":
         return value
+    check_local(parameter, value)
     folder = Path(value)
     check_folder(
         parameter, folder, f"name a folder of JPEG, PNG or WebP files, or `{SYNTHETIC}` for the synthetic dataset"

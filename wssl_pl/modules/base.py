@@ -269,6 +269,10 @@ class WSSLModule(TakesHoles, LightningModule):
         Raises:
             WSSLError: other weights than those of the module, or an optimiser that trained other parameters.
         """
+        saved = checkpoint.get("hyper_parameters", {})
+        for name in ("width", "norm", "block", "mask_channel"):
+            if (given := self.hparams.get(name)) is not None and saved.get(name, given) not in (given, None):
+                raise WSSLError(name, given, f"the resumed run has {name}={saved[name]}", "omit it, or start a new run")
         check_state(self, checkpoint["state_dict"], "resume", None)
         for state in checkpoint.get("optimizer_states", []):
             self._regrouped(state["param_groups"])
