@@ -1,19 +1,24 @@
 """Lightning's own options: what is asked for is shown and done, and nothing is announced that does not exist."""
 
+import errno
+import io
 import json
 import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from wssl_pl.callbacks import AtomicCheckpointIO, with_atomic_checkpoints
 from wssl_pl.cli.messages import LOGGERS, silence_messages
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.errors import DiskFull
 from wssl_pl.modules import InpaintModule
 
 TINY = [
@@ -154,3 +159,13 @@ def test_a_resumed_run_that_fails_to_start_keeps_all_it_had(train, monkeypatch):
     with pytest.raises(RuntimeError):
         train("resume=run/last.ckpt", small=[], epochs=2)
     assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
+def test_a_full_disk_is_named_where_a_checkpoint_is_written(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("wssl_pl.callbacks.checkpoints.replacing", lambda path: nullcontext(Full()))
+    with pytest.raises(DiskFull, match=r"last\.ckpt \(No space left on device\); there was none before; make room"):
+        AtomicCheckpointIO().save_checkpoint({"weight": torch.zeros(9)}, tmp_path / "last.ckpt")

@@ -163,3 +163,9 @@ def test_parquet_has_to_be_prepared(make, tmp_path: Path) -> None:
         make(images=str(tmp_path))
     with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
         prepare(tmp_path, tmp_path / "out", workers=0)
+
+
+def test_a_table_without_images_is_named_with_a_remedy(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.table({"metric": ["psnr"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: has no column of images .*: move it to another folder$"):
+        prepare(tmp_path, tmp_path / "out", 32, workers=0)

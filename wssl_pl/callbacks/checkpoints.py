@@ -31,11 +31,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with replacing(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            # torch.save's zip writer reports a full disk as a RuntimeError.
+            # torch.save's zip writer reports a full disk as a RuntimeError of its own, raised in that of the file.
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
             then = f"the previous one is unharmed; make room and resume with resume={path}"
             if not path.exists():
                 then = "there was none before; make room and start again"
-            reason = str(error).strip().splitlines()[0]
+            reason = getattr(cause, "strerror", None) or str(cause).strip().splitlines()[0]
             raise DiskFull(f"could not write the checkpoint {path} ({reason}); {then}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -23,7 +23,9 @@ def _open(path: str) -> tuple[Any, str, str | None]:
             return file, field.name, "bytes"
         if (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)) and "image" in field.name:
             return file, field.name, None
-    raise DataError("images", path, "has no column of images (a struct with a field `bytes`)")
+    raise DataError(
+        "images", path, "has no column of images (a struct with a field `bytes`)", "move it to another folder"
+    )
 
 
 def count_rows(path: Path) -> int:
