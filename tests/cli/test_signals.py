@@ -249,6 +249,15 @@ def test_weights_are_not_finite_with_one_nan_anywhere():
     assert not weights_are_finite(module)
 
 
+@pytest.fixture
+def _no_handler():
+    """No handler of SIGTERM, whatever another test has left."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_no_handler")
 @pytest.mark.parametrize(("number", "code", "said"), [
     (signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "SIGTERM received"),
 ])  # fmt: skip
@@ -266,6 +275,7 @@ def test_other_commands_end_at_a_signal_and_clean_up(tmp_path, monkeypatch, caps
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.usefixtures("_no_handler")
 def test_a_forked_process_of_a_command_ends_at_sigterm(tmp_path, monkeypatch):
     def fork(root):
         process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))

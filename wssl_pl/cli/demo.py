@@ -14,7 +14,7 @@ IMAGES = 6
 def demo(**options: str) -> Path:
     """Train both stages on the synthetic dataset, and draw what came out: `runs/demo/inpainted.png`.
 
-    Its columns: masked input, output, composite, truth. Options of `wssl train` go to both stages.
+    Its columns: masked image, prediction, composite, ground truth. Options of `wssl train` go to both stages.
 
     Example:
         wssl demo
@@ -32,7 +32,7 @@ def demo(**options: str) -> Path:
     cli = train([*DATA.split(), *DOWNSTREAM, ckpt, f"--run.dir={folder}/downstream", *args])
     path = Path("runs/demo/inpainted.png")
     draw(f"{folder}/downstream/best.ckpt", cli, path)
-    print(f"Columns: masked input, output, composite, truth: {path}", flush=True)
+    print(f"Columns: masked image, prediction, composite, ground truth: {path}", flush=True)
     return path
 
 
