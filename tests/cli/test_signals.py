@@ -277,9 +277,17 @@ def test_other_commands_end_at_a_signal_and_clean_up(tmp_path, monkeypatch, caps
 
 @pytest.mark.usefixtures("_no_handler")
 def test_a_forked_process_of_a_command_ends_at_sigterm(tmp_path, monkeypatch):
+    context = multiprocessing.get_context("fork")
+    started = context.Event()  # Python drops what arrives in the moment of the fork
+
+    def wait():
+        started.set()
+        time.sleep(60)
+
     def fork(root):
-        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        process = context.Process(target=wait)
         process.start()
+        assert started.wait(60)
         process.terminate()
         process.join(60)
         assert process.exitcode == -signal.SIGTERM
