@@ -442,7 +442,10 @@ def test_what_is_wrong_is_listed_with_its_fixes(damaged, photo, monkeypatch):
 
     monkeypatch.setattr(Inpainter, "diagnose", stopped)
     assert ">Stopped<" in damaged.turn_upright(session, name, PAGE)[1]
-    stop = lambda *args, **options: damaged.stop(PAGE)  # noqa: E731
+
+    def stop(*args, **options):
+        damaged.stop(PAGE)
+
     assert ">Stopped<" in damaged.restore(session, name, stop, PAGE)[1]
 
     monkeypatch.setattr(Inpainter, "diagnose", found())

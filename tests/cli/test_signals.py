@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -282,10 +281,10 @@ def test_a_forked_process_of_a_command_ends_at_sigterm(tmp_path, monkeypatch):
 
     def wait():
         started.set()
-        time.sleep(60)
+        signal.pause()
 
     def fork(root):
-        process = context.Process(target=wait)
+        process = context.Process(target=wait, daemon=True)
         process.start()
         assert started.wait(60)
         process.terminate()

@@ -51,7 +51,7 @@ json.dump(model.seen, open(f"{out}/{trainer.global_rank}.json", "w"))
 def test_two_processes_of_a_plain_trainer_see_every_image_once(
     folders: tuple[Path, Path], tmp_path: Path, source: str
 ) -> None:
-    # 24 images are three batches of both processes, and five chunks of which the last is smaller.
+    # 24 images are three batches of both processes, and five chunks, the last of them smaller.
     images = image_tree(tmp_path / "images", {"train": 24, "val": 7, "test": 5})
     if source == "shards":
         prepare_shards(images, tmp_path / "shards", 40, workers=0, chunk_size=5)
