@@ -277,11 +277,12 @@ def test_other_commands_end_at_a_signal_and_clean_up(tmp_path, monkeypatch, caps
 @pytest.mark.usefixtures("_no_handler")
 def test_a_forked_process_of_a_command_ends_at_sigterm(tmp_path, monkeypatch):
     context = multiprocessing.get_context("fork")
-    started = context.Event()  # Python drops what arrives in the moment of the fork
+    started, never = context.Event(), context.Event()  # Python drops what arrives in the moment of the fork
 
     def wait():
         started.set()
-        signal.pause()
+        while not never.wait(1):  # signal.pause() would miss what arrives just before it
+            pass
 
     def fork(root):
         process = context.Process(target=wait, daemon=True)
