@@ -1,9 +1,10 @@
 """Prepares what the shipped model is trained on, from a folder with celeba_hq, utkface and qd_imd.
 
     python benchmarks/shipped_data.py DATA --size 144 --out data/shipped     # for training at 128 px
-    python benchmarks/shipped_data.py DATA --size 288 --out data/shipped_256 # for training at 256 px
+    python benchmarks/shipped_data.py DATA --size 288 --out data/shipped_256 --celeba   # for training at 256 px
 
-images  a cache of CelebA-HQ's images for training and of UTKFace without every tenth; CelebA-HQ's for validation
+images  a cache of CelebA-HQ's images for training and of UTKFace without every tenth; CelebA-HQ's for validation.
+        UTKFace's have 200 px: `--celeba` omits them where they would be enlarged, and teach blur
 masks   black holes of 5 to 60 %: QD-IMD-style strokes, the same ones thin and widened, boxes, and boxes with strokes
 
 What is there already is not made again.
@@ -72,12 +73,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("data/shipped"))
     parser.add_argument("--size", type=int, default=144, help="side of the images in the cache")
     parser.add_argument("--masks", type=int, default=5000, help="number of masks for training")
+    parser.add_argument("--celeba", action="store_true", help="without UTKFace")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         links = Path(folder)
         others = sorted(list_images(options.data / "utkface"))
         link(list_images(options.data / "celeba_hq" / "train"), links / "train" / "celeba")
-        link([file for number, file in enumerate(others) if number % 10], links / "train" / "utkface")
+        if not options.celeba:
+            link([file for number, file in enumerate(others) if number % 10], links / "train" / "utkface")
         link(list_images(options.data / "celeba_hq" / "val"), links / "val")
         if not (options.out / "images").is_dir():
             prepare(links, options.out / "images", options.size, progress=True)

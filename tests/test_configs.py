@@ -33,10 +33,12 @@ def test_a_shipped_configuration_runs(config, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WSSL_WEIGHTS", weights)
     settings = yaml.safe_load(config.read_text())
-    needs_pretext = settings["stage"] == "downstream" and "ckpt" not in settings["model"]
-    if needs_pretext:
-        main(["stage=pretext", *SMALL, "--run.dir=pretext"])
-    main([f"--config={config}", *SMALL, "--run.dir=run", *(["ckpt=pretext/best.ckpt"] if needs_pretext else [])])
+    needs_start = settings["stage"] == "downstream" and "ckpt" not in settings["model"]
+    if needs_start:
+        finished = settings["model"].get("reuse") == "all"
+        start = ["stage=downstream", "ckpt=none", "freeze_layers=0"] if finished else ["stage=pretext"]
+        main([*start, *SMALL, "--run.dir=start"])
+    main([f"--config={config}", *SMALL, "--run.dir=run", *(["ckpt=start/best.ckpt"] if needs_start else [])])
     saved = yaml.safe_load(Path("run/config.yaml").read_text())
     assert saved["stage"] == settings["stage"]
     assert saved["model"]["width"] == 4

@@ -87,6 +87,11 @@ class Terminated(TrainingStopped):
     exit_code = 143
 
 
+def first_line(error: Exception) -> str:
+    """Return the beginning of the message of a library, or the exception's name if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def write_error(error: BaseException) -> None:
     """Write the error that ends this process to the file that the parent process has named.
 

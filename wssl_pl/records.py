@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -11,6 +12,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.stages import FILLING
 
 MAX_DEPTH = 20  # of a value that may be anything; deeper ones end in a RecursionError somewhere
 
@@ -153,3 +155,23 @@ def listed(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [part.strip() for part in value.strip("[]").split(",") if part.strip()]
     return list(value or [])
+
+
+def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return the settings of network and data, and the stage, from the metadata of an ONNX or a safetensors file.
+
+    Raises:
+        ValueError: the file is none of this project's.
+    """
+    try:
+        settings, training = json.loads(metadata["hyper_parameters"]), json.loads(metadata["training"])
+    except KeyError as error:
+        raise ValueError(f"it lacks {error}") from None
+    except RecursionError:
+        raise ValueError("its settings are nested too deeply") from None
+    if not (isinstance(settings, dict) and isinstance(training, dict)):
+        raise ValueError("its settings are no mappings")
+    stage = metadata.get("stage", "downstream")
+    if stage not in FILLING:
+        raise ValueError(f"it is of stage {stage!r:.40}")
+    return settings, training, stage

@@ -1,5 +1,6 @@
 """Reconstruction as a pretext task, from the command line."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def test_an_autoencoder_that_fills_the_holes_of_the_datas_masks_with_upgrad(trai
 )
 def test_one_line(args, message, refused):
     assert message in refused("stage=pretext", *args)
+
+
+def test_a_finished_model_is_trained_on_and_resumed(train):
+    train("stage=downstream", "ckpt=none", "freeze_layers=0", "--model.output=change", "--run.dir=first", *TINY)
+    again = ["stage=downstream", "ckpt=first/best.ckpt", "--model.reuse=all", "freeze_layers=0"]
+    train(*again, "--run.dir=second", *TINY, epochs=1)
+    shutil.rmtree("first")
+    train("resume=last", "--run.dir=second", small=[], epochs=2)
+    assert read_checkpoint("second/last.ckpt")["hyper_parameters"]["output"] == "change"
+    assert json.loads(Path("second/run.json").read_text())["label"] == "model-finetuned"
 
 
 def test_a_decoder_kept_and_resumed_without_the_pretext_run(train):

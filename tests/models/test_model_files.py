@@ -15,7 +15,8 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import write_folder, write_safetensors
 from wssl_pl.inference import Inpainter
 from wssl_pl.models import ModelInfo, open_model
-from wssl_pl.models.weights import read_safetensors, read_weights
+from wssl_pl.models.weights import read_weights
+from wssl_pl.modules.checkpoint import read_safetensors
 
 
 @pytest.mark.parametrize("kind", ["ckpt", "safetensors", "folder"])

@@ -94,5 +94,5 @@ def test_a_checkpoint_without_a_decoder(tmp_path):
     ckpt = save(PretextModule(TASKS, width=2), tmp_path / "pretext.ckpt")
     with pytest.raises(WSSLError, match=r"reuse=all: ckpt=.* has no decoder: train it with decoder=true"):
         InpaintModule(ckpt=ckpt, reuse="all")
-    with pytest.raises(WSSLError, match="reuse=all: there is no pretext checkpoint"):
+    with pytest.raises(WSSLError, match="reuse=all: there is no checkpoint"):
         InpaintModule(ckpt="none", width=2, reuse="all")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.modules import read_checkpoint
+from wssl_pl.modules.encoder import read_start
 from wssl_pl.tasks import normalise_weights
 
 
@@ -32,9 +32,12 @@ def describe_run(stage: str, model: Mapping[str, Any], record: Mapping[str, Any]
     elif ckpt == "none":
         return about | {"label": downstream_label(model, None)}
     elif record is not None and not Path(ckpt).is_file():
-        return about | {"label": f"pretext-frozen{frozen}"}
+        return about | {"label": record.get("label") or f"pretext-frozen{frozen}"}
     else:
-        pretext = read_checkpoint(ckpt, stage="pretext", mmap=True)["hyper_parameters"]
+        start = read_start(ckpt, model.get("reuse", "encoder"), mmap=True) or {}
+        pretext = start["hyper_parameters"]
+        if start["stage"] == "downstream":
+            return about | {"label": f"model-frozen{frozen}" if frozen else "model-finetuned"}
         try:
             _tasks(pretext)
         except (AttributeError, KeyError, TypeError):

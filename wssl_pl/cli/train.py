@@ -40,9 +40,11 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError
 from wssl_pl.files import owned, replacing
+from wssl_pl.models import find_model
 from wssl_pl.modules import MODULES, read_checkpoint
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.joint import OPTIONS
+from wssl_pl.modules.network import OF_NETWORK
 from wssl_pl.modules.sharding import ShardedStrategy
 from wssl_pl.stages import Rival, Stage
 
@@ -189,6 +191,8 @@ class WSSLCLI(LightningCLI):
         if self.stage == "downstream" and self.config.model.ckpt is None:
             remedy = "name the pretext checkpoint, runs/pretext/<run>/best.ckpt; ckpt=none: a new encoder"
             raise WSSLError("ckpt", None, "is required in stage=downstream", remedy)
+        if self.stage == "downstream" and self.config.model.ckpt == "shipped":
+            self.config.model.ckpt = str(find_model(None))
         loggers = [getattr(logger, "class_path", "") for logger in one_or_more(self.config.trainer.logger)]
         callbacks.check_installed(loggers)
         if self.config.trainer.barebones:
@@ -242,7 +246,7 @@ class WSSLCLI(LightningCLI):
         self.config.model.features = absolute_features(self.config.model.features, self.pretext_ckpt)
         self.config.model.ckpt, self.config.model.reuse = "none", "encoder"
         tasks = OPTIONS if self.config.model.task_loss else ()
-        for name in ("encoder", "width", "norm", "block", "mask_channel", "fill", *tasks):
+        for name in (*OF_NETWORK, *tasks):
             if self.config.model[name] is None:
                 self.config.model[name] = trained.get(name)
 

@@ -8,8 +8,9 @@ from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import write_folder
 from wssl_pl.models import ModelInfo
-from wssl_pl.models.weights import CONFIG, WEIGHTS, load_state, read_safetensors, read_weights
+from wssl_pl.models.weights import CONFIG, WEIGHTS, load_state, read_weights
 from wssl_pl.modules import InpaintModule
+from wssl_pl.modules.checkpoint import read_safetensors
 
 
 class HubModel(InpaintModule, PyTorchModelHubMixin):

@@ -1,7 +1,5 @@
 """What a model file says about its model, and what a model does: fill masked images."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -11,7 +9,6 @@ from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_readable
-from wssl_pl.stages import FILLING
 
 SHIPPED = Path(__file__).parents[1] / "inference" / "model" / "wssl-w16.safetensors"
 SHIPPED_LICENSE = "for non-commercial research only"  # the Apache License covers the code alone
@@ -60,31 +57,6 @@ class ModelInfo:
 def positive(value: Any) -> int | None:
     """Return a whole number above 0 as it is, and None for anything else."""
     return value if isinstance(value, int) and value > 0 else None
-
-
-def first_line(error: Exception) -> str:
-    """Return the beginning of the message of a library, or the exception's name if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def read_settings(metadata: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Return the settings of network and data, and the stage, from the metadata of an ONNX or a safetensors file.
-
-    Raises:
-        ValueError: the file is none of this project's.
-    """
-    try:
-        settings, training = json.loads(metadata["hyper_parameters"]), json.loads(metadata["training"])
-    except KeyError as error:
-        raise ValueError(f"it lacks {error}") from None
-    except RecursionError:
-        raise ValueError("its settings are nested too deeply") from None
-    if not (isinstance(settings, dict) and isinstance(training, dict)):
-        raise ValueError("its settings are no mappings")
-    stage = metadata.get("stage", "downstream")
-    if stage not in FILLING:
-        raise ValueError(f"it is of stage {stage!r:.40}")
-    return settings, training, stage
 
 
 def check_output(output: Any, shape: tuple[int, ...], name: object) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wssl_pl.devices import usable_cores
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import WSSLError, first_line
 from wssl_pl.models.info import (
     MAX_SIDE,
     RANGES,
@@ -19,11 +19,10 @@ from wssl_pl.models.info import (
     ModelInfo,
     Predictor,
     check_output,
-    first_line,
     parse_device,
     positive,
-    read_settings,
 )
+from wssl_pl.records import read_settings
 
 FOREIGN_SIZE = 512  # of a network that takes any size
 TIME_LIMIT_S = 30.0  # for each 256 x 256 pixels: a graph may loop for ever

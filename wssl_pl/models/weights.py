@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from wssl_pl.devices import choose_inference_precision
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import WSSLError, first_line
 from wssl_pl.models import info as facts
 from wssl_pl.models.info import (
     HEADS,
@@ -20,12 +19,11 @@ from wssl_pl.models.info import (
     ModelInfo,
     Precision,
     check_output,
-    first_line,
     parse_device,
-    read_settings,
 )
-from wssl_pl.modules.checkpoint import check_state, read_checkpoint
+from wssl_pl.modules.checkpoint import check_state, read_checkpoint, read_safetensors
 from wssl_pl.modules.network import OF_NETWORK, OF_TRAINING, ORACLE, InpaintNetwork
+from wssl_pl.records import read_settings
 from wssl_pl.stages import FILLING
 
 if TYPE_CHECKING:  # they import Lightning, which takes seconds
@@ -298,22 +296,6 @@ def _info(path: Path, checkpoint: Mapping[str, Any]) -> ModelInfo:
     # The command line leaves keys of its own that begin with an underscore.
     settings = {key: value for key, value in checkpoint.get("hyper_parameters", {}).items() if not key.startswith("_")}
     return ModelInfo(str(path), settings, training, checkpoint["stage"])
-
-
-def read_safetensors(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors, or none, and the metadata of a safetensors file, a format that cannot hold code.
-
-    Raises:
-        WSSLError: it is none.
-    """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            state = {} if info_only else {key: file.get_tensor(key) for key in file.keys()}
-            return state, dict(file.metadata() or {})
-    except OSError as error:
-        raise WSSLError("ckpt", path, f"cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, ValueError) as error:
-        raise WSSLError("ckpt", path, f"is not a safetensors file, or was cut short: {first_line(error)}") from None
 
 
 def _read_folder(folder: Path, info_only: bool) -> tuple[dict[str, Tensor], ModelInfo]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import WSSLError, first_line
 from wssl_pl.files import check_readable
 from wssl_pl.modules.migration import migrate
 from wssl_pl.stages import STAGES
@@ -60,6 +61,8 @@ def read_checkpoint(
     if found not in accepted:
         needed = " or ".join(accepted)
         remedy = f"`wssl train stage={accepted[0]} ...` makes one"
+        if accepted == ("pretext",) and found == "downstream" and name == "ckpt":
+            remedy += "; reuse=all trains a finished model on"
         raise WSSLError(name, path, f"is a {found} checkpoint; a {needed} one is needed", remedy)
     for key, kind in KINDS.items():
         value: Any = checkpoint.get(key, kind())
@@ -71,6 +74,22 @@ def read_checkpoint(
     checkpoint.setdefault("hyper_parameters", {})
     migrate(checkpoint, name, path)
     return checkpoint
+
+
+def read_safetensors(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, or none, and the metadata of a safetensors file, a format that cannot hold code.
+
+    Raises:
+        WSSLError: it is none.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            state = {} if info_only else {key: file.get_tensor(key) for key in file.keys()}
+            return state, dict(file.metadata() or {})
+    except OSError as error:
+        raise WSSLError("ckpt", path, f"cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, ValueError) as error:
+        raise WSSLError("ckpt", path, f"is not a safetensors file, or was cut short: {first_line(error)}") from None
 
 
 def read_tensors(path: str | Path, name: str, remedy: str | None = None) -> dict[str, Tensor]:
@@ -125,12 +144,12 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor], name: str, path:
 
 
 def encoder_state(checkpoint: dict[str, Any], path: object) -> dict[str, Tensor]:
-    """Return the encoder's part of a pretext checkpoint's state dict; every other key must belong to what is known.
+    """Return the encoder's part of a checkpoint's state dict; every other key must belong to what is known.
 
     Raises:
-        WSSLError: a key that belongs to neither encoder nor decoder, heads or weighting.
+        WSSLError: a key that belongs to neither encoder nor decoder, context, heads or weighting.
     """
-    known = ("encoder.", "decoder.", "heads.", "weighting.")
+    known = ("encoder.", "decoder.", "contexts.", "heads.", "joint.", "weighting.")
     unexpected = [key for key in checkpoint["state_dict"] if not key.startswith(known)]
     if unexpected:
         raise WSSLError("ckpt", path, f"holds keys that are neither the encoder's nor a head's: {_some(unexpected)}")

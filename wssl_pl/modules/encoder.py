@@ -1,15 +1,18 @@
-"""The encoder of a module: the package's own, one by class path, or that of a pretext checkpoint."""
+"""The encoder of a module: the package's own, one by class path, or that of a checkpoint that training starts from."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.modules.checkpoint import check_state, encoder_state, part_of, read_checkpoint
+from wssl_pl.modules.checkpoint import check_state, encoder_state, part_of, read_checkpoint, read_safetensors
 from wssl_pl.networks import WIDTH, Encoder, UNetDecoder, UNetEncoder, initialise
 from wssl_pl.networks.encoder import LEVELS
 from wssl_pl.plugins import find_class, import_class
+from wssl_pl.records import read_settings
 
 DEFAULTS = {
     "encoder": None,
@@ -19,7 +22,9 @@ DEFAULTS = {
     "mask_channel": False,
     "fill": 0.0,
 }
-"""The settings that a downstream module takes from the pretext checkpoint."""
+"""The settings that a downstream module takes from the checkpoint that it starts from."""
+OF_MODEL = {"output": "image", "context": "none", "context_levels": 1}
+"""Those that it takes from a finished model alone."""
 IMAGE_CHANNELS = 3
 MIN_DECODER_WIDTH = 16
 """Feature maps of a decoder's stage, at least, beside an encoder whose skips may have as few as an image has."""
@@ -86,20 +91,74 @@ def make_decoder(channels: Sequence[int], norm: str, block: str, encoder: object
     return UNetDecoder(channels, norm, min_width=1 if encoder is None else MIN_DECODER_WIDTH, block=block)
 
 
-def load_decoder(decoder: UNetDecoder, ckpt: str | None) -> None:
-    """Give a decoder the weights of that in a pretext checkpoint.
+def read_start(ckpt: str | None, reuse: str, mmap: bool = False) -> dict[str, Any] | None:
+    """Return the checkpoint from which a downstream stage starts; None for `none`.
+
+    Args:
+        ckpt: a pretext checkpoint; with `reuse=all` also a finished downstream model, `.ckpt` or `.safetensors`.
+        reuse: `encoder` or `all`.
+        mmap: for a look at the settings; see `read_checkpoint`.
 
     Raises:
-        WSSLError: there is no checkpoint, it has no decoder, or not the same one.
+        WSSLError: it cannot be read, is of another stage, or there is none to take everything from.
     """
-    remedy = "train it with decoder=true, or give reuse=encoder"
+    everything = reuse == "all"
     if ckpt in (None, "none"):
-        raise WSSLError("reuse", "all", "there is no pretext checkpoint to take a decoder from", remedy)
-    state = part_of(read_checkpoint(str(ckpt), stage="pretext"), "decoder.")
+        if everything:
+            raise WSSLError("reuse", "all", "there is no checkpoint to take a decoder from", "give ckpt=")
+        return None
+    if not everything or Path(ckpt).suffix.lower() != ".safetensors" or not Path(ckpt).is_file():
+        return read_checkpoint(ckpt, stage=("pretext", "downstream") if everything else "pretext", mmap=mmap)
+    state, metadata = read_safetensors(Path(ckpt), info_only=mmap)
+    try:
+        settings, _, stage = read_settings(metadata)
+    except ValueError as error:
+        raise WSSLError("ckpt", ckpt, f"does not say its network: {error}") from None
+    if stage != "downstream":
+        raise WSSLError("ckpt", ckpt, f"is a model of stage={stage}; one of stage=downstream is needed")
+    return {"stage": stage, "hyper_parameters": settings, "state_dict": state}
+
+
+def load_decoder(decoder: UNetDecoder, start: dict[str, Any], ckpt: str | None) -> None:
+    """Give a decoder the weights of that in a checkpoint.
+
+    Raises:
+        WSSLError: it has no decoder, or not the same one.
+    """
+    state = part_of(start, "decoder.")
     if not state:
+        remedy = "train it with decoder=true, or give reuse=encoder"
         raise WSSLError("reuse", "all", f"ckpt={ckpt} has no decoder", remedy)
     check_state(decoder, state, "ckpt", ckpt)
     decoder.load_state_dict(state)
+
+
+def model_settings(start: dict[str, Any] | None, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of all settings in `OF_MODEL`; those that are None are taken from a finished model.
+
+    Raises:
+        WSSLError: one contradicts those of the model.
+    """
+    saved = OF_MODEL | (start["hyper_parameters"] if start and start["stage"] == "downstream" else {})
+    settings = {name: saved[name] if typed[name] is None else typed[name] for name in OF_MODEL}
+    if start and start["stage"] == "downstream":
+        # Context blocks may be added: they change nothing at first.
+        for name in OF_MODEL if saved["context"] != "none" else ("output",):
+            if settings[name] != saved[name]:
+                raise WSSLError(name, settings[name], f"the model has {name}={saved[name]}", "omit it")
+    return settings
+
+
+def load_model(decoder: UNetDecoder, contexts: nn.Module, start: dict[str, Any], ckpt: str | None) -> None:
+    """Give decoder and context blocks the weights of a finished model; blocks that it has not stay as they are.
+
+    Raises:
+        WSSLError: a network is another one.
+    """
+    load_decoder(decoder, start, ckpt)
+    if state := part_of(start, "contexts."):
+        check_state(contexts, state, "ckpt", ckpt)
+        contexts.load_state_dict(state)
 
 
 def _check_interface(encoder: Encoder, path: str, in_channels: int) -> None:
@@ -119,15 +178,16 @@ def _check_interface(encoder: Encoder, path: str, in_channels: int) -> None:
 
 
 def load_encoder(
-    ckpt: str | None, typed: Mapping[str, Any], init: str, strengths: int = 0
+    start: dict[str, Any] | None, ckpt: str | None, typed: Mapping[str, Any], init: str, strengths: int = 0
 ) -> tuple[Encoder, dict[str, Any], str | None]:
-    """Return the encoder of the pretext checkpoint `ckpt`, or a new one for `none`, and its settings.
+    """Return the encoder of a checkpoint, or a new one, and its settings.
 
     An encoder that took RGB is given a mask channel, and channels of strengths, by columns of zeros in its first
     convolution: its outputs do not change at first.
 
     Args:
-        ckpt: the pretext checkpoint.
+        start: the checkpoint, as `read_start` returns it; None for a new encoder.
+        ckpt: where it comes from.
         typed: values of the settings in `DEFAULTS`; those that are None are taken from the checkpoint.
         init: the initialisation of a new `UNetEncoder`.
         strengths: how many channels with strengths of damages it takes beside the image and the mask.
@@ -137,19 +197,18 @@ def load_encoder(
         checkpoint, `mask_channel` or `strength_channels`; None if none did.
 
     Raises:
-        WSSLError: the checkpoint cannot be read, does not fit, or contradicts a typed setting.
+        WSSLError: the checkpoint does not fit, or contradicts a typed setting.
     """
-    pretext = None if ckpt in (None, "none") else read_checkpoint(str(ckpt), stage="pretext")
-    saved = DEFAULTS | (pretext["hyper_parameters"] if pretext else {})
+    saved = DEFAULTS | (start["hyper_parameters"] if start else {})
     kind = typed["encoder"] or saved["encoder"]
     settings = {name: saved[name] if typed[name] is None else typed[name] for name in DEFAULTS}
     settings["encoder"] = encoder_path(kind)
-    adds_mask_channel = pretext is not None and settings["mask_channel"] and not saved["mask_channel"]
-    added = "mask_channel" if adds_mask_channel else "strength_channels" if pretext and strengths else None
-    if pretext and strengths and kind is not None:
+    adds_mask_channel = start is not None and settings["mask_channel"] and not saved["mask_channel"]
+    added = "mask_channel" if adds_mask_channel else "strength_channels" if start and strengths else None
+    if start and strengths and kind is not None:
         reason = f"the encoder of ckpt={ckpt} is {settings['encoder']}, to which no channels can be added"
         raise WSSLError("strength_channels", True, reason, "give ckpt=none")
-    if pretext:
+    if start:
         # Norm and block beside an encoder by class path are those of the decoder alone.
         names = {"encoder", "width", "norm", "block", "mask_channel"} if kind is None else {"encoder", "mask_channel"}
         for name in sorted(names - {"mask_channel"} if kind is None and adds_mask_channel else names):
@@ -157,10 +216,10 @@ def load_encoder(
                 raise WSSLError(name, settings[name], f"the encoder of ckpt={ckpt} has {name}={saved[name]}", "omit it")
     width, norm, mask_channel, block = (settings[name] for name in ("width", "norm", "mask_channel", "block"))
     encoder = make_encoder(kind, width, norm, mask_channel, block, strengths)
-    if pretext is None and init != "he" and kind is None:
+    if start is None and init != "he" and kind is None:
         initialise(encoder, init)
-    if pretext:
-        state = encoder_state(pretext, ckpt)
+    if start:
+        state = encoder_state(start, ckpt)
         for key in OF_INPUT if added else ():
             if (weight := state.get(key)) is not None:
                 zeros = weight.new_zeros(len(weight), adds_mask_channel + strengths, *weight.shape[2:])

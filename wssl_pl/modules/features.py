@@ -112,9 +112,9 @@ class PretextFeatures(nn.Module):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        read_checkpoint(path, stage="pretext", name="features")  # names this option where the next line names ckpt
+        start = read_checkpoint(path, stage="pretext", name="features")
         typed = dict.fromkeys(("encoder", "width", "norm", "block", "mask_channel", "fill"))
-        self.encoder, settings, _ = load_encoder(path, typed, "he")
+        self.encoder, settings, _ = load_encoder(start, path, typed, "he")
         self.mask_channel = bool(settings["mask_channel"])
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -15,7 +15,15 @@ from wssl_pl.metrics import HolePSNR, Mean, composite
 from wssl_pl.metrics.gaussian import RADIUS, SIGMA, WINDOW
 from wssl_pl.modules.adversarial import DISCRIMINATOR_LR
 from wssl_pl.modules.damages import Damages
-from wssl_pl.modules.encoder import check_training, load_decoder, load_encoder, make_decoder
+from wssl_pl.modules.encoder import (
+    check_training,
+    load_decoder,
+    load_encoder,
+    load_model,
+    make_decoder,
+    model_settings,
+    read_start,
+)
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources
@@ -31,7 +39,8 @@ class InpaintModule(FillsHoles, FillingModule):
     Args:
         ckpt: the pretext checkpoint whose encoder is used, or `none` for a new encoder: the controls.
         reuse: what is taken from the checkpoint: its `encoder`, or `all`: also the decoder of `stage=pretext
-            decoder=true`.
+            decoder=true`; or all networks of a finished model, a `.ckpt` or `.safetensors` file of this stage, which is
+            trained on, with other images, at another size, or with another loss.
         freeze_layers: how many of the encoder's 16 layers are frozen, in Keras's count: 1 is the input, then
             (conv, conv, pool) five times; 0 trains everything, 16 freezes the whole encoder. An encoder of your own
             has its own number of layers.
@@ -44,15 +53,16 @@ class InpaintModule(FillsHoles, FillingModule):
         block: the convolutions of a stage, of both halves: `plain` as in the paper, `residual`, or `gated` (gated
             convolutions); default: the checkpoint's, else plain.
         context: what lets a hole see the whole image, between encoder and decoder: `none` as in the paper, `dilated`
-            (convolutions of four dilations), `fourier` (convolution of the spectrum), or `attention`.
+            (convolutions of four dilations), `fourier` (convolution of the spectrum), or `attention`; default: that of
+            the model in `ckpt`, else none.
         context_levels: at how many levels, the coarsest first: 1 is the encoder's last features, 2 and 3 add the skip
-            connections at 1/16 and 1/8 of the image's side.
+            connections at 1/16 and 1/8 of the image's side; default: the model's, else 1.
         mask_channel: the encoder gets the mask as a fourth channel, 1 = hole; default: as the checkpoint's, else
             false. To an encoder that had none it is added with weights of 0.
         fill: the network's input in the hole: a value in [0, 1]; `mean`, the image's mean colour outside the hole; or
             `smooth`, interpolated from the hole's border; default: the checkpoint's, else 0.
         output: what the decoder gives: the `image` as in the paper, or the `change` of the network's input, 0 at first;
-            with `fill=smooth` a training starts with the interpolated hole.
+            with `fill=smooth` a training starts with the interpolated hole; default: the model's, else the image.
         init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only).
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
         encoder_lr: learning rate of the encoder, where it is trained; default: `lr`.
@@ -76,10 +86,11 @@ class InpaintModule(FillsHoles, FillingModule):
             oracle, which shows in a study how much knowing the strengths would be worth. Of a photo nobody knows them,
             so that such a model is only trained and measured.
         task_loss: factor of the weighted losses of pretext tasks, added to the training loss: joint training.
-        tasks: of `task_loss`, each with a head on the encoder's last features; default: those of the checkpoint that
-            are classifications, else those of `restore`. A task of the checkpoint keeps its head, any other gets a new
-            one. The head of a damage that `restore` makes reads the features of the image that is restored; other tasks
-            change the clean images, which the encoder is given in the same batch, with the changes of all tasks.
+        tasks: of `task_loss`, each with a head on the encoder's last features; default: those of the pretext
+            checkpoint that are classifications, else those of `restore`. A task of that checkpoint keeps its head, any
+            other gets a new one. The head of a damage that `restore` makes reads the features of the image that is
+            restored; other tasks change the clean images, which the encoder is given in the same batch, with the
+            changes of all tasks.
         weights: one positive number per task, scaled to sum 1; default: the checkpoint's, equal ones for `tasks`.
         levels: levels by task, as in the pretext stage; default: the checkpoint's.
         consistency: factor of the mean squared distance between the encoder's last features of the masked and of the
@@ -115,11 +126,11 @@ class InpaintModule(FillsHoles, FillingModule):
         width: int | None = None,
         norm: Literal["none", "batch", "group", "instance"] | None = None,
         block: Literal["plain", "residual", "gated"] | None = None,
-        context: Literal["none", "dilated", "fourier", "attention"] = "none",
-        context_levels: int = 1,
+        context: Literal["none", "dilated", "fourier", "attention"] | None = None,
+        context_levels: int | None = None,
         mask_channel: bool | None = None,
         fill: float | Literal["mean", "smooth"] | None = None,
-        output: Literal["image", "change"] = "image",
+        output: Literal["image", "change"] | None = None,
         init: Literal["he", "xavier", "pytorch"] = "he",
         unfreeze_epoch: int | None = None,
         encoder_lr: float | None = None,
@@ -163,7 +174,10 @@ class InpaintModule(FillsHoles, FillingModule):
         typed |= {"mask_channel": mask_channel, "fill": fill}
         damages = None if restore is None else Damages(restore)
         strengths = self._check_strengths(damages, task_loss, consistency) if strength_channels else 0
-        self.encoder, agreed, added = load_encoder(ckpt, typed, init, strengths)
+        start = read_start(ckpt, reuse)
+        finished = start is not None and start["stage"] == "downstream"
+        self.encoder, agreed, added = load_encoder(start, ckpt, typed, init, strengths)
+        agreed |= model_settings(start, {"output": output, "context": context, "context_levels": context_levels})
         self.hparams.update(agreed, betas=list(betas))  # as they come back from JSON
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         check_temperatures(temperatures)
@@ -184,14 +198,18 @@ class InpaintModule(FillsHoles, FillingModule):
         self.decoder = make_decoder(channels, agreed["norm"], agreed["block"], agreed["encoder"])
         if init != "he":
             initialise(self.decoder, init)
-        if reuse == "all":
-            load_decoder(self.decoder, ckpt)
+        if start is not None and reuse == "all":
+            if not finished:
+                load_decoder(self.decoder, start, ckpt)
             self.hparams["reuse"] = "encoder"  # the checkpoint that this module will be saved to holds it
-        self.set_output(output)
+        self.set_output(agreed["output"])
         # Drawn after the decoder, whose weights are the same with and without them.
-        self.contexts = make_contexts(context, channels, context_levels)
+        self.contexts = make_contexts(agreed["context"], channels, agreed["context_levels"])
+        if start is not None and finished:
+            load_model(self.decoder, self.contexts, start, ckpt)
         options = {"tasks": tasks, "weights": weights, "levels": levels}
-        self.joint, agreed = make_joint_tasks(task_loss, options, ckpt, restore or (), channels[-1], init)
+        heads = None if finished else ckpt
+        self.joint, agreed = make_joint_tasks(task_loss, options, heads, restore or (), channels[-1], init)
         self.task_loss = task_loss
         self.hparams.update(agreed)
         parts = [part for part in (self.damages, self.joint) if part is not None]

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.modules.encoder import DEFAULTS, load_encoder, make_decoder
+from wssl_pl.modules.encoder import DEFAULTS, OF_MODEL, load_encoder, make_decoder
 from wssl_pl.networks import Encoder, Fill, UNetDecoder, crop_to, fill_holes, make_contexts, pad_to_multiple
 
 ORACLE = "such a model is an oracle for studies: only `wssl test`, and `wssl evaluate` on damaged pairs, measure it"
 OUTPUT_EDGE = 0.01
 """How far from 0 and 1 a value is kept to which a change is added, as the logit of 0 and 1 is infinite."""
-OF_NETWORK = frozenset({*DEFAULTS, "context", "context_levels", "output"})
+OF_NETWORK = frozenset({*DEFAULTS, *OF_MODEL})
 """Hyperparameters of `InpaintModule` that make its networks."""
 OF_TRAINING = frozenset(
     """
@@ -127,7 +127,7 @@ class InpaintNetwork(FillsHoles, nn.Module):
 
     def __init__(self, context: str = "none", context_levels: int = 1, output: str = "image", **settings: Any) -> None:
         super().__init__()
-        self.encoder, agreed, _ = load_encoder(None, dict.fromkeys(DEFAULTS) | settings, "pytorch")
+        self.encoder, agreed, _ = load_encoder(None, None, dict.fromkeys(DEFAULTS) | settings, "pytorch")
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         channels = self.encoder.out_channels
         self.decoder = make_decoder(channels, agreed["norm"], agreed["block"], agreed["encoder"])
