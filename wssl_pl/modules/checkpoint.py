@@ -42,8 +42,9 @@ def read_checkpoint(
     check_readable(path, name, remedy)
     if not path.is_file():
         raise WSSLError(name, path, "is a folder" if path.is_dir() else "is no file", remedy)
+    go_on = "; reuse=all trains a finished model on" if stage == "pretext" and name == "ckpt" else ""
     if path.suffix.lower() == ".safetensors":  # torch.load would take it for one
-        raise WSSLError(name, path, "holds weights alone, without what training needs", remedy)
+        raise WSSLError(name, path, "holds weights alone, without what training needs", remedy + go_on)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles by other programs; the line below says more
@@ -60,9 +61,7 @@ def read_checkpoint(
     accepted = STAGES if stage is None else (stage,) if isinstance(stage, str) else tuple(stage)
     if found not in accepted:
         needed = " or ".join(accepted)
-        remedy = f"`wssl train stage={accepted[0]} ...` makes one"
-        if accepted == ("pretext",) and found == "downstream" and name == "ckpt":
-            remedy += "; reuse=all trains a finished model on"
+        remedy = f"`wssl train stage={accepted[0]} ...` makes one" + (go_on if found == "downstream" else "")
         raise WSSLError(name, path, f"is a {found} checkpoint; a {needed} one is needed", remedy)
     for key, kind in KINDS.items():
         value: Any = checkpoint.get(key, kind())
