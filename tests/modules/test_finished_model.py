@@ -76,7 +76,7 @@ def test_a_file_that_is_no_model(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(WSSLError, match="is not a safetensors file"):
         InpaintModule(str(path), reuse="all")
-    with pytest.raises(WSSLError, match="holds weights alone.* reuse=all trains a finished model on"):
+    with pytest.raises(WSSLError, match=r"holds weights alone.* reuse=all trains a finished model on"):
         InpaintModule(str(path))
     with pytest.raises(WSSLError, match="does not exist"):
         InpaintModule(str(tmp_path / "none.safetensors"), reuse="all")
