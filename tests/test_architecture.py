@@ -72,7 +72,7 @@ def test_imports_run_down_the_list(path):
     own = part(path)
     for name in imports(path):
         other = name.split(".")[1] if "." in name else ""
-        if other in ("", own, "errors", "devices", "plugins", "files", "drawing", "records", "stages"):
+        if other in ("", own, "errors", "devices", "plugins", "files", "drawing", "records", "stages", "provenance"):
             continue
         assert other != "cli", f"nobody imports cli, but {path.name} does"
         if own in FOUNDATION:

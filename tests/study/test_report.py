@@ -48,6 +48,20 @@ def doubles():
     return arms
 
 
+def test_runs_of_several_versions_of_the_program_are_named(tmp_path):
+    folder = small(tmp_path)
+    path = next(folder.rglob("summary.json"))
+    summary = json.loads(path.read_text())
+    summary["machine"] |= {"wssl": "0.4.0", "code": "0123456789ab"}
+    path.write_text(json.dumps(summary))
+    results = read_results(folder)
+    lines = facts(results, summarise(results))
+    assert sorted(line for line in lines if line.startswith("Measured on CPU")) == [
+        "Measured on CPU, 2 cores, torch 2.15",
+        "Measured on CPU, 2 cores, torch 2.15, wssl 0.4.0 (code 0123456789ab)",
+    ]
+
+
 def test_what_the_report_holds(tmp_path):
     folder = small(tmp_path, tune=Tuning(values=[0.001, 0.01]))
     out = write_report(folder)

@@ -25,6 +25,7 @@ from wssl_pl.errors import Interrupted, Terminated, WSSLError
 from wssl_pl.files import check_local, is_address, write_atomically
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.features import absolute_features
+from wssl_pl.provenance import program
 from wssl_pl.study.folder import write_json
 
 CONFIG, DATA = "config.yaml", "data.json"
@@ -221,7 +222,7 @@ class RunFiles(SaveConfigCallback):
 
     def _record(self, state: str, trainer: Trainer) -> None:
         written = {"state": state, "time": datetime.now().isoformat(timespec="seconds"), "steps": trainer.global_step}
-        write_json(self.directory / RECORD, self.about | written | best_metric(trainer))
+        write_json(self.directory / RECORD, self.about | written | best_metric(trainer) | program())
 
     def _end(self, state: str, trainer: Trainer) -> None:
         # Nothing was written where training has not started.

@@ -21,6 +21,7 @@ from wssl_pl.evaluation.perceptual import FID, LPIPS, open_metric
 from wssl_pl.evaluation.processes import Part, distances_of_all, joined
 from wssl_pl.evaluation.results import DECIMALS, Machine, MeasuredPairs, Result, Table, finite, sample_rows
 from wssl_pl.metrics import composite
+from wssl_pl.provenance import program
 
 FID_BIAS = (
     "FID of {} images is biased upwards, more for fewer images and by another amount for each method (Chong and "
@@ -128,7 +129,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
             evaluated=len(wanted),
             restore=pairs.manifest.restore,
         ),
-        machine=Machine(**machine()),
+        machine=Machine(**machine() | program()),
         notes=notes,
         seconds_per_image=whole.seconds / len(wanted),
         fid={name: finite(value) for name, value in distances.items()} if distances is not None else None,

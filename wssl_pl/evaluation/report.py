@@ -139,7 +139,7 @@ def facts(result: Result) -> list[str]:
         f"Pairs: {pairs.evaluated} of {pairs.count}, hash {pairs.hash[:16]}; protocol {result.protocol or 'unknown'}",
         *([f"Inputs damaged by {', '.join(pairs.restore)}"] if pairs.restore else []),
         f"Time of the method itself: {result.seconds_per_image:.4g} s per image",
-        f"Measured on {machine.device}, {machine.cores} cores, torch {machine.torch}",
+        f"Measured on {machine}",
         *(
             f"{LABELS[metric]}: network {weights.network} of {weights.file}, SHA-256 {weights.sha256[:16]}"
             for metric, weights in result.weights.items()

@@ -186,13 +186,19 @@ class MeasuredPairs:
 
 @dataclass(frozen=True)
 class Machine:
-    """The cores, the device and the versions that metrics were computed with."""
+    """The cores, the device and the versions that metrics were computed with; `code` is a digest of this package."""
 
     cores: int
     device: str
     python: str
     torch: str
     numpy: str
+    wssl: str = ""
+    code: str = ""
+
+    def __str__(self) -> str:
+        program = f", wssl {self.wssl} (code {self.code})" if self.code else ""
+        return f"{self.device}, {self.cores} cores, torch {self.torch}{program}"
 
 
 @dataclass(frozen=True)

@@ -175,9 +175,7 @@ def facts(results: Results, report: StudyReport) -> list[str]:
         hours = sum(session.wall_s for session in sessions) / 3600
         cores = ", ".join(dict.fromkeys(f"{session.cores:g}" for session in sessions))
         lines.append(f"Run in {hours:.1f} h on {cores} cores, which its runs used to {busy:.0%}")
-    for machine in report.machines:
-        lines.append(f"Measured on {machine['device']}, {machine['cores']} cores, torch {machine['torch']}")
-    return lines
+    return [*lines, *(f"Measured on {machine}" for machine in report.machines)]
 
 
 def few_seeds(count: int) -> dict[str, Any] | None:

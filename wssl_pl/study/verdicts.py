@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wssl_pl.evaluation.metrics import LABELS
+from wssl_pl.evaluation.results import Machine
 from wssl_pl.evaluation.statistics import (
     CONVERGENCE_METRIC,
     LEVEL,
@@ -198,7 +199,7 @@ class StudyReport:
     study: dict[str, Any]
     runs: dict[str, int]
     pairs: dict[str, Any] | None
-    machines: list[dict[str, Any]]
+    machines: list[Machine]
     arms: dict[str, ArmResult]
     verdicts: dict[str, list[Verdict]]
     ranking: list[Ranked]
@@ -217,13 +218,12 @@ def summarise(results: Results, seed: int = 0) -> StudyReport:
         {"hash": result.pairs.hash, "count": len(result.table.images), "restore": result.pairs.restore}
         for result in measured
     ]
-    machines = [asdict(result.machine) for result in measured]
     return StudyReport(
         name=study.name,
         study=asdict(study),
         runs={state: states.count(state) for state in sorted(set(states))} | {"all": len(states)},
         pairs=pairs[0] if pairs else None,
-        machines=[machine for number, machine in enumerate(machines) if machine not in machines[:number]],
+        machines=list(dict.fromkeys(result.machine for result in measured)),
         arms=arms,
         verdicts={section.name: judge_section(results, section, arms, seed) for section in study.sections},
         ranking=rank(results, arms, seed),
