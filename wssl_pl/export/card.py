@@ -1,4 +1,4 @@
-"""The model card: what a model is, what it learnt from, how good it is and how it is used."""
+"""The model card: what a model is, what it learned from, how good it is and how it is used."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ def model_card(
 
     Args:
         info: settings of the network and of its training.
-        parameters: how many numbers it learnt.
+        parameters: how many numbers it learned.
         title: its name.
         file: the name of its folder.
-        data: sentences on the training data; a sentence that nothing was said, if left out.
+        data: sentences on the training data; default: one that they were not named.
         terms: the licence of the weights, as the Hub calls it.
         figures: a result folder of `wssl evaluate`, whose table goes into the card.
 

@@ -45,7 +45,7 @@ const HELP = [
   ["B E R O", "brush, eraser, box, ellipse"], ["[ ]", "smaller or larger brush"], ["+ \u2212 0", "zoom"],
   ["Ctrl+Z, Ctrl+Shift+Z", "undo, redo"], ["Enter", "fill"],
   ["arrow keys", "move the cursor on the photo, with Shift further"],
-  ["Space", "put the brush down or lift it; set the corners of a box"], ["Esc", "lift the brush, drop a box"],
+  ["Space", "put the brush down or lift it; set the corners of a box"], ["Esc", "lift the brush, drop a box; stop a fill"],
 ];
 
 export class MaskEditor extends EventTarget {
