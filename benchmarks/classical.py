@@ -96,10 +96,11 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
-def measured(pairs: Pairs, name: str, make: Any, out: Path, limit: int | None) -> Result:
-    """The result of one method, from an earlier run where it is of the same pairs and as many of them."""
+def measured(pairs: Pairs, name: str, make: Any, out: Path, limit: int | None, file: str | None = None) -> Result:
+    """The result of one method, from an earlier run where it is of the same pairs, model file, and as many of them."""
     wanted = min(len(pairs), limit or len(pairs))
-    if (out / "summary.json").is_file():
+    summary = out / "summary.json"
+    if summary.is_file() and (file is None or Path(file).stat().st_mtime < summary.stat().st_mtime):
         kept = read_result(out)
         if kept.pairs.hash == pairs.manifest.hash and kept.pairs.evaluated == wanted:
             print(f"{name}: kept from an earlier run", flush=True)
@@ -165,7 +166,7 @@ def main() -> None:
             name, _, path = entry.rpartition("=")
             out = folder / f"{slug(name)}_{slug(path)}_{args.limit or 'all'}"
             make = Photos if entry in args.inpaint else partial(Model, device=device)
-            summaries[name] = measured(pairs, name, partial(make, path), out, args.limit)
+            summaries[name] = measured(pairs, name, partial(make, path), out, args.limit, path)
         lines += [f"## {protocol}", "", f"Pairs: hash {pairs.manifest.hash[:16]}, {len(pairs)} in all.", ""]
         lines += [table(summaries), ""]
         measures = next(iter(summaries.values())).table.metrics
