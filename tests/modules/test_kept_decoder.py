@@ -2,7 +2,10 @@ import pytest
 import torch
 
 from wssl_pl.errors import WSSLError
+from wssl_pl.losses import WSSLLoss
 from wssl_pl.modules import InpaintModule, PretextModule
+from wssl_pl.synthetic import draw_face
+from wssl_pl.tasks import Masked
 
 TASKS = ["saturation", "masked"]
 
@@ -48,6 +51,20 @@ def test_the_reconstruction_is_the_decoders_in_full_size():
     assert outputs["masked"].shape == (1, 3, 40, 64)
     features, skips = module.encoder(images[..., :32, :])
     torch.testing.assert_close(module(images[..., :32, :])["masked"], module.decoder(features, skips))
+
+
+def test_the_reconstruction_is_trained_on_the_loss_of_the_downstream_stage():
+    target = torch.rand(2, 3, 32, 32)
+    output = torch.randn(2, 3, 32, 32)
+    expected = 7.0 * WSSLLoss()(torch.sigmoid(output), target)
+    torch.testing.assert_close(Masked().loss(output, target), expected)
+    small = torch.randn(2, 3, 8, 8)  # of the small head, the absolute error
+    pooled = torch.nn.functional.avg_pool2d(target, 4)
+    torch.testing.assert_close(Masked().loss(small, target), 5.0 * (torch.sigmoid(small) - pooled).abs().mean())
+    # Filling faces with their mean colour costs about 1, so that weights mean the same with and without the decoder.
+    faces = torch.stack([torch.from_numpy(draw_face(seed, 64)).permute(2, 0, 1) / 255 for seed in range(8)])
+    mean = faces.mean(dim=(2, 3), keepdim=True).expand_as(faces)
+    assert 0.7 < Masked().loss(torch.logit(mean), faces) < 1.3
 
 
 def test_heads_read_the_decoders_features():
