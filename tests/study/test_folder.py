@@ -1,8 +1,10 @@
 import errno
+import json
 
 import pytest
 
 from wssl_pl.errors import DiskFull, WSSLError
+from wssl_pl.provenance import program
 from wssl_pl.study import folder as folder_module
 from wssl_pl.study.definition import read_studies, read_study
 from wssl_pl.study.driver import read_step
@@ -94,6 +96,15 @@ def test_finished_runs_are_taken_over_from_another_study(started, declare, tmp_p
     assert other.reuse(started, other.plan()) == 1
     assert other.status(first) == Status("done", steps=12)
     assert other.status(second).state == "waiting"
+
+
+def test_finished_runs_of_another_version_of_the_program_are_counted(started):
+    first, second, third, *_ = [run.id for run in started.plan().runs.values() if run.steps]
+    for identity, record in ((first, program()), (second, {"code": "0123456789ab"}), (third, None)):
+        started.set_status(identity, Status("done", steps=12))
+        if record is not None:
+            (started.run(identity) / "run.json").write_text(json.dumps(record))
+    assert started.count_other_programs() == 2
 
 
 def test_curves_come_from_metrics_csv(study):

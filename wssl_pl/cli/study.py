@@ -399,6 +399,8 @@ def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool, storag
         from wssl_pl.evaluation.pairs import Pairs
 
         Pairs.open(folder.cwd() / elsewhere)  # before the first run is trained
+    if count := folder.count_other_programs():
+        print(f"Note: {count} finished runs were trained by another version of the program than this one", flush=True)
     print(f"TensorBoard of all runs: tensorboard --logdir {folder.path / 'runs'}", flush=True)
     plan = run_study(folder, resources, pairs, storage)
     states = [run.status.state for run in plan.runs.values()]

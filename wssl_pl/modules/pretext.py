@@ -49,7 +49,8 @@ class PretextModule(WSSLModule):
         norm: normalisation after each convolution; none in the paper.
         block: the convolutions of a stage: `plain` as in the paper, `residual`, or `gated` (gated convolutions).
         decoder: train the downstream stage's decoder too, with its skips: `masked` and `autoencoder` reconstruct the
-            image in full size with it, in place of their small heads; `reuse=all` takes it over downstream.
+            image in full size with it, on that stage's default loss, in place of their small heads; `reuse=all` takes
+            it over downstream.
         heads: the features that classifications read: of the `encoder`; of the `decoder`, the last stage's, as in DCPT
             (Hu et al. 2025); or `both`.
         pretext_holes: the changed images have holes of the data's masks, as downstream.

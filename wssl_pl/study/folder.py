@@ -15,6 +15,7 @@ runs/<id>/curve.json        its validation metrics by step, written by version 0
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import numpy as np
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.files import write_atomically, writing
+from wssl_pl.provenance import program
 from wssl_pl.records import read_json
 from wssl_pl.study.definition import STAGES, Study
 from wssl_pl.study.plan import Plan, PlanFile, Run, Status, make_plan
@@ -318,6 +320,17 @@ class StudyFolder:
                 mine.symlink_to(theirs.resolve(), target_is_directory=True)
                 taken += 1
         return taken
+
+    def count_other_programs(self) -> int:
+        """Return how many finished trainings were made by other code than this program's, or by unknown code."""
+        count = 0
+        for run in self.plan().runs.values():
+            if run.steps and self.status(run.id).state == "done":
+                record: dict[str, Any] = {}
+                with suppress(WSSLError):
+                    record = read_json(self.run(run.id) / "run.json", dict[str, Any], "out", "it is not needed")
+                count += record.get("code") != program()["code"]
+        return count
 
 
 def _wrong_id(plan: Plan) -> str | None:
