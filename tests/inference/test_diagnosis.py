@@ -101,11 +101,13 @@ def heads_of(task, probabilities, **training):
 @pytest.mark.parametrize(
     ("task", "probabilities", "text", "level", "probability"),
     [
-        (Rotation(), [0.1, 0.6, 0.2, 0.1], "turned by 90 degrees", 90.0, 0.6),
-        (Rotation(), [0.4, 0.3, 0.2, 0.1], "rotation: nothing found", 0.0, 0.4),
-        (Saturation(), [0.2, 0.6, 0.1, 0.1], "saturation about 0.33", 0.325, 0.9),
-        (Saturation(), [0.0, 0.1, 0.4, 0.5], "saturation: nothing found", 0.825, 0.5),
-        (Blur(), [0.1, 0.3, 0.5, 0.1], "blur about 0.75", 0.75, 0.9),
+        # The unchanged level counts three times as much as each of three others: [0.3, 0.6, 0.2, 0.1] / 1.2.
+        (Rotation(), [0.1, 0.6, 0.2, 0.1], "turned by 90 degrees", 90.0, 0.5),
+        (Rotation(), [0.4, 0.3, 0.2, 0.1], "rotation: nothing found", 0.0, 2 / 3),
+        (Saturation(), [0.2, 0.6, 0.1, 0.1], "saturation about 0.25", 0.25, 0.75),
+        (Saturation(), [0.0, 0.1, 0.4, 0.5], "saturation: nothing found", 0.9125, 0.75),
+        (Blur(), [0.1, 0.3, 0.5, 0.1], "blur about 0.83", 0.75 / 0.9, 0.75),
+        (Saturation(), [0.25, 0.25, 0.25, 0.25], "saturation: nothing found", 2 / 3, 0.5),  # a head that knows nothing
         (Saturation([0.0, 0.5]), [0.3, 0.7], "saturation about 0.35", 0.35, 0.7),  # no level leaves the image
     ],
 )
@@ -137,7 +139,7 @@ def test_an_image_is_seen_as_in_validation(tmp_path):
         assert (diagnosis.reduced_to, diagnosis.side) == (44, 32)
         assert np.array_equal(diagnoser.heads.shown[-1], paths[0])
     assert len(diagnoser(np.stack([array, array]))) == len(diagnoser([array, tensor])) == 2
-    assert "saturation: nothing found (40%)" in str(diagnoser(array[..., 0]))  # grey
+    assert "saturation: nothing found (67%)" in str(diagnoser(array[..., 0]))  # grey
 
 
 def test_a_model_file_carries_its_heads(joint, tmp_path):

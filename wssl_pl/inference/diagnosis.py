@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wssl_pl.models.weights import Heads
     from wssl_pl.tasks import Classification
 
+UNCHANGED = 0.5  # of photos, as far as one task is concerned; training draws all levels alike
 LARGEST = 1024  # pixels on a side that are looked at: a file may say any size, and ask for all memory
 
 
@@ -29,7 +30,8 @@ class Finding:
     Attributes:
         task: the name of its task.
         found: whether another level than that of the unchanged image is the most probable one.
-        level: the expected level, or the most probable one of a task whose levels have no order.
+        level: the expected level, of those that change the image if it is `found`; of a task whose levels have no order
+            the most probable one.
         probability: that the image is changed, of `found`, or else that it is not; without an order, or a level of the
             unchanged image, that of the most probable level.
         levels: the probability of each level.
@@ -123,13 +125,28 @@ class Diagnoser:
 
 
 def _finding(task: "Classification", probabilities: Sequence[float]) -> Finding:
-    levels = dict(zip(task.levels, probabilities, strict=True))
-    likely = max(levels, key=levels.__getitem__)
     unchanged = task.unchanged
+    levels = _of_photos(dict(zip(task.levels, probabilities, strict=True)), unchanged)
+    likely = max(levels, key=levels.__getitem__)
     found = likely != unchanged
-    level = sum(each * probability for each, probability in levels.items()) if task.ordered else likely
     probability = levels[likely]
     if found and task.ordered and unchanged is not None:
         probability = 1.0 - levels[unchanged]
+    level = likely
+    if task.ordered:
+        counted = {each: share for each, share in levels.items() if not (found and each == unchanged)}
+        level = sum(each * share for each, share in counted.items()) / sum(counted.values())
     text = task.describe(level) if found else f"{task.name}: nothing found"
     return Finding(task.name, found, level, probability, levels, text)
+
+
+def _of_photos(levels: dict[float, float], unchanged: float | None) -> dict[float, float]:
+    """Return the probabilities of levels for photos, from those for images each of whose levels is as frequent.
+
+    By Bayes' rule (Saerens et al. 2002): without it a head that knows nothing would find a change in most photos.
+    """
+    if unchanged is None:
+        return levels
+    weights = {each: UNCHANGED * (len(levels) - 1) if each == unchanged else 1.0 - UNCHANGED for each in levels}
+    total = sum(weights[each] * share for each, share in levels.items())
+    return {each: weights[each] * share / total for each, share in levels.items()}
