@@ -14,7 +14,7 @@ from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
 from wssl_pl.export import HubModel
 from wssl_pl.export.card import model_card
 from wssl_pl.inference import Inpainter
-from wssl_pl.models import ModelInfo
+from wssl_pl.models import ModelInfo, open_model
 
 
 @pytest.fixture
@@ -121,4 +121,8 @@ def test_a_single_file_as_it_is_shipped(model_files, tmp_path, monkeypatch, caps
         main(words)
     assert stopped.value.code == 2
     assert "add --overwrite" in capsys.readouterr().err
-    main([*words, "--overwrite"])
+    main([*words, "hole_depth=0.3", "--overwrite"])
+    assert open_model("wssl-w2.safetensors", "cpu").info.hole_depth == 0.3
+    with pytest.raises(SystemExit):
+        main([*words, "hole_depth=0.8", "--overwrite"])
+    assert "hole_depth=0.8: must be above 0 and at most 0.5" in capsys.readouterr().err

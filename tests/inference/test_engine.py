@@ -172,3 +172,11 @@ def test_the_sizes_follow_the_training():
     assert Tiling.of(ModelInfo("", {"width": 16}, {"image_size": 128})) == Tiling(128, 12.8, 512, 32)
     paper = Tiling.of(ModelInfo(""))
     assert (paper.whole, paper.margin, paper.tile) == (224, 64, 384)
+
+
+@pytest.mark.parametrize(("stored", "radius"), [
+    ({}, 12.8), ({"hole_depth": 0.35}, 44.8), ({"hole_depth": 1.0}, 12.8), ({"hole_depth": "deep"}, 12.8),
+])  # fmt: skip
+def test_a_file_says_how_deep_a_hole_its_model_fills_at_once(stored, radius):
+    info = ModelInfo("model", {}, {"image_size": 128} | stored)
+    assert Tiling.of(info).radius == pytest.approx(radius)

@@ -39,6 +39,7 @@ def export_safetensors(
     *,
     out: Path,
     half: bool = False,
+    hole_depth: float | None = None,
     title: str = "WSSL inpainting",
     data: str | None = None,
     license: str | None = None,
@@ -54,6 +55,8 @@ def export_safetensors(
     Args:
         out: a folder for weights, config.json and model card, or a .safetensors file; also -o
         half: float16, half the size
+        hole_depth: how far from known pixels the model fills a hole at once, as a fraction of its image_size; deeper
+            parts are filled at half the size first; default: the model's, else 0.1
         title: the model's name on its card
         data: on the card, what it was trained on, in a sentence or two
         license: on the card, the licence of the weights
@@ -61,20 +64,26 @@ def export_safetensors(
         overwrite: replace files that exist
         model: the model file
     """
+    if hole_depth is not None and not 0.0 < hole_depth <= 0.5:
+        raise WSSLError("hole_depth", hole_depth, "must be above 0 and at most 0.5")
     path = _model_path(model.ckpt, out)
     import_encoder(model.encoder)
 
     from wssl_pl.export.weights import write_folder, write_safetensors
     from wssl_pl.models.weights import CONFIG, WEIGHTS, read_module
 
+    given = {} if hole_depth is None else {"hole_depth": hole_depth}
+
     if out.suffix.lower() == ".safetensors":
         with own_file(out, overwrite), writing("out", out):
             module, info = read_module(path)
+            info.training.update(given)
             write_safetensors(module.state_dict(), info, out, half)
         print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB) from {info.name}", flush=True)
         return
     with own_folder(out, overwrite, (WEIGHTS, CONFIG, "README.md")), writing("out", out):
         module, info = read_module(path)
+        info.training.update(given)
 
         from wssl_pl.export.card import model_card
 

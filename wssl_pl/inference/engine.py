@@ -53,14 +53,15 @@ class Tiling:
         """Return the sizes for a model.
 
         Half of the holes of 30 to 50 % that QD-IMD's strokes make are no deeper than a tenth of the side, nine of ten
-        no deeper than an eighth. On faces of 128 to 512 px a radius of a tenth was the best of 1/16 to 3/8 of the side,
-        a margin of a quarter as good as a half, and wide networks see smaller windows for the sake of memory.
+        no deeper than an eighth. With models that were trained on these a radius of a tenth was the best of 1/16 to 3/8
+        of the side, on faces of 128 to 512 px; a file says it of a model that was trained on deeper ones. A margin of
+        a quarter was as good as a half, and wide networks see smaller windows for the sake of memory.
         """
         side = max(info.side, 64)
         margin = CELL * max(1, round(side / 4 / CELL))
         narrow = info.width is not None and info.width <= 16
         tile = max(side, 4 * margin) if info.foreign else 512 if narrow else 384
-        return cls(whole=side, radius=side / 10, tile=tile, margin=margin)
+        return cls(whole=side, radius=side * info.hole_depth, tile=tile, margin=margin)
 
     @classmethod
     def of_classical(cls) -> "Tiling":

@@ -16,6 +16,7 @@ KINDS = "a .ckpt, .safetensors or .onnx file, or an exported folder"
 HEADS = "give the checkpoint of a pretext stage, or of a downstream stage that was trained with task_loss"
 IMAGE_SIZE = 224  # of a model whose file does not say it, the paper's
 MAX_BYTES = 2**31  # of a model file, the limit of ONNX's own format
+HOLE_DEPTH = 0.1  # of a model whose file does not say it
 MAX_SIDE = 4096  # pixels; a made-up size could ask for all memory
 
 Array = NDArray[np.float32]
@@ -47,6 +48,12 @@ class ModelInfo:
     def side(self) -> int:
         """The side, in pixels, of the images that it was trained on, or that it takes."""
         return min(positive(self.training.get("image_size")) or IMAGE_SIZE, MAX_SIDE)
+
+    @property
+    def hole_depth(self) -> float:
+        """How far from known pixels it fills a hole at once, as a fraction of `side`, at most half."""
+        depth = self.training.get("hole_depth")
+        return float(depth) if isinstance(depth, float | int) and 0.0 < depth <= 0.5 else HOLE_DEPTH
 
     @property
     def width(self) -> int | None:
