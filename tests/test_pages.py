@@ -276,7 +276,7 @@ class Page:
             main(["evaluate", "pairs=PAIRS", "method=mean", f"out={word}"])
         if not equals and words[:1] == ["runs"] and word != "runs" and word[0] != "-" and not Path(word).exists():
             shutil.copytree("runs", Path(word, "example"))
-        if Path(value).exists() or value == "none":
+        if Path(value).exists() or value in ("none", "shipped"):
             return word
         if name in ("images", "data.images"):
             return f"{key}=images"

@@ -4,13 +4,13 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import wssl_pl
 from wssl_pl.inference.engine import Tiling, fill_images
+from wssl_pl.models import ModelInfo
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node on this machine")
 
@@ -74,8 +74,8 @@ CASES = {
     "many": ((301, 260, 3), discs(301, 260, [9] * 9 + [3] * 20 + [30], 4), SMALL),
     "grey and deep": ((300, 130, 1), discs(300, 130, [60, 5, 5], 5), SMALL),
     "noise": ((130, 130, 3), np.random.default_rng(6).random((130, 130)) < 0.4, SMALL),
-    "shipped": ((400, 500, 3), discs(400, 500, [60, 20, 20, 9], 7), Tiling.of(
-        SimpleNamespace(side=128, width=16, foreign=False))),
+    "model": ((400, 500, 3), discs(400, 500, [60, 20, 20, 9], 7), Tiling.of(
+        ModelInfo("model", {"width": 16}, {"image_size": 128}))),
 }  # fmt: skip
 
 
