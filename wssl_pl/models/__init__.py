@@ -58,7 +58,7 @@ def open_model(
 
     Example:
         >>> open_model().info.side
-        128
+        256
     """
     if threads is not None and threads < 1:
         raise WSSLError("threads", threads, "must be at least 1")
