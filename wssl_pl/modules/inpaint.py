@@ -37,7 +37,8 @@ class InpaintModule(FillsHoles, FillingModule):
     """Fills the holes of masked images: RGB with the hole set to `fill` in, the whole image out.
 
     Args:
-        ckpt: the pretext checkpoint whose encoder is used, or `none` for a new encoder: the controls.
+        ckpt: the pretext checkpoint whose encoder is used, or `none` for a new encoder: the controls. With `reuse=all`
+            it may be a finished model of this stage; on the command line `shipped` is the shipped one.
         reuse: what is taken from the checkpoint: its `encoder`, or `all`: also the decoder of `stage=pretext
             decoder=true`; or all networks of a finished model, a `.ckpt` or `.safetensors` file of this stage, which is
             trained on, with other images, at another size, or with another loss.
