@@ -29,6 +29,14 @@ def stopped(train, *args, code, **kwargs):
     assert ended.value.code == code
 
 
+@pytest.fixture
+def _no_handler():
+    """No handler of SIGTERM, whatever another test has left."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("step", [1, 3])
 def test_sigterm_leaves_a_checkpoint_and_ends_with_143(train, monkeypatch, capsys, step):
     train(*PRETEXT, "--run.dir=whole", epochs=2)
@@ -159,6 +167,20 @@ def _signal_before_the_first_step(train, monkeypatch, number, code):
     stopped(train, *PRETEXT, "--run.dir=run", code=code)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("hook", ["check_trainer", "setup", "on_fit_start"])
+@pytest.mark.usefixtures("_no_handler")
+def test_a_signal_while_data_are_read_leaves_no_run_directory(train, monkeypatch, capsys, hook, number, code):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(PretextModule, hook, lambda *args, **kwargs: os.kill(os.getpid(), number))
+    try:
+        stopped(train, *PRETEXT, code=code)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ("SIGTERM received" if number == signal.SIGTERM else "interrupted") in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """A job of SLURM with one task, and a `scontrol` that writes down how it was called."""
@@ -246,14 +268,6 @@ def test_weights_are_not_finite_with_one_nan_anywhere():
     assert weights_are_finite(module)
     module[1].running_mean[2] = float("inf")
     assert not weights_are_finite(module)
-
-
-@pytest.fixture
-def _no_handler():
-    """No handler of SIGTERM, whatever another test has left."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.usefixtures("_no_handler")

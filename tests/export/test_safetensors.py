@@ -13,8 +13,11 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
 from wssl_pl.export import HubModel
 from wssl_pl.export.card import model_card
+from wssl_pl.export.weights import write_safetensors
 from wssl_pl.inference import Inpainter
-from wssl_pl.models import ModelInfo, open_model
+from wssl_pl.models import ModelInfo, open_heads, open_model
+from wssl_pl.models.weights import read_module
+from wssl_pl.modules import InpaintModule
 
 
 @pytest.fixture
@@ -126,3 +129,21 @@ def test_a_single_file_as_it_is_shipped(model_files, tmp_path, monkeypatch, caps
     with pytest.raises(SystemExit):
         main([*words, "hole_depth=0.8", "--overwrite"])
     assert "hole_depth=0.8: must be above 0 and at most 0.5" in capsys.readouterr().err
+
+
+def test_heads_are_left_out_on_request(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    module = InpaintModule(width=2, freeze_layers=0, task_loss=0.1, tasks=["rotation"]).eval()
+    write_safetensors(
+        module.state_dict(), ModelInfo("", dict(module.hparams), {"image_size": 64}), Path("a.safetensors")
+    )
+    main(["export", "safetensors", "ckpt=a.safetensors", "out=b.safetensors", "heads=false"])
+    assert list(open_heads("a.safetensors", "cpu").tasks) == ["rotation"]
+    with pytest.raises(WSSLError, match="has no heads"):
+        open_heads("b.safetensors", "cpu")
+    images, masks = np.random.default_rng(0).random((1, 3, 64, 64), np.float32), np.zeros((1, 1, 64, 64), np.float32)
+    masks[..., 20:40, 20:40] = 1
+    before, after = (open_model(name, "cpu")(images, masks) for name in ("a.safetensors", "b.safetensors"))
+    assert np.array_equal(before, after)
+    assert not any(key.startswith("joint.") for key in read_module(Path("b.safetensors"))[0].state_dict())

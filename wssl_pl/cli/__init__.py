@@ -141,9 +141,7 @@ def run(args: Sequence[str]) -> Any:
         print(f"usage: wssl {command} ...\n\nCommands:\n{_listed(parts)}\n\nOptions: wssl {next(iter(parts))} --help")
         return None
     function = _import(command)
-    if command == "train":
-        return function(rest)  # stops after the step
-    with _terminable():
+    with _terminable():  # but in a training, which ends after the step
         if next(iter(inspect.signature(function).parameters), None) == ARGS:
             return function(rest)
         from wssl_pl.cli.arguments import call
@@ -173,7 +171,7 @@ def _terminable() -> Iterator[None]:
     except (KeyboardInterrupt, Interrupted) as error:
         if not received:
             raise
-        raise Terminated(str(error) or "SIGTERM received") from None
+        raise Terminated((str(error) or "interrupted").replace("interrupted", "SIGTERM received", 1)) from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

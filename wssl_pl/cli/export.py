@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from wssl_pl.cli.options import ModelFile, import_encoder
 from wssl_pl.cli.output import check_folder, new_folder, own_file, own_folder
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import write_atomically, writing
+from wssl_pl.models import ModelInfo
 
 
 def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None:
@@ -39,6 +41,7 @@ def export_safetensors(
     *,
     out: Path,
     half: bool = False,
+    heads: bool = True,
     hole_depth: float | None = None,
     title: str = "WSSL inpainting",
     data: str | None = None,
@@ -55,6 +58,7 @@ def export_safetensors(
     Args:
         out: a folder for weights, config.json and model card, or a .safetensors file; also -o
         half: float16, half the size
+        heads: keep the heads of task_loss, which `wssl diagnose` needs and filling does not
         hole_depth: how far from known pixels the model fills a hole at once, as a fraction of its image_size; deeper
             parts are filled at half the size first; default: the model's, else 0.1
         title: the model's name on its card
@@ -69,27 +73,28 @@ def export_safetensors(
     path = _model_path(model.ckpt, out)
     import_encoder(model.encoder)
 
-    from wssl_pl.export.weights import write_folder, write_safetensors
+    from wssl_pl.export.weights import without_heads, write_folder, write_safetensors
     from wssl_pl.models.weights import CONFIG, WEIGHTS, read_module
 
-    given = {} if hole_depth is None else {"hole_depth": hole_depth}
+    def read() -> tuple[dict[str, Any], ModelInfo]:
+        module, info = read_module(path)
+        info.training.update({} if hole_depth is None else {"hole_depth": hole_depth})
+        return (module.state_dict(), info) if heads else without_heads(module.state_dict(), info)
 
     if out.suffix.lower() == ".safetensors":
         with own_file(out, overwrite), writing("out", out):
-            module, info = read_module(path)
-            info.training.update(given)
-            write_safetensors(module.state_dict(), info, out, half)
+            state, info = read()
+            write_safetensors(state, info, out, half)
         print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB) from {info.name}", flush=True)
         return
     with own_folder(out, overwrite, (WEIGHTS, CONFIG, "README.md")), writing("out", out):
-        module, info = read_module(path)
-        info.training.update(given)
+        state, info = read()
 
         from wssl_pl.export.card import model_card
 
-        parameters = sum(value.numel() for value in module.state_dict().values())
+        parameters = sum(value.numel() for value in state.values())
         card = model_card(info, parameters, title, out.name, data, license, figures)
-        write_folder(module.state_dict(), info, out, half)
+        write_folder(state, info, out, half)
         write_atomically(out / "README.md", card)
     print(f"Written {WEIGHTS}, {CONFIG} and README.md to {out} from {info.name}", flush=True)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from wssl_pl.files import write_atomically
 from wssl_pl.models import ModelInfo
-from wssl_pl.models.weights import CONFIG, WEIGHTS
+from wssl_pl.models.weights import CONFIG, JOINT, WEIGHTS
+
+OF_JOINT = {"task_loss", "tasks", "weights", "levels", "temperatures"}
+"""Hyperparameters of joint training."""
 
 
 def write_safetensors(state: Mapping[str, Tensor], info: ModelInfo, path: Path, half: bool = False) -> None:
@@ -36,6 +40,13 @@ def write_folder(state: Mapping[str, Tensor], info: ModelInfo, folder: Path, hal
     write_safetensors(state, info, folder / WEIGHTS, half)
     config = info.hyper_parameters | {"library": "wssl-pl", "stage": info.stage, "training": info.training}
     write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def without_heads(state: Mapping[str, Tensor], info: ModelInfo) -> tuple[dict[str, Tensor], ModelInfo]:
+    """Return the weights and settings of a downstream model that is trained no more: without heads of `task_loss`."""
+    settings = {name: value for name, value in info.hyper_parameters.items() if name not in OF_JOINT}
+    kept = {key: value for key, value in state.items() if not key.startswith(JOINT)}
+    return kept, replace(info, hyper_parameters=settings)
 
 
 def metadata(info: ModelInfo) -> dict[str, str]:

@@ -34,6 +34,8 @@ Module = TypeVar("Module", bound=nn.Module)
 DTYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 DRAWN_MASKS = 8
 """Under how many masks heads look at an image, if they were trained on images with holes."""
+JOINT = "joint."
+"""How the names of the weights of joint training start, which fill nothing."""
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder
 # Settings of the data that tell a user of the model what it was trained on.
 TRAINING = ("image_size", "resize", "resize_filter", "hole_ratio", "dilate")
@@ -176,7 +178,7 @@ def read_network(path: Path, oracle: bool = False) -> "tuple[InpaintNetwork | Fi
     if special or not settings.keys() <= OF_NETWORK | OF_TRAINING:
         return _made_module(path, state, info, oracle)
     if settings.get("task_loss"):  # its heads take no part
-        state = {key: value for key, value in state.items() if not key.startswith("joint.")}
+        state = {key: value for key, value in state.items() if not key.startswith(JOINT)}
     network = {key: settings[key] for key in OF_NETWORK if key in settings}
     return _made(InpaintNetwork, network, path, state), info
 
