@@ -3,10 +3,11 @@
     python benchmarks/inpaint.py                                  # random weights of width 16
     python benchmarks/inpaint.py --ckpt best.ckpt --pairs PAIRS   # with a table beside Telea and biharmonic
 
-Measured: a 512 x 512 photo through ONNX and through PyTorch, in turn; 12 million pixels of which 1 % is hole against
-1 million with as many pixels of hole; the peak memory of the whole command on 50 million pixels at width 32; how busy
-a folder of photos keeps the cores. `--pairs` is a folder of `wssl pairs`; the first 50 are taken. Writes `NAME.json`
-and `NAME.md` in benchmarks/results.
+Measured: a 512 x 512 photo through ONNX, in float32 and in int8, and through PyTorch, in turn; photos of other sides,
+with other holes and on one thread; 12 million pixels of which 1 % is hole against 1 million with as many pixels of
+hole; the peak memory of the whole command on 50 million pixels at width 32; how busy a folder of photos keeps the
+cores. `--pairs` is a folder of `wssl pairs`; the first 50 are taken. Writes `NAME.json` and `NAME.md` in
+benchmarks/results.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from wssl_pl.devices import usable_cores
 from wssl_pl.evaluation.evaluate import machine
 from wssl_pl.evaluation.methods import Classical
 from wssl_pl.evaluation.pairs import Pairs
+from wssl_pl.export.int8 import sample, write_int8
 from wssl_pl.export.onnx_file import write_onnx
 from wssl_pl.export.weights import write_safetensors
 from wssl_pl.inference import Inpainter
@@ -41,8 +43,10 @@ from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule
 
 SIDE = 128  # at which a model of random weights is said to have been trained
+SIDES, HOLES = (256, 512, 1024, 2048), (0.01, 0.1, 0.3)
 BARS = {
     "512 x 512 photo through ONNX, s": (0.3, "at most"),
+    "512 x 512 photo through ONNX in int8, s": (0.15, "at most"),
     "PyTorch's time over ONNX's": (1.0, "at least"),
     "12 MP with 1 % hole over 1 MP with the same hole": (3.0, "at most"),
     "peak memory for 50 MP at width 32, GB": (2.0, "at most"),
@@ -100,7 +104,7 @@ def ratio(over: list[float], under: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
-def small_photo(onnx: Inpainter, pytorch: Inpainter, rounds: int) -> dict[str, Any]:
+def small_photo(onnx: Inpainter, int8: Inpainter, pytorch: Inpainter, rounds: int) -> dict[str, Any]:
     """Seconds of a 512 x 512 photo with a wide hole, from array to array, and of the bare networks on its pixels."""
     image, mask = photo(512, 512), strokes(512, 1)
     planes = np.ascontiguousarray((image / np.float32(255)).transpose(2, 0, 1)[None], np.float32)
@@ -110,21 +114,34 @@ def small_photo(onnx: Inpainter, pytorch: Inpainter, rounds: int) -> dict[str, A
         with torch.autocast("cpu", torch.bfloat16):
             pytorch.predictor(planes, holes)
 
-    names = ("ONNX", "PyTorch", "network alone, ONNX", "network alone, PyTorch", "network alone, PyTorch bfloat16")
-    taken = in_turn(
-        rounds,
-        lambda: onnx(image, mask),
-        lambda: pytorch(image, mask),
-        lambda: onnx.predictor(planes, holes),
-        lambda: pytorch.predictor(planes, holes),
-        bfloat16,
-    )
-    seconds = {
-        name: {"median": statistics.median(found), "least": min(found)}
-        for name, found in zip(names, taken, strict=True)
+    kinds: dict[str, Callable[[], Any]] = {
+        "ONNX": lambda: onnx(image, mask),
+        "ONNX, int8": lambda: int8(image, mask),
+        "PyTorch": lambda: pytorch(image, mask),
+        "network alone, ONNX": lambda: onnx.predictor(planes, holes),
+        "network alone, ONNX, int8": lambda: int8.predictor(planes, holes),
+        "network alone, PyTorch": lambda: pytorch.predictor(planes, holes),
+        "network alone, PyTorch bfloat16": bfloat16,
     }
-    ratios = {"photo": ratio(taken[1], taken[0]), "network": ratio(taken[3], taken[2])}
-    return {"seconds": seconds, "PyTorch over ONNX": ratios, "hole": float(mask.mean())}
+    taken = dict(zip(kinds, in_turn(rounds, *kinds.values()), strict=True))
+    seconds = {name: {"median": statistics.median(found), "least": min(found)} for name, found in taken.items()}
+    ratios = {
+        "PyTorch over ONNX": ratio(taken["PyTorch"], taken["ONNX"]),
+        "int8 over float32": ratio(taken["ONNX, int8"], taken["ONNX"]),
+    }
+    return {"seconds": seconds, "ratios": ratios, "hole": float(mask.mean())}
+
+
+def by_size(inpainters: dict[str, Inpainter], rounds: int) -> list[dict[str, Any]]:
+    """Seconds of photos of some sides with one square hole each, from array to array."""
+    rows = []
+    for side in SIDES:
+        for share in HOLES:
+            image, hole = photo(side, side), scattered((side, side), round(share * side**2), 1)
+            kinds = [lambda i=inpainter, p=image, h=hole: i(p, h) for inpainter in inpainters.values()]
+            medians = [statistics.median(found) for found in in_turn(rounds, *kinds)]
+            rows.append({"side": side, "hole": share, "seconds": dict(zip(inpainters, medians, strict=True))})
+    return rows
 
 
 def large_photo(inpainter: Inpainter, rounds: int) -> dict[str, Any]:
@@ -243,16 +260,31 @@ def as_onnx(model: Path, path: Path) -> Path:
     return path
 
 
+def as_int8(float32: Path, path: Path) -> Path:
+    """The int8 form of an ONNX file, made with drawn faces."""
+    write_int8(float32, path, *sample(None, Inpainter.from_checkpoint(float32, "cpu").info.side))
+    return path
+
+
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All figures."""
     model = args.ckpt or random_model(args.width, folder / "model.safetensors")
     onnx_file = as_onnx(model, folder / "model.onnx")
+    int8_file = as_int8(onnx_file, folder / "int8.onnx")
     threads = usable_cores()
     onnx = Inpainter.from_checkpoint(onnx_file, "cpu", threads)
+    int8 = Inpainter.from_checkpoint(int8_file, "cpu", threads)
     pytorch = Inpainter.from_checkpoint(model, "cpu", threads)
     result: dict[str, Any] = {"model": onnx.info.hyper_parameters | {"trained at": onnx.info.side}}
     print("a small photo", file=sys.stderr, flush=True)
-    result["small"] = small_photo(onnx, pytorch, args.rounds)
+    result["small"] = small_photo(onnx, int8, pytorch, args.rounds)
+    print("other sizes", file=sys.stderr, flush=True)
+    one_thread = {
+        f"{name}, 1 thread": Inpainter.from_checkpoint(file, "cpu", 1)
+        for name, file in (("ONNX", onnx_file), ("int8", int8_file))
+    }
+    torch.set_num_threads(threads)
+    result["by size"] = by_size({"ONNX": onnx, "int8": int8, "PyTorch": pytorch} | one_thread, min(3, args.rounds))
     print("a large photo", file=sys.stderr, flush=True)
     result["large"] = large_photo(onnx, args.rounds)
     print("memory", file=sys.stderr, flush=True)
@@ -265,11 +297,12 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     result["folder"] = folder_mode(folder, onnx_file, args.photos)
     if args.pairs:
         print("pairs", file=sys.stderr, flush=True)
-        inpainters = {"Inpainter, ONNX": onnx, "Inpainter, PyTorch": pytorch}
+        inpainters = {"Inpainter, ONNX": onnx, "Inpainter, ONNX, int8": int8, "Inpainter, PyTorch": pytorch}
         result["pairs"] = beside_classical(args.pairs, inpainters, args.count)
     figures = (
         result["small"]["seconds"]["ONNX"]["median"],
-        result["small"]["PyTorch over ONNX"]["photo"],
+        result["small"]["seconds"]["ONNX, int8"]["median"],
+        result["small"]["ratios"]["PyTorch over ONNX"],
         max(case["ratio"] for case in result["large"].values()),
         max(case["GB"] for case in result["memory"].values()),
         result["folder"]["busy"],
@@ -296,6 +329,12 @@ def markdown(result: dict[str, Any], trained: bool) -> str:
     lines += ["", f"Of the 512 x 512 photo {hole:.0%} is hole, in strokes. Seconds, warm:", ""]
     lines += ["| | median | least |", "|---|---:|---:|"]
     lines += [f"| {name} | {s['median']:.3f} | {s['least']:.3f} |" for name, s in result["small"]["seconds"].items()]
+    kinds = list(result["by size"][0]["seconds"])
+    lines += ["", "Seconds of a photo with a square hole, on all cores where no threads are named:", ""]
+    lines += [f"| side, px | hole | {' | '.join(kinds)} |", f"|---:|---:|{'---:|' * len(kinds)}"]
+    for row in result["by size"]:
+        seconds = " | ".join(f"{row['seconds'][kind]:.2f}" for kind in kinds)
+        lines.append(f"| {row['side']} | {row['hole']:.0%} | {seconds} |")
     lines += ["", "| 1 % of 12 MP is hole | 12 MP, s | 1 MP, s | ratio |", "|---|---:|---:|---:|"]
     lines += [
         f"| {name} | {case['12 MP s']:.2f} | {case['1 MP s']:.2f} | {case['ratio']:.2f} |"

@@ -70,11 +70,14 @@ def test_the_whole_program(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", words)
     # The exporter takes seconds, and has tests of its own.
     monkeypatch.setattr(inpaint, "as_onnx", lambda model, path: tiny_onnx(path))
+    monkeypatch.setattr(inpaint, "as_int8", lambda model, path: tiny_onnx(path))
+    monkeypatch.setattr(inpaint, "SIDES", (64,))
     monkeypatch.setattr(inpaint, "large_photo", lambda *_: {"one": {"12 MP s": 2, "1 MP s": 1, "ratio": 2}})
     inpaint.main()
     result = json.loads((tmp_path / "trial.json").read_text())
     assert set(result["against the bars"]) == set(inpaint.BARS)
     assert result["small"]["seconds"]["ONNX"]["median"] > 0
+    assert [row["hole"] for row in result["by size"]] == list(inpaint.HOLES)
     assert not result["memory"]["ONNX"]["PyTorch was imported"]
     assert result["memory"]["PyTorch"]["PyTorch was imported"]
     text = (tmp_path / "trial.md").read_text()

@@ -2,7 +2,8 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 from wssl_pl.cli.options import ModelFile, import_encoder
 from wssl_pl.cli.output import check_folder, new_folder, own_file, own_folder
@@ -11,19 +12,32 @@ from wssl_pl.files import write_atomically, writing
 from wssl_pl.models import ModelInfo
 
 
-def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None:
+def export_onnx(
+    *,
+    out: Path,
+    precision: Literal["float32", "int8", "auto"] = "float32",
+    images: Path | None = None,
+    overwrite: bool = False,
+    model: ModelFile,
+) -> None:
     """Write a model as ONNX, for images of any number and size, and compare it with PyTorch.
 
     Example:
         wssl export onnx ckpt=best.ckpt out=model.onnx
+        wssl export onnx ckpt=best.ckpt out=model.onnx precision=auto images=DIR
 
     Args:
         out: the .onnx file; also -o
+        precision: int8: convolutions in 8-bit integers, faster on many processors; auto: int8 if it is faster here and
+            loses at most 0.05 dB
+        images: for int8: a folder of photos like those that will be filled; default: drawn faces
         overwrite: replace a file that exists
         model: the model file
     """
     if out.suffix.lower() != ".onnx":
         raise WSSLError("out", out, "does not end in .onnx")
+    if images is not None and precision == "float32":
+        raise WSSLError("images", images, "is of no use with precision=float32", "give precision=int8 or auto")
     with own_file(out, overwrite):
         path = _model_path(model.ckpt, out)
         import_encoder(model.encoder)
@@ -32,9 +46,21 @@ def export_onnx(*, out: Path, overwrite: bool = False, model: ModelFile) -> None
         from wssl_pl.models.weights import read_module
 
         module, info = read_module(path)
-        difference = write_onnx(module, info, out)
-    print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB) from {info.name}")
-    print(f"Differs from PyTorch by at most {difference:.1g} at three sizes", flush=True)
+        if precision == "float32":
+            difference, chosen = write_onnx(module, info, out), ""
+        else:
+            from wssl_pl.export.int8 import sample, write_int8
+
+            photos = sample(images, info.side)
+            with writing("out", out), TemporaryDirectory(dir=out.parent) as folder:
+                float32, int8 = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+                difference = write_onnx(module, info, float32)
+                comparison = write_int8(float32, int8, *photos)
+                chosen = "int8" if precision == "int8" or comparison.pays else "float32"
+                (int8 if chosen == "int8" else float32).replace(out)
+            print(f"int8: {comparison}")
+    print(f"Written {out} ({out.stat().st_size / 1e6:.1f} MB{chosen and f', {chosen}'}) from {info.name}")
+    print(f"float32 differs from PyTorch by at most {difference:.1g} at three sizes", flush=True)
 
 
 def export_safetensors(
