@@ -71,15 +71,16 @@ def fill(page: Any) -> str:
 
 
 def draw(browser: Any, url: str, folder: Path) -> None:
-    """Write screenshots: painted, during a fill, and with the result."""
+    """Write screenshots: painted, during a fill that takes long enough to be seen, and with the result."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, scheme, width in (("light", "light", 900), ("dark", "dark", 900), ("phone", "dark", 390)):
         page = open_example(browser, url, color_scheme=scheme, viewport={"width": width, "height": 900})
         paint(page)
         page.screenshot(path=folder / f"{name}-painted.png", full_page=True)
         page.click("#fill")
-        page.locator("#cancel").wait_for()
-        page.screenshot(path=folder / f"{name}-progress.png", full_page=True)
+        page.locator("#cancel:visible, #state:has-text('filled')").first.wait_for()
+        if page.locator("#cancel").is_visible():
+            page.screenshot(path=folder / f"{name}-progress.png", full_page=True)
         page.locator("#state", has_text="filled").wait_for()
         page.wait_for_timeout(500)
         page.screenshot(path=folder / f"{name}-result.png", full_page=True)
