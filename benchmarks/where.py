@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import statistics as stats
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,16 +23,17 @@ import torch
 
 from wssl_pl.drawing import new_figure, save_figure
 from wssl_pl.evaluation.pages import plain_frame
-from wssl_pl.evaluation.statistics import MIN_SEEDS, compare
+from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC, MIN_SEEDS, compare, judge_convergence
 from wssl_pl.study.advice import PLAIN, RIVAL, TABLE, Findings, Gain, Row
 from wssl_pl.study.cost import Stepper, batch_shape
+from wssl_pl.study.curves import points_of
 from wssl_pl.study.definition import read_studies
 from wssl_pl.study.folder import Results, StudyFolder, read_results
 from wssl_pl.study.plan import make_plan
 from wssl_pl.study.plots import COLOURS
 from wssl_pl.study.sections import open_sections
 from wssl_pl.study.transfer import export_study
-from wssl_pl.study.verdicts import group_values, points_of, summarise
+from wssl_pl.study.verdicts import group_values, summarise
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "where"
@@ -66,14 +68,21 @@ def rows(results: Results, names: dict[str, str], case: str) -> dict[str, Row]:
             continue
         mean = {key: float(group_values(results, [full], seeds, key).mean()) for key in (metric, lpips)}
         plain, rival = (names.get(one) for one in (PLAIN[case], RIVAL[case]))
-        pretext = results.study.arms[full].pretext is not None
+        arm = results.study.arms[full]
+        own = results.measured(full).values()
+        chosen = Counter(tuple(sorted((run.status.chosen or {}).items())) for run in own)
+        curves = [points_of(results.curves(run.id), CONVERGENCE_METRIC) for run in own]
         found[name] = Row(
-            results.study.arms[full].label,
+            arm.label,
             len(seeds),
             round(mean[metric], 4),
             round(mean[lpips], 5) if np.isfinite(mean[lpips]) else None,
             gain(results, full, plain, metric) if plain else None,
-            gain(results, full, rival, metric) if rival and pretext else None,
+            gain(results, full, rival, metric) if rival and name != PLAIN[case] else None,
+            not name.endswith("_steps")
+            and not arm.downstream.get("model.strength_channels")
+            and judge_convergence(curves).state != "not converged",
+            dict(chosen.most_common(1)[0][0]),
         )
     return found
 
@@ -220,7 +229,8 @@ def draw_shifts(results: Results, found: dict[str, dict[str, list[float]]], path
 def probed(sections: dict[str, Results]) -> list[tuple[str, str, dict[str, float], float]]:
     """Return of every measured run after a pretext its group, pretext run, last probe, and PSNR.
 
-    A group is what differs in the downstream stage alone: section, number of training images, frozen or not.
+    Runs of a group have the same downstream stage: section, number of training images, frozen or not, with the
+    pretext's decoder or without.
     """
     found = []
     for section, results in sections.items():
@@ -231,7 +241,8 @@ def probed(sections: dict[str, Results]) -> list[tuple[str, str, dict[str, float
                     continue
                 curves = results.curves(run.pretext)
                 last = {tag: points[-1][1] for tag in PROBES if (points := points_of(curves, tag))}
-                options = {key: run.options.get(key) for key in ("data.train_images", "model.freeze_layers")}
+                shared = ("data.train_images", "model.freeze_layers", "model.reuse")
+                options = {key: run.options.get(key) for key in shared}
                 value = float(results.evaluations[run.id].table.column(metric).mean())
                 found.append((f"{section} {options}", run.pretext, last, value))
     return found
@@ -280,12 +291,18 @@ def draw_probe(found: dict[str, dict[str, Any]], path: Path) -> None:
 
 def verdict_lines(results: Results) -> list[str]:
     """Return the verdicts of a section, a line each."""
-    verdicts = summarise(results).verdicts
-    return [
+    report = summarise(results)
+    lines = [
         f"- **{verdict.state}**: {verdict.claim.claim}" + (f" ({verdict.reason})" if verdict.reason else "")
-        for own in verdicts.values()
+        for own in report.verdicts.values()
         for verdict in own
     ]
+    guessing = [
+        f"{task} in {count} runs of {arm.label}"
+        for arm in report.arms.values()
+        for task, count in arm.near_chance.items()
+    ]
+    return [*lines, *([f"- Heads at chance: {', '.join(guessing)}"] if guessing else [])]
 
 
 def blocks(sections: dict[str, Results], findings: Findings, folder: Path) -> Iterator[tuple[str, list[str]]]:
@@ -350,7 +367,8 @@ def measure_costs(rounds: int) -> None:
                 step = stepper.step(*batch_shape(kinds[name]))
                 if turn:
                     seconds[name].append(step)
-        plain = next(name for name in kinds if name[0] == "downstream" and kinds[name].pretext is None)
+        plain_arm = PLAIN.get(section, PLAIN["few_pairs"])
+        plain = next(name for name in kinds if any(COUNTS.sub(r"\\1", arm) == plain_arm for arm in name[1:]))
         for name, own in seconds.items():
             step, ratio = stats.median(own), stats.median(own) / stats.median(seconds[plain])
             print(f"{section} {' '.join(name)[:90]}: {step:.4f} s, {ratio:.2f}")

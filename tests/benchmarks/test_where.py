@@ -85,6 +85,7 @@ def test_the_page_has_what_is_measured_and_no_more(whole, tmp_path, monkeypatch)
     assert rows["inpainting"].gain.low > 0.5
     assert rows["both"].over_rival is not None
     assert findings.damaged["all_tuned"].gain.high < 0
+    assert findings.damaged["all_tuned"].advisable
     for file in ("few_pairs", "damaged", "probe", "shifts_few_pairs"):
         assert (page.parent / f"where_{file}.svg").read_text().rstrip().endswith("</svg>")
     assert len(list((tmp_path / "json" / "few_pairs" / "runs").iterdir())) == 8 * 6 + 3 * 6

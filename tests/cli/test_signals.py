@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,15 @@ def test_sigterm_ends_a_process_with_143(tmp_path):
         process.kill()
         process.stdout.close()
     assert read_checkpoint(tmp_path / "run" / "last.ckpt")["global_step"] < 4000
+
+
+def test_a_signal_in_the_last_step_waits_for_the_last_validation(train, monkeypatch):
+    interrupt_at(monkeypatch, PretextModule, [2], signal.SIGTERM)
+    steps = ["--trainer.max_steps=3", "--trainer.val_check_interval=3"]
+    with suppress(SystemExit):
+        train(*PRETEXT, *steps, "--run.dir=run", epochs=9)
+    assert read_checkpoint("run/last.ckpt")["global_step"] == 3
+    assert Path("run/best.ckpt").exists()
 
 
 def test_a_second_sigterm_does_not_hinder_the_checkpoint(train, monkeypatch):

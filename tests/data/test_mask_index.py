@@ -14,6 +14,7 @@ from tests.data.fakes import hole_mask, mask_tree
 from wssl_pl.data import masks as masks_module
 from wssl_pl.data.decode import dilate, read_mask
 from wssl_pl.data.masks import MaskIndex, scan_masks
+from wssl_pl.errors import DataError
 
 
 @pytest.fixture
@@ -189,3 +190,12 @@ def test_what_counts_as_binary(tmp_path: Path, values: tuple, binary: bool, brig
     Image.fromarray(np.array([values], np.uint8).repeat(2, 0)).save(tmp_path / "m.png")
     coverage, is_binary = read_mask(tmp_path / "m.png", 2, bright=True)
     assert (coverage[0].tolist(), is_binary) == (bright, binary)
+
+
+def test_widened_synthetic_masks_keep_to_the_bounds(make):
+    module = make(masks="synthetic", dilate=1, hole_ratio=(0.1, 0.5))
+    module.setup("fit")
+    counts = module.describe()["masks"]["train"]
+    assert counts["kept"] < counts["total"]
+    with pytest.raises(DataError, match="no synthetic mask has a hole of 30% to 50%"):
+        make(masks="synthetic", dilate=16, hole_ratio=(0.3, 0.5)).setup("fit")

@@ -19,6 +19,8 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.export import web
 from wssl_pl.export.web import PACKAGE, VERSION, WASM, WEBGPU, _shorten, find_runtime
 from wssl_pl.files import cache_folder
+from wssl_pl.models.info import SHIPPED, SHIPPED_LICENSE
+from wssl_pl.models.weights import read_info
 
 NAMES = WASM + WEBGPU
 
@@ -179,6 +181,12 @@ def test_the_page_is_complete(tmp_path, monkeypatch, capsys):
             assert (page / other).is_file(), f"{name} needs {other}"
     config = json.loads((page / "config.json").read_text())
     assert (config["model"], config["license"], config["tiling"]["whole"]) == ("network.onnx", None, 64)
+    write_network(tmp_path / "network.onnx", license=SHIPPED_LICENSE)
+    main([*command, "--overwrite"])
+    config = json.loads((page / "config.json").read_text())
+    assert (config["model"], config["license"]) == ("the shipped model", SHIPPED_LICENSE)
+    assert (page / "LICENSE-weights").is_file()
+    assert read_info(SHIPPED).training["license"] == SHIPPED_LICENSE
     main([*command, "--overwrite"])
     assert (page / "ort" / "ort.webgpu.min.js").is_file()
     write_network(tmp_path / "network.onnx", ours=False)

@@ -7,7 +7,7 @@ from wssl_pl.callbacks import checkpoint_callbacks
 from wssl_pl.errors import WSSLError
 from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
-from wssl_pl.modules.migration import FORMAT, MIGRATIONS, SETTINGS_2
+from wssl_pl.modules.migration import FORMAT, MIGRATIONS, SETTINGS_2, add_slopes
 
 MODULES = {
     "pretext": lambda **settings: PretextModule(["rotation"], width=2, **settings),
@@ -25,6 +25,8 @@ def to_version_1(checkpoint):
             checkpoint["callbacks"][old] = state | {"monitor": "val/accuracy"}
     for name in SETTINGS_2[checkpoint["stage"]]:
         del checkpoint["hyper_parameters"][name]
+    for key in [key for key in checkpoint["state_dict"] if key.endswith(".slope")]:
+        del checkpoint["state_dict"][key]
     return checkpoint
 
 
@@ -62,6 +64,24 @@ def test_an_old_checkpoint_is_read_with_the_settings_of_its_time(run, stage):
     assert checkpoint["hyper_parameters"].items() >= SETTINGS_2[stage].items()
     module = type(MODULES[stage]()).load_from_checkpoint(run / "last.ckpt")
     assert module.hparams.items() >= SETTINGS_2[stage].items()
+
+
+@pytest.mark.parametrize("stage", ["pretext"], indirect=True)
+def test_heads_of_an_old_checkpoint_keep_their_relu(run):
+    module = PretextModule.load_from_checkpoint(run / "best.ckpt")
+    first, _, last = module.heads["rotation"].layers
+    features = torch.randn(8, first.in_features, 2, 2)
+    expected = last(first(features.mean(dim=(2, 3))).relu())
+    assert torch.equal(module.heads["rotation"](features), expected)
+    assert MODULES["pretext"]().heads["rotation"].layers[1].slope > 0
+
+
+def test_only_heads_get_a_slope():
+    state = {key: torch.zeros(4, 4) for key in ("heads.a.layers.0.weight", "joint.heads.b.layers.0.weight")}
+    others = {"encoder.layers.0.weight": torch.zeros(4, 4), "heads.masked.layers.0.weight": torch.zeros(4, 4, 3, 3)}
+    found = state | others
+    add_slopes(found)
+    assert found.keys() - state.keys() - others.keys() == {"heads.a.layers.1.slope", "joint.heads.b.layers.1.slope"}
 
 
 def test_an_old_run_resumes_and_keeps_its_best_checkpoint(fit, run, stage):

@@ -42,6 +42,18 @@ def test_shapes():
     assert TaskHead(128, 4)(features).shape == (2, 4)
 
 
+def test_a_head_whose_units_are_all_negative_still_learns():
+    head = TaskHead(16, 4)
+    torch.nn.init.constant_(head.layers[0].bias, -100.0)
+    features = torch.rand(8, 16, 2, 2, requires_grad=True)
+    torch.nn.functional.cross_entropy(head(features), torch.arange(8) % 4).backward()
+    assert features.grad.abs().max() > 0
+    assert head.layers[0].weight.grad.abs().max() > 0
+    x = torch.tensor([-2.0, 0.0, 3.0])
+    assert torch.allclose(head.layers[1](x), torch.tensor([-0.2, 0.0, 3.0]))
+    assert head.layers[1](x.bfloat16()).dtype == torch.bfloat16
+
+
 def test_signal_keeps_its_size_through_the_plain_convolutions():
     # With PyTorch's default initialisation it shrinks by orders of magnitude, and no head learns.
     features, _ = UNetEncoder(16)(torch.rand(4, 3, 64, 64) - 0.5)

@@ -30,6 +30,18 @@ def test_the_best_arm_has_to_beat_its_rival():
     assert choose(DAMAGED, "damaged") == "joint_01"
 
 
+def test_an_arm_without_a_pretext_has_to_beat_the_rival_too_and_an_oracle_is_no_advice():
+    oracle = Row("oracle", 6, 23.0, gain=HELPS, over_rival=HELPS, advisable=False)
+    no_help = Row("restoring", 6, 22.0, gain=Gain(0.0, -0.2, 0.2))
+    assert choose({"blind": DAMAGED["blind"], "oracle": oracle, "restoring": no_help}, "damaged") is None
+    restoring = Row("restoring", 6, 22.2, gain=Gain(0.2, 0.05, 0.35))
+    joint = Row("heads beside it", 6, 22.8, gain=HELPS, over_rival=Gain(0.6, 0.3, 0.9))
+    assert choose({"blind": DAMAGED["blind"], "restoring": restoring, "joint_01": joint}, "damaged") == "joint_01"
+    both = Row("both", 6, 20.2, gain=Gain(0.15, 0.01, 0.3), over_rival=Gain(0.05, -0.1, 0.2))
+    inpainting = Row("inpainting", 6, 20.1, gain=Gain(0.1, -0.01, 0.28))
+    assert choose({"scratch": PAIRS["scratch"], "inpainting": inpainting, "both": both}, "few_pairs") is None
+
+
 @pytest.mark.parametrize(
     ("images", "damaged", "said", "not_said"),
     [
@@ -55,13 +67,15 @@ def test_without_results_it_says_so():
 
 
 def test_commands_are_those_of_the_study():
-    first, second = commands("both", "few_pairs")
+    first, second = commands("both", "few_pairs", {"model.lr": 0.01})
+    assert "'run.monitor=val/loss'" in first
+    assert "'model.lr=0.01'" in second
     assert "stage=pretext images=POOL" in first
     assert "'model.tasks=[saturation,sharpness,autoencoder]'" in first
     assert "'model.decoder=true'" in first
     assert "ckpt=runs/pretext/RUN/best.ckpt" in second
     assert "width" not in second
-    (only,) = commands("joint_01", "damaged")
+    (only,) = commands("joint_01", "damaged", {})
     assert "ckpt=none" in only
     assert "'model.restore=[saturation,sharpness]'" in only
 

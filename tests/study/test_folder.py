@@ -1,5 +1,6 @@
 import errno
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,15 @@ def test_finished_runs_are_taken_over_from_another_study(started, declare, tmp_p
     assert other.reuse(started, other.plan()) == 1
     assert other.status(first) == Status("done", steps=12)
     assert other.status(second).state == "waiting"
+
+
+def test_runs_that_were_chosen_by_other_rules_are_not_taken_over(started, declare, tmp_path):
+    started.set_status(next(iter(started.plan().runs)), Status("done", steps=12))
+    other = StudyFolder(tmp_path / "again")
+    study = read_study([declare()])
+    other.start(replace(study, validations=study.validations + 1))
+    with pytest.raises(WSSLError, match=rf"has validations={study.validations} where this study has"):
+        other.reuse(started, other.plan())
 
 
 def test_finished_runs_of_another_version_of_the_program_are_counted(started):

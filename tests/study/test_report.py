@@ -99,10 +99,11 @@ def test_what_the_report_holds(tmp_path):
 def test_a_head_near_chance_is_marked_and_an_arm_without_a_seed_has_no_row(tmp_path):
     report = summarise(read_results(small(tmp_path)))
     report.arms["good"].scores["rotation"] = 0.27
+    report.arms["good"].near_chance["rotation"] = 2
     report.arms["plain"].runs.clear()
     rows = arm_rows(report, ["good", "plain"], 3)
     assert [row[0] for row in rows] == ["arm", "good"]
-    assert "rotation 0.27 (**near chance**)" in rows[1]
+    assert "rotation 0.27 (**2 at chance**)" in rows[1]
 
 
 def test_lpips_has_a_column_where_it_was_measured(tmp_path):

@@ -6,10 +6,11 @@ import pytest
 
 from tests.study.fakes import FakeArm, one_task, write, write_evaluation, write_study
 from wssl_pl.errors import WSSLError
+from wssl_pl.study.curves import count_near_chance, scores
 from wssl_pl.study.definition import Arm, Claim, Tuning, long_names
 from wssl_pl.study.folder import Curve, read_results
 from wssl_pl.study.plan import make_plan
-from wssl_pl.study.verdicts import Spread, Trial, scores, summarise, tasks_of
+from wssl_pl.study.verdicts import Spread, Trial, summarise, tasks_of
 
 BETTER = Claim("a beats b", ["a"], ["b"])
 
@@ -163,14 +164,24 @@ def test_spread_over_seeds(tmp_path):
 
 
 def test_accuracy_is_that_of_the_kept_checkpoint():
-    """best.ckpt is kept by the mean over tasks, here at step 2, where neither task alone need be best."""
-    curve = {
-        "val/accuracy": ((1, 2), (0.5, 0.7)),
+    """best.ckpt is kept by the monitored metric: the mean score is best at step 2, the loss at step 1."""
+    points = {
+        "val/score": ((1, 2), (0.5, 0.7)),
+        "val/loss": ((1, 2), (0.9, 1.0)),
         "val/accuracy/rotation": ((1, 2), (0.9, 0.8)),
         "val/accuracy/sharpness": ((1, 2), (0.1, 0.6)),
     }
-    assert scores([{tag: Curve(tag, *points) for tag, points in curve.items()}]) == {"rotation": 0.8, "sharpness": 0.6}
-    assert scores([{}]) == {}
+    curves = {tag: Curve(tag, *its) for tag, its in points.items()}
+    assert scores(curves, "val/score") == {"rotation": 0.8, "sharpness": 0.6}
+    assert scores(curves, "val/loss") == {"rotation": 0.9, "sharpness": 0.1}
+    assert scores(curves, "val/absent") == scores({}, "val/score") == {}
+
+
+def test_a_head_at_chance_is_counted_by_its_levels():
+    arm = Arm({"model.tasks": ["sharpness", "blur"], "model.levels.blur": "[1,2]"})
+    assert count_near_chance(arm, "sharpness", [0.25, 0.29, 0.5]) == 2
+    assert count_near_chance(arm, "blur", [0.5, 0.7]) == 1
+    assert count_near_chance(Arm({"model.tasks": ["mine.Task"]}), "task", [0.25]) == 1
 
 
 def test_tasks_and_weights():

@@ -3,8 +3,10 @@ import torch
 import torch.nn.functional as F
 
 from wssl_pl.data.draws import uniform
+from wssl_pl.modules.heads import change_images
 from wssl_pl.networks import UNetEncoder
-from wssl_pl.tasks import Autoencoder, Masked
+from wssl_pl.study.definition import read_studies
+from wssl_pl.tasks import Autoencoder, Masked, make_tasks
 from wssl_pl.tasks.masked import PATCHES, SCALE, expand
 
 
@@ -73,6 +75,24 @@ def test_masked_patches_are_zero_and_the_rest_is_untouched(size):
 def test_the_autoencoder_masks_nothing():
     images = torch.rand(4, 3, 32, 32)
     assert torch.equal(Autoencoder()(images, Autoencoder().draw(numbers(4))), images)
+
+
+def test_the_restoration_aims_at_the_image_before_all_other_tasks():
+    tasks = make_tasks(["saturation", "sharpness", "restoration"], {"saturation": [0.0, 0.1], "sharpness": [0.0, 0.1]})
+    assert list(tasks) == ["restoration", "saturation", "sharpness"]
+    images = torch.rand(4, 3, 34, 34)
+    changed, drawn = change_images(tasks, images, torch.rand(4, 16), margin=1)
+    assert torch.equal(drawn.targets["restoration"], images[..., 1:-1, 1:-1])
+    assert (changed - drawn.targets["restoration"]).abs().mean() > 0.05
+    assert drawn.mask is None
+
+
+def test_the_arms_that_restore_in_the_pretext_aim_at_the_clean_image():
+    (study,) = read_studies(["where"], ["damaged"]).values()
+    arms = [arm for arm in study.arms.values() if "restoration" in (arm.pretext or {}).get("model.tasks", [])]
+    assert {arm.name for arm in arms} == {"restoring", "all_tuned", "all_equal"}
+    for arm in arms:
+        assert next(iter(make_tasks(arm.pretext["model.tasks"]))) == "restoration"
 
 
 @pytest.mark.parametrize("size", [64, 100])

@@ -10,10 +10,10 @@ from wssl_pl.export.weights import metadata
 from wssl_pl.models import ModelInfo
 
 
-def write_network(path, ours=True):
+def write_network(path, ours=True, **training):
     """Write a network of two layers as `wssl export onnx` would: PyTorch's exporter takes half a minute for any.
 
-    With `ours=False` it says nothing about itself, like another project's.
+    With `ours=False` it says nothing about itself, like another project's; else also what is given of its training.
     """
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     random = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def write_network(path, ours=True):
     stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
     graph = helper.make_graph(nodes, "network", inputs, [output], stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    helper.set_model_props(model, metadata(ModelInfo("", {"width": 2}, {"image_size": 64})) if ours else {})
+    helper.set_model_props(model, metadata(ModelInfo("", {"width": 2}, {"image_size": 64} | training)) if ours else {})
     onnx.save(model, path)
 
 

@@ -101,10 +101,11 @@ def can_stop(trainer: Trainer) -> bool:
 
     It does not after the last batch of an epoch: a run resumed from there skips the validation of the epoch, and
     Lightning 2.6 counts its epochs wrongly afterwards. It does not inside an accumulation window either: the gradients
-    that were accumulated are not part of a checkpoint.
+    that were accumulated are not part of a checkpoint. After the last step of a run that ends inside an epoch the
+    validation is still to come, and with it perhaps the best checkpoint.
     """
     window_complete = trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches == 0
-    return window_complete and not trainer.is_last_batch
+    return window_complete and not trainer.is_last_batch and trainer.global_step != trainer.max_steps
 
 
 def is_last_epoch(trainer: Trainer) -> bool:

@@ -40,6 +40,7 @@ from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import choose_precision, choose_threads, has_accelerator
 from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError
 from wssl_pl.files import owned, replacing
+from wssl_pl.metrics import is_lower_better
 from wssl_pl.models import find_model
 from wssl_pl.modules import MODULES, read_checkpoint
 from wssl_pl.modules.features import absolute_features
@@ -302,8 +303,9 @@ class WSSLCLI(LightningCLI):
         self.model.monitor = run.monitor
         # One batch is validated first, so that a metric that does not exist is an error before the training.
         self.config_init.trainer.num_sanity_val_steps = 1
-        lower = any(word in run.monitor for word in ("loss", "log_cosh", "lpips", "l1"))
-        return run.monitor, ("min" if lower else "max") if run.monitor_mode == "auto" else run.monitor_mode
+        return run.monitor, (
+            "min" if is_lower_better(run.monitor) else "max"
+        ) if run.monitor_mode == "auto" else run.monitor_mode
 
     def fit(self) -> None:
         """Train, in the run directory."""

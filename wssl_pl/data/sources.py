@@ -29,16 +29,8 @@ Damaged = list[tuple[str, str]]
 """Files and the reasons why they cannot be used."""
 
 
-@rank_zero_only
-def warn(message: str) -> None:
-    """Log a warning on the first process only."""
-    log.warning(message)
-
-
-@rank_zero_only
-def tell(message: str) -> None:
-    """Log information on the first process only."""
-    log.info(message)
+# On the first process only.
+warn, tell = rank_zero_only(log.warning), rank_zero_only(log.info)
 
 
 def resolve(parameter: str, value: str | None) -> str:
@@ -324,7 +316,13 @@ class SyntheticMasks(MaskSet):
         arrays = synthetic_masks(part, size=self.size, ratio=self.bounds)
         if self.dilate:
             arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
-        return Masks.from_arrays(arrays), len(arrays)
+        ratios = arrays.mean(axis=(1, 2))
+        kept = arrays[(ratios >= self.bounds[0]) & (ratios <= self.bounds[1])]
+        if not len(kept):
+            low, high = self.bounds
+            reason = f"no synthetic mask has a hole of {low:.0%} to {high:.0%} after it"
+            raise DataError("dilate", self.dilate, reason, "give a smaller one, or a larger hole_ratio")
+        return Masks.from_arrays(kept), len(arrays)
 
 
 class FolderMasks(MaskSet):

@@ -2,10 +2,10 @@
 
 import statistics
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -72,13 +72,15 @@ def write_int8(path: Path, out: Path, images: Array, masks: Array) -> Comparison
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     half = len(images) // 2
+    pairs = zip(images[:half, None], masks[:half, None], strict=True)
+    feeds = iter([{"image": image, "mask": mask} for image, mask in pairs])
     with TemporaryDirectory(dir=out.parent) as folder:
         simplified = Path(folder) / "simplified.onnx"
         quant_pre_process(str(path), str(simplified), skip_symbolic_shape=True)
         quantize_static(
             str(simplified),
             str(out),
-            _Feeds(images[:half], masks[:half]),
+            SimpleNamespace(get_next=lambda: next(feeds, None)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=OPERATORS,
             per_channel=True,
@@ -116,18 +118,6 @@ def sample(images: Path | None, side: int) -> tuple[Array, Array]:
         faces = np.stack([read_image(files[number], side) for number in chosen])
     masks = synthetic_masks("val", side, count=len(faces))
     return (faces.transpose(0, 3, 1, 2) / 255).astype(np.float32), masks[:, None].astype(np.float32)
-
-
-class _Feeds:
-    """What onnxruntime's quantizer reads: one image after the other."""
-
-    def __init__(self, images: Array, masks: Array) -> None:
-        self._left: Iterator[tuple[Array, Array]] = iter(zip(images[:, None], masks[:, None], strict=True))
-
-    def get_next(self) -> dict[str, Array] | None:
-        """Return the next inputs by name, None at the end."""
-        pair = next(self._left, None)
-        return None if pair is None else {"image": pair[0], "mask": pair[1]}
 
 
 def _psnr(predictor: Predictor, image: Array, mask: Array) -> float:

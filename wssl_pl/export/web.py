@@ -147,7 +147,7 @@ def write_page(folder: Path, name: str, runtime: dict[str, bytes], webgpu: bool 
         (folder / "ort" / file.replace(".mjs", ".js")).write_bytes(runtime[file])
     for file in STATIC:
         shutil.copyfile(SOURCE / file, folder / file)
-    shipped = name.endswith(SHIPPED.name)
+    shipped = predictor.info.training.get("license") == SHIPPED_LICENSE
     if shipped:
         shutil.copyfile(SHIPPED.parent / "LICENSE", folder / "LICENSE-weights")
     Image.fromarray(draw_face(27, 512)).save(folder / "example.png")

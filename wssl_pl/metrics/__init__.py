@@ -2,6 +2,7 @@
 
 from wssl_pl.metrics.binned import BinnedMetrics
 from wssl_pl.metrics.composite import composite
+from wssl_pl.metrics.direction import is_lower_better
 from wssl_pl.metrics.hole import HolePSNR
 from wssl_pl.metrics.inpainting import InpaintingMetrics, image_metrics
 from wssl_pl.metrics.mean import Mean, RunningMean
@@ -19,6 +20,7 @@ __all__ = [
     "RunningMean",
     "composite",
     "image_metrics",
+    "is_lower_better",
     "ms_ssim",
     "psnr",
     "psnr_hole",

@@ -1,6 +1,7 @@
 """What all stages share: the optimiser, the memory format, compilation, and the mark in the checkpoint."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,18 +23,7 @@ from wssl_pl.modules.network import TakesHoles
 from wssl_pl.modules.optimizer import OptimizerSettings
 from wssl_pl.modules.sharding import check_sharding, set_gathered, shard
 
-OPTIMIZER_OPTIONS = (
-    "lr",
-    "encoder_lr",
-    "lr_schedule",
-    "warmup_steps",
-    "optimizer",
-    "weight_decay",
-    "betas",
-    "eps",
-    "second_phase",
-    "second_phase_lr",
-)
+OPTIMIZER_OPTIONS = ("encoder_lr", *(setting.name for setting in fields(OptimizerSettings)))
 """Hyperparameters whose change on resume has to reach the restored optimiser."""
 IMPLEMENTATION = ("fused", "foreach", "capturable")
 """How an optimiser's step is computed: a matter of the device and of clipping, never of the checkpoint."""
@@ -206,7 +196,7 @@ class WSSLModule(TakesHoles, LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimiser changes, sooner or later; a group sets what is not as in the hyperparameters."""
-        raise NotImplementedError
+        return [{"params": list(self.parameters())}]
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, and where the learning rate changes its schedule, which is stepped after every step."""

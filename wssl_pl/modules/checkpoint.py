@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError, first_line
 from wssl_pl.files import check_readable
-from wssl_pl.modules.migration import migrate
+from wssl_pl.modules.migration import add_slopes, migrate
 from wssl_pl.stages import STAGES
 
 # Of what every stage's checkpoint holds; a file may hold anything.
@@ -84,6 +84,7 @@ def read_safetensors(path: Path, info_only: bool = False) -> tuple[dict[str, Ten
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             state = {} if info_only else {key: file.get_tensor(key) for key in file.keys()}
+            add_slopes(state)
             return state, dict(file.metadata() or {})
     except OSError as error:
         raise WSSLError("ckpt", path, f"cannot be read: {error.strerror or error}") from None

@@ -4,12 +4,16 @@ A checkpoint holds its version under `format`. Whoever changes what a checkpoint
 function to `MIGRATIONS` that makes a checkpoint of the version before into one of the new version.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from wssl_pl.errors import WSSLError
 
-FORMAT = 3
+FORMAT = 4
 
 BOTH_2 = {
     "warmup_steps": 0,
@@ -44,7 +48,21 @@ def from_2_to_3(checkpoint: dict[str, Any]) -> None:
         callbacks[key.replace(repr(old), repr(new))] = state
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: from_1_to_2, 2: from_2_to_3}
+def from_3_to_4(checkpoint: dict[str, Any]) -> None:
+    """Say that the activation of the heads is a ReLU, as it was: a leaky one of slope 0."""
+    for name in ("state_dict", "current_model_state"):  # with an EMA the second has the weights that are trained
+        add_slopes(checkpoint.get(name, {}))
+
+
+def add_slopes(state: dict[str, Tensor]) -> None:
+    """Add the slope of a ReLU to the heads of a state dict that has none; a head's first layer has a matrix."""
+    for key in [key for key in state if re.search(r"(^|\.)heads\.[^.]+\.layers\.0\.weight$", key)]:
+        slope = key.replace("layers.0.weight", "layers.1.slope")
+        if state[key].ndim == 2 and slope not in state:
+            state[slope] = torch.tensor(0.0)
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: from_1_to_2, 2: from_2_to_3, 3: from_3_to_4}
 """By version, the change to the next one, in place."""
 
 

@@ -2,14 +2,34 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wssl_pl.networks.blocks import he_initialise
 
+SLOPE = 0.1
+"""Of a head's activation for negative values. With 0, a ReLU, all units of a head can die in its first steps: before
+the features show the task, noise pushes them below 0, and no gradient brings them back. The head then gives the same
+answer for every image, and the task teaches the encoder nothing."""
+
+
+class LeakyReLU(nn.Module):
+    """`max(x, slope * x)`, with the slope in the state dict: that of heads of earlier versions is 0."""
+
+    slope: Tensor
+
+    def __init__(self, slope: float = SLOPE) -> None:
+        super().__init__()
+        self.register_buffer("slope", torch.tensor(slope))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape and type of `x`."""
+        return torch.maximum(x, self.slope.to(x.dtype) * x)
+
 
 class TaskHead(nn.Module):
-    """Global average pool, Linear, ReLU, Linear to the task's levels.
+    """Global average pool, Linear, `LeakyReLU`, Linear to the task's levels.
 
     Args:
         in_channels: feature maps of the encoder's last features.
@@ -25,7 +45,7 @@ class TaskHead(nn.Module):
     def __init__(self, in_channels: int, levels: int, hidden: int | None = None) -> None:
         super().__init__()
         hidden = hidden or max(32, in_channels // 4)
-        self.layers = nn.Sequential(nn.Linear(in_channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, levels))
+        self.layers = nn.Sequential(nn.Linear(in_channels, hidden), LeakyReLU(), nn.Linear(hidden, levels))
         he_initialise(self)
 
     def forward(self, features: Tensor) -> Tensor:

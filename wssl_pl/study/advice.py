@@ -45,7 +45,10 @@ class Row:
         psnr: mean in dB, of the composite or of the restored image.
         lpips: mean; None where it was not measured.
         gain: over the plain arm; None of that itself, and with too few seeds.
-        over_rival: over the pretext without heads; None of an arm without a pretext.
+        over_rival: over the pretext without heads; None of the plain arm and of the rival itself.
+        advisable: whether it may be recommended: not an oracle, which no photo can be given to, nor an arm that had
+            other seconds than the plain one or had not converged.
+        options: of the downstream stage, chosen by the study's search.
     """
 
     label: str
@@ -54,6 +57,8 @@ class Row:
     lpips: float | None = None
     gain: Gain | None = None
     over_rival: Gain | None = None
+    advisable: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,26 +117,30 @@ def advise(findings: Findings | None, images: int, damaged: Mapping[str, float])
     lines += [f"  {row.label}: {row.psnr:.2f} dB" + (f", {row.gain}" if row.gain else "") for row in rows.values()]
     if best is None:
         return [*lines, *_plain("No pretext is shown to help")]
-    return [*lines, f"Recommended: {rows[best].label}, {rows[best].gain}", *commands(best, case)]
+    recommended = f"Recommended: {rows[best].label}, {rows[best].gain}"
+    return [*lines, recommended, *commands(best, case, rows[best].options)]
 
 
 def choose(rows: Mapping[str, Row], case: str) -> str | None:
-    """Return the best arm whose gain is clear of 0, that over its rival too; None where no pretext helps."""
-    helps = {name: row for name, row in rows.items() if row.gain is not None and row.gain.low > 0}
-    for name in sorted(helps, key=lambda name: -helps[name].psnr):
-        over, rival = helps[name].over_rival, RIVAL[case]
-        if name == rival or rival not in helps or (over is not None and over.low > 0):
+    """Return the best arm whose gain is clear of 0, that over the rival too; None where none is shown to help.
+
+    The gains are not corrected for the number of arms: the study's verdicts are.
+    """
+    helps = [name for name, row in rows.items() if row.advisable and row.gain is not None and row.gain.low > 0]
+    for name in sorted(helps, key=lambda name: -rows[name].psnr):
+        over = rows[name].over_rival
+        if name == RIVAL[case] or RIVAL[case] not in rows or (over is not None and over.low > 0):
             return name
     return None
 
 
-def commands(name: str, case: str) -> list[str]:
-    """Return the command lines that train as an arm of the study did."""
+def commands(name: str, case: str, chosen: Mapping[str, Any]) -> list[str]:
+    """Return the command lines that train as an arm of the study did, with the options that its search chose."""
     study = next(iter(read_studies(["where"], [case]).values()))
     arm = study.arms.get(name) or next(arm for full, arm in study.arms.items() if full.rpartition("_")[0] == name)
     ckpt = "none" if arm.pretext is None else "runs/pretext/RUN/best.ckpt"
     lines = [] if arm.pretext is None else [_line(study, "pretext", arm.pretext, "images=POOL")]
-    return [*lines, _line(study, "downstream", _own(arm), f"ckpt={ckpt}")]
+    return [*lines, _line(study, "downstream", _own(arm) | dict(chosen), f"ckpt={ckpt}")]
 
 
 def _own(arm: Arm) -> dict[str, Any]:
@@ -140,7 +149,7 @@ def _own(arm: Arm) -> dict[str, Any]:
 
 def _line(study: Study, stage: str, options: Mapping[str, Any], given: str) -> str:
     shared = study.options["common"] | study.options[stage]
-    model = {key: value for key, value in shared.items() if key.startswith("model.")} | dict(options)
+    model = {key: value for key, value in shared.items() if key.startswith(("model.", "run."))} | dict(options)
     model.pop("model.probe_steps", None)
     if stage == "downstream" and "none" not in given:
         model = {key: value for key, value in model.items() if key not in ("model.width", "model.norm")}

@@ -31,7 +31,7 @@ MODEL = (
     "restore", "strength_channels", "task_loss", "consistency", "loss", "ssim",
 )  # fmt: skip
 """Options of the model that decide how long a step takes."""
-RECONSTRUCTIONS = ("masked", "autoencoder")
+RECONSTRUCTIONS = ("masked", "autoencoder", "restoration")
 """Tasks that have no place in joint training."""
 WITHOUT_FEATURES = {"perceptual": 0.0, "style": 0.0, "features": None}
 

@@ -311,13 +311,25 @@ class StudyFolder:
         return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items() if values}
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:
-        """Link the finished runs that this plan shares with another study, and return how many."""
+        """Link the finished runs that this plan shares with another study, and return how many.
+
+        Raises:
+            WSSLError: the other study chose checkpoints or learning rates by other rules, which no run's id shows.
+        """
+        mine, theirs = (folder.study() for folder in (self, other))
+        rules: dict[str, tuple[object, object]] = {"validations": (mine.validations, theirs.validations)}
+        if mine.tune and theirs.tune:
+            rules["tune.metric"] = (mine.tune.metric, theirs.tune.metric)
+        for name, (own, its) in rules.items():
+            if own != its:
+                reason = f"has {name}={its} where this study has {own}: its runs are others"
+                raise WSSLError("reuse", other.path, reason, f"give {name}={its}")
         taken = 0
         for identity in plan.runs:
-            mine, theirs = self.run(identity), other.run(identity)
-            if not mine.exists() and other.status(identity).state == "done":
-                mine.parent.mkdir(exist_ok=True)
-                mine.symlink_to(theirs.resolve(), target_is_directory=True)
+            link, run = self.run(identity), other.run(identity)
+            if not link.exists() and other.status(identity).state == "done":
+                link.parent.mkdir(exist_ok=True)
+                link.symlink_to(run.resolve(), target_is_directory=True)
                 taken += 1
         return taken
 

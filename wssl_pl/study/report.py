@@ -12,7 +12,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation import statistics
 from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pages import number, probability, render, signed, span
-from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC, near_chance
+from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC
 from wssl_pl.files import owned, write_atomically, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.folder import Results, read_results
@@ -254,7 +254,7 @@ def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list
              "million parameters", "ms per image", "pretext accuracy", "converged"]]  # fmt: skip
     for arm in [arm for arm in arms if arm.runs] or arms:
         scores = [
-            f"{task} {value:.2f}{' (**near chance**)' if near_chance(value) else ''}"
+            f"{task} {value:.2f}" + (f" (**{count} at chance**)" if (count := arm.near_chance.get(task)) else "")
             for task, value in arm.scores.items()
         ]
         rows.append([

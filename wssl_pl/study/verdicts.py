@@ -5,7 +5,7 @@ section, for each metric apart: a claim is supported only if every one of its me
 conjunction needs no correction over the metrics (Berger 1982).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,18 +27,18 @@ from wssl_pl.evaluation.statistics import (
 )
 from wssl_pl.records import listed
 from wssl_pl.stages import Stage
+from wssl_pl.study.curves import count_near_chance, points_of, scores
 from wssl_pl.study.definition import STAGES, Arm, Claim, Section, Tuning
 from wssl_pl.study.folder import Curve, Results
 from wssl_pl.study.plan import Run
 
-VERSION = 5  # of report.json
+VERSION = 6  # of report.json
 ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
 COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr", "lpips_composite")
 RESTORED_COLUMNS = ("ssim", "psnr", "psnr_hole", "psnr_known", "lpips")
 """Metrics of tables; LPIPS where its weights were there, by which no claim is judged."""
-SCORES = "val/accuracy/"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class ArmResult:
         parameters: of its network; None where it is not known.
         milliseconds: per image, when it was measured, the mean over seeds.
         scores: of the pretext tasks, the mean over runs.
+        near_chance: of tasks with such runs, in how many pretext runs the head's accuracy is that of guessing.
         convergence: by the raw validation PSNR.
         curves: validation metrics by seed.
         missing: state and reason of each seed without metrics.
@@ -88,6 +89,7 @@ class ArmResult:
     parameters: int | None
     milliseconds: float | None
     scores: dict[str, float]
+    near_chance: dict[str, int]
     convergence: Convergence
     curves: dict[int, dict[str, Curve]]
     missing: dict[int, tuple[str, str]]
@@ -243,7 +245,12 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
     tasks, weights = tasks_of(arm)
     chains = [list(results.chain(run)) for run in runs.values()]
     curves = {seed: results.curves(run.id) for seed, run in runs.items()}
-    pretexts = dict.fromkeys(run.id for chain in chains for run in chain if run.stage == "pretext")
+    pretexts = {run.id: run for chain in chains for run in chain if run.stage == "pretext"}
+    by_run: dict[str, list[float]] = {}
+    for run in pretexts.values():
+        monitor = str(run.options.get("run.monitor") or "val/score")
+        for name, accuracy in scores(results.curves(run.id), monitor).items():
+            by_run.setdefault(name, []).append(accuracy)
     measured = [results.evaluations[run.id] for run in runs.values()]
     tables = {seed: result.table for seed, result in zip(runs, measured, strict=True)}
     return ArmResult(
@@ -260,7 +267,8 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
         minutes=_by_stage(chains, lambda run: run.status.seconds / 60),
         parameters=next((count for result in measured if (count := result.method.get("parameters"))), None),
         milliseconds=1000 * float(np.mean([result.seconds_per_image for result in measured])) if measured else None,
-        scores=scores([results.curves(run) for run in pretexts]),
+        scores={name: float(np.mean(own)) for name, own in by_run.items()},
+        near_chance={name: count for name, own in by_run.items() if (count := count_near_chance(arm, name, own))},
         convergence=_convergence(arm, curves),
         curves=curves,
         missing=results.missing.get(arm.name, {}),
@@ -271,11 +279,6 @@ def _convergence(arm: Arm, curves: Mapping[int, Mapping[str, Curve]]) -> Converg
     if arm.method is not None:
         return Convergence("converged")
     return judge_convergence([points_of(own, CONVERGENCE_METRIC) for own in curves.values()])
-
-
-def points_of(curves: Mapping[str, Curve], metric: str) -> list[tuple[int, float]]:
-    """Return the pairs of step and value of a metric; none if it was not logged."""
-    return list(zip(curves[metric].steps, curves[metric].values, strict=True)) if metric in curves else []
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:
@@ -302,19 +305,6 @@ def _by_stage(chains: Sequence[Sequence[Run]], amount: Any) -> dict[str, float]:
 def _stage(run: Run) -> Stage:
     """Return which of the two stages a run is, or takes the place of."""
     return "pretext" if run.stage == "pretext" else "downstream"
-
-
-def scores(curves: Iterable[Mapping[str, Curve]]) -> dict[str, float]:
-    """Return the score of each task at the step of the best mean, that of `best.ckpt`, in the mean over runs."""
-    found: dict[str, list[float]] = {}
-    for run in curves:
-        heads = {tag.removeprefix(SCORES): dict(points_of(run, tag)) for tag in run if tag.startswith(SCORES)}
-        steps = set.intersection(*(set(head) for head in heads.values())) if heads else set()
-        if steps:
-            best = max(sorted(steps), key=lambda step: sum(head[step] for head in heads.values()))
-            for name, head in heads.items():
-                found.setdefault(name, []).append(head[best])
-    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def tasks_of(arm: Arm) -> tuple[list[str], list[float] | None]:

@@ -150,6 +150,16 @@ class Autoencoder(Masked):
         super().__init__()
 
 
+class Restoration(Autoencoder):
+    """Reconstructs the clean image, as it was before the other tasks changed it, and before holes were set into it.
+
+    Without other tasks and holes it is `autoencoder`. A rotation is beyond a decoder with skips.
+    """
+
+    name = "restoration"
+    masks_input = False
+
+
 def _reduced(images: Tensor, output: Tensor) -> Tensor:
     height, width = output.shape[-2:]
     return F.adaptive_avg_pool2d(images.float(), (height, width))

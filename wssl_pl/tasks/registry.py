@@ -9,15 +9,17 @@ from wssl_pl.tasks.base import PretextTask
 from wssl_pl.tasks.blur import Blur
 from wssl_pl.tasks.contrast import Contrast
 from wssl_pl.tasks.jpeg import Jpeg
-from wssl_pl.tasks.masked import Autoencoder, Masked
+from wssl_pl.tasks.masked import Autoencoder, Masked, Restoration
 from wssl_pl.tasks.noise import Noise
 from wssl_pl.tasks.rotation import Rotation
 from wssl_pl.tasks.saturation import Saturation
 from wssl_pl.tasks.sharpness import Sharpness
 
-# In the order in which active tasks change an image. Tasks that mask it come last, and tasks by class path before them.
+# In the order in which active tasks change an image. Restoration comes first, as its target is the image that no other
+# task has changed. Tasks that mask the image come last, and tasks by class path before them.
 TASKS: dict[str, type[PretextTask]] = {
-    task.name: task for task in (Rotation, Saturation, Contrast, Blur, Sharpness, Noise, Jpeg, Autoencoder, Masked)
+    task.name: task
+    for task in (Restoration, Rotation, Saturation, Contrast, Blur, Sharpness, Noise, Jpeg, Autoencoder, Masked)
 }
 
 

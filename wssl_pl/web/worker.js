@@ -48,10 +48,12 @@ const actions = {
       if (cancelled) throw new Error("cancelled");
     });
     const seconds = (performance.now() - started) / 1000;
-    past.push({box, before: crop(photo, box), after: crop(work, box)});
+    const png = await encode(work), entry = {box, before: crop(photo, box), after: crop(work, box)};
+    // Nothing can fail from here on: what the page calls a failure leaves no trace.
+    past.push(entry);
     future = [];
     photo = work;
-    return {png: await encode(), seconds, pixels: hole.data.reduce((sum, value) => sum + value, 0)};
+    return {png, seconds, pixels: hole.data.reduce((sum, value) => sum + value, 0)};
   },
 
   undo() { step(past, future, "before"); },
@@ -137,8 +139,7 @@ function step(from, to, state) {
   }
 }
 
-async function encode() {
-  const {data, alpha, width, height, channels, chunks} = photo;
+async function encode({data, alpha, width, height, channels, chunks}) {
   if (!alpha) return writePng(data, width, height, channels, chunks);
   const joined = new Uint8Array(width * height * (channels + 1));
   for (let at = 0, to = 0; at < alpha.length; at++) {

@@ -268,10 +268,6 @@ class PConvModule(FillingModule):
         """Return the U-Net."""
         return [self.network]
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return all parameters as one group."""
-        return [{"params": list(self.parameters())}]
-
     def check_data(self, data: Any) -> None:
         """Name the layers that the images allow, where they are too small for as many as there are."""
         size, downs = getattr(data, "image_size", None), self.hparams["downs"]

@@ -204,10 +204,6 @@ class PICModule(FillingModule):
             network.load_state_dict(checkpoint["discriminator"]["network"])
             self.adversary = self.make_adversary(network, self.device)
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return all parameters."""
-        return [{"params": list(self.parameters())}]
-
     def networks(self) -> list[nn.Module]:
         """Return encoder, prior, posterior and generator."""
         return [self.encoder, self.prior, self.posterior, self.generator]

@@ -339,10 +339,6 @@ class ShiftNetModule(FillingModule):
         """Return both halves of the U-Net."""
         return [self.encoding, self.decoding]
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return all parameters as one group."""
-        return [{"params": list(self.parameters())}]
-
     def make_discriminator(self) -> nn.Module:
         """Return a new discriminator."""
         return PatchGAN(self.hparams["discriminator_width"] or self.hparams["width"])
