@@ -26,14 +26,13 @@ from wssl_pl.evaluation.pages import plain_frame
 from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC, MIN_SEEDS, compare, judge_convergence
 from wssl_pl.study.advice import PLAIN, RIVAL, TABLE, Findings, Gain, Row
 from wssl_pl.study.cost import Stepper, batch_shape
-from wssl_pl.study.curves import points_of
 from wssl_pl.study.definition import read_studies
 from wssl_pl.study.folder import Results, StudyFolder, read_results
 from wssl_pl.study.plan import make_plan
 from wssl_pl.study.plots import COLOURS
 from wssl_pl.study.sections import open_sections
 from wssl_pl.study.transfer import export_study
-from wssl_pl.study.verdicts import group_values, summarise
+from wssl_pl.study.verdicts import group_values, points_of, summarise
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "where"

@@ -6,11 +6,10 @@ import pytest
 
 from tests.study.fakes import FakeArm, one_task, write, write_evaluation, write_study
 from wssl_pl.errors import WSSLError
-from wssl_pl.study.curves import count_near_chance, scores
 from wssl_pl.study.definition import Arm, Claim, Tuning, long_names
 from wssl_pl.study.folder import Curve, read_results
 from wssl_pl.study.plan import make_plan
-from wssl_pl.study.verdicts import Spread, Trial, summarise, tasks_of
+from wssl_pl.study.verdicts import Spread, Trial, count_near_chance, scores, summarise, tasks_of
 
 BETTER = Claim("a beats b", ["a"], ["b"])
 

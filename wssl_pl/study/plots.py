@@ -12,8 +12,7 @@ from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pages import COLOURS as STATE_COLOURS
 from wssl_pl.evaluation.pages import plain_frame, signed
 from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC
-from wssl_pl.study.curves import points_of
-from wssl_pl.study.verdicts import ArmResult, Verdict
+from wssl_pl.study.verdicts import ArmResult, Verdict, points_of
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444")  # Okabe and Ito 2008
 SHIFT = 0.012  # between the curves of Figure 2, so that error bars do not hide others

@@ -24,13 +24,15 @@ from wssl_pl.evaluation.statistics import (
     compare,
     holm,
     judge_convergence,
+    near_chance,
 )
+from wssl_pl.metrics import is_lower_better
 from wssl_pl.records import listed
 from wssl_pl.stages import Stage
-from wssl_pl.study.curves import count_near_chance, points_of, scores
 from wssl_pl.study.definition import STAGES, Arm, Claim, Section, Tuning
 from wssl_pl.study.folder import Curve, Results
 from wssl_pl.study.plan import Run
+from wssl_pl.tasks import TASKS
 
 VERSION = 6  # of report.json
 ALPHA = round(1.0 - LEVEL, 9)
@@ -39,6 +41,8 @@ NOT_DECIDED = "not decided"
 COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr", "lpips_composite")
 RESTORED_COLUMNS = ("ssim", "psnr", "psnr_hole", "psnr_known", "lpips")
 """Metrics of tables; LPIPS where its weights were there, by which no claim is judged."""
+SCORES = "val/accuracy/"
+DEFAULT_LEVELS = 4  # of a task by class path, whose default is not looked up
 
 
 @dataclass(frozen=True)
@@ -210,8 +214,8 @@ class StudyReport:
     version: int = VERSION
 
 
-def summarise(results: Results, seed: int = 0) -> StudyReport:
-    """Return all numbers of the report; `seed` is that of the bootstrap."""
+def summarise(results: Results) -> StudyReport:
+    """Return all numbers of the report."""
     study = results.study
     states = [run.status.state for run in results.plan.runs.values()]
     arms = {name: arm_result(results, arm) for name, arm in study.arms.items()}
@@ -227,8 +231,8 @@ def summarise(results: Results, seed: int = 0) -> StudyReport:
         pairs=pairs[0] if pairs else None,
         machines=list(dict.fromkeys(result.machine for result in measured)),
         arms=arms,
-        verdicts={section.name: judge_section(results, section, arms, seed) for section in study.sections},
-        ranking=rank(results, arms, seed),
+        verdicts={section.name: judge_section(results, section, arms) for section in study.sections},
+        ranking=rank(results, arms),
         ranked_by=ranked_by(results),
         searches={name: search_of(results, study.tune, name) for name in study.arms} if study.tune else {},
     )
@@ -307,6 +311,30 @@ def _stage(run: Run) -> Stage:
     return "pretext" if run.stage == "pretext" else "downstream"
 
 
+def points_of(curves: Mapping[str, Curve], metric: str) -> list[tuple[int, float]]:
+    """Return the pairs of step and value of a metric; none if it was not logged."""
+    return list(zip(curves[metric].steps, curves[metric].values, strict=True)) if metric in curves else []
+
+
+def scores(curves: Mapping[str, Curve], monitor: str) -> dict[str, float]:
+    """Return the accuracy of each head of a pretext run at the step of `best.ckpt`, by the monitored metric."""
+    heads = {tag.removeprefix(SCORES): dict(points_of(curves, tag)) for tag in curves if tag.startswith(SCORES)}
+    watched = {
+        step: value for step, value in points_of(curves, monitor) if all(step in head for head in heads.values())
+    }
+    if not watched:
+        return {}
+    best = (min if is_lower_better(monitor) else max)(watched, key=lambda step: watched[step])
+    return {name: head[best] for name, head in heads.items()}
+
+
+def count_near_chance(arm: Arm, task: str, accuracies: Sequence[float]) -> int:
+    """Return how many accuracies of a task's head are about those of guessing, by the number of the task's levels."""
+    levels = listed((arm.pretext or {}).get(f"model.levels.{task}"))
+    count = len(levels) or (len(TASKS[task].default_levels) if task in TASKS else DEFAULT_LEVELS)
+    return sum(near_chance(accuracy, count) for accuracy in accuracies)
+
+
 def tasks_of(arm: Arm) -> tuple[list[str], list[float] | None]:
     """Return an arm's pretext tasks and their weights, scaled to sum 1; None where weights are learned."""
     options = arm.pretext or {}
@@ -317,17 +345,16 @@ def tasks_of(arm: Arm) -> tuple[list[str], list[float] | None]:
     return names, [weight / sum(weights) for weight in weights]
 
 
-def judge_section(results: Results, section: Section, arms: Mapping[str, ArmResult], seed: int = 0) -> list[Verdict]:
+def judge_section(results: Results, section: Section, arms: Mapping[str, ArmResult]) -> list[Verdict]:
     """Return the verdicts on a section's claims, in their order.
 
     Args:
         results: of the study.
         section: with the claims.
         arms: their results, by name.
-        seed: of the bootstrap.
     """
     verdicts = [_participants(results, claim, arms) for claim in section.claims]
-    found = _compare_all(results, verdicts, seed)
+    found = _compare_all(results, verdicts)
     for metric in {name: None for claim in section.claims for name in claim.metrics}:
         named = [number for number, claim in enumerate(section.claims) if metric in claim.metrics]
         tested = [(number, metric) for number in named if (number, metric) in found]
@@ -372,7 +399,7 @@ def _why_omitted(arm: ArmResult, seeds: int) -> str | None:
     return None
 
 
-def _compare_all(results: Results, verdicts: Sequence[Verdict], seed: int) -> dict[tuple[int, str], Comparison]:
+def _compare_all(results: Results, verdicts: Sequence[Verdict]) -> dict[tuple[int, str], Comparison]:
     """Return the comparisons by number of the claim and metric; those of equally many seeds are drawn together."""
     by_seeds: dict[int, list[tuple[int, str]]] = {}
     for number, verdict in enumerate(verdicts):
@@ -385,7 +412,7 @@ def _compare_all(results: Results, verdicts: Sequence[Verdict], seed: int) -> di
             groups, seeds = (verdicts[number].better, verdicts[number].than), verdicts[number].seeds
             sides.append([group_values(results, group, seeds, metric) for group in groups])
         with np.errstate(invalid="ignore"):
-            differences = compare(np.stack([better - than for better, than in sides]), seed)
+            differences = compare(np.stack([better - than for better, than in sides]))
         for key, difference, (better, than) in zip(keys, differences, sides, strict=True):
             if difference is not None:
                 found[key] = Comparison(difference, _mean(better), _mean(than))
@@ -438,14 +465,8 @@ def _why_not_shown(comparisons: Mapping[str, Comparison]) -> str:
     return f"{names} would be clear of 0 alone, but p is not below {ALPHA:.2g} after Holm over {sizes} claims"
 
 
-def rank(results: Results, arms: Mapping[str, ArmResult], seed: int = 0) -> list[Ranked]:
-    """Return the measured arms, the best first, without those that had not converged.
-
-    Args:
-        results: of the study.
-        arms: their results, by name.
-        seed: of the bootstrap.
-    """
+def rank(results: Results, arms: Mapping[str, ArmResult]) -> list[Ranked]:
+    """Return the measured arms, the best first, without those that had not converged."""
     metric = ranked_by(results)
     measured = {name: arm.metrics[metric].mean for name, arm in arms.items() if arm.runs}
     means = {
@@ -460,7 +481,7 @@ def rank(results: Results, arms: Mapping[str, ArmResult], seed: int = 0) -> list
         common = [number for number in arms[names[0]].runs if number in arms[name].runs]
         if name != names[0] and len(common) >= MIN_SEEDS:
             own, best = (group_values(results, [arm], common, metric) for arm in (name, names[0]))
-            (between,) = compare((own - best)[None], seed)
+            (between,) = compare((own - best)[None])
             if between is not None:
                 entry = replace(entry, difference=between.mean, low=between.low, high=between.high)
         found.append(entry)
