@@ -34,11 +34,11 @@ class PretextModule(WSSLModule):
     """Trains an encoder to recognise what was done to images: a weighted sum of one loss per task.
 
     Every active task changes the same image, each with random numbers of its own for each sample. The best checkpoint
-    is that of the highest mean of the tasks' scores, `val/score`: accuracies, and R² for `masked` and `autoencoder`.
+    is that of the highest mean of the tasks' scores, `val/score`: accuracies, and R² for tasks that reconstruct an image.
 
     Args:
-        tasks: one or more of rotation, saturation, sharpness, contrast, blur, noise, jpeg, masked, autoencoder, and
-            class paths of your own tasks (`mypackage.Brightness`).
+        tasks: one or more of rotation, saturation, sharpness, contrast, blur, noise, jpeg, masked, autoencoder,
+            restoration, and class paths of your own tasks (`mypackage.Brightness`).
         weights: one positive number per task, scaled to sum 1; default: equal ones.
         weighting: `fixed` takes the weights as given; `uncertainty` learns them (Kendall, Gal and Cipolla 2018);
             `upgrad` combines the tasks' gradients so that no step harms a task (TorchJD; on one device).
@@ -48,8 +48,8 @@ class PretextModule(WSSLModule):
         width: feature maps of the first encoder stage (64 to 1024 over five stages in the paper).
         norm: normalisation after each convolution; none in the paper.
         block: the convolutions of a stage: `plain` as in the paper, `residual`, or `gated` (gated convolutions).
-        decoder: train the downstream stage's decoder too, with its skips: `masked` and `autoencoder` reconstruct the
-            image in full size with it, on that stage's default loss, in place of their small heads; `reuse=all` takes
+        decoder: train the downstream stage's decoder too, with its skips: tasks that reconstruct the image do it in
+            full size with it, on that stage's default loss, in place of their small heads; `reuse=all` takes
             it over downstream.
         heads: the features that classifications read: of the `encoder`; of the `decoder`, the last stage's, as in DCPT
             (Hu et al. 2025); or `both`.
@@ -332,7 +332,7 @@ class PretextModule(WSSLModule):
 
         Returns:
             `index` `(B,)`, the images' numbers in the split; `outputs` by task, the probabilities `(B, levels)` of a
-            classification, the reconstruction `(B, 3, H / 4, W / 4)` in [0, 1] of `masked` and `autoencoder`; and
+            classification, the reconstruction `(B, 3, H / 4, W / 4)` in [0, 1] of tasks that reconstruct; and
             `targets` by task, labels `(B,)` or the images to reconstruct `(B, 3, H, W)`.
         """
         images, targets = self.prepare_inputs(batch)
