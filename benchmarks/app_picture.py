@@ -128,7 +128,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/app.png"))
     options = parser.parse_args()
 
-    from wssl_pl.app.server import AppOptions, running
+    from wssl_pl.app.options import AppOptions
+    from wssl_pl.app.server import running
 
     outside: list[str] = []
     with (

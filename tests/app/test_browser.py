@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from tests.processes import unused_port
-from wssl_pl.app.server import AppOptions, running
+from wssl_pl.app.options import AppOptions
+from wssl_pl.app.server import running
 from wssl_pl.inference import inpainter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

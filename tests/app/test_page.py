@@ -18,7 +18,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from tests.processes import PATIENCE_S, unused_port, wait_until
-from wssl_pl.app.server import AppOptions, running
+from wssl_pl.app.options import AppOptions
+from wssl_pl.app.server import running
 from wssl_pl.errors import WSSLError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")]

@@ -13,7 +13,8 @@ import pytest
 from tests.processes import PATIENCE_S, unused_port
 from wssl_pl.app import storage
 from wssl_pl.app.address import is_loopback, listening, shown
-from wssl_pl.app.server import AppOptions, running
+from wssl_pl.app.options import AppOptions
+from wssl_pl.app.server import running
 from wssl_pl.app.storage import LOCK, own_folder
 from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError

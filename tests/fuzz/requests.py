@@ -326,7 +326,8 @@ KINDS = (foreign_host, foreign_origin, files, calls, fills, uploads, queue, gets
 
 def run_batch(base: Path, folder: Path, seed: int, numbers: list[int], emit: Callable[[Verdict], None]) -> None:
     """Start the page in this process, send the requests of these numbers, and hand over a verdict for each."""
-    from wssl_pl.app.server import AppOptions, running
+    from wssl_pl.app.options import AppOptions
+    from wssl_pl.app.server import running
 
     (folder / "secret.txt").write_text(SECRET)
     (folder / "link.png").symlink_to(folder / "secret.txt")

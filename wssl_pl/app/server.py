@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from PIL import Image
 from wssl_pl.app.address import is_loopback, listening, shown
 from wssl_pl.app.examples import make_examples
 from wssl_pl.app.models import Models
+from wssl_pl.app.options import AppOptions
 from wssl_pl.app.storage import Storage, own_folder
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import writing
@@ -26,55 +26,6 @@ if TYPE_CHECKING:
     from wssl_pl.app.guard import Guard
 
 FILES = "files"  # below the page's folder: what Gradio serves
-
-
-@dataclass(frozen=True)
-class AppOptions:
-    """Options of `wssl app`.
-
-    Attributes:
-        ckpt: the model that is offered first: .ckpt, .safetensors or .onnx; default: the shipped one.
-        ckpts: a folder whose best.ckpt, .safetensors and .onnx files are offered too; default: runs.
-        host: address to listen on; 0.0.0.0 opens the page to the network.
-        names: further host names by which the page is reached, through DNS or a proxy.
-        port: the port; default: the first free one from 7860 on.
-        max_mb: largest upload, in millions of bytes.
-        max_total_mb: most that is stored of all visitors, uploads and results, in millions of bytes.
-        max_megapixels: largest photo, in millions of pixels.
-        concurrency: photos filled at once; further users wait in a queue.
-        device: auto, cpu, cuda, cuda:N or mps.
-
-    Raises:
-        WSSLError: a value that it cannot have.
-    """
-
-    ckpt: Path | None = None
-    ckpts: Path | None = None
-    host: str = "127.0.0.1"
-    names: tuple[str, ...] = ()
-    port: int | None = None
-    max_mb: float = 50.0
-    max_total_mb: float = 2000.0
-    max_megapixels: float = 50.0
-    concurrency: int = 1
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.port is not None and not 1 <= self.port <= 65535:
-            raise WSSLError("port", self.port, "must be from 1 to 65535")
-        for name, value in (
-            ("max_mb", self.max_mb),
-            ("max_total_mb", self.max_total_mb),
-            ("max_megapixels", self.max_megapixels),
-        ):
-            if not 0 < value < float("inf"):
-                raise WSSLError(name, value, "must be a positive number")
-        if self.concurrency < 1:
-            raise WSSLError("concurrency", self.concurrency, "must be at least 1")
-        if self.ckpts is not None and not self.ckpts.is_dir():
-            raise WSSLError(
-                "ckpts", self.ckpts, "is not a folder", "name one with best.ckpt, .safetensors or .onnx files"
-            )
 
 
 @contextmanager
@@ -153,7 +104,7 @@ def application(settings: "Settings", options: AppOptions) -> "Guard":
     # Else Gradio takes paths of files that nobody has uploaded.
     page.has_launched = page.is_running = True
     # Beside the file there are the names and borders of a form.
-    return Guard(OwnAddress(app, options.host, options.names), limit + 100_000, settings.storage)
+    return Guard(OwnAddress(app, options.host, options.names or ()), limit + 100_000, settings.storage)
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class PretextModule(WSSLModule):
     """Trains an encoder to recognise what was done to images: a weighted sum of one loss per task.
 
     Every active task changes the same image, each with random numbers of its own for each sample. The best checkpoint
-    is that of the highest mean of the tasks' scores, `val/score`: accuracies, and R² for tasks that reconstruct an image.
+    is that of the highest mean of the tasks' scores, `val/score`: accuracies, and R² of reconstructions.
 
     Args:
         tasks: one or more of rotation, saturation, sharpness, contrast, blur, noise, jpeg, masked, autoencoder,
