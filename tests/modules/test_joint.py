@@ -145,7 +145,8 @@ def test_without_it_nothing_is_drawn_or_saved():
     assert plain.joint is None
     state = joint.state_dict()
     assert all(torch.equal(value, state.pop(key)) for key, value in plain.state_dict().items())
-    assert set(state) == {f"joint.heads.rotation.layers.{key}" for key in ("0.weight", "0.bias", "2.weight", "2.bias")}
+    keys = ("0.weight", "0.bias", "1.slope", "2.weight", "2.bias")
+    assert set(state) == {f"joint.heads.rotation.layers.{key}" for key in keys}
 
 
 @pytest.mark.parametrize(

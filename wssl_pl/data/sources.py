@@ -314,15 +314,16 @@ class SyntheticMasks(MaskSet):
         from wssl_pl.synthetic import synthetic_masks
 
         arrays = synthetic_masks(part, size=self.size, ratio=self.bounds)
+        count = len(arrays)
         if self.dilate:
             arrays = np.stack([dilate(mask.astype(bool), self.dilate) for mask in arrays]).astype(np.uint8)
-        ratios = arrays.mean(axis=(1, 2))
-        kept = arrays[(ratios >= self.bounds[0]) & (ratios <= self.bounds[1])]
-        if not len(kept):
             low, high = self.bounds
-            reason = f"no synthetic mask has a hole of {low:.0%} to {high:.0%} after it"
-            raise DataError("dilate", self.dilate, reason, "give a smaller one, or a larger hole_ratio")
-        return Masks.from_arrays(kept), len(arrays)
+            ratios = arrays.mean(axis=(1, 2))
+            arrays = arrays[(low <= ratios) & (ratios <= high)]
+            if not len(arrays):
+                reason = f"no synthetic mask has a hole of {low:.0%} to {high:.0%} after it"
+                raise DataError("dilate", self.dilate, reason, "give a smaller one, or a larger hole_ratio")
+        return Masks.from_arrays(arrays), count
 
 
 class FolderMasks(MaskSet):
