@@ -40,6 +40,7 @@ PAGE = ROOT / "docs" / "where.md"
 BEGIN, END = "<!-- made by benchmarks/where.py: {} -->", "<!-- end -->"
 PROBES = ("val/probe_psnr", "val/rankme")
 RESAMPLES = 2000
+MIN_PRETEXTS = 12  # for a correlation with the probes
 COUNTS = re.compile(r"(.+)_(\d+)")  # an arm and its number of training images
 
 
@@ -218,7 +219,8 @@ def draw_shifts(results: Results, found: dict[str, dict[str, list[float]]], path
     limit = max(float(np.abs(spread).max()), 1e-6)
     axes.imshow(spread, cmap="RdYlGn_r", vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(means):
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8)
+        colour = "white" if abs(spread[row, column]) > 0.6 * limit else "black"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(sets)), [name.replace("_", "\n") for name in sets], fontsize=8)
     axes.set_yticks(range(len(found)), [results.study.arms[name].label for name in found], fontsize=8)
     axes.set_title("dB lost against the own test pairs; green: less than the other arms", fontsize=9)
@@ -256,7 +258,7 @@ def correlate(found: Sequence[tuple[str, str, dict[str, float], float]], tag: st
     groups = [group for group, *_ in known]
     known = [entry for entry in known if groups.count(entry[0]) > 2]
     pretexts = sorted({entry[1] for entry in known})
-    if len(pretexts) < 6:
+    if len(pretexts) < MIN_PRETEXTS:
         return None
     x, y = (np.array([entry[place] for entry in known]) for place in (2, 3))
     for group in set(groups):
@@ -291,11 +293,15 @@ def draw_probe(found: dict[str, dict[str, Any]], path: Path) -> None:
 def verdict_lines(results: Results) -> list[str]:
     """Return the verdicts of a section, a line each."""
     report = summarise(results)
+    verdicts = [verdict for own in report.verdicts.values() for verdict in own]
+    open_ones = [verdict for verdict in verdicts if (verdict.reason or "").endswith("not run")]
     lines = [
         f"- **{verdict.state}**: {verdict.claim.claim}" + (f" ({verdict.reason})" if verdict.reason else "")
-        for own in report.verdicts.values()
-        for verdict in own
+        for verdict in verdicts
+        if verdict not in open_ones
     ]
+    if open_ones:
+        lines.append(f"- Not decided yet, as arms are not run: {len(open_ones)} claims")
     guessing = [
         f"{task} in {count} runs of {arm.label}"
         for arm in report.arms.values()
