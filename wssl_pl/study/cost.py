@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
+from statistics import median
 from typing import Any
 
 import torch
@@ -263,14 +264,12 @@ def _narrow_operations(plan: Plan, run: Run) -> float:
 
 
 def learned_costs(plan: Plan, states: Mapping[str, Status]) -> dict[Kind, float]:
-    """Return the seconds per step of the runs that are done, by kind."""
-    sums: dict[Kind, list[float]] = {}
+    """Return the seconds per step of the runs that are done, by kind: the median, as a run may have been held up."""
+    rates: dict[Kind, list[float]] = {}
     for identity, status in states.items():
         if status.state == "done" and status.steps:
-            total = sums.setdefault(kind(plan, plan.runs[identity]), [0.0, 0.0])
-            total[0] += status.seconds
-            total[1] += status.steps
-    return {name: seconds / steps for name, (seconds, steps) in sums.items()}
+            rates.setdefault(kind(plan, plan.runs[identity]), []).append(status.seconds / status.steps)
+    return {name: median(own) for name, own in rates.items()}
 
 
 def expected_seconds(plan: Plan, costs: Mapping[Kind, float], slots: int, states: Mapping[str, Status]) -> float:
@@ -303,7 +302,7 @@ def time_left(
     """Return the seconds until all runs have ended, if `slots` are always busy; None without any finished run.
 
     Training takes as long as in finished runs of the same kind, or without one as in all of them by their declared
-    costs; evaluation as long as it took on average.
+    costs; evaluation as long as it took in the median.
 
     Args:
         plan: the runs with their states.
@@ -313,13 +312,12 @@ def time_left(
         slots: runs at the same time.
     """
     trained = {name: status for name, status in known.items() if status.steps}
-    plain = sum(status.steps * factors[name] for name, status in trained.items())
-    if not plain:
+    if not trained:
         return None
     rates = learned_costs(plan, trained)
-    rate = sum(status.seconds for status in trained.values()) / plain
+    rate = median(status.seconds / (status.steps * factors[name]) for name, status in trained.items())
     measured = [status.wall_seconds - status.seconds for name, status in known.items() if plan.runs[name].reported]
-    evaluation = sum(measured) / len(measured) if measured else EVALUATION_S
+    evaluation = median(measured) if measured else EVALUATION_S
     left = [
         run.steps * rates.get(kind(plan, run), rate * factors[run.id]) * (1.0 - fractions.get(run.id, 0.0))
         + (evaluation if run.reported else 0.0)

@@ -27,6 +27,7 @@ from wssl_pl.study.storage import Storage, StorageError
 RETRIES = 3  # of a run whose worker dies
 TIMEOUT_S = 10.0  # for a cluster's answer
 PRIVATE = "wssl_private"  # a resource by which the Ray of another study is recognised
+MIN_OWN_RUNS = 4  # that have ended in this session, before the time left is judged by them alone
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,8 @@ class Progress:
             for run in plan.runs.values()
             if run.status.state == "running"
         }
-        known = self.own or {run.id: run.status for run in plan.runs.values() if run.status.state == "done"}
+        done = {run.id: run.status for run in plan.runs.values() if run.status.state == "done"}
+        known = self.own if len(self.own) >= MIN_OWN_RUNS else done
         return cost.time_left(plan, self.factors, known, fractions, slots)
 
     def show(self, plan: Plan, slots: int = 1) -> None:
