@@ -329,3 +329,38 @@ def test_a_graphics_card_that_fails_leaves_the_processor(open_page, inpainter):
 def test_a_browser_that_cannot_do_it_says_so(open_page, script, answer):
     page = open_page(script=script, ready=False)
     page.locator("#wrong", has_text=re.compile(answer)).wait_for()
+
+
+def test_a_fill_whose_result_cannot_be_written_leaves_no_trace(browser, site, tmp_path):
+    # Once, as where the memory does not suffice.
+    shutil.copytree(site, tmp_path / "page")
+    editor = tmp_path / "page" / "editor.js"
+    changed = editor.read_text().replace(
+        "export async function writePng(", "let failures = 1;\nexport async function writePng("
+    )
+    start = changed.index("{\n", changed.index("export async function writePng(")) + 2
+    fails = (
+        '  if (typeof window === "undefined" && failures-- > 0) throw new RangeError("too large");\n'  # in the worker
+    )
+    editor.write_text(changed[:start] + fails + changed[start:])
+    context = browser.new_context(viewport={"width": 800, "height": 900}, service_workers="block")
+    with served(tmp_path / "page") as server:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.locator("#about", has_text="Computed").wait_for()
+        given = noise(60, 80)
+        choose(page, encoded(given))
+        drag(page, (0.1, 0.2), (0.3, 0.2))
+        page.click("#fill")
+        page.locator("#wrong", has_text="memory does not suffice").wait_for()
+        page.click("[data-tool=clear]")
+        drag(page, (0.7, 0.8), (0.9, 0.8))
+        hole = painted(page)
+        fill(page)
+        filled = np.asarray(result(page)[1])
+        assert (filled[~hole] == given[~hole]).all()
+        page.click("#undo")
+        page.locator("#state", has_text="undone").wait_for()
+        assert page.locator("#download").is_disabled()
+    context.close()
