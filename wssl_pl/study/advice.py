@@ -110,7 +110,8 @@ def advise(findings: Findings | None, images: int, damaged: Mapping[str, float])
         counts = sorted(map(int, findings.few_pairs))
         nearest = min(counts, key=lambda count: abs(log(count / max(images, 1))))
         outside = not counts[0] <= images <= counts[-1]
-        notes = [f"The study covers {counts[0]:,} to {counts[-1]:,} training images, not {images:,}"] if outside else []
+        covered = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+        notes = [f"The study covers {covered} training images, not {images:,}"] if outside else []
         rows, shown = findings.few_pairs[str(nearest)], f"{nearest:,} training images"
     best = choose(rows, case)
     lines = [f"Measured with {shown}: {findings.about}", *notes]
