@@ -294,14 +294,19 @@ def verdict_lines(results: Results) -> list[str]:
     """Return the verdicts of a section, a line each."""
     report = summarise(results)
     verdicts = [verdict for own in report.verdicts.values() for verdict in own]
-    open_ones = [verdict for verdict in verdicts if (verdict.reason or "").endswith("not run")]
+    declared = len(results.study.seeds)
+    open_ones = [
+        verdict
+        for verdict in verdicts
+        if (verdict.reason or "").endswith("not run") or 0 < len(verdict.seeds) < declared
+    ]
     lines = [
         f"- **{verdict.state}**: {verdict.claim.claim}" + (f" ({verdict.reason})" if verdict.reason else "")
         for verdict in verdicts
         if verdict not in open_ones
     ]
     if open_ones:
-        lines.append(f"- Not decided yet, as arms are not run: {len(open_ones)} claims")
+        lines.append(f"- Not decided yet, as runs are missing: {len(open_ones)} claims")
     guessing = [
         f"{task} in {count} runs of {arm.label}"
         for arm in report.arms.values()
