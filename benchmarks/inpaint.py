@@ -4,7 +4,7 @@
     python benchmarks/inpaint.py --ckpt best.ckpt --pairs PAIRS   # with a table beside Telea and biharmonic
 
 Measured: a 512 x 512 photo through ONNX, in float32 and in int8, and through PyTorch, in turn; photos of other sides,
-with other holes and on one thread; 12 million pixels of which 1 % is hole against 1 million with as many pixels of
+with other holes and on one thread; 12 million pixels with 1 % hole against 1 million with as many pixels of
 hole; the peak memory of the whole command on 50 million pixels at width 32; how busy a folder of photos keeps the
 cores. `--pairs` is a folder of `wssl pairs`; the first 50 are taken. Writes `NAME.json` and `NAME.md` in
 benchmarks/results.

@@ -303,9 +303,9 @@ class WSSLCLI(LightningCLI):
         self.model.monitor = run.monitor
         # One batch is validated first, so that a metric that does not exist is an error before the training.
         self.config_init.trainer.num_sanity_val_steps = 1
-        return run.monitor, (
-            "min" if is_lower_better(run.monitor) else "max"
-        ) if run.monitor_mode == "auto" else run.monitor_mode
+        if run.monitor_mode != "auto":
+            return run.monitor, run.monitor_mode
+        return run.monitor, "min" if is_lower_better(run.monitor) else "max"
 
     def fit(self) -> None:
         """Train, in the run directory."""
