@@ -7,7 +7,7 @@ def is_lower_better(metric: str) -> bool:
     """Return whether lower values of a logged metric are better, by its name.
 
     Example:
-        >>> [is_lower_better(name) for name in ("val/loss", "val/lpips_composite", "val/psnr")]
-        [True, True, False]
+        >>> is_lower_better("val/loss"), is_lower_better("val/psnr")
+        (True, False)
     """
     return any(word in metric for word in LOWER)
