@@ -84,6 +84,31 @@ def test_a_resumed_import_trains_what_is_missing_and_the_pretext_that_it_needs(f
     assert trained == [run.pretext, run.id]
 
 
+def test_a_pretext_trained_again_comes_with_the_first_run_that_waits_for_it(declare, tmp_path, monkeypatch):
+    arms = {name: TINY["arms"][name] for name in ("frozen", "scratch", "fine_tuned")}
+    study, trained = StudyFolder(tmp_path / "study"), []
+    study.start(read_study([declare(arms=arms)]))
+
+    def played(folder, plan, run, cwd, pairs):
+        trained.append(run.id)
+        write_evaluation(folder.run(run.id) / "evaluation", np.full(20, 24.0))
+        return folder.set_status(run.id, Status("done", steps=run.steps))
+
+    monkeypatch.setattr(driver, "execute", played)
+    monkeypatch.setattr(driver, "start_ray", lambda resources: FakeRay())
+    final = study.plan().final
+    for run in study.plan().runs.values():
+        if "frozen" in run.arms:
+            played(study, None, run, None, None)
+    export_study(study.path, tmp_path / "json")
+    import_study(tmp_path / "json", tmp_path / "back")
+    trained.clear()
+    run_study(StudyFolder(tmp_path / "back"), Resources(parallel=1), None, out=io.StringIO())
+    runs = study.plan().runs
+    again = [name for run in final["fine_tuned"].values() for name in (runs[run].pretext, run)]
+    assert trained == [*final["scratch"].values(), *again]
+
+
 def test_a_changed_definition_takes_what_stays_the_same(finished, declare, tmp_path):
     export_study(finished.path, tmp_path / "json")
     import_study(tmp_path / "json", tmp_path / "back")

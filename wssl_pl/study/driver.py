@@ -246,7 +246,7 @@ class _Driver:
             if run.pretext and run.status.state == "waiting" and folder.is_imported(run.pretext):
                 folder.forget(run.pretext)
                 plan.runs[run.pretext] = replace(plan.runs[run.pretext], status=Status())
-        self.plan = plan
+        self.plan, self.order = plan, start_order(plan)
         self.resources = resources
         total = ray.cluster_resources()
         gpus = resources.gpus if resources.gpus is not None else (1.0 if total.get("GPU", 0) else 0.0)
@@ -312,7 +312,7 @@ class _Driver:
             self.slots = self._slots()
         # The driver decides the order, in which the first arms are complete first, and how many run at a time. Ray
         # itself has no priorities: it would start every run without needs before any other.
-        for run in self.plan.runs.values():
+        for run in (self.plan.runs[identity] for identity in self.order):
             if len(self.under_way) >= self.slots:
                 return
             states = [self.plan.runs[need].status.state for need in run.needs]
@@ -373,6 +373,16 @@ def _execute(
     if (run.pretext is not None and failed[run.pretext]) or no_trial:
         return folder.set_status(run.id, Status("skipped", reason="a run that it needs failed"))
     return execute(folder, plan, run, cwd, pairs)
+
+
+def start_order(plan: Plan) -> list[str]:
+    """Return the runs in the order in which they are started: arm by arm, what a run needs right before it.
+
+    A pretext run that is trained again after an import comes with the first run that waits for it, not with an arm that
+    is complete.
+    """
+    waiting = [run for run in plan.runs.values() if run.status.state == "waiting" and run.stage != "pretext"]
+    return list(dict.fromkeys([*(name for run in waiting for name in [*run.needs, run.id]), *plan.runs]))
 
 
 def fits(total: Mapping[str, float], wanted: Mapping[str, float]) -> int:
