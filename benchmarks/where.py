@@ -79,7 +79,8 @@ def rows(results: Results, names: dict[str, str], case: str) -> dict[str, Row]:
             round(mean[lpips], 5) if np.isfinite(mean[lpips]) else None,
             gain(results, full, plain, metric) if plain else None,
             gain(results, full, rival, metric) if rival and name != PLAIN[case] else None,
-            not name.endswith("_steps")
+            len(seeds) == len(results.study.seeds)
+            and not name.endswith("_steps")
             and not arm.downstream.get("model.strength_channels")
             and judge_convergence(curves).state != "not converged",
             dict(chosen.most_common(1)[0][0]),
@@ -378,7 +379,7 @@ def measure_costs(rounds: int) -> None:
                 if turn:
                     seconds[name].append(step)
         plain_arm = PLAIN.get(section, PLAIN["few_pairs"])
-        plain = next(name for name in kinds if any(COUNTS.sub(r"\\1", arm) == plain_arm for arm in name[1:]))
+        plain = next(name for name in kinds if any(COUNTS.sub(r"\1", arm) == plain_arm for arm in name[1:]))
         for name, own in seconds.items():
             step, ratio = stats.median(own), stats.median(own) / stats.median(seconds[plain])
             print(f"{section} {' '.join(name)[:90]}: {step:.4f} s, {ratio:.2f}")

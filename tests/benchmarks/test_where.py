@@ -1,6 +1,7 @@
 """The page about where pretext tasks help, from a made-up study."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import where
 
 from tests.study.fakes import FakeArm, write_study
 from wssl_pl.study.advice import read_findings
-from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.folder import StudyFolder, read_results
 
 GAINS = {"scratch": 0.0, "inpainting": 0.8, "tasks": 0.1, "both": 0.85}
 SETS = {"own": 24.0, "grey": 23.0, "utkface": 21.5}
@@ -89,6 +90,32 @@ def test_the_page_has_what_is_measured_and_no_more(whole, tmp_path, monkeypatch)
     for file in ("few_pairs", "damaged", "probe", "shifts_few_pairs"):
         assert (page.parent / f"where_{file}.svg").read_text().rstrip().endswith("</svg>")
     assert len(list((tmp_path / "json" / "few_pairs" / "runs").iterdir())) == 8 * 6 + 3 * 6
+
+
+def test_an_arm_that_lacks_seeds_is_no_advice(whole, tmp_path):
+    runs = read_results(whole / "few_pairs").measured("inpainting_50")
+    shutil.rmtree(whole / "few_pairs" / "runs" / runs[5].id)
+    found = where.collect({"few_pairs": read_results(whole / "few_pairs")}).few_pairs
+    assert found["50"]["inpainting"].seeds == 5
+    assert found["50"]["inpainting"].gain.low > 0.5
+    assert not found["50"]["inpainting"].advisable
+    assert found["400"]["inpainting"].advisable
+
+
+def test_costs_are_in_steps_of_the_plain_network(monkeypatch, capsys):
+    class FakeStepper:
+        def __init__(self, plan, run):
+            self.seconds = 0.05 if run.stage == "pretext" else 0.1
+
+        def step(self, *shape):
+            return self.seconds
+
+    monkeypatch.setattr(where, "Stepper", FakeStepper)
+    monkeypatch.setattr(where.torch, "set_num_threads", lambda number: None)
+    where.measure_costs(2)
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == {"few_pairs", "damaged", "more_pairs"}
+    assert all(line.endswith("0.50" if " pretext " in line else "1.00") for line in lines)
 
 
 def test_a_correlation_needs_groups_and_pretext_runs():

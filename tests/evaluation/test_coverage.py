@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wssl_pl.evaluation.statistics import compare
+from wssl_pl.evaluation.statistics import compare, random_seeds_and_images, student_quantile
 
 STUDIES = 1200
 
@@ -27,6 +27,16 @@ def test_the_interval_covers_what_it_says(seeds, least, spread):
     interval, _, significant = simulate(seeds, *spread)
     assert least <= interval <= 0.97
     assert significant == pytest.approx(1 - interval)
+
+
+@pytest.mark.parametrize(("seeds", "least", "most"), [(2, 0.86, 0.9), (3, 0.91, 0.945), (6, 0.93, 0.965)])
+def test_two_seeds_cover_least_where_images_differ_more_than_seeds(seeds, least, most):
+    draw, hits = np.random.default_rng(1).standard_normal, []
+    for _ in range(STUDIES * 2):
+        values = 0.2 * draw((seeds, 1)) + draw((1, 400)) + draw((seeds, 400))
+        mean, error, freedom = random_seeds_and_images(values)
+        hits.append(abs(mean) <= student_quantile(0.95, freedom) * error)
+    assert least <= np.mean(hits) <= most
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from tests.study.conftest import TINY
 from tests.study.fakes import write_curve, write_evaluation
 from tests.study.test_driver import FakeRay
 from wssl_pl.errors import WSSLError
+from wssl_pl.files import owned
 from wssl_pl.study import driver
 from wssl_pl.study import transfer as module
 from wssl_pl.study.definition import read_studies, read_study
@@ -159,6 +160,25 @@ def test_a_run_that_the_folder_has_itself_stays(finished, tmp_path):
     back.set_status(first, Status("done", seconds=1.0))
     assert import_study(tmp_path / "json", back.path) == 0
     assert back.status(first).seconds == 1.0
+
+
+def test_a_half_trained_encoder_does_not_become_that_of_the_imported_run(finished, tmp_path):
+    export_study(finished.path, tmp_path / "json")
+    back = StudyFolder(tmp_path / "back")
+    back.start(finished.study())
+    identity = back.plan().runs[last(back)].pretext
+    back.set_status(identity, Status("running", steps=3))
+    for name in ("best.ckpt", "last.ckpt", "metrics.csv"):
+        (back.run(identity) / name).write_bytes(b"half")
+    assert import_study(tmp_path / "json", back.path) == 7
+    assert back.is_imported(identity)
+
+
+def test_an_import_into_a_study_in_use_is_refused(finished, tmp_path):
+    export_study(finished.path, tmp_path / "json")
+    out = tmp_path / "back"
+    with owned(out), pytest.raises(WSSLError, match=r"out=.*back: .*another process"):
+        import_study(tmp_path / "json", out)
 
 
 @pytest.mark.parametrize("text", ["[", "{}", '{"status": {"state": "done"}, "result": 3}'])

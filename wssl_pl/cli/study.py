@@ -408,6 +408,7 @@ def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool, storag
     for run in plan.runs.values():
         if run.status.state == "failed":
             print(f"failed: {run.id} of {', '.join(run.arms)}: {run.status.reason}", flush=True)
+            print(f"  to train it again, remove {folder.run(run.id)} and resume the study", flush=True)
     if pairs is not None:
         from wssl_pl.study.report import write_report
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from wssl_pl.metrics import composite, psnr, psnr_hole
+from wssl_pl.metrics import composite, is_lower_better, psnr, psnr_hole
 from wssl_pl.metrics.ms_ssim import SMALLEST, similarities
 
 LABELS = {
@@ -14,7 +14,7 @@ LABELS = {
 }  # fmt: skip
 METRICS = tuple(name for name in LABELS if not name.startswith(("fid", "kid")))
 """The metrics of an image, in the order of tables; FID and KID are those of a set of images."""
-LOWER_IS_BETTER = frozenset(name for name in LABELS if name.startswith(("l1", "lpips", "fid", "kid")))
+LOWER_IS_BETTER = frozenset(name for name in LABELS if is_lower_better(name))
 MS_SSIM_MISSING = f"not measured: five scales of an 11-pixel window need a side of at least {SMALLEST} px"
 
 

@@ -1,13 +1,13 @@
 """Which metrics are better when lower."""
 
-LOWER = ("loss", "log_cosh", "lpips", "l1")
+LOWER = ("loss", "log_cosh", "lpips", "l1", "fid", "kid")
 
 
 def is_lower_better(metric: str) -> bool:
-    """Return whether lower values of a logged metric are better, by its name.
+    """Return whether lower values of a metric are better, by its name; a task or bin after it says nothing.
 
     Example:
-        >>> is_lower_better("val/loss"), is_lower_better("val/psnr")
+        >>> is_lower_better("val/loss/rotation"), is_lower_better("val/accuracy/gloss")
         (True, False)
     """
-    return any(word in metric for word in LOWER)
+    return (metric.partition("/")[2] or metric).startswith(LOWER)

@@ -47,7 +47,7 @@ class Row:
         gain: over the plain arm; None of that itself, and with too few seeds.
         over_rival: over the pretext without heads; None of the plain arm and of the rival itself.
         advisable: whether it may be recommended: not an oracle, which no photo can be given to, nor an arm that had
-            other seconds than the plain one or had not converged.
+            other seconds than the plain one, had not converged, or lacks seeds.
         options: of the downstream stage, chosen by the study's search.
     """
 
@@ -127,8 +127,8 @@ def choose(rows: Mapping[str, Row], case: str) -> str | None:
 
     The gains are not corrected for the number of arms: the study's verdicts are.
     """
-    helps = [name for name, row in rows.items() if row.advisable and row.gain is not None and row.gain.low > 0]
-    for name in sorted(helps, key=lambda name: -rows[name].psnr):
+    gains = {name: row.gain for name, row in rows.items() if row.advisable and row.gain is not None and row.gain.low > 0}
+    for name in sorted(gains, key=lambda name: -gains[name].mean):
         over = rows[name].over_rival
         if name == RIVAL[case] or RIVAL[case] not in rows or (over is not None and over.low > 0):
             return name

@@ -27,7 +27,6 @@ ATTEMPTS = 3  # of a process that is killed; one that ends with an error of its 
 GRACE_S = 30.0  # for an interrupted training to write its checkpoint
 TIMEOUT_S = 120.0  # for the process of a dead worker to write its checkpoint and end
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a process that was asked to end
-OF_A_RUN = ("config*.yaml", "events*", "hparams.yaml", "metrics.csv", "run.json", "*.ckpt")
 
 
 class Unfinished(Exception):
@@ -126,8 +125,7 @@ def _train(folder: StudyFolder, run: Run, status: Status, cwd: Path, lock: TextI
         else:
             # It was killed before its first `last.ckpt`, perhaps after a `best.ckpt`, which it cannot resume; and
             # `wssl train` refuses to write over a run.
-            for leftover in (file for pattern in OF_A_RUN for file in path.glob(pattern)):
-                leftover.unlink()
+            folder.remove_training(run.id)
             arguments = [*run.arguments(folder.study().validations), f"run.dir={path.resolve()}"]
             arguments += [f"{key}={value}" for key, value in (status.chosen or {}).items()]
             if run.stage == "downstream":

@@ -9,7 +9,7 @@ runs/<id>/status.json       its state
 runs/<id>/error.json        the error with which its last command ended
 runs/<id>/evaluation/       the result of `wssl evaluate`
 runs/<id>/out_of_domain/    that on the pairs from elsewhere, where the study has some
-runs/<id>/curve.json        its validation metrics by step, written by version 0.1 (now: metrics.csv)
+runs/<id>/curve.json        its validation metrics by step, where it was imported or is of version 0.1 (else: metrics.csv)
 """
 
 import csv
@@ -31,6 +31,7 @@ from wssl_pl.study.definition import STAGES, Study
 from wssl_pl.study.plan import Plan, PlanFile, Run, Status, make_plan
 
 VERSION = 2
+OF_A_TRAINING = ("config*.yaml", "events*", "hparams.yaml", "metrics.csv", "run.json", "*.ckpt")
 EVALUATION, OUT_OF_DOMAIN = "evaluation", "out_of_domain"
 
 
@@ -218,6 +219,11 @@ class StudyFolder:
         """Return whether a run was imported, so that it has its curves and no model."""
         path = self.run(identity)
         return (path / "curve.json").is_file() and not (path / "best.ckpt").is_file()
+
+    def remove_training(self, identity: str) -> None:
+        """Remove what an unfinished training has left of a run."""
+        for leftover in [file for pattern in OF_A_TRAINING for file in self.run(identity).glob(pattern)]:
+            leftover.unlink()
 
     def forget(self, identity: str) -> None:
         """Make an imported run one that is trained again."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
-from wssl_pl.files import write_atomically, writing
+from wssl_pl.files import owned, write_atomically, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.folder import (
     EVALUATION,
@@ -178,7 +178,7 @@ def import_study(exported: str | Path, out: Path) -> int:
         out: the folder of the study.
 
     Raises:
-        WSSLError: there is no export, a file of it cannot be read, or `out` holds another study.
+        WSSLError: there is no export, a file of it cannot be read, or `out` holds another study, or is in use.
     """
     sources = open_sections(exported)
     alone = sources[0].path == Path(exported)
@@ -187,12 +187,13 @@ def import_study(exported: str | Path, out: Path) -> int:
     folders = start_sections(out, {"" if alone else source.path.name: source.study() for source in sources})
     taken = 0
     for source, folder, finished in zip(sources, folders, found, strict=True):
-        for identity, run in finished.items():
-            if run is not None and folder.status(identity).state != "done":
-                _bring_back(source, folder, identity, run)
-                taken += 1
-        if not folder.sessions() and source.sessions():
-            folder.set_sessions(source.sessions())
+        with owned(folder.path):
+            for identity, run in finished.items():
+                if run is not None and folder.status(identity).state != "done":
+                    _bring_back(source, folder, identity, run)
+                    taken += 1
+            if not folder.sessions() and source.sessions():
+                folder.set_sessions(source.sessions())
     return taken
 
 
@@ -219,6 +220,7 @@ def _bring_back(source: StudyFolder, folder: StudyFolder, identity: str, finishe
     path = folder.run(identity)
     with writing("out", folder.path):
         path.mkdir(parents=True, exist_ok=True)
+        folder.remove_training(identity)  # a half-trained encoder would pass for a finished one
         write_json(path / "curve.json", finished.curves)
         if finished.out_of_domain is not None:
             write_json(path / f"{OUT_OF_DOMAIN}.json", finished.out_of_domain)
