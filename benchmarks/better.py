@@ -7,7 +7,7 @@
 Costs are measured on one CPU thread, in its own time, so that other programs on the machine count little. The ratios of
 the steps, to that of the first arm, are the `step_cost` in wssl_pl/study/definitions; where the first arm has a pretext
 stage and another has none, that one may spend the seconds of both on its only stage. Results go to `better.json` and
-`better_study.json` in benchmarks/results, and the table of both to docs/better.md, where the page has a place for it.
+`better_study.json` in benchmarks/results, and the table of both to docs/better.md.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from blocks import fill_block
 from torch.utils.flop_counter import FlopCounterMode
 
 from wssl_pl.evaluation.metrics import LABELS
@@ -33,7 +34,6 @@ from wssl_pl.study.verdicts import group_values
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "better.md"
-BEGIN, END = "<!-- made by benchmarks/better.py{} -->", "<!-- end -->"
 METRICS = ("psnr_composite", "ssim_composite", "lpips_composite")
 RESTORED_METRICS = ("psnr", "psnr_hole", "psnr_known", "ssim", "lpips")
 
@@ -122,6 +122,8 @@ def measure_costs(study: Study, names: list[str], rounds: int) -> dict[str, Any]
 def collect_gains(folder: Path) -> dict[str, Any]:
     """Return means of each seed, and the difference to the plain arm over seeds and images, of a study's arms."""
     results = read_results(folder)
+    if not results.evaluations:
+        raise SystemExit(f"{folder}: no run is measured yet")
     reference, metrics = plain_of(results.study), RESTORED_METRICS if results.study.restore else METRICS
     runs = {name: results.measured(name) for name in results.study.arms}
     found: dict[str, Any] = {}
@@ -209,12 +211,10 @@ def main() -> None:
     if options.study:
         gains.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
     if gains.is_file():
-        text, begin = PAGE.read_text(), BEGIN.format("" if study.name == "better" else f" --definition {study.name}")
         made = table(study, json.loads(costs.read_text()), json.loads(gains.read_text()))
         print(made)
-        before, found_begin, rest = text.partition(begin)
-        if found_begin:
-            PAGE.write_text(f"{before}{begin}\n\n{made}\n\n{END}{rest.partition(END)[2]}")
+        if study.name == "better":
+            PAGE.write_text(fill_block(PAGE.read_text(), "benchmarks/better.py", made))
 
 
 if __name__ == "__main__":

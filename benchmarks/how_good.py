@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blocks import fill_block
+
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "how_good.md"
-BEGIN, END = "<!-- made by benchmarks/how_good.py: {} px -->", "<!-- end -->"
 SIZES = (128, 256)
 NAMES = {
     "mean": "filling with the mean",
@@ -89,9 +90,8 @@ def main() -> int:
     check = parser.parse_args().check
     text = before = PAGE.read_text()
     for size in SIZES:
-        head, begin, rest = text.partition(BEGIN.format(size))
         made = tables(json.loads((RESULTS / f"how_good_{size}.json").read_text()))
-        text = f"{head}{begin}\n\n{made}\n\n{END}{rest.partition(END)[2]}"
+        text = fill_block(text, f"benchmarks/how_good.py: {size} px", made)
     if not check:
         PAGE.write_text(text)
     return int(check and text != before)

@@ -11,12 +11,15 @@ to `table4_measured.json` in benchmarks/results, and the tables to docs/rivals.m
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from blocks import fill_block
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
@@ -24,12 +27,12 @@ from wssl_pl.evaluation.methods import Classical, Method, Model
 from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Result, read_result
+from wssl_pl.foreign_weights import find_weights
 from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import Run
 
 RESULTS = Path(__file__).parent / "results" / "table4_measured.json"
 PAGE = Path(__file__).parents[1] / "docs" / "rivals.md"
-BEGIN, END = "<!-- made by benchmarks/table4.py -->", "<!-- end -->"
 METRICS = ("psnr", "psnr_composite", "ssim", "ssim_composite", "lpips", "lpips_composite")
 BY_BIN = ("psnr_composite", "lpips_composite")
 
@@ -37,10 +40,11 @@ BY_BIN = ("psnr_composite", "lpips_composite")
 def measure_on(results: Results, run: Run, pairs: Pairs) -> Result:
     """Return the result of a run's model on other pairs, which is measured at the first time."""
     folder = results.folder.run(run.id) / f"evaluation-{pairs.manifest.hash[:16]}"
-    try:
-        return read_result(folder)
-    except WSSLError:
-        pass
+    with suppress(WSSLError):
+        known = read_result(folder)
+        if "lpips" in known.table.metrics or find_weights("alexnet") is None:
+            return known
+        shutil.rmtree(folder)
     method: Method
     if run.stage == "method":
         method = Classical(run.options["method"])
@@ -61,8 +65,16 @@ def mean_of(found: list[Result], metric: str, group: str | None = None) -> float
     return float(np.nanmean(np.concatenate(values))) if values and len(values[0]) else None
 
 
+def deviation_of(found: list[Result], metric: str) -> float | None:
+    """Return the standard deviation of the seeds' means; None of one seed, or where it was not measured."""
+    means = [mean for result in found if (mean := mean_of([result], metric)) is not None]
+    return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
 def collect(results: Results, pairs: Pairs | None) -> dict[str, Any]:
     """Return the rows of both tables."""
+    if not results.evaluations:
+        raise SystemExit(f"{results.folder.path}: no run is measured yet")
     arms: dict[str, Any] = {}
     for name, arm in results.study.arms.items():
         runs = results.measured(name)
@@ -79,6 +91,7 @@ def collect(results: Results, pairs: Pairs | None) -> dict[str, Any]:
             "ms_per_image": 1000 * float(np.mean([result.seconds_per_image or np.nan for result in found])),
             "paper": arm.paper,
             "metrics": {metric: mean_of(found, metric) for metric in METRICS},
+            "deviation": {metric: deviation_of(found, metric) for metric in METRICS},
         }
         if pairs is not None:
             other = [measure_on(results, run, pairs) for run in {run.id: run for run in runs.values()}.values()]
@@ -103,12 +116,17 @@ def tables(found: Mapping[str, Any]) -> str:
              "million parameters", "ms per image"]  # fmt: skip
     lines = [f"| {' | '.join(heads)} |".replace("|  |", "| |", 1), f"|---|{'---:|' * (len(heads) - 1)}"]
     for arm in found["arms"].values():
-        cells = [text_of(arm["metrics"][metric], metric) for metric in METRICS]
+        cells = [
+            text_of(arm["metrics"][metric], metric)
+            + ("" if arm["deviation"][metric] is None else f" ± {text_of(arm['deviation'][metric], metric)}")
+            for metric in METRICS
+        ]
         cells += [text_of(arm["paper"].get(metric), metric) for metric in ("psnr", "ssim")]
         cells += [str(len(arm["seeds"]) or "-"), f"{arm['minutes']:.0f}" if arm["minutes"] else "-"]
         cells += [f"{arm['parameters'] / 1e6:.2f}" if arm["parameters"] else "-", f"{arm['ms_per_image']:.0f}"]
         lines.append(f"| {arm['label']} | {' | '.join(cells)} |")
-    lines += ["", f"{found['count']} test pairs (hash {found['pairs']}), measured on {found['machine']}."]
+    measured = f"{found['count']} test pairs (hash {found['pairs']}), measured on {found['machine']}"
+    lines += ["", f"{measured}; ± is the standard deviation of the seeds' means."]
     shown = [arm for arm in found["arms"].values() if "by_bin" in arm]
     for metric in BY_BIN if shown else ():
         groups = list(shown[0]["by_bin"][metric])
@@ -130,8 +148,7 @@ def main() -> None:
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     made = tables(found)
     print(made)
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{begin}\n\n{made}\n\n{END}{rest.partition(END)[2]}")
+    PAGE.write_text(fill_block(PAGE.read_text(), "benchmarks/table4.py", made))
 
 
 if __name__ == "__main__":

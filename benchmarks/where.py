@@ -1,6 +1,6 @@
 """What `wssl study where` shows: results as JSON, the table of `wssl advise`, tables and plots of docs/where.md.
 
-    python benchmarks/where.py runs/study/where       # the study, finished or not, or the results that are committed
+    python benchmarks/where.py runs/study/where       # the study, finished or not, or imported from committed results
     python benchmarks/where.py --costs                # the costs of the arms' steps, for the definition
 
 Of a study's folder it writes the finished runs to benchmarks/results/where (`wssl study export`), the table to
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import scipy
 import torch
+from blocks import fill_block
 
 from wssl_pl.drawing import new_figure, save_figure
 from wssl_pl.evaluation.pages import plain_frame
@@ -37,7 +38,7 @@ from wssl_pl.study.verdicts import group_values, points_of, summarise
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "where"
 PAGE = ROOT / "docs" / "where.md"
-BEGIN, END = "<!-- made by benchmarks/where.py: {} -->", "<!-- end -->"
+MADE_BY = "benchmarks/where.py: {}"
 PROBES = ("val/probe_psnr", "val/rankme")
 RESAMPLES = 2000
 MIN_PRETEXTS = 12  # for a correlation with the probes
@@ -355,14 +356,6 @@ def blocks(sections: dict[str, Results], findings: Findings, folder: Path) -> It
         yield "tables", verdict_lines(sections["tables"])
 
 
-def fill_page(text: str, name: str, lines: Sequence[str]) -> str:
-    """Return the page with a block replaced."""
-    before, begin, rest = text.partition(BEGIN.format(name))
-    if not begin:
-        raise SystemExit(f"the page has no block {BEGIN.format(name)}")
-    return f"{before}{begin}\n\n" + "\n".join(lines).strip() + f"\n\n{END}{rest.partition(END)[2]}"
-
-
 def measure_costs(rounds: int) -> None:
     """Print the time of a step of every arm's stages in that of the plain one, on one thread."""
     torch.set_num_threads(1)
@@ -409,7 +402,7 @@ def main() -> None:
     options.table.write_text(json.dumps(asdict(findings), indent=1) + "\n")
     text = options.page.read_text()
     for name, lines in blocks(sections, findings, options.page.parent):
-        text = fill_page(text, name, lines)
+        text = fill_block(text, MADE_BY.format(name), "\n".join(lines))
         print(name)
     options.page.write_text(text)
 

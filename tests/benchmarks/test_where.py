@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import where
+from blocks import END
 
 from tests.study.fakes import FakeArm, write_study
 from wssl_pl.study.advice import read_findings
@@ -71,7 +72,8 @@ def test_the_page_has_what_is_measured_and_no_more(whole, tmp_path, monkeypatch)
     where.main()
     assert page.read_text() == once
     names = ("few pairs", "damaged", "unseen", "probe", "tables", "out of domain")
-    blocks = {name: once.partition(where.BEGIN.format(name))[2].partition(where.END)[0] for name in names}
+    begins = {name: f"<!-- made by {where.MADE_BY.format(name)} -->" for name in names}
+    blocks = {name: once.partition(begin)[2].partition(END)[0] for name, begin in begins.items()}
     assert blocks["unseen"].strip() == blocks["tables"].strip() == ""
     assert blocks["few pairs"].count("| inpainting, ") == 2
     assert "| 6 |" in blocks["few pairs"]

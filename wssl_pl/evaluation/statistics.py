@@ -13,9 +13,9 @@ then images, once for all seeds of a resample as they share them (Owen 2007, "Th
 normal distribution, but its interval is too narrow with few seeds: it ends at the smallest and the largest seed, and so
 covers 1 - 2^(1 - S) of the time at most when S seeds decide, 0.75 with three (Hesterberg 2015). A verdict needs both.
 
-`tests/evaluation/test_coverage.py` measures how often the intervals contain the truth. In simulated studies of
-60 and 400 images the first did so 0.94 to 0.95 of the time with five or six seeds, 0.93 to 0.95 with three, 0.88 to 0.94
-with two, and 0.89 where the differences of three seeds are far from normal (uniform or exponential); the bootstrap 0.84 to
+`tests/evaluation/test_coverage.py` measures how often the intervals contain the truth. In simulated studies of 60 and
+400 images the first did so 0.94 to 0.95 of the time with five or six seeds, 0.93 to 0.95 with three, 0.88 to 0.94 with
+two, and 0.89 where the differences of three seeds are far from normal (uniform or exponential); the bootstrap 0.84 to
 0.89 where seeds decide.
 """
 

@@ -127,8 +127,8 @@ def choose(rows: Mapping[str, Row], case: str) -> str | None:
 
     The gains are not corrected for the number of arms: the study's verdicts are.
     """
-    gains = {name: row.gain for name, row in rows.items() if row.advisable and row.gain is not None and row.gain.low > 0}
-    for name in sorted(gains, key=lambda name: -gains[name].mean):
+    helps = {name: row.gain for name, row in rows.items() if row.advisable and row.gain and row.gain.low > 0}
+    for name in sorted(helps, key=lambda name: -helps[name].mean):
         over = rows[name].over_rival
         if name == RIVAL[case] or RIVAL[case] not in rows or (over is not None and over.low > 0):
             return name

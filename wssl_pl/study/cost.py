@@ -316,7 +316,9 @@ def time_left(
         return None
     rates = learned_costs(plan, trained)
     rate = median(status.seconds / (status.steps * factors[name]) for name, status in trained.items())
-    measured = [status.wall_seconds - status.seconds for name, status in known.items() if plan.runs[name].reported]
+    # Runs of version 0.1 have no `wall_seconds`.
+    timed = {name: status for name, status in known.items() if status.wall_seconds and plan.runs[name].reported}
+    measured = [status.wall_seconds - status.seconds for status in timed.values()]
     evaluation = median(measured) if measured else EVALUATION_S
     left = [
         run.steps * rates.get(kind(plan, run), rate * factors[run.id]) * (1.0 - fractions.get(run.id, 0.0))

@@ -9,7 +9,7 @@ runs/<id>/status.json       its state
 runs/<id>/error.json        the error with which its last command ended
 runs/<id>/evaluation/       the result of `wssl evaluate`
 runs/<id>/out_of_domain/    that on the pairs from elsewhere, where the study has some
-runs/<id>/curve.json        its validation metrics by step, where it was imported or is of version 0.1 (else: metrics.csv)
+runs/<id>/curve.json        its validation metrics by step, if it was imported or is of version 0.1 (else metrics.csv)
 """
 
 import csv
