@@ -7,8 +7,10 @@ from PIL import Image, ImageOps
 
 from tests.inference.test_photo import bomb
 from wssl_pl.app import work
+from wssl_pl.app.models import LARGEST
 from wssl_pl.app.work import describe, edited, fill_photo, open_photo, read_mask, save_preview
 from wssl_pl.errors import WSSLError
+from wssl_pl.inference import Inpainter
 from wssl_pl.inference.photo import read_photo
 
 
@@ -102,6 +104,15 @@ def test_a_preview_keeps_the_colour_profile(tmp_path):
     Image.fromarray(random_pixels(40, 40, 3)).save(tmp_path / "a.png", icc_profile=profile)
     save_preview(open_photo(tmp_path / "a.png", 1.0), tmp_path / "preview.png")
     assert Image.open(tmp_path / "preview.png").info["icc_profile"] == profile
+
+
+def test_the_soft_edge_counts_for_the_limit_of_a_method(tmp_path, monkeypatch):
+    source = transparent_png(tmp_path / "a.png")
+    method, folder = Inpainter.from_method("biharmonic"), made(tmp_path)
+    monkeypatch.setitem(LARGEST, method.info.name, 400 / 1e6)  # the hole has 300 pixels
+    fill_photo(source, box, method, folder, 1.0)
+    with pytest.raises(WSSLError, match="the hole is too large"):
+        fill_photo(source, box, method, folder, 1.0, feather=5)
 
 
 def test_progress_is_told_to_the_end(tmp_path, inpainter):

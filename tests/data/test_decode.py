@@ -94,6 +94,14 @@ def test_damage_inside_the_data_names_the_file(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_pillow_would_run_a_program_for_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    for read in (lambda path: read_image(path, 32), lambda path: read_mask(path, 32, bright=True)):
+        with pytest.raises(DataError, match=r"a\.jpg: cannot be read: cannot identify image file"):
+            read(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "P"])
 def test_coverage_is_the_bright_or_the_dark_part(tmp_path: Path, mode: str) -> None:
     bright = hole_mask(0.25, 64).astype(bool)

@@ -58,6 +58,33 @@ def test_16_bit_grey_and_palette_images_of_pil(inpainter):
     assert np.array_equal(np.asarray(filled)[~HOLE], np.asarray(palette.convert("RGB"))[~HOLE])
 
 
+@pytest.mark.parametrize(("mode", "kind"), [("I", np.int32), ("I;16B", ">u2"), ("F", np.float32)])
+def test_other_greys_of_pil_keep_mode_and_known_pixels(inpainter, mode, kind):
+    values = plane(100, 130, 1, np.uint16)[..., 0]
+    grey = Image.fromarray((values / 65535 if mode == "F" else values).astype(kind))
+    assert grey.mode == mode
+    filled = inpainter(grey, HOLE)
+    assert filled.mode == mode
+    before, after = np.asarray(grey), np.asarray(filled)
+    assert np.array_equal(after[~HOLE], before[~HOLE])
+    assert (after[HOLE] != before[HOLE]).any()
+
+
+def test_cmyk_loses_its_profile_with_its_colours(inpainter):
+    image = Image.fromarray(PICTURE).convert("CMYK")
+    image.info["icc_profile"] = b"p" * 16 + b"CMYK"
+    filled = inpainter(image, HOLE)
+    assert filled.mode == "RGB"
+    assert "icc_profile" not in filled.info
+
+
+def test_a_layer_of_strokes_is_a_mask(inpainter):
+    layer = np.full((*HOLE.shape, 4), 255, np.uint8)
+    layer[..., 3] = HOLE * np.uint8(255)
+    strokes = inpainter(PICTURE, Image.fromarray(layer))
+    assert np.array_equal(strokes, inpainter(PICTURE, HOLE))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(100, 130), (100, 130, 1), (100, 130, 3), (100, 130, 4), (2, 100, 130, 3)])
 def test_arrays(inpainter, dtype, shape):
@@ -163,6 +190,7 @@ def test_float_values_of_the_hole_are_not_looked_at(inpainter):
         ("photo.png", HOLE, "image=str"),
         (torch.rand(100, 130, 3), HOLE, "tensors must be (3, H, W)"),
         (torch.ones(3, 100, 130, dtype=torch.int32), HOLE, "image=torch.int32"),
+        (Image.new("I", (130, 100), 65536), HOLE, "image=65536: whole numbers must be in [0, 65535]"),
         ([PICTURE], HOLE, "a list of as many masks"),
         ([PICTURE], [HOLE, HOLE], "a list of as many masks"),
     ],

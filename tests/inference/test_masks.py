@@ -31,8 +31,16 @@ def find(photo, mask=None, **options):
 
 @pytest.mark.parametrize(
     "mask",
-    [HOLE, HOLE * np.uint8(255), HOLE * np.uint8(1), HOLE * np.uint16(65535), np.stack([HOLE * np.uint8(255)] * 3, -1)],
-    ids=["1 bit", "grey", "0 and 1", "16 bit", "RGB"],
+    [
+        HOLE,
+        HOLE * np.uint8(255),
+        HOLE * np.uint8(1),
+        HOLE * np.uint16(65535),
+        HOLE * np.uint16(255),
+        HOLE * np.uint16(1),
+        np.stack([HOLE * np.uint8(255)] * 3, -1),
+    ],
+    ids=["1 bit", "grey", "0 and 1", "16 bit", "255 in 16 bits", "0 and 1 in 16 bits", "RGB"],
 )
 def test_white_is_the_hole_unless_black_is(photo, tmp_path, mask):
     path = saved(tmp_path, mask)
@@ -169,6 +177,18 @@ def test_a_jpeg_mask_marks_the_same_pixels(photo, tmp_path):
     hole, notes = find_mask(photo, saved(tmp_path, HOLE * np.uint8(255), "mask.jpg", quality=60), MaskOptions())
     assert np.array_equal(hole, HOLE)
     assert "not black and white alone" in notes[0]
+
+
+@pytest.mark.parametrize(("strokes", "around", "hole"), [(255, 255, "white"), (255, 0, "white"), (0, 255, "black")])
+def test_what_is_transparent_is_no_hole(photo, tmp_path, strokes, around, hole):
+    layer = np.full((*HOLE.shape, 4), around, np.uint8)
+    layer[HOLE, :3] = strokes
+    layer[..., 3] = HOLE * np.uint8(255)
+    assert np.array_equal(find(photo, saved(tmp_path, layer), hole=hole), HOLE)
+
+
+def test_a_photo_that_is_restored_may_have_an_empty_mask(photo, tmp_path):
+    assert not find(photo, saved(tmp_path, HOLE & False), restores=True).any()
 
 
 def test_a_photo_that_is_restored_needs_no_hole(photo):

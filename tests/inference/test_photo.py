@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageOps
 from tests.inference.fakes import plane
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import metadata
-from wssl_pl.inference.photo import Photo, open_image, read_photo, write_photo
+from wssl_pl.inference.photo import Photo, open_image, output_format, read_photo, write_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -309,10 +309,99 @@ def test_tiffs_that_are_not_read(tmp_path):
     Image.new("I", (9, 9)).save(tmp_path / "signed.tif")
     Image.new("I;16", (9, 9)).save(tmp_path / "turned.tif", tiffinfo={274: 3})
     for name, message in {
-        "pages": "has several pages", "floats": "more than 16", "signed": "more than 16", "turned": "by a tag",
+        "pages": "has several pages", "floats": "32 bits", "signed": "32 bits", "turned": "by a tag",
     }.items():  # fmt: skip
         with pytest.raises(WSSLError, match=rf"{name}\.tif: .*{message}"):
             read_photo(tmp_path / f"{name}.tif")
+
+
+def set_tag(path, tag, value):
+    """Change a tag of one number in an uncompressed little-endian TIFF."""
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    entries = range(start + 2, start + 2 + 12 * count, 12)
+    (at,) = [at for at in entries if struct.unpack_from("<H", content, at)[0] == tag]
+    struct.pack_into("<H", content, at + 8, value)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("channels", "tag", "value", "message"),
+    [(1, 258, 12, "12 bits a channel"), (3, 284, 2, "in planes"), (4, 338, 1, "premultiplied")],
+)
+def test_tiffs_whose_colours_would_be_wrong(tmp_path, channels, tag, value, message):
+    pixels = np.random.default_rng(0).integers(0, 4096, (6, 5, channels), np.uint16)
+    path = tmp_path / "photo.tif"
+    if channels == 4:
+        Image.fromarray(pixels.astype(np.uint8), "RGBA").save(path)
+        content = path.read_bytes()
+        assert content.count(struct.pack("<4H", 8, 8, 8, 8)) == 1
+        path.write_bytes(content.replace(struct.pack("<4H", 8, 8, 8, 8), struct.pack("<4H", 16, 16, 16, 16)))
+    else:
+        cv2.imwrite(str(path), pixels, [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    set_tag(path, tag, value)
+    with pytest.raises(WSSLError, match=rf"photo\.tif: is a TIFF of .*{message}"):
+        read_photo(path)
+
+
+def test_profile_and_resolution_of_a_16_bit_tiff_stay(tmp_path):
+    cv2.imwrite(str(tmp_path / "photo.tif"), np.full((9, 9, 3), 300, np.uint16))
+    profile = b"p" * 16 + b"RGB "
+    photo = replace(read_photo(tmp_path / "photo.tif"), profile=profile, dpi=(600.0, 300.0))
+    write_photo(photo, tmp_path / "out.png")
+    again = read_photo(tmp_path / "out.png")
+    assert again.profile == profile
+    assert again.dpi == pytest.approx((600, 300), abs=0.1)
+    assert np.array_equal(again.pixels, photo.pixels)
+
+
+@pytest.mark.parametrize("source", ["jpg", "tif", "png"])
+@pytest.mark.parametrize("target", ["jpg", "png"])
+def test_the_resolution_stays(tmp_path, source, target):
+    Image.new("RGB", (9, 9)).save(tmp_path / f"photo.{source}", dpi=(600, 600))
+    write_photo(read_photo(tmp_path / f"photo.{source}"), tmp_path / f"out.{target}")
+    with Image.open(tmp_path / f"out.{target}") as again:
+        assert again.info["dpi"] == pytest.approx((600, 600), abs=0.1)
+
+
+def test_grey_becomes_rgb_in_webp_without_the_profile_of_grey(tmp_path):
+    Image.new("L", (9, 9), 7).save(tmp_path / "photo.jpg", icc_profile=b"p" * 16 + b"GRAY")
+    photo = read_photo(tmp_path / "photo.jpg")
+    assert photo.profile
+    write_photo(photo, tmp_path / "out.webp")
+    with Image.open(tmp_path / "out.webp") as again:
+        assert "icc_profile" not in again.info
+
+
+def test_one_transparent_grey_of_a_16_bit_png(tmp_path):
+    pixels = np.arange(6, dtype=np.uint16).reshape(2, 3) * 1000
+    content = cv2.imencode(".png", pixels)[1].tobytes()
+    (tmp_path / "photo.png").write_bytes(metadata.with_chunks(content, [(b"tRNS", struct.pack(">H", 3000))]))
+    photo = read_photo(tmp_path / "photo.png")
+    assert np.array_equal(photo.pixels[..., 0], pixels)
+    assert np.array_equal(photo.alpha, np.where(pixels == 3000, 0, 65535))
+
+
+def test_exif_after_the_pixels_of_a_png_turns_it(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(plane(24, 36)).save(buffer, "PNG")
+    content = buffer.getvalue()
+    late = metadata.chunk_bytes(b"eXIf", exif_block(6).removeprefix(metadata.PREFIX))
+    (tmp_path / "photo.png").write_bytes(content[:-12] + late + content[-12:])
+    photo = read_photo(tmp_path / "photo.png")
+    assert (photo.turn, photo.pixels.shape[:2]) == (6, (36, 24))
+    with open_image(tmp_path / "photo.png", "mask", 1.0) as (image, _, size):
+        assert size == (36, 24)
+        assert ImageOps.exif_transpose(image).size == (24, 36)
+
+
+def test_more_exif_than_jpeg_holds_is_refused_before_the_work(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "photo.png", exif=exif_block() + bytes(70_000))
+    photo = read_photo(tmp_path / "photo.png")
+    with pytest.raises(WSSLError, match=r"JPEG holds 65533 bytes of EXIF.*name a \.png"):
+        output_format(tmp_path / "out.jpg", photo)
+    write_photo(photo, tmp_path / "out.webp")
 
 
 def test_heic(tmp_path):

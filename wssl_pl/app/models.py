@@ -101,7 +101,9 @@ def check_hole(inpainter: Inpainter, mask: NDArray[Any], windows: Iterable[Box])
     hole, seen = np.count_nonzero(mask) / 1e6, max((box.area for box in windows), default=0) / 1e6
     if hole > most or seen > WIDEST:
         reason = f"the hole is too large for {name}: {hole:.2g} million pixels, {seen:.2g} with what is between them"
-        raise WSSLError(None, None, reason, f"paint at most {most:g}, in one place, or choose a model")
+        raise WSSLError(
+            None, None, reason, f"paint at most {most:g}, in one place and with a narrow soft edge, or choose a model"
+        )
 
 
 def find_models(folder: Path) -> list[Path]:

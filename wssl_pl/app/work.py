@@ -18,6 +18,7 @@ from wssl_pl.app.session import Version
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
 from wssl_pl.inference.engine import Progress
+from wssl_pl.inference.feather import Ring
 from wssl_pl.inference.masks import MaskOptions, find_mask
 from wssl_pl.inference.photo import Photo, open_image, read_photo, write_photo
 
@@ -70,8 +71,9 @@ def fill_photo(
     with DECODING:
         photo = open_photo(path, megapixels)
         mask = find_mask_of(photo)
-    boxes = inpainter.windows(mask)
-    check_hole(inpainter, mask, boxes[0])
+    filled_too = Ring.around(photo.pixels, mask, feather).filled if feather else mask
+    boxes = inpainter.windows(filled_too)
+    check_hole(inpainter, filled_too, boxes[0])
     started = time.perf_counter()
     filled = inpainter.fill(photo, mask, progress, in_place=True, feather=feather)
     seconds = time.perf_counter() - started

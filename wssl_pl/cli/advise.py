@@ -24,7 +24,7 @@ def advise(*, images: Path, masks: Path, ckpt: Path | None = None, device: str =
     """
     from PIL import Image
 
-    from wssl_pl.data.files import check_folder, list_images
+    from wssl_pl.data.files import FORMATS, check_folder, list_images
     from wssl_pl.data.splits import find_layout, split_images
     from wssl_pl.evaluation.files import reading
     from wssl_pl.study.advice import advise as lines_of
@@ -41,7 +41,7 @@ def advise(*, images: Path, masks: Path, ckpt: Path | None = None, device: str =
     sample = [files[number] for number in np.linspace(0, len(files) - 1, min(LOOKED_AT, len(files))).astype(int)]
     sides = []
     for path in sample:
-        with reading("images", path), Image.open(path) as image:
+        with reading("images", path), Image.open(path, formats=FORMATS) as image:
             sides.append(min(image.size))
     number_of_masks = len(list_images(masks, "masks"))
     about = f"{len(files):,} images, {len(train):,} of them for training, short side {int(np.median(sides))} px"

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from wssl_pl.data.files import reason, too_large
+from wssl_pl.data.files import FORMATS, reason, too_large
 from wssl_pl.errors import DataError
 
 RESIZE_FILTERS = ("lanczos", "bicubic", "bilinear", "area")
@@ -39,7 +39,7 @@ def decode_image(
         DataError: The file cannot be decoded, or is above `MEGAPIXELS`.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             original = image.size
             if why := too_large(original):
                 raise DataError("images", file if isinstance(file, Path) else None, why)
@@ -81,7 +81,7 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
         DataError: The file cannot be decoded, or is above `MEGAPIXELS`.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             if why := too_large(opened.size):
                 raise DataError("masks", path, why)
             selected, binary = binarised(opened, bright=bright)
@@ -95,8 +95,16 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
 
 
 def binarised(image: Image.Image, *, bright: bool) -> tuple[Image.Image, bool]:
-    """Return a mask as 8-bit grey, 255 where it is bright (or dark) and 0 elsewhere, and whether it was binary."""
+    """Return a mask as 8-bit grey, 255 where it is bright (or dark) and 0 elsewhere, and whether it was binary.
+
+    What is transparent is not selected: an editor's layer of strokes. Of 16 bits without values above 255, those count.
+    """
     binary, half = True, 128
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black" if bright else "white"), image)
+    elif image.mode.startswith("I") and (values := np.asarray(image)).max() <= 255:
+        image = Image.fromarray(values.clip(0).astype(np.uint8))
     if image.mode != "1":
         image = _to_8_bit(image).convert("L")
         histogram = image.histogram()

@@ -17,6 +17,8 @@ from wssl_pl.files import check_readable
 log = logging.getLogger(__name__)
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+"""What is decoded, whatever a file's name is: Pillow runs a program for some others, Ghostscript for EPS."""
 MEGAPIXELS = 100.0
 """The largest image that is decoded, in millions of pixels: a small file can hold more than the memory does."""
 # Cameras and editors append padding or a few bytes of their own after the end marker.
@@ -140,7 +142,7 @@ def _damage(file: BinaryIO, size: int) -> str | None:
         if not whole:
             return f"is truncated (ends after {size} bytes without its end marker)"
         file.seek(0)
-        with Image.open(file) as image:  # parses the header alone; raises on a decompression bomb
+        with Image.open(file, formats=FORMATS) as image:  # parses the header alone; raises on a decompression bomb
             return too_large(image.size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return reason(error)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from wssl_pl.data.files import SUFFIXES, find_images, natural_key, reason
+from wssl_pl.data.files import FORMATS, SUFFIXES, find_images, natural_key, reason
 from wssl_pl.errors import DataError, WSSLError
 
 
@@ -66,7 +66,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: It cannot be read, or has more than 8 bits per channel.
     """
-    with reading("images", path), Image.open(path) as image:
+    with reading("images", path), Image.open(path, formats=FORMATS) as image:
         deep = is_deep(image, path)
         pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     if deep:

@@ -23,6 +23,7 @@ from torch import Tensor
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.data.decode import binarised
 from wssl_pl.data.draws import permutation
+from wssl_pl.data.files import FORMATS
 from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
 from wssl_pl.data.sources import tell, warn
@@ -244,7 +245,7 @@ def write_named_pairs(
 
 
 def _read_mask(path: Path, *, bright: bool) -> NDArray[np.uint8]:
-    with reading("masks", path), Image.open(path) as opened:
+    with reading("masks", path), Image.open(path, formats=FORMATS) as opened:
         mask = binarised(ImageOps.exif_transpose(opened), bright=bright)[0]
         return (np.asarray(mask) > 127).astype(np.uint8)
 
@@ -461,7 +462,7 @@ class Pairs:
         """Return the width and height of a pair in pixels."""
         if self.manifest.size:
             return self.manifest.size, self.manifest.size
-        with reading("pairs", self.folder / pair.image), Image.open(self.folder / pair.image) as image:
+        with reading("pairs", self.folder / pair.image), Image.open(self.folder / pair.image, formats=FORMATS) as image:
             return image.size
 
     @cached_property
@@ -484,7 +485,7 @@ class Pairs:
     def read(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Return images `(B, 3, H, W)` uint8 and masks `(B, 1, H, W)` uint8, 1 = hole, of pairs of one size."""
         with reading("pairs", self.folder):
-            masks = np.stack([np.asarray(Image.open(self.folder / pair.mask)) > 127 for pair in pairs])
+            masks = np.stack([np.asarray(Image.open(self.folder / pair.mask, formats=FORMATS)) > 127 for pair in pairs])
             return self._read_rgb(pair.image for pair in pairs), torch.from_numpy(masks).to(torch.uint8)[:, None]
 
     def read_inputs(self, pairs: Sequence[Pair]) -> Tensor:
@@ -493,5 +494,5 @@ class Pairs:
             return self._read_rgb(pair.input or pair.image for pair in pairs)
 
     def _read_rgb(self, names: Iterable[str]) -> Tensor:
-        images = np.stack([np.asarray(Image.open(self.folder / name)) for name in names])
+        images = np.stack([np.asarray(Image.open(self.folder / name, formats=FORMATS)) for name in names])
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

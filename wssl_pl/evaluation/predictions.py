@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from wssl_pl.data.files import FORMATS
 from wssl_pl.errors import DataError
 from wssl_pl.evaluation.files import is_deep, join, match_files, reading
 
@@ -76,7 +77,7 @@ def read_prediction(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     Raises:
         DataError: It cannot be read, or is not 8-bit RGB of that size.
     """
-    with reading("predictions", path), Image.open(path) as image:
+    with reading("predictions", path), Image.open(path, formats=FORMATS) as image:
         if image.size != size:
             sizes = [f"{width} x {height}" for width, height in (image.size, size)]
             raise DataError("predictions", path, f"is {sizes[0]} px, the pair is {sizes[1]}: never resized here")

@@ -79,9 +79,11 @@ def to_pixels(image: Any) -> NDArray[Any]:
         WSSLError: a kind, shape or type that cannot be used.
     """
     if isinstance(image, Image.Image):
+        if image.mode in ("I", "I;16B"):
+            return _whole_numbers(_pixels(image, (image.mode,), image.mode, "image"))
         # A palette, CMYK or black and white cannot hold what is filled in.
         mode = "RGBA" if image.has_transparency_data else "L" if image.mode == "1" else "RGB"
-        return _pixels(image, ("L", "LA", "RGB", "RGBA", "I;16"), mode, "image")
+        return _pixels(image, ("L", "LA", "RGB", "RGBA", "I;16", "F"), mode, "image")
     if _is_tensor(image):
         if image.ndim not in (3, 4) or image.shape[-3] not in (1, 3, 4) or 0 in image.shape:
             raise WSSLError("image", str(tuple(image.shape)), "tensors must be (3, H, W) or (B, 3, H, W)")
@@ -95,6 +97,14 @@ def to_pixels(image: Any) -> NDArray[Any]:
     if image.ndim not in (2, 3, 4) or (image.ndim > 2 and image.shape[-1] not in (1, 3, 4)) or 0 in image.shape:
         raise WSSLError("image", str(image.shape), "must be (H, W, 3) or a batch (B, H, W, 3)")
     return image
+
+
+def _whole_numbers(values: NDArray[Any]) -> NDArray[np.uint16]:
+    """Return the pixels of Pillow's modes I and I;16B, which hold 16 bits, as those of I;16."""
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise WSSLError("image", int(low if low < 0 else high), "whole numbers must be in [0, 65535]")
+    return values.astype(np.uint16)
 
 
 def _batched(image: NDArray[Any]) -> NDArray[Any]:
@@ -153,6 +163,8 @@ def _read_mask(mask: Any, shape: tuple[int, ...]) -> list[NDArray[np.bool_]]:
     if mask is None:
         return [np.zeros(shape[1:], bool)] * shape[0]
     if isinstance(mask, Image.Image):
+        if mask.has_transparency_data:  # an editor's layer of strokes: what is transparent is no hole
+            mask = Image.alpha_composite(Image.new("RGBA", mask.size, "black"), mask.convert("RGBA"))
         mask = _pixels(mask, ("1", "L", "I;16"), "L", "mask")
     elif _is_tensor(mask):
         mask = _to_array(mask)
@@ -193,8 +205,14 @@ def _parse_list(images: Any, masks: Any) -> Batch:
 
 
 def _to_pil(image: Image.Image, rebuild: Rebuild, filled: list[NDArray[Any]]) -> Image.Image:
-    result = Image.fromarray(rebuild(filled))
+    pixels = rebuild(filled)
+    kinds: dict[str, type | str] = {"I": np.int32, "I;16B": ">u2"}
+    result = Image.fromarray(pixels.astype(kinds.get(image.mode, pixels.dtype)))
     result.info.update(image.info)
+    if result.mode != image.mode:  # what is said of a palette's or of CMYK's colours is not said of these
+        result.info.pop("transparency", None)
+        if result.info.get("icc_profile", b"")[16:20] not in (b"RGB ", b"GRAY"):
+            result.info.pop("icc_profile", None)
     return result
 
 

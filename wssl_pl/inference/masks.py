@@ -110,6 +110,8 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
         raise WSSLError(
             "photo", photo.path, "has no transparency that marks a hole", "give a mask, or hole_color=#rrggbb"
         )
+    if options.restores and not hole.any():
+        return hole, notes
     if not hole.any():
         raise WSSLError(name, value, "marks no hole, so that there is nothing to fill", remedy)
     if options.dilate:

@@ -4,10 +4,11 @@ Pillow drops newer colour chunks of PNG, re-orders EXIF blocks and takes the ori
 as the bytes that they are.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +108,28 @@ def read_chunks(content: bytes) -> list[Chunk]:
         if struct.unpack_from(">I", content, position - 4)[0] != zlib.crc32(data, zlib.crc32(name)):
             raise ValueError(f"its chunk {name!r} is damaged")
         chunks.append((name, b"" if name == b"IDAT" else bytes(data)))
+    return chunks
+
+
+def late_exif(file: BinaryIO) -> bytes | None:
+    """Return the EXIF block of a PNG file, also one after the pixels, which Pillow reads only with them."""
+    before, found = file.tell(), None
+    file.seek(len(PNG_SIGNATURE))
+    while found is None and len(head := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", head)
+        if name == b"eXIf":
+            found = PREFIX + file.read(length)
+        else:
+            file.seek(length + 4, os.SEEK_CUR)
+    file.seek(before)
+    return found
+
+
+def colour_chunks(profile: bytes | None, dpi: tuple[float, float] | None) -> list[Chunk]:
+    """Return the chunks of a PNG file that hold an ICC profile and a resolution."""
+    chunks = [] if profile is None else [(b"iCCP", b"icc\0\0" + zlib.compress(profile))]
+    if dpi is not None:
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(each / 0.0254) for each in dpi), 1)))  # per metre
     return chunks
 
 

@@ -26,7 +26,9 @@ MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels, of the
 PHOTO_SUFFIXES = SUFFIXES | {".tif", ".tiff", ".heic", ".heif"}
 KINDS = "a JPEG, PNG, WebP, TIFF or HEIC image"
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
-BITS, PHOTOMETRIC, TURN = 258, 262, 274  # tags of TIFF
+BITS, PHOTOMETRIC, TURN, SAMPLES, PLANES, EXTRA = 258, 262, 274, 277, 284, 338  # tags of TIFF
+MAX_DPI = 30_000
+MAX_EXIF = 65_533  # bytes that a JPEG file holds
 QUALITY = 95
 EFFORT = 4  # of PNG: files as small as by Pillow's own 6, in half the time
 STRIP = 256  # rows that are converted at once, so that memory does not grow with the image
@@ -44,6 +46,7 @@ class Photo:
         exif: its EXIF block, or None.
         profile: its ICC profile, or None.
         chunks: what else a PNG file says about its colours.
+        dpi: its resolution across and down, or None.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class Photo:
     exif: bytes | None
     profile: bytes | None
     chunks: list[Chunk]
+    dpi: tuple[float, float] | None = None
 
     @property
     def opaque(self) -> bool:
@@ -86,6 +90,8 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
                 raise WSSLError(name, path, "has several pages", "give a single image")
             if why := too_large(image.size, megapixels):
                 raise WSSLError(name, path, why, "make it smaller, or raise max_megapixels=")
+            if image.format == "PNG" and "exif" not in image.info and (block := metadata.late_exif(file)):
+                image.info["exif"] = block
             width, height = image.size
             turned = metadata.orientation(image.info.get("exif")) >= 5
             yield image, file, (width, height) if turned else (height, width)
@@ -127,13 +133,18 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
     """
     chunks: list[Chunk] = []
     with open_image(path, name, megapixels) as (image, file, _):
-        block, profile = image.info.get("exif"), image.info.get("icc_profile")
+        block, profile, dpi = (image.info.get(key) for key in ("exif", "icc_profile", "dpi"))
         grey = image.mode in ("1", "L", "LA", "I", "I;16")
         if image.format == "PNG":
             file.seek(0)
             content = file.read()
             chunks = metadata.read_chunks(content)
-            pixels, alpha = _decode_16_bit(content, grey) if chunks[0][1][8] == 16 else _decode(image, grey)
+            if chunks[0][1][8] == 16:
+                pixels, alpha = _decode_16_bit(content, grey)
+                if grey and alpha is None and (key := dict(chunks).get(b"tRNS")):  # which OpenCV omits
+                    alpha = np.where(pixels[..., 0] == int.from_bytes(key), 0, 65535).astype(np.uint16)
+            else:
+                pixels, alpha = _decode(image, grey)
         elif isinstance(image, TiffImageFile) and _is_16_bit(image, path, name):
             file.seek(0)
             pixels, alpha = _decode_16_bit(file.read(), grey)
@@ -150,7 +161,9 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
     if profile and profile[16:20] != (b"GRAY" if pixels.shape[-1] == 1 else b"RGB "):
         profile = None  # of CMYK, which became RGB
     pixels, alpha = metadata.upright(pixels, turn), None if alpha is None else metadata.upright(alpha, turn)
-    return Photo(path, pixels, alpha, turn, block, profile, chunks)
+    if dpi and not all(1 <= each <= MAX_DPI for each in dpi):
+        dpi = None
+    return Photo(path, pixels, alpha, turn, block, profile, chunks, dpi)
 
 
 def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -174,10 +187,12 @@ def _is_16_bit(image: TiffImageFile, path: Path, name: str) -> bool:
     """
     tags = image.tag_v2
     bits = max(tags.get(BITS, (1,)))
-    if bits > 16 or image.mode in ("I", "F"):
-        raise WSSLError(name, path, "is a TIFF of more than 16 bits a channel, or of signed values", "store 8 or 16")
-    if bits == 16 and (tags.get(PHOTOMETRIC) not in (1, 2) or tags.get(TURN, 1) != 1):
-        reason = "is a TIFF of 16 bits that is turned by a tag, or neither grey nor RGB"
+    if bits > 8 and (bits != 16 or image.mode in ("I", "F")):
+        raise WSSLError(name, path, f"is a TIFF of {bits} bits a channel, or of signed values", "store 8 or 16")
+    separate = tags.get(PLANES, 1) != 1 and tags.get(SAMPLES, 1) > 1
+    other = tags.get(PHOTOMETRIC) not in (1, 2) or tags.get(TURN, 1) != 1 or 1 in tags.get(EXTRA, ())
+    if bits == 16 and (separate or other):
+        reason = "is a TIFF of 16 bits that is turned by a tag, in planes, premultiplied, or neither grey nor RGB"
         raise WSSLError(name, path, reason, "store it as 16-bit PNG")
     return bool(bits == 16)
 
@@ -206,6 +221,9 @@ def output_format(path: Path, photo: Photo | None = None) -> str:
         raise WSSLError("out", path, f"{form} holds 8 bits a channel, the photo has 16", "name a .png file")
     if photo is not None and form == "JPEG" and not photo.opaque:
         raise WSSLError("out", path, "JPEG holds no transparency, the photo has some", "name a .png or .webp file")
+    if photo is not None and form == "JPEG" and len(photo.exif or b"") > MAX_EXIF:
+        reason = f"JPEG holds {MAX_EXIF} bytes of EXIF, the photo has {len(photo.exif or b'')}"
+        raise WSSLError("out", path, reason, "name a .png file")
     if photo is not None and max(photo.pixels.shape[:2]) > MAX_SIDES[form]:
         size = f"{photo.pixels.shape[1]} x {photo.pixels.shape[0]}"
         raise WSSLError(
@@ -226,10 +244,14 @@ def write_photo(photo: Photo, path: Path) -> None:
     form = output_format(path, photo)
     parts = [photo.pixels] if photo.alpha is None or form == "JPEG" else [photo.pixels, photo.alpha[..., None]]
     parts = [metadata.as_stored(part, photo.turn) for part in parts]
-    extra = {key: value for key, value in (("exif", photo.exif), ("icc_profile", photo.profile)) if value}
+    profile = photo.profile
+    if form == "WEBP" and profile and profile[16:20] == b"GRAY":
+        profile = None  # grey becomes RGB
+    given: dict[str, Any] = {"exif": photo.exif, "icc_profile": profile, "dpi": photo.dpi}
+    extra = {key: value for key, value in given.items() if value}
     with replacing(path) as file:
         if photo.pixels.dtype == np.uint16:
-            _write_16_bit(file, parts, photo.chunks)
+            _write_16_bit(file, parts, photo.chunks or metadata.colour_chunks(photo.profile, photo.dpi))
             return
         image = _to_pil(np.concatenate(parts, axis=-1))
         if form == "JPEG":
