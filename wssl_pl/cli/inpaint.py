@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from wssl_pl.cli.imports import collector_at_rest, import_torch
-from wssl_pl.cli.options import AnyModelFile, ModelFile, import_encoder
+from wssl_pl.cli.options import AnyModelFile, import_encoder
 from wssl_pl.cli.output import own_file
 from wssl_pl.errors import SomeFailed, WSSLError
 from wssl_pl.files import check_readable, owned, writing
@@ -66,7 +66,7 @@ def inpaint(
         precision: auto takes bfloat16 on a CPU where it is measured to be faster, else float32
         max_megapixels: refuse larger photos, in millions of pixels
         model_mask: of an ONNX file of another project: where its mask is 1; default: by its inputs
-        method: in place of a model, or beside it: one or more classical methods
+        method: in place of a model, or beside it: one or more of telea, navier_stokes, biharmonic, fsr_fast, fsr_best
         model: the model file, or several: ckpt=a,b; the shipped one is `shipped`
 
     Raises:
@@ -104,7 +104,8 @@ def restore(
     device: str = "auto",
     precision: InferencePrecision = "auto",
     max_megapixels: PositiveFloat = 100.0,
-    model: ModelFile,
+    ckpt: Path,
+    encoder: str | None = None,
 ) -> None:
     """Undo the damages of a photo, or of a folder of photos, with a model that was trained with model.restore.
 
@@ -125,16 +126,18 @@ def restore(
         device: auto, cpu, cuda, cuda:N or mps
         precision: auto takes bfloat16 on a CPU where it is measured to be faster, else float32
         max_megapixels: refuse larger photos, in millions of pixels
-        model: the model file
+        ckpt: .ckpt or .safetensors file or exported folder of a model that was trained so; the shipped one was not
+        encoder: class path of your own encoder, if the model has one; it is imported
 
     Raises:
         SomeFailed: photos of a folder could not be restored; the others were.
     """
-    import_encoder(model.encoder)
+    import_encoder(encoder)
 
     from wssl_pl.inference.masks import MaskOptions
 
     holes = MaskOptions(hole, None, dilate, resize_mask, max_megapixels, restores=True)
+    model = AnyModelFile(ckpt=ckpt, encoder=encoder)
     _run(photo, mask, out, holes, overwrite, {"model": partial(_open_restoring, model, device, precision)})
 
 
@@ -305,10 +308,12 @@ def _open_method(name: str, threads: int | None) -> "Inpainter":
     return inpainter
 
 
-def _open_restoring(model: ModelFile, device: str, precision: InferencePrecision, threads: int | None) -> "Inpainter":
+def _open_restoring(
+    model: AnyModelFile, device: str, precision: InferencePrecision, threads: int | None
+) -> "Inpainter":
     from wssl_pl.inference.restore import check_restores
 
-    inpainter = _open(AnyModelFile(ckpt=model.ckpt, encoder=model.encoder), None, device, precision, threads)
+    inpainter = _open(model, None, device, precision, threads)
     check_restores(inpainter.info)
     return inpainter
 
