@@ -1,7 +1,7 @@
 """An exponential moving average of the weights, validated and saved as the model."""
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule, Trainer
@@ -13,11 +13,12 @@ from torch import Tensor
 class EMAWeights(WeightAveraging):
     """Average the weights over the steps: `average = decay * average + (1 - decay) * weights` after every step.
 
-    The average starts with the weights after the first step. It is validated and saved under `state_dict`; the weights
-    that are trained are saved beside it, so that a resumed run continues exactly. After the training the module has the
-    averaged weights. Unlike with Lightning's `EMAWeightAveraging`, the average is on the module's device and the host
-    never waits for it; what does not change, such as a frozen encoder, is equal in the average bit by bit; and the
-    average stays in place until all callbacks have seen the validation.
+    Buffers that a module names in `not_averaged` are copied. The average starts with the weights after the first
+    step. It is validated and saved under `state_dict`; the weights that are trained are saved beside it, so that a
+    resumed run continues exactly. After the training the module has the averaged weights. Unlike with Lightning's
+    `EMAWeightAveraging`, the average is on the module's device and the host never waits for it; what does not change,
+    such as a frozen encoder, is equal in the average bit by bit; and the average stays in place until all callbacks
+    have seen the validation.
 
     Args:
         decay: between 0 and 1; the average reaches back about `1 / (1 - decay)` steps.
@@ -49,16 +50,13 @@ class EMAWeights(WeightAveraging):
 
     @torch.no_grad()
     def _update(self, pl_module: LightningModule, first: bool) -> None:
-        pairs = list(zip(_tensors(self._copy), _tensors(pl_module), strict=True))
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        averages, weights = [pair[0] for pair in floating], [pair[1] for pair in floating]
+        averages, weights = _tensors(self._copy), _tensors(pl_module)
         if first:
-            torch._foreach_copy_(averages, weights)
+            torch._foreach_copy_(averages.averaged, weights.averaged)
         else:
-            torch._foreach_lerp_(averages, weights, 1.0 - self.decay)
-        for average, count in pairs:
-            if not average.is_floating_point():
-                average.copy_(count)
+            torch._foreach_lerp_(averages.averaged, weights.averaged, 1.0 - self.decay)
+        for average, value in zip(averages.copied, weights.copied, strict=True):
+            average.copy_(value)
         assert self._average_model is not None
         self._average_model.n_averaged += 1
 
@@ -112,5 +110,16 @@ class EMAWeights(WeightAveraging):
         return self._average_model.module
 
 
-def _tensors(module: torch.nn.Module) -> list[Tensor]:
-    return [tensor.detach() for tensor in itertools.chain(module.parameters(), module.buffers())]
+class _Tensors(NamedTuple):
+    averaged: list[Tensor]
+    copied: list[Tensor]
+
+
+def _tensors(module: torch.nn.Module) -> _Tensors:
+    """Return the parameters and buffers that are averaged, and the others: counts, and what is `not_averaged`."""
+    excluded = {id(getattr(part, name)) for part in module.modules() for name in getattr(part, "not_averaged", ())}
+    found = _Tensors([], [])
+    for tensor in itertools.chain(module.parameters(), module.buffers()):
+        is_averaged = tensor.is_floating_point() and id(tensor) not in excluded
+        (found.averaged if is_averaged else found.copied).append(tensor.detach())
+    return found

@@ -12,6 +12,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import read_checkpoint
 from wssl_pl.modules.rivals.pic import PICModule, noise, prior_scale, symmetric_kl
 from wssl_pl.modules.rivals.pic_networks import (
+    GAIN,
     Attention,
     Discriminator,
     Distribution,
@@ -110,7 +111,7 @@ def test_every_convolution_is_normalised_and_orthogonal_at_first():
     for layer in layers:
         if isinstance(layer, SpectralConv):
             values = torch.linalg.svdvals(layer.weight.flatten(1))
-            torch.testing.assert_close(values, torch.full_like(values, 0.02))
+            torch.testing.assert_close(values, torch.full_like(values, GAIN))
             norm = torch.linalg.matrix_norm(layer.eval().normalised().flatten(1), 2)
             assert norm.item() == pytest.approx(1.0, abs=1e-5)
 
@@ -383,6 +384,22 @@ def test_the_best_sample_is_each_image_s_own():
     torch.testing.assert_close(best, chosen)
     # Of an image without a hole all samples are as near.
     torch.testing.assert_close(nearest, samples[[2, 0, 1], torch.arange(3)])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_first_steps_at_the_width_of_the_paper_do_not_explode(seed):
+    torch.manual_seed(seed)
+    module, batch = a_module(width=32).train(), a_batch()
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-4, betas=(0.0, 0.999))
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        optimizer.step()
+        module.adversary.step(2e-4)
+        losses.append(loss.item())
+    assert max(losses) < 2 * losses[0]
 
 
 def test_a_training_lowers_the_loss_and_its_checkpoint_has_the_discriminators(tmp_path):

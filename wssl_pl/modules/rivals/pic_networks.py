@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from wssl_pl.networks import InstanceNorm, without_autocast
 
 SLOPE = 0.1
-GAIN = 0.02
-"""Of the orthogonal initialisation. The normalisation divides by it; with Adam it makes the first steps larger."""
+GAIN = 0.2
+"""Of the orthogonal initialisation; the paper has 0.02. The normalisation divides by it. Adam's first step changes
+every number by the whole rate, which at width 32 adds a singular value of 0.04. With 0.02 the power iteration, which
+starts where all values are equal, misses it, and the second step's loss is a thousand to a million times the
+first's."""
 FACTORS = (1, 2, 4, 4, 4)
 """Feature maps after each of the five halvings, over those of the first."""
 OUTPUTS = 4
@@ -40,6 +43,7 @@ class SpectralConv(nn.Module):
         doubles: whether it is a transposed convolution of stride 2, which doubles height and width.
     """
 
+    not_averaged = ("u", "v")  # by `EMAWeights`: the mean of unit vectors is shorter
     u: Tensor
     v: Tensor
 
