@@ -10,7 +10,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.losses import HINGE, AdversarialLosses
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.checkpoint import check_state
-from wssl_pl.modules.optimizer import check_positive
+from wssl_pl.modules.optimizer import check_factor, check_positive
 from wssl_pl.networks import without_autocast
 
 DISCRIMINATOR_LR = 4e-4
@@ -134,8 +134,7 @@ class AdversarialModule(WSSLModule):
         Raises:
             WSSLError: a value that cannot be used, or has no effect.
         """
-        if not 0.0 <= adversarial < float("inf"):
-            raise WSSLError("adversarial", adversarial, "must be a number, 0 or more")
+        check_factor("adversarial", adversarial)
         check_positive("discriminator_lr", lr)
         if width is not None:
             check_positive("discriminator_width", width)

@@ -9,6 +9,7 @@ from torch import nn
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, encoder_state, part_of, read_checkpoint, read_safetensors
+from wssl_pl.modules.optimizer import check_factor
 from wssl_pl.networks import WIDTH, Encoder, UNetDecoder, UNetEncoder, initialise
 from wssl_pl.networks.encoder import LEVELS
 from wssl_pl.plugins import find_class, import_class
@@ -248,8 +249,7 @@ def check_training(
     frozen = f"freeze_layers={freeze_layers}"
     trained = [parameter.requires_grad for parameter in encoder.parameters()]
     for name, value in factors.items():
-        if not 0.0 <= (value or 0.0) < float("inf"):
-            raise WSSLError(name, value, "must be a number, 0 or more")
+        check_factor(name, value or 0.0)
     if unfreeze_epoch is not None:
         if unfreeze_epoch < 1:
             raise WSSLError("unfreeze_epoch", unfreeze_epoch, "must be at least 1", "or give freeze_layers=0")

@@ -11,7 +11,7 @@ from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, composite, image_m
 from wssl_pl.metrics.gaussian import RADIUS
 from wssl_pl.modules.adversarial import AdversarialModule
 from wssl_pl.modules.features import FORMS, load_features
-from wssl_pl.modules.optimizer import OptimizerSettings
+from wssl_pl.modules.optimizer import OptimizerSettings, check_factor
 
 
 class FillingModule(AdversarialModule):
@@ -52,8 +52,7 @@ class FillingModule(AdversarialModule):
             WSSLError: a factor that cannot be used, or has no effect.
         """
         for name, value in (("perceptual", perceptual), ("style", style)):
-            if not 0.0 <= value < float("inf"):
-                raise WSSLError(name, value, "must be a number, 0 or more")
+            check_factor(name, value)
             if value and features is None:
                 raise WSSLError(name, value, "needs features", FORMS)
         self.perceptual, self.style = perceptual, style
@@ -82,10 +81,8 @@ class FillingModule(AdversarialModule):
         network = self.feature_network(image.device)
         with torch.no_grad():
             targets = network(image)
-        every, losses = (
-            [network(each) for each in (filled, *others)],
-            {"perceptual": perceptual_loss, "style": style_loss},
-        )
+        every = [network(each) for each in (filled, *others)]
+        losses = {"perceptual": perceptual_loss, "style": style_loss}
         return {
             name: torch.stack([loss(features, targets) for features in every]).sum()
             for name, loss in losses.items()

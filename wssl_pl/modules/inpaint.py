@@ -29,7 +29,7 @@ from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources
 from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.network import ORACLE, FillsHoles
-from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
+from wssl_pl.modules.optimizer import OptimizerSettings, check_factor, check_positive
 from wssl_pl.networks import PatchDiscriminator, initialise, make_contexts, pad_to_multiple
 
 
@@ -186,8 +186,7 @@ class InpaintModule(FillsHoles, FillingModule):
         factors = {"encoder_lr": encoder_lr, "consistency": consistency, "task_loss": task_loss}
         check_training(self.encoder, freeze_layers, unfreeze_epoch, factors, added)
         self.damages, self.strength_channels = damages, strength_channels
-        if not 0.0 <= composite_loss < float("inf"):
-            raise WSSLError("composite_loss", composite_loss, "must be a number, 0 or more")
+        check_factor("composite_loss", composite_loss)
         self.composite_loss = composite_loss
         self.set_features(perceptual, style, features)
         if features is not None and not (perceptual or style):
@@ -349,25 +348,24 @@ class InpaintModule(FillsHoles, FillingModule):
         image, mask = batch["image"], batch["mask"]
         given, features, skips, answers = self._encode_batch(batch)
         prediction = self._decode(features, skips, image)
-        parts = self.loss.parts(prediction, image)
+        parts, filled = self.loss.parts(prediction, image), composite(prediction, image, mask)
         if self.composite_loss:
-            parts["composite"] = self.loss(composite(prediction, image, mask), image)
-            parts["loss"] = parts["loss"] + self.composite_loss * parts["composite"]
+            parts["composite"] = self.loss(filled, image)
         if self.perceptual or self.style:
-            distances = self.losses_in_features(composite(prediction, image, mask), image)
-            parts |= distances
-            parts["loss"] = parts["loss"] + sum(getattr(self, name) * part for name, part in distances.items())
+            parts |= self.losses_in_features(filled, image)
         if self.adversarial:
-            parts |= self.against(composite(prediction, image, mask), image, mask)
-            parts["loss"] = parts["loss"] + self.adversarial * parts["adversarial"]
+            parts |= self.against(filled, image, mask)
         if self.joint is not None and answers is not None:
             parts["task_loss"] = self.joint.weighting(answers.losses)
-            parts["loss"] = parts["loss"] + self.task_loss * parts["task_loss"]
             self.log_dict(named_metrics("train", self.joint.tasks, answers.losses, answers.states))
         # As long as the encoder is frozen, the distance could change nothing.
         if self.consistency and features.requires_grad:
             parts["consistency"] = F.mse_loss(features.float(), self._features_of_whole(given))
-            parts["loss"] = parts["loss"] + self.consistency * parts["consistency"]
+        factors = {
+            "composite": self.composite_loss, "perceptual": self.perceptual, "style": self.style,
+            "adversarial": self.adversarial, "task_loss": self.task_loss, "consistency": self.consistency,
+        }  # fmt: skip
+        parts["loss"] = sum((factors[name] * parts[name] for name in factors if name in parts), start=parts["loss"])
         self.log_parts(parts)
         return parts["loss"]
 

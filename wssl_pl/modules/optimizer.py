@@ -40,8 +40,7 @@ class OptimizerSettings:
         check_positive("eps", self.eps)
         if self.optimizer not in OPTIMIZERS:
             raise WSSLError("optimizer", self.optimizer, f"must be one of {', '.join(OPTIMIZERS)}")
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise WSSLError("weight_decay", self.weight_decay, "must be a number, 0 or more")
+        check_factor("weight_decay", self.weight_decay)
         if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise WSSLError("betas", list(self.betas), "must be two numbers, each at least 0 and below 1")
         if self.warmup_steps < 0:
@@ -72,6 +71,12 @@ def check_positive(name: str, value: float) -> None:
     """Raise `WSSLError` unless a value is a positive number."""
     if not 0.0 < value < math.inf:
         raise WSSLError(name, value, "must be a positive number")
+
+
+def check_factor(name: str, value: float) -> None:
+    """Raise `WSSLError` unless a value is a number, 0 or more."""
+    if not 0.0 <= value < math.inf:
+        raise WSSLError(name, value, "must be a number, 0 or more")
 
 
 def lr_factor(step: int, warmup_steps: int, steps: float | None) -> float:

@@ -11,7 +11,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.metrics import composite
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.optimizer import OptimizerSettings
+from wssl_pl.modules.optimizer import OptimizerSettings, check_factor
 from wssl_pl.networks import fill_holes, he_initialise, mean_colour
 from wssl_pl.networks.inputs import GREY
 
@@ -254,8 +254,7 @@ class PConvModule(FillingModule):
         self.set_features(perceptual, style, features)
         self.factors = {"known": known, "hole": hole, "total_variation": total_variation}
         for name, value in self.factors.items():
-            if not 0.0 <= value < float("inf"):
-                raise WSSLError(name, value, "must be a number, 0 or more")
+            check_factor(name, value)
         self.factors |= {"perceptual": perceptual, "style": style}
         if not (hole or perceptual or style):
             raise WSSLError("hole", hole, "nothing of the truth is learnt for the hole", "give hole=6, or omit it")

@@ -16,17 +16,16 @@ from wssl_pl.metrics import composite
 from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.modules.checkpoint import check_state
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
+from wssl_pl.modules.optimizer import OptimizerSettings, check_factor, check_positive
 from wssl_pl.modules.rivals.pic_networks import FACTORS, OUTPUTS, Discriminator, Distribution, Encoder, Generator
 from wssl_pl.networks import crop_to, pad_to_multiple
+from wssl_pl.networks.inputs import GREY
 from wssl_pl.tasks.masked import MURMUR
 from wssl_pl.tasks.noise import box_muller
 
 Normal = tuple[Tensor, Tensor]
 """Mean and standard deviation, broadcastable."""
 
-GREY = 0.5
-"""What the network is given in a hole: 0 in [-1, 1]."""
 GOLDEN = 0x9E3779B9
 
 
@@ -174,8 +173,7 @@ class PICModule(FillingModule):
         self.hparams["betas"] = list(betas)  # as they come back from JSON
         check_positive("width", width)
         for name, value in (("kl", kl), ("l1", l1)):
-            if not 0.0 <= value < float("inf"):
-                raise WSSLError(name, value, "must be a number, 0 or more")
+            check_factor(name, value)
         self.set_adversary(adversarial, discriminator_lr, discriminator_width)
         self.set_inputs(GREY, mask_channel=False)
         self.factors = dict.fromkeys(("kl_posterior", "kl_prior"), kl * OUTPUTS) | {"adversarial": adversarial}

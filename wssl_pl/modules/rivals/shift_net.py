@@ -14,7 +14,7 @@ from wssl_pl.metrics import composite
 from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.optimizer import OptimizerSettings, check_positive
+from wssl_pl.modules.optimizer import OptimizerSettings, check_factor, check_positive
 from wssl_pl.networks import Fill, InstanceNorm, crop_to, pad_to_multiple, without_autocast
 
 SHIFT_LEVEL = 3
@@ -318,8 +318,7 @@ class ShiftNetModule(FillingModule):
         if downs <= SHIFT_LEVEL:
             raise WSSLError("downs", downs, "must be at least 4: the shift copies features of the third layer")
         for name, value in (("l1", l1), ("guidance", guidance)):
-            if not 0.0 <= value < float("inf"):
-                raise WSSLError(name, value, "must be a number, 0 or more")
+            check_factor(name, value)
         self.set_inputs(fill, mask_channel=True)
         self.set_features(perceptual, style, features)
         if features is not None and not (perceptual or style):
