@@ -19,6 +19,7 @@ from wssl_pl.callbacks import StopOnSignal, weights_are_finite
 from wssl_pl.cli import main
 from wssl_pl.files import owned
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
+from wssl_pl.study.folder import read_metrics
 
 ROOT = Path(__file__).parents[2]
 PRETEXT = ["stage=pretext", "tasks=rotation", "--model.lr=0.001"]
@@ -75,6 +76,21 @@ def test_a_signal_in_the_last_step_waits_for_the_last_validation(train, monkeypa
         train(*PRETEXT, *steps, "--run.dir=run", epochs=9)
     assert read_checkpoint("run/last.ckpt")["global_step"] == 3
     assert Path("run/best.ckpt").exists()
+
+
+def test_a_signal_where_a_validation_is_due_waits_for_it(train, monkeypatch):
+    steps = ["--trainer.max_steps=6", "--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null"]
+    train(*PRETEXT, *steps, "--run.dir=whole", epochs=9)
+    interrupt_at(monkeypatch, PretextModule, [1], signal.SIGTERM)
+    stopped(train, *PRETEXT, *steps, "--run.dir=parts", epochs=9, code=143)
+    assert read_checkpoint("parts/last.ckpt")["global_step"] == 3
+    main(["resume=parts/last.ckpt", "--trainer.enable_progress_bar=false"])
+    whole, parts = (
+        [(row["step"], row["val/loss"]) for row in read_metrics(Path(run)) if row.get("val/loss")]
+        for run in ("whole", "parts")
+    )
+    assert len(whole) == 3
+    assert parts == whole
 
 
 def test_a_second_sigterm_does_not_hinder_the_checkpoint(train, monkeypatch):

@@ -63,6 +63,34 @@ def test_both_stages_learn_from_a_plain_loader(tmp_path: Path, floats: bool) -> 
     assert first["composite"].shape == second["composite"].shape == (4, 3, 32, 32)
 
 
+class FacesModule(lightning.LightningDataModule):
+    """As Lightning's documentation has them: loaders and no hooks."""
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(Faces(False), batch_size=4)
+
+    val_dataloader = train_dataloader
+
+
+def test_batches_of_a_datamodule_without_hooks_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = InpaintModule.training_step
+
+    def watched(self, batch, batch_idx):
+        seen.append(batch)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(InpaintModule, "training_step", watched)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
+    module = InpaintModule(width=2, freeze_layers=0)
+    trainer.fit(module, datamodule=FacesModule())
+    assert seen[0]["image"].is_floating_point()
+    assert seen[0]["image"].max() <= 1
+    assert seen[0]["mask"].shape == (4, 1, 32, 32)
+    assert seen[0]["random"].shape == (4, 16)
+
+
 def test_what_a_batch_lacks_is_said() -> None:
     images, masks = torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32)
     for batch, message in [

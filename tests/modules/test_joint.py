@@ -74,7 +74,8 @@ def test_other_tasks_look_at_clean_images_changed_by_all_in_the_same_batch(norm,
     ((given, features),) = passes
     random, mask = data["random"], data["mask"]
     torch.testing.assert_close(given[:4], module.with_holes(module.given(data), mask))
-    turns, levels = Rotation().labels(random[:, 0]), Saturation().labels(random[:, 1])
+    # The restoration's damage has taken the first two numbers.
+    turns, levels = Rotation().labels(random[:, 2]), Saturation().labels(random[:, 3])
     torch.testing.assert_close(given[4:], Saturation()(Rotation()(data["image"], turns), levels))
     for name, part, labels in (("rotation", 4, turns), ("saturation", 0, Saturation().nearest(random[:, 0]))):
         logits = module.joint.heads[name](features[part : part + 4])

@@ -6,7 +6,8 @@ from wssl_pl.losses import WSSLLoss
 from wssl_pl.metrics import psnr
 from wssl_pl.modules import InpaintModule, PretextModule
 from wssl_pl.modules.damages import Damages
-from wssl_pl.tasks import Blur, Saturation, Sharpness
+from wssl_pl.modules.heads import change_images
+from wssl_pl.tasks import Blur, Saturation, Sharpness, make_tasks
 
 NAMES = ["saturation", "sharpness"]
 ORACLE = {"width": 2, "restore": ["jpeg", "saturation"], "strength_channels": True}
@@ -52,6 +53,17 @@ def test_filters_read_real_pixels_beyond_the_crop():
     blurred = Blur().damage(data["image_with_margin"], strengths["blur"], torch.zeros(2))[..., 6:-6, 6:-6]
     expected = Sharpness().damage(blurred, strengths["sharpness"], torch.zeros(2))[..., 1:-1, 1:-1]
     torch.testing.assert_close(damaged, expected)
+
+
+def test_damages_and_tasks_are_not_rounded_under_autocast():
+    images, uniform = torch.rand(4, 3, 44, 44), torch.rand(4, 16)
+    damages = Damages(["saturation", "sharpness", "blur", "contrast"])
+    tasks = make_tasks(["sharpness", "blur", "saturation"])
+    exact = damages(images, uniform, 6)[0], change_images(tasks, images, uniform, 6)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = damages(images, uniform, 6)[0], change_images(tasks, images, uniform, 6)[0]
+    for one, other in zip(exact, rounded, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_the_target_is_the_clean_image(logged):

@@ -149,7 +149,8 @@ def checkpoint_callbacks(directory: str, monitor: str, mode: str = "max") -> lis
 class RandomState(Callback):
     """Saves and restores the states of Python's, NumPy's and PyTorch's global generators.
 
-    Our own data path does not draw from them; a user's task or callback may.
+    Our own data path does not draw from them; PIC's samples, and a user's task or callback, may. Of GPUs it is the
+    state of the one that the process computes on: each process restores that of the first, as all draw alike.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class RandomState(Callback):
             "python": random.getstate(),
             "numpy": (torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -169,5 +170,5 @@ class RandomState(Callback):
         keys, *rest = state_dict["numpy"]
         np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
         torch.set_rng_state(state_dict["torch"])
-        if torch.cuda.is_available() and len(state_dict["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state_dict["cuda"])
+        if torch.cuda.is_available() and state_dict["cuda"]:
+            torch.cuda.set_rng_state(state_dict["cuda"][0])  # earlier versions saved all, the first one first

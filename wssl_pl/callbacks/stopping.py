@@ -101,11 +101,14 @@ def can_stop(trainer: Trainer) -> bool:
 
     It does not after the last batch of an epoch: a run resumed from there skips the validation of the epoch, and
     Lightning 2.6 counts its epochs wrongly afterwards. It does not inside an accumulation window either: the gradients
-    that were accumulated are not part of a checkpoint. After the last step of a run that ends inside an epoch the
-    validation is still to come, and with it perhaps the best checkpoint.
+    that were accumulated are not part of a checkpoint. Nor where a validation is due after this batch, which a resumed
+    run would skip: after `val_check_interval`, or after the last step of a run that ends inside an epoch.
     """
-    window_complete = trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches == 0
-    return window_complete and not trainer.is_last_batch and trainer.global_step != trainer.max_steps
+    loop = trainer.fit_loop.epoch_loop
+    window_complete = loop.batch_progress.current.ready % trainer.accumulate_grad_batches == 0
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    validates = trainer.is_last_batch or trainer.global_step == trainer.max_steps or loop._should_check_val_fx(fetcher)
+    return window_complete and not validates
 
 
 def is_last_epoch(trainer: Trainer) -> bool:

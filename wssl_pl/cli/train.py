@@ -302,7 +302,8 @@ class WSSLCLI(LightningCLI):
             return self.model.monitor, "max" if run.monitor_mode == "auto" else run.monitor_mode
         self.model.monitor = run.monitor
         # One batch is validated first, so that a metric that does not exist is an error before the training.
-        self.config_init.trainer.num_sanity_val_steps = 1
+        trainer = self.config_init.trainer
+        trainer.num_sanity_val_steps = trainer.num_sanity_val_steps or 1
         if run.monitor_mode != "auto":
             return run.monitor, run.monitor_mode
         return run.monitor, "min" if is_lower_better(run.monitor) else "max"

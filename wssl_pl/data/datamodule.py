@@ -39,8 +39,9 @@ class WSSLDataModule(pl.LightningDataModule):
     - `random` float32 `(B, 16)` in [0, 1), from which the pretext tasks take their labels;
     - `crop` int64 `(B, 2)`, (top, left).
 
-    What belongs to an image depends on (seed, epoch, index) alone, not on the number of workers, the batch size or
-    an interruption. Validation and test take the centre crop and one fixed mask per image, drawn from `pair_seed`.
+    What belongs to an image depends on (seed, epoch, index) alone, and its crop on `crop_margin` too, not on the
+    number of workers, the batch size or an interruption. Validation and test take the centre crop and one fixed mask
+    per image, drawn from `pair_seed`.
 
     Args:
         images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by

@@ -135,7 +135,7 @@ def complete_batch(batch: dict[str, torch.Tensor], *, train: bool, needs_masks: 
     if "random" not in batch and train:
         batch["random"] = torch.rand(len(image), RANDOM_NUMBERS, device=image.device)
     elif "random" not in batch:
-        pixels = (image.mean((1, 2, 3)).double() * 2**40).long().cpu().numpy()
+        pixels = (image.mean((1, 2, 3)).cpu().double() * 2**40).long().numpy()  # MPS has no float64
         numbers = uniform(0, "own dataset", 0, pixels, RANDOM_NUMBERS)
         batch["random"] = torch.from_numpy(numbers).float().to(image.device)
     return batch

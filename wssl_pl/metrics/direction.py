@@ -1,13 +1,16 @@
 """Which metrics are better when lower."""
 
-LOWER = ("loss", "log_cosh", "lpips", "l1", "fid", "kid")
+LOWER = {"loss", "cosh", "lpips", "l1", "fid", "kid"}
 
 
 def is_lower_better(metric: str) -> bool:
     """Return whether lower values of a metric are better, by its name; a task or bin after it says nothing.
 
     Example:
-        >>> is_lower_better("val/loss/rotation"), is_lower_better("val/accuracy/gloss")
-        (True, False)
+        >>> is_lower_better("val/ssim_loss"), is_lower_better("val/log_cosh/ratio_30_40"), is_lower_better("l1_hole")
+        (True, True, True)
+        >>> is_lower_better("val/accuracy/gloss"), is_lower_better("psnr_composite")
+        (False, False)
     """
-    return (metric.partition("/")[2] or metric).startswith(LOWER)
+    own = (metric.partition("/")[2] or metric).partition("/")[0]
+    return not LOWER.isdisjoint(own.split("_"))

@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -145,9 +146,10 @@ class WSSLModule(TakesHoles, LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check trainer and data, and compile the networks in place, so that the names in the state dict stay."""
-        # Lightning warns of a hook that module and datamodule both have: only plain loaders get this one.
+        # Lightning warns of a hook that module and datamodule both have: loaders without one get this one.
         self.__dict__.pop("on_after_batch_transfer", None)
-        if getattr(self.trainer, "datamodule", None) is None:
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None or not is_overridden("on_after_batch_transfer", datamodule):
             self.on_after_batch_transfer = self._complete_batch  # type: ignore[method-assign]
         if stage == "fit":
             self.check_trainer(self.trainer)
@@ -316,11 +318,12 @@ class WSSLModule(TakesHoles, LightningModule):
         for optimizer, options in zip(self.trainer.optimizers, self._group_options, strict=True):
             for group, typed in zip(optimizer.param_groups, options, strict=True):
                 group.update(typed if changed else {name: typed[name] for name in IMPLEMENTATION})
-        schedules = self.trainer.lr_scheduler_configs if changed else []
-        # A constant rate has no schedule, so that there can be fewer of them than optimisers.
-        for config, options in zip(schedules, self._group_options, strict=False):
+        # A constant rate has no schedule, so that there can be fewer of them than optimisers. The rate of the next step
+        # is that of the schedule as it is now, which ends later where the run was resumed for longer.
+        for config, options in zip(self.trainer.lr_scheduler_configs, self._group_options, strict=False):
             schedule: Any = config.scheduler
-            schedule.base_lrs = [typed["initial_lr"] for typed in options]
+            if changed:
+                schedule.base_lrs = [typed["initial_lr"] for typed in options]
             groups = schedule.optimizer.param_groups
             for group, rate, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
                 group["lr"] = rate * factor(schedule.last_epoch)

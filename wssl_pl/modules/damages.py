@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wssl_pl.data.crop import trim
 from wssl_pl.errors import WSSLError
+from wssl_pl.networks import without_autocast
 from wssl_pl.tasks import TASKS, Damage, make_tasks
 
 KINDS = [name for name, task in TASKS.items() if issubclass(task, Damage)]
@@ -61,12 +62,13 @@ class Damages(nn.Module):
             the damaged images `(B, 3, S, S)`, and the strength `(B,)` of each damage by its task's name.
         """
         strengths = {}
-        for number, (name, task) in enumerate(self.tasks.items()):
-            strengths[name] = task.strength(uniform[:, NUMBERS * number])
-            images = task.damage(images, strengths[name], uniform[:, NUMBERS * number + 1])
-            # Cut after each filter, so that none ever reads what the one before it made of a border.
-            used = min(margin, task.margin)
-            images, margin = trim(images, used), margin - used
+        with without_autocast(images.device):  # as in `change_images`
+            for number, (name, task) in enumerate(self.tasks.items()):
+                strengths[name] = task.strength(uniform[:, NUMBERS * number])
+                images = task.damage(images, strengths[name], uniform[:, NUMBERS * number + 1])
+                # Cut after each filter, so that none ever reads what the one before it made of a border.
+                used = min(margin, task.margin)
+                images, margin = trim(images, used), margin - used
         return trim(images, margin), strengths
 
     def fractions(self, strengths: Mapping[str, Tensor]) -> Tensor:

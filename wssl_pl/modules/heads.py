@@ -12,6 +12,7 @@ from wssl_pl.data.crop import trim
 from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
 from wssl_pl.metrics import Mean
+from wssl_pl.networks import without_autocast
 from wssl_pl.tasks import Classification, PretextTask, best_temperature
 from wssl_pl.tasks.classification import TEMPERATURE_STEPS
 
@@ -81,17 +82,18 @@ def change_images(
         the changed images `(B, 3, S, S)`, and what was drawn for them.
     """
     drawn, targets, masks, first = {}, {}, [], 0
-    for name, task in tasks.items():
-        drawn[name] = what = task.draw(uniform[:, first : first + task.numbers])
-        first += task.numbers
-        targets[name] = task.target(trim(images, margin), what)
-        if task.masks_input:
-            what = task.mask(images, what)
-            masks.append(trim(what, margin))
-        images = task(images, what)
-        # Cut after each filter, so that none ever reads what the one before it made of a border.
-        used = min(margin, task.margin)
-        images, margin = trim(images, used), margin - used
+    with without_autocast(images.device):  # filters round in it, and a sum of weights is not 1
+        for name, task in tasks.items():
+            drawn[name] = what = task.draw(uniform[:, first : first + task.numbers])
+            first += task.numbers
+            targets[name] = task.target(trim(images, margin), what)
+            if task.masks_input:
+                what = task.mask(images, what)
+                masks.append(trim(what, margin))
+            images = task(images, what)
+            # Cut after each filter, so that none ever reads what the one before it made of a border.
+            used = min(margin, task.margin)
+            images, margin = trim(images, used), margin - used
     mask = torch.cat(masks, dim=1).amax(dim=1, keepdim=True) if masks else None
     return trim(images, margin), Drawn(drawn, targets, mask)
 

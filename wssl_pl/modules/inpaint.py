@@ -214,7 +214,7 @@ class InpaintModule(FillsHoles, FillingModule):
         self.hparams.update(agreed)
         parts = [part for part in (self.damages, self.joint) if part is not None]
         self.crop_margin = max((part.margin for part in parts), default=0)
-        if (wanted := max((part.numbers for part in parts), default=0)) > RANDOM_NUMBERS:
+        if (wanted := sum(part.numbers for part in parts)) > RANDOM_NUMBERS:
             reason = f"with tasks={tasks} takes {wanted} random numbers per sample, there are {RANDOM_NUMBERS}"
             raise WSSLError("restore", restore, reason)
         self.loss = WSSLLoss(LOSSES[loss] if alpha is None else alpha, ssim, log_cosh_a, ssim_window, ssim_sigma)
@@ -336,7 +336,9 @@ class InpaintModule(FillsHoles, FillingModule):
             features, skips = self._encode(given, mask, strengths)
             answers = None if self.joint is None else self.joint(features, features, strengths, {})
             return given, features, skips, answers
-        changed, targets = self.joint.change(*sources(batch))
+        images, uniform, margin = sources(batch)
+        first = 0 if self.damages is None else self.damages.numbers  # numbers that the damages have not taken
+        changed, targets = self.joint.change(images, uniform[:, first:], margin)
         # In one batch, so that normalisation has the same statistics in training as later, those of both.
         masks = torch.cat([mask, torch.zeros_like(mask)])
         outputs, all_skips = self._encode(torch.cat([given, changed]), masks)

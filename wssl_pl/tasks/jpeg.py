@@ -28,8 +28,8 @@ UNCHANGED = 100.0
 class Jpeg(Damage):
     """Compresses by JPEG with a quality of 10, 30, 60, or 100, which leaves the image; colours at half the resolution.
 
-    Computed on the device as libjpeg does but for the rounding of pixels: DCT of 8 x 8 blocks, quantised. Kornia's
-    `jpeg_codec_differentiable` waits for the device at every call.
+    Computed on the device as libjpeg does but for the rounding of pixels and of the tables: DCT of 8 x 8 blocks,
+    quantised. Kornia's `jpeg_codec_differentiable` waits for the device at every call.
     """
 
     name = "jpeg"
