@@ -40,11 +40,14 @@ def weights_of(run):
 
 
 def assert_same(run, other):
-    """Check that two runs have the same metrics and weights but for rounding."""
+    """Check that two runs have the same metrics and weights but for rounding.
+
+    Adam divides by the size of the gradient, and so makes of the rounding of a small one some thousandths of a step.
+    """
     assert figures(run) == pytest.approx(figures(other), **ROUNDING)
     assert weights_of(run).keys() == weights_of(other).keys()
     for name, value in weights_of(other).items():
-        np.testing.assert_allclose(weights_of(run)[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(weights_of(run)[name], value, rtol=1e-6, atol=1e-5, err_msg=name)
 
 
 STAGES = {
