@@ -229,11 +229,11 @@ def draw_shifts(results: Results, found: dict[str, dict[str, list[float]]], path
     save_figure(figure, path)
 
 
-def probed(sections: dict[str, Results]) -> list[tuple[str, str, dict[str, float], float]]:
+def probed(sections: dict[str, Results], within: bool = False) -> list[tuple[str, str, dict[str, float], float]]:
     """Return of every measured run after a pretext its group, pretext run, last probe, and PSNR.
 
     Runs of a group have the same downstream stage: section, number of training images, frozen or not, with the
-    pretext's decoder or without.
+    pretext's decoder or without. `within` groups have the same tasks too, and differ in the seed alone.
     """
     found = []
     for section, results in sections.items():
@@ -246,6 +246,8 @@ def probed(sections: dict[str, Results]) -> list[tuple[str, str, dict[str, float
                 last = {tag: points[-1][1] for tag in PROBES if (points := points_of(curves, tag))}
                 shared = ("data.train_images", "model.freeze_layers", "model.reuse")
                 options = {key: run.options.get(key) for key in shared}
+                if within:
+                    options |= results.study.arms[name].pretext or {}
                 value = float(results.evaluations[run.id].table.column(metric).mean())
                 found.append((f"{section} {options}", run.pretext, last, value))
     return found
@@ -308,7 +310,7 @@ def verdict_lines(results: Results) -> list[str]:
         if verdict not in open_ones
     ]
     if open_ones:
-        lines.append(f"- Not decided yet, as runs are missing: {len(open_ones)} claims")
+        lines.append(f"- Not decided yet, as runs are missing: {len(open_ones)} of {len(verdicts)} claims")
     guessing = [
         f"{task} in {count} runs of {arm.label}"
         for arm in report.arms.values()
@@ -339,7 +341,7 @@ def blocks(sections: dict[str, Results], findings: Findings, folder: Path) -> It
             lines += [f"![dB lost elsewhere, {name}](where_shifts_{name}.svg)", "", *shift_table(results, lost), ""]
     if lines:
         yield "out of domain", lines
-    probes = probed(sections)
+    probes, alike = probed(sections), probed(sections, within=True)
     known = {tag: own for tag in PROBES if (own := correlate(probes, tag)) is not None}
     if known:
         draw_probe(known, folder / "where_probe.svg")
@@ -348,8 +350,10 @@ def blocks(sections: dict[str, Results], findings: Findings, folder: Path) -> It
             ["![Final PSNR against the probes](where_probe.svg)", ""]
             + [
                 f"- `{tag}`: Spearman {own['rho']:+.2f} [{own['low']:+.2f}, {own['high']:+.2f}], "
-                f"{own['runs']} runs after {own['pretexts']} pretext runs"
+                f"{own['runs']} runs after {own['pretexts']} pretext runs; among seeds of one pretext "
+                + (f"{one['rho']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]" if one else "not yet known")
                 for tag, own in known.items()
+                for one in [correlate(alike, tag)]
             ],
         )
     if "tables" in sections:
