@@ -307,8 +307,8 @@ class WSSLModule(TakesHoles, LightningModule):
     def on_train_start(self) -> None:
         """Let typed settings of the optimiser win over those in the resumed checkpoint.
 
-        Lightning restores the optimiser with the learning rates that were saved. Where no setting has changed they
-        stay, so that a rate that a callback has set survives too.
+        Lightning restores the optimiser with the learning rates that were saved. Where no setting has changed and there
+        is no schedule they stay, so that a rate that a callback has set survives too.
         """
         resumed = self._resumed_hparams
         if resumed is None:
@@ -318,13 +318,11 @@ class WSSLModule(TakesHoles, LightningModule):
         for optimizer, options in zip(self.trainer.optimizers, self._group_options, strict=True):
             for group, typed in zip(optimizer.param_groups, options, strict=True):
                 group.update(typed if changed else {name: typed[name] for name in IMPLEMENTATION})
-        # A constant rate has no schedule, so that there can be fewer of them than optimisers. The rate of the next step
-        # is that of the schedule as it is now, which ends later where the run was resumed for longer.
-        for config, options in zip(self.trainer.lr_scheduler_configs, self._group_options, strict=False):
+        # The next step's rate is that of the schedule as it is now: it ends later where a run is resumed for longer.
+        for config in self.trainer.lr_scheduler_configs:
             schedule: Any = config.scheduler
-            if changed:
-                schedule.base_lrs = [typed["initial_lr"] for typed in options]
             groups = schedule.optimizer.param_groups
+            schedule.base_lrs = [group["initial_lr"] for group in groups]
             for group, rate, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
                 group["lr"] = rate * factor(schedule.last_epoch)
 
