@@ -7,11 +7,11 @@ import pytest
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.provenance import program
 from wssl_pl.study import folder as folder_module
-from wssl_pl.study.definition import read_studies, read_study
+from wssl_pl.study.definition import read_studies, read_study, without_composites
 from wssl_pl.study.driver import read_step
 from wssl_pl.study.folder import Curve, StudyFolder
 from wssl_pl.study.plan import Status
-from wssl_pl.study.sections import open_sections, start_sections
+from wssl_pl.study.sections import open_sections, reuse_sections, start_sections
 
 
 @pytest.fixture
@@ -106,6 +106,19 @@ def test_runs_that_were_chosen_by_other_rules_are_not_taken_over(started, declar
     other.start(replace(study, validations=study.validations + 1))
     with pytest.raises(WSSLError, match=rf"has validations={study.validations} where this study has"):
         other.reuse(started, other.plan())
+
+
+def test_sections_share_runs_with_those_of_the_same_rules(declare, tmp_path):
+    section = {"seeds": [0], "tune": {"values": [1e-3, 1e-2], "steps": 4}}
+    restoring = {**section, "downstream": {"restore": ["sharpness"]}}
+    studies = read_studies([declare(sections={"a": section, "b": section, "c": restoring})])
+    studies = {name: without_composites(study) for name, study in studies.items()}
+    a, b, c = start_sections(tmp_path / "whole", studies)
+    a.set_status(next(iter(a.plan().runs)), Status("done", steps=12))
+    assert reuse_sections(c, [a, b, c], c.plan()) == 0
+    assert reuse_sections(b, [a, b, c], b.plan()) == 1
+    with pytest.raises(WSSLError, match=r"has tune\.metric=psnr_composite where this study has psnr"):
+        reuse_sections(c, [a, b], c.plan())
 
 
 def test_finished_runs_of_another_version_of_the_program_are_counted(started):

@@ -25,7 +25,7 @@ from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_studies,
 from wssl_pl.study.driver import Resources, check_ray, run_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
-from wssl_pl.study.sections import SECTIONS, open_sections, start_sections
+from wssl_pl.study.sections import SECTIONS, open_sections, reuse_sections, start_sections
 from wssl_pl.study.storage import Storage, storage_of
 from wssl_pl.tasks import import_task
 
@@ -173,7 +173,7 @@ def study(
     folders = start_sections(out, studies)
     for folder, plan in zip(folders, plans.values(), strict=True):
         for other in reuse or []:
-            taken = sum(folder.reuse(found, plan) for found in open_sections(other))
+            taken = reuse_sections(folder, open_sections(other), plan)
             print(f"{taken} finished runs taken over from {other}", flush=True)
     return train_sections(folders, resources, evaluate, storage)
 
@@ -386,8 +386,7 @@ def train_sections(
     }
     for folder in folders:
         with owned(folder.path):
-            for other in folders:
-                folder.reuse(other, folder.plan())
+            reuse_sections(folder, folders, folder.plan())
             plan = train_runs(folder, resources, evaluate, found[folder.path])
     return plan
 

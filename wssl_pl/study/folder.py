@@ -316,20 +316,23 @@ class StudyFolder:
         points = {tag: dict(sorted(values.items())) for tag, values in found.items()}
         return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items() if values}
 
-    def reuse(self, other: "StudyFolder", plan: Plan) -> int:
-        """Link the finished runs that this plan shares with another study, and return how many.
-
-        Raises:
-            WSSLError: the other study chose checkpoints or learning rates by other rules, which no run's id shows.
-        """
+    def different_rules(self, other: "StudyFolder") -> dict[str, tuple[object, object]]:
+        """Return the rules, which no run's id shows, by which two studies choose otherwise: ours and theirs by name."""
         mine, theirs = (folder.study() for folder in (self, other))
         rules: dict[str, tuple[object, object]] = {"validations": (mine.validations, theirs.validations)}
         if mine.tune and theirs.tune:
             rules["tune.metric"] = (mine.tune.metric, theirs.tune.metric)
-        for name, (own, its) in rules.items():
-            if own != its:
-                reason = f"has {name}={its} where this study has {own}: its runs are others"
-                raise WSSLError("reuse", other.path, reason, f"give {name}={its}")
+        return {name: values for name, values in rules.items() if values[0] != values[1]}
+
+    def reuse(self, other: "StudyFolder", plan: Plan) -> int:
+        """Link the finished runs that this plan shares with another study, and return how many.
+
+        Raises:
+            WSSLError: the other study chose checkpoints or learning rates by other rules.
+        """
+        for name, (own, its) in self.different_rules(other).items():
+            reason = f"has {name}={its} where this study has {own}: its runs are others"
+            raise WSSLError("reuse", other.path, reason, f"give {name}={its}")
         taken = 0
         for identity in plan.runs:
             link, run = self.run(identity), other.run(identity)

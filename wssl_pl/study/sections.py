@@ -1,6 +1,6 @@
 """The folder of a study with sections: a study's folder for each, and their names in `sections.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wssl_pl.errors import WSSLError
@@ -8,6 +8,7 @@ from wssl_pl.files import owned, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.definition import Study
 from wssl_pl.study.folder import StudyFolder, write_json
+from wssl_pl.study.plan import Plan
 
 SECTIONS = "sections.json"
 
@@ -41,6 +42,16 @@ def open_sections(path: str | Path) -> list[StudyFolder]:
         return [StudyFolder.open(path)]
     found = [StudyFolder(Path(path) / name) for name in _sections(Path(path))]
     return [folder for folder in found if folder.holds_study()] or [StudyFolder.open(path)]
+
+
+def reuse_sections(folder: StudyFolder, others: Sequence[StudyFolder], plan: Plan) -> int:
+    """Link the finished runs that a plan shares with the sections of the same rules, and return how many.
+
+    Raises:
+        WSSLError: as `StudyFolder.reuse`, where every section has other rules.
+    """
+    same = [other for other in others if not folder.different_rules(other)]
+    return sum(folder.reuse(other, plan) for other in same or others)
 
 
 def _sections(path: Path) -> list[str]:
