@@ -28,8 +28,8 @@ from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.statistics import compare
 from wssl_pl.study.cost import Stepper, batch_shape
 from wssl_pl.study.definition import Study, read_study
-from wssl_pl.study.folder import read_results
 from wssl_pl.study.plan import make_plan
+from wssl_pl.study.results import read_results
 from wssl_pl.study.verdicts import group_values
 
 RESULTS = Path(__file__).parent / "results"

@@ -13,7 +13,7 @@ from gallery import PAINT, pictures, strokes
 from PIL import Image, ImageDraw, ImageFont
 
 from wssl_pl.inference import Inpainter
-from wssl_pl.study.folder import read_results
+from wssl_pl.study.results import read_results
 
 SIDE, GAP, LEFT = 128, 4, 190
 

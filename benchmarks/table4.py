@@ -28,8 +28,8 @@ from wssl_pl.evaluation.metrics import LABELS
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.foreign_weights import find_weights
-from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import Run
+from wssl_pl.study.results import Results, read_results
 
 RESULTS = Path(__file__).parent / "results" / "table4_measured.json"
 PAGE = Path(__file__).parents[1] / "docs" / "rivals.md"

@@ -4,7 +4,8 @@
     python benchmarks/where.py --costs                # the costs of the arms' steps, for the definition
 
 Of a study's folder it writes the finished runs to benchmarks/results/where (`wssl study export`), the table to
-wssl_pl/study/advice.json, and docs/where.md with docs/where_*.svg; sections without results stay as they are.
+wssl_pl/study/advice.json, and docs/where.md with docs/where_*.svg; sections without results stay as they are. A folder
+that lacks a section of benchmarks/results/where is refused.
 """
 
 import argparse
@@ -28,12 +29,14 @@ from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC, MIN_SEEDS, compare
 from wssl_pl.study.advice import PLAIN, RIVAL, TABLE, Findings, Gain, Row
 from wssl_pl.study.cost import Stepper, batch_shape
 from wssl_pl.study.definition import read_studies
-from wssl_pl.study.folder import Results, StudyFolder, read_results
+from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import make_plan
 from wssl_pl.study.plots import COLOURS
-from wssl_pl.study.sections import open_sections
+from wssl_pl.study.results import Results, read_results
+from wssl_pl.study.sections import open_sections, section_names
+from wssl_pl.study.summary import summarise
 from wssl_pl.study.transfer import export_study
-from wssl_pl.study.verdicts import group_values, points_of, summarise
+from wssl_pl.study.verdicts import group_values, points_of
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "where"
@@ -398,6 +401,10 @@ def main() -> None:
         return
     print(f"{export_study(options.study, options.results)} finished runs in {options.results}")
     folders: list[StudyFolder] = open_sections(options.study)
+    if lacking := [name for name in section_names(options.results) if name not in [f.path.name for f in folders]]:
+        raise SystemExit(
+            f"{options.study} lacks {lacking[0]}: `wssl study import {options.results}`, and give its folder"
+        )
     found = {folder.path.name: read_results(folder.path) for folder in folders}
     sections = {name: results for name, results in found.items() if results.evaluations}
     if not sections:

@@ -11,7 +11,8 @@ from blocks import END
 
 from tests.study.fakes import FakeArm, write_study
 from wssl_pl.study.advice import read_findings
-from wssl_pl.study.folder import StudyFolder, read_results
+from wssl_pl.study.folder import StudyFolder
+from wssl_pl.study.results import read_results
 
 GAINS = {"scratch": 0.0, "inpainting": 0.8, "tasks": 0.1, "both": 0.85}
 SETS = {"own": 24.0, "grey": 23.0, "utkface": 21.5}

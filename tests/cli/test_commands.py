@@ -9,6 +9,7 @@ from jsonargparse.typing import NonNegativeInt
 import wssl_pl
 from wssl_pl.cli import COMMANDS, main, run
 from wssl_pl.cli.arguments import call
+from wssl_pl.cli.runs import find_runs
 from wssl_pl.errors import WSSLError
 
 
@@ -129,3 +130,15 @@ def test_an_error_of_the_disk_that_no_command_expects_is_one_line(tmp_path, monk
         main(["runs", str(tmp_path)])
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: file: Input/output error\n"
+
+
+def test_runs_that_a_study_took_over_from_another_are_listed(tmp_path):
+    run = tmp_path / "first" / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"stage": "pretext"}')
+    other = tmp_path / "second" / "runs"
+    other.mkdir(parents=True)
+    (other / "a").symlink_to(run)
+    (other / "circle").symlink_to(tmp_path)
+    assert list(find_runs(tmp_path / "second")) == [other / "a"]
+    assert sorted(find_runs(tmp_path)) == [run, other / "a"]

@@ -20,6 +20,7 @@ from wssl_pl.modules.filling import FillingModule
 from wssl_pl.study.definition import DEFINITIONS, read_studies, read_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Status, make_plan
+from wssl_pl.study.sections import start_sections
 
 ROOT = Path(__file__).parents[2]
 LONG = 400  # steps of a run that shall be killed in its middle
@@ -155,6 +156,8 @@ def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare,
         (["table1", "out=x", "ray.address=127.0.0.1:99999"], "no cluster answers there"),
         (["resume"], "takes one folder"),
         (["resume", "nowhere"], "does not exist"),
+        (["resume", "nowhere", "out=x"], "out=x: is for a study that is started: omit it"),
+        (["resume", "nowhere", "reuse=y"], "reuse=[y]: is for a study that is started"),
         (["report", "nowhere"], "nowhere"),
     ],
 )
@@ -169,6 +172,29 @@ def test_errors_come_in_one_line_before_anything_runs(words, said, capsys, tmp_p
     assert said in error
     assert len(error.splitlines()) == 1
     assert not Path("x").exists()
+
+
+def test_what_is_typed_for_all_runs_is_stronger_than_what_the_definition_gives_a_stage(declare):
+    study = read_study([declare(pretext={"lr": 1e-2}, downstream={"lr": 1e-3, "loss": "ssim"})])
+    study = declared(study, {}, {"lr": 5e-4, "downstream.lr": 2e-4})
+    arms = make_plan(study).final
+    runs = make_plan(study).runs
+    downstream = runs[arms["frozen"][0]]
+    assert downstream.options["model.lr"] == 2e-4
+    assert downstream.options["model.loss"] == "ssim"
+    assert runs[downstream.pretext].options["model.lr"] == 5e-4
+
+
+def test_a_resumed_study_takes_the_sections_that_are_asked_for(declare, capsys, tmp_path):
+    sections = {"a": {"seeds": [0]}, "b": {"seeds": [3]}}
+    start_sections(tmp_path / "out", read_studies([declare(sections=sections)]))
+    main(["study", "resume", str(tmp_path / "out"), "sections=b", "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all("seed=3" in line for line in lines)
+    with pytest.raises(SystemExit):
+        main(["study", "resume", str(tmp_path / "out"), "sections=c"])
+    assert "sections=c: was not started in" in capsys.readouterr().err
 
 
 def test_without_ray_nothing_is_started(capsys, tmp_path, monkeypatch):
@@ -198,7 +224,8 @@ def test_a_loss_that_is_not_finite_is_one_failed_run_and_the_rest_goes_on(declar
     out = tmp_path / "out"
     process = begin(declare(arms=arms, claims=[], seconds="unequal"), f"out={out}", "parallel=2")
     text, _ = process.communicate(timeout=2 * PATIENCE_S)
-    assert process.returncode == 0, text
+    assert process.returncode == 1, text
+    assert "error: 1 runs failed, as said above" in text
     assert "1 of 2 runs done, 1 failed" in text
     folder = StudyFolder(out)
     bad, good = (folder.plan().final[arm][0] for arm in ("bad", "scratch"))

@@ -72,7 +72,8 @@ def test_commands_are_those_of_the_study():
     first, second = commands("both", "few_pairs", {"model.lr": 0.01})
     assert "'run.monitor=val/loss'" in first
     assert "'model.lr=0.01'" in second
-    assert "stage=pretext images=POOL" in first
+    assert "stage=pretext images=POOL masks=DIR" in first
+    assert "ckpt=runs/pretext/RUN/best.ckpt images=DIR masks=DIR" in second
     assert "'model.tasks=[saturation,sharpness,autoencoder]'" in first
     assert "'model.decoder=true'" in first
     assert "ckpt=runs/pretext/RUN/best.ckpt" in second

@@ -11,8 +11,10 @@ import pytest
 from tests.processes import PATIENCE_S
 from wssl_pl.errors import DiskFull, TrainingStopped, WSSLError
 from wssl_pl.study import driver
+from wssl_pl.study.definition import read_study
 from wssl_pl.study.driver import Progress, Resources, fits, run_study
 from wssl_pl.study.execute import Unfinished
+from wssl_pl.study.folder import StudyFolder, write_json
 from wssl_pl.study.plan import Plan, Status
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +122,37 @@ def test_a_failure_takes_only_those_with_it_that_need_it(study, drive):
     states = {arm: [progress.runs[by[seed]].status.state for seed in (0, 1)] for arm, by in plan.final.items()}
     assert states == {"frozen": ["skipped", "done"], "fine_tuned": ["skipped", "done"], "scratch": ["done", "done"]}
     assert study.status(plan.final["frozen"][0]).reason == "a run that it needs failed"
+
+
+def test_what_failed_after_its_last_step_is_measured_again(study, drive):
+    first, second, *_ = study.plan().runs.values()
+    study.set_status(first.id, Status("failed", steps=first.steps, reason="out of memory"))
+    study.set_status(second.id, Status("failed", steps=second.steps - 1, reason="the loss is NaN"))
+    _, order = drive()
+    assert first.id in order
+    assert second.id not in order
+
+
+def test_runs_of_a_study_that_is_gone_are_trained_again(study, drive, tmp_path, capsys):
+    identity = next(iter(study.plan().runs))
+    study.run(identity).parent.mkdir()
+    study.run(identity).symlink_to(tmp_path / "gone")
+    _, order = drive()
+    assert sorted(order) == sorted(study.plan().runs)
+    assert "Note: 1 finished runs are trained again" in capsys.readouterr().out
+
+
+def test_an_imported_pretext_run_of_another_study_stays_as_it_is(study, drive, declare, tmp_path):
+    run = next(run for run in study.plan().runs.values() if run.pretext)
+    other = StudyFolder(tmp_path / "other")
+    other.start(read_study([declare()]))
+    other.set_status(run.pretext, Status("done", seconds=7.0))
+    write_json(other.run(run.pretext) / "curve.json", {})
+    assert study.reuse(other, study.plan()) == 1
+    _, order = drive(lambda run: Status("done", seconds=1.0))
+    assert run.pretext in order
+    assert other.status(run.pretext).seconds == 7.0
+    assert other.is_imported(run.pretext)
 
 
 def test_what_was_skipped_is_looked_at_again(study, drive):

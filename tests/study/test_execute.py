@@ -19,9 +19,10 @@ from wssl_pl.study import cost
 from wssl_pl.study import execute as module
 from wssl_pl.study.definition import Tuning, read_study
 from wssl_pl.study.execute import Unfinished, choose, execute
-from wssl_pl.study.folder import StudyFolder, read_results, write_json
+from wssl_pl.study.folder import StudyFolder, write_json
 from wssl_pl.study.plan import Status
-from wssl_pl.study.verdicts import summarise
+from wssl_pl.study.results import read_results
+from wssl_pl.study.summary import summarise
 
 
 @pytest.fixture
@@ -161,6 +162,61 @@ def test_a_training_that_was_told_to_end_is_left_for_later_and_resumed(study, pl
     assert (study.status(run.id).state, study.status(run.id).steps) == ("running", 4)
     assert go(study, run).state == "done"
     assert calls.read_text().splitlines()[1].startswith(f"resume={study.run(run.id)}/last.ckpt")
+
+
+def test_the_time_of_an_interrupted_training_counts(study, play):
+    play("if attempt == 1:\n    save(4)\n    sys.exit(130)\nsave()")
+    _, run = first(study)
+    with pytest.raises(Unfinished):
+        go(study, run)
+    before = study.status(run.id)
+    assert 0 < before.seconds < before.wall_seconds
+    assert before.cpu_seconds > 0
+    status = go(study, run)
+    assert status.seconds > before.seconds
+    assert status.wall_seconds > before.wall_seconds
+
+
+def test_ctrl_c_keeps_the_time_too(study, play):
+    play("os.kill(os.getppid(), signal.SIGINT)\nsignal.pause()")
+    _, run = first(study)
+    with pytest.raises(KeyboardInterrupt):
+        go(study, run)
+    status = study.status(run.id)
+    assert (status.state, status.attempts) == ("running", 1)
+    assert 0 < status.seconds < status.wall_seconds
+
+
+def test_the_time_is_kept_while_it_trains(study, play, monkeypatch):
+    """A worker that is killed says nothing at its end."""
+    monkeypatch.setattr(module, "KEEP_S", 0.0)
+    play(
+        """
+        import time
+        status, end = folder / 'status.json', time.monotonic() + 60
+        while not json.loads(status.read_text())['seconds'] and time.monotonic() < end:
+            pass
+        fail(f"seconds={json.loads(status.read_text())['seconds'] > 0}")
+        """
+    )
+    assert go(study, first(study)[1]).reason == "seconds=True"
+
+
+def test_an_imported_pretext_run_is_trained_again_and_keeps_its_curves_until_then(study, play):
+    plan, run = first(study)
+    pretext = plan.runs[run.pretext]
+    study.set_status(pretext.id, Status("done", seconds=100.0, steps=pretext.steps))
+    write_json(study.run(pretext.id) / "curve.json", {"val/score": [[11, 0.5]]})
+    play("sys.exit(130) if attempt == 1 else None\nsave(22)\n(folder / 'best.ckpt').touch()")
+    with pytest.raises(Unfinished):
+        go(study, pretext)
+    assert study.curves(pretext.id)["val/score"].values == (0.5,)
+    assert study.status(pretext.id).state == "running"
+    status = go(study, pretext)
+    assert (status.state, status.steps) == ("done", 22)
+    assert status.seconds < 100.0
+    (study.run(pretext.id) / "metrics.csv").write_text("step,val/score\n11,0.75\n")
+    assert study.curves(pretext.id)["val/score"].values == (0.75,)
 
 
 def test_exit_code_0_before_the_last_step_is_not_done(study, play):

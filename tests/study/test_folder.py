@@ -1,9 +1,12 @@
 import errno
 import json
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from tests.study.fakes import write, write_evaluation
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.provenance import program
 from wssl_pl.study import folder as folder_module
@@ -97,6 +100,42 @@ def test_finished_runs_are_taken_over_from_another_study(started, declare, tmp_p
     assert other.reuse(started, other.plan()) == 1
     assert other.status(first) == Status("done", steps=12)
     assert other.status(second).state == "waiting"
+
+
+def test_studies_can_be_moved_together_and_a_link_to_nothing_is_dropped(declare, tmp_path):
+    a, b = (StudyFolder(tmp_path / "both" / name) for name in "ab")
+    for folder in (a, b):
+        folder.start(read_study([declare()]))
+    first = next(iter(a.plan().runs))
+    a.set_status(first, Status("done"))
+    b.reuse(a, b.plan())
+    (tmp_path / "both").rename(tmp_path / "moved")
+    a, b = (StudyFolder(tmp_path / "moved" / name) for name in "ab")
+    assert b.status(first).state == "done"
+    a.path.rename(tmp_path / "elsewhere")
+    assert b.status(first).state == "waiting"
+    assert b.reuse(StudyFolder(tmp_path / "elsewhere"), b.plan()) == 1
+    assert b.status(first).state == "done"
+    shutil.rmtree(tmp_path / "elsewhere")
+    assert b.drop_dead_links() == 1
+    b.set_status(first, Status("running"))
+
+
+def test_results_of_other_pairs_from_elsewhere_are_not_taken_over(started, declare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b = (StudyFolder(tmp_path / "studies" / name) for name in ("grey", "noisy"))
+    for folder in (a, b):
+        folder.start(read_study([declare(out_of_domain=folder.path.name)]))
+    assert b.different_rules(a) == {"out_of_domain": ("noisy", "grey")}
+    assert b.different_rules(started) == {}
+    run = next(run for run in a.plan().runs.values() if run.reported)
+    write_evaluation(a.run(run.id) / "out_of_domain", np.full(4, 24.0))
+    a.measured(run, "out_of_domain")  # where the pairs are on another machine
+    write(tmp_path / "grey" / "manifest.json", {"hash": "a" * 64})
+    a.measured(run, "out_of_domain")
+    write(tmp_path / "grey" / "manifest.json", {"hash": "b" * 64})
+    with pytest.raises(WSSLError, match="was measured on other pairs"):
+        a.measured(run, "out_of_domain")
 
 
 def test_runs_that_were_chosen_by_other_rules_are_not_taken_over(started, declare, tmp_path):

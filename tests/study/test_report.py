@@ -3,6 +3,7 @@ import errno
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 import wssl_pl.evaluation
 import wssl_pl.study
-from tests.study.fakes import FakeArm, one_task, write_study
+from tests.study.fakes import FakeArm, one_task, write, write_study
 from wssl_pl.cli import main
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
@@ -23,9 +24,11 @@ from wssl_pl.modules import InpaintModule
 from wssl_pl.study import faces
 from wssl_pl.study import report as report_module
 from wssl_pl.study.definition import Claim, Section, Tuning
-from wssl_pl.study.folder import Session, StudyFolder, read_results
+from wssl_pl.study.folder import Session, StudyFolder
 from wssl_pl.study.report import arm_rows, facts, write_report
-from wssl_pl.study.verdicts import Spread, summarise
+from wssl_pl.study.results import read_results
+from wssl_pl.study.summary import summarise
+from wssl_pl.study.verdicts import Spread
 
 BETTER = Claim("good beats plain", ["good"], ["plain"])
 
@@ -183,6 +186,24 @@ def test_a_study_that_has_ended_with_failures_is_not_called_unfinished(tmp_path)
     assert "2 of 3 seeds" in text
 
 
+def test_runs_that_were_not_measured_have_not_failed(tmp_path):
+    folder = small(tmp_path)
+    for path in folder.glob("runs/*/evaluation"):
+        shutil.rmtree(path)
+    text = (write_report(folder) / "report.md").read_text()
+    assert "**not all are measured**" in text
+    assert "some runs failed" not in text
+
+
+def test_an_arm_whose_trials_choose_another_value_by_now_is_named(tmp_path):
+    folder = small(tmp_path, tune=Tuning(values=[0.001, 0.01]))
+    path = folder / "runs" / "trial-good-0.01" / "curve.json"
+    write(path, {"val/psnr_composite": [[249, 21.0], [499, 30.0]]})
+    text = (write_report(folder) / "report.md").read_text()
+    assert "good was trained with another value than its trials choose now, 0.01" in text
+    assert "plain was trained" not in text
+
+
 def test_an_earlier_report_is_replaced(tmp_path):
     folder = small(tmp_path)
     out = write_report(folder)
@@ -289,7 +310,7 @@ def test_figure_3_shows_the_models_on_the_pairs(tmp_path, monkeypatch):
 
 
 def test_a_report_goes_through_few_files(tmp_path):
-    """Who follows `write_report` has to read six files of the package at most."""
+    """Who follows `write_report` has to read nine files of the package at most."""
     arms = doubles()
     claims = [Claim("one task beats three", ["rotation"], ["triple"])]
     folder = write_study(tmp_path / "study", arms, claims, plots=["figure2", "figure4"], tune=Tuning(values=[0.1, 0.2]))
@@ -299,7 +320,7 @@ def test_a_report_goes_through_few_files(tmp_path):
     packages = [Path(wssl_pl.study.__file__).parent, Path(wssl_pl.evaluation.__file__).parent]
     entered = {f"{file.parent.name}/{file.name}" for file in files if file.parent in packages}
     assert "study/report.py" in entered
-    assert len(entered) <= 7, sorted(entered)
+    assert len(entered) <= 9, sorted(entered)
 
 
 def test_a_study_with_sections_has_a_report_of_each(tmp_path, capsys):

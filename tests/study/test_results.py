@@ -6,10 +6,12 @@ import pytest
 
 from tests.study.fakes import FakeArm, one_task, write, write_evaluation, write_study
 from wssl_pl.errors import WSSLError
-from wssl_pl.study.definition import Arm, Claim, Tuning, long_names
-from wssl_pl.study.folder import Curve, read_results
+from wssl_pl.study.definition import Arm, Claim, Tuning, long_names, read_study
+from wssl_pl.study.folder import Curve
 from wssl_pl.study.plan import make_plan
-from wssl_pl.study.verdicts import Spread, Trial, count_near_chance, scores, summarise, tasks_of
+from wssl_pl.study.results import read_results
+from wssl_pl.study.summary import Trial, summarise
+from wssl_pl.study.verdicts import Spread, count_levels, scores, tasks_of
 
 BETTER = Claim("a beats b", ["a"], ["b"])
 
@@ -57,7 +59,7 @@ def test_what_is_missing_and_why(tmp_path):
     missing = read_results(folder).missing
     assert missing["a"] == {
         0: ("failed", "the loss is NaN"),
-        1: ("running", "still running"),
+        1: ("running", "started and not finished"),
         2: ("waiting", "not started"),
     }
     assert missing["b"][0][0] == "skipped"
@@ -176,21 +178,42 @@ def test_accuracy_is_that_of_the_kept_checkpoint():
     assert scores(curves, "val/absent") == scores({}, "val/score") == {}
 
 
-def test_a_head_at_chance_is_counted_by_its_levels():
-    arm = Arm({"model.tasks": ["sharpness", "blur"], "model.levels.blur": "[1,2]"})
-    assert count_near_chance(arm, "sharpness", [0.25, 0.29, 0.5]) == 2
-    assert count_near_chance(arm, "blur", [0.5, 0.7]) == 1
-    assert count_near_chance(Arm({"model.tasks": ["mine.Task"]}), "task", [0.25]) == 1
+@pytest.mark.parametrize(
+    ("options", "task", "count"),
+    [
+        ({}, "sharpness", 4),
+        ({"model.levels.blur": "[1,2]"}, "blur", 2),
+        ({"model.levels": {"blur": [1, 2, 3]}}, "blur", 3),
+        ({"model.levels": {"blur": [1, 2, 3]}}, "sharpness", 4),
+        ({"model.tasks": ["mine.Task"]}, "task", 4),
+    ],
+)
+def test_the_levels_of_a_head(options, task, count):
+    assert count_levels(options, task) == count
 
 
-def test_tasks_and_weights():
+def test_tasks_and_weights(declare):
+    study = read_study([declare()])
+
     def arm(**options):
-        return tasks_of(Arm(long_names(options)))
+        return tasks_of(study, Arm(long_names(options)))
 
     assert arm(tasks=["rotation", "sharpness"], weights=[3, 1]) == (["rotation", "sharpness"], [0.75, 0.25])
     assert arm(**{"model.tasks": "[rotation,sharpness]"}) == (["rotation", "sharpness"], [0.5, 0.5])
     assert arm(tasks=["rotation"], weighting="uncertainty") == (["rotation"], None)
-    assert tasks_of(Arm(None)) == ([], [])
+    assert tasks_of(study, Arm(None)) == ([], [])
+    study.options["pretext"]["model.weighting"] = "uncertainty"
+    assert arm(tasks=["rotation"]) == (["rotation"], None)
+
+
+def test_minutes_are_those_of_uninterrupted_trainings(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
+    for run, seconds in (("downstream-s0-a", 30.0), *((f"downstream-s{seed}-b", 120.0) for seed in range(3))):
+        path = folder / "runs" / run / "status.json"
+        write(path, json.loads(path.read_text()) | {"seconds": seconds, "attempts": 2})
+    arms = summarise(read_results(folder)).arms
+    assert arms["a"].minutes["downstream"] == 5.0  # the other two seeds
+    assert arms["b"].minutes["downstream"] == 2.0  # there are no others
 
 
 def test_the_search(tmp_path):

@@ -144,6 +144,20 @@ def test_a_new_folder_takes_what_has_ended_in_the_storage(storage, study, runs, 
     assert again.status(downstream.id).state == "waiting"
 
 
+def test_a_failed_run_that_was_removed_is_trained_again(storage, study, runs, tmp_path):
+    pretext, _ = runs
+    storage.start(study, None)
+    with storage.workplace(pretext, tmp_path, measured=False) as (place, _, _):
+        train(place, pretext, "failed")
+    storage.start(study, None)
+    assert study.status(pretext.id).state == "failed"
+    shutil.rmtree(study.run(pretext.id))
+    storage.start(study, None)
+    assert study.status(pretext.id).state == "waiting"
+    with storage.workplace(pretext, tmp_path, measured=False) as (place, _, _):
+        assert not (place.run(pretext.id) / "status.json").exists()
+
+
 def test_runs_trained_before_are_offered_once(storage, study, runs, tmp_path, monkeypatch):
     pretext, downstream = runs
     train(study, pretext)

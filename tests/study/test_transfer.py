@@ -15,11 +15,12 @@ from wssl_pl.study import driver
 from wssl_pl.study import transfer as module
 from wssl_pl.study.definition import read_studies, read_study
 from wssl_pl.study.driver import Resources, run_study
-from wssl_pl.study.folder import Session, StudyFolder, read_results, write_json
+from wssl_pl.study.folder import Session, StudyFolder, write_json
 from wssl_pl.study.plan import Status
+from wssl_pl.study.results import read_results
 from wssl_pl.study.sections import open_sections, start_sections
+from wssl_pl.study.summary import summarise
 from wssl_pl.study.transfer import export_study, import_study
-from wssl_pl.study.verdicts import summarise
 
 
 @pytest.fixture
@@ -130,6 +131,20 @@ def test_sections_come_back_as_sections(declare, tmp_path):
     assert export_study(tmp_path / "whole", tmp_path / "json") == 2
     assert import_study(tmp_path / "json", tmp_path / "back") == 2
     assert [folder.study() for folder in open_sections(tmp_path / "back")] == list(studies.values())
+
+
+def test_sections_that_were_exported_before_stay(declare, tmp_path):
+    path = declare(sections={"a": {"seeds": [0]}, "b": {"seeds": [3]}})
+    for name, sessions in (("a", 2), ("b", 1)):
+        (folder,) = start_sections(tmp_path / name, read_studies([path], [name]))
+        folder.set_status(next(iter(folder.plan().runs)), Status("done"))
+        folder.set_sessions([Session(100.0, 2.0, 190.0)] * sessions)
+        export_study(tmp_path / name, tmp_path / "json")
+    assert import_study(tmp_path / "json", tmp_path / "back") == 2
+    a = StudyFolder(tmp_path / "a" / "a")
+    a.set_sessions(a.sessions()[:1])  # as on a machine that did not import the others
+    export_study(tmp_path / "a", tmp_path / "json")
+    assert len(StudyFolder(tmp_path / "json" / "a").sessions()) == 2
 
 
 def test_a_killed_import_is_made_again(finished, tmp_path, monkeypatch):

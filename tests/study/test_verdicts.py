@@ -8,8 +8,9 @@ import pytest
 from tests.study.fakes import FakeArm, Noise, one_task, write_evaluation, write_study
 from wssl_pl.evaluation.statistics import Difference
 from wssl_pl.study.definition import Claim, Section
-from wssl_pl.study.folder import read_results
-from wssl_pl.study.verdicts import overall, state_of, summarise
+from wssl_pl.study.results import read_results
+from wssl_pl.study.summary import summarise
+from wssl_pl.study.verdicts import overall, state_of
 
 BETTER = Claim("good beats plain", ["good"], ["plain"])
 

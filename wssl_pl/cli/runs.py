@@ -45,13 +45,15 @@ def runs(dir: Path = Path("runs"), *, json: bool = False) -> list[dict[str, Any]
 
 
 def find_runs(root: Path) -> Iterator[Path]:
-    """Yield the directories that hold a run; what is inside a run is not searched."""
+    """Yield the directories that hold a run, those of links included; what is inside a run is not searched."""
     for folder, subfolders, files in os.walk(root):
         path, names = Path(folder), set(files)
         started = bool(names & {"run.json", "last.ckpt", "best.ckpt"}) or {"config.yaml", "data.json"} <= names
         if started or _not_started(path, names):
             subfolders.clear()
             yield path
+        # A run that a study took over from another one is a link. Links to other folders could lead in circles.
+        yield from (link for name in subfolders if (link := path / name).is_symlink() and (link / "run.json").is_file())
 
 
 def _not_started(path: Path, names: set[str]) -> bool:

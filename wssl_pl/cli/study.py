@@ -15,7 +15,7 @@ from wssl_pl.cli.output import check_folder, replacing_folder
 from wssl_pl.cli.train import ALIASES, WSSLCLI
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.devices import usable_cores
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import SomeFailed, WSSLError
 from wssl_pl.evaluation.classical import missing_package
 from wssl_pl.evaluation.methods import Classical
 from wssl_pl.files import owned
@@ -143,7 +143,14 @@ def study(
     if names[0] == "resume":
         if len(names) != 2:
             raise WSSLError(None, None, "study resume takes one folder, that of the study")
+        if out is not None or reuse:
+            name, value = ("out", out) if out is not None else ("reuse", reuse)
+            raise WSSLError(name, value, "is for a study that is started", "omit it")
         folders = open_sections(names[1])
+        if unknown := [name for name in sections or [] if name not in [folder.path.name for folder in folders]]:
+            known = ", ".join(folder.path.name for folder in folders)
+            raise WSSLError("sections", unknown[0], f"was not started in {names[1]}", f"there are {known}")
+        folders = [folder for folder in folders if sections is None or folder.path.name in sections]
         if changes or options:
             for folder in folders:
                 folder.check_same(declare(folder.study(), changes, options))
@@ -259,7 +266,10 @@ def declare(study: Study, changes: Mapping[str, Any], options: Mapping[str, Any]
     elif tune is not None:
         given = {name: value for name, value in vars(tune).items() if value is not None}
         study.tune = replace(study.tune or Tuning(), **given)
-    for part, values in split_options({ALIASES.get(key, key): value for key, value in options.items()}).items():
+    typed = split_options({ALIASES.get(key, key): value for key, value in options.items()})
+    for stage in STAGES:  # what is typed for all runs is stronger than what the definition gives a stage
+        study.options[stage] = {key: value for key, value in study.options[stage].items() if key not in typed["common"]}
+    for part, values in typed.items():
         study.options[part] |= values
         for option in FIXED:
             if option in values:
@@ -384,10 +394,14 @@ def train_sections(
         folder.path: storage_of(folder, f"{storage}/{folder.path.name}" if storage and sections else storage)
         for folder in folders
     }
+    failed = 0
     for folder in folders:
         with owned(folder.path):
             reuse_sections(folder, folders, folder.plan())
             plan = train_runs(folder, resources, evaluate, found[folder.path])
+        failed += sum(run.status.state == "failed" for run in plan.runs.values())
+    if failed:
+        raise SomeFailed(None, None, f"{failed} runs failed, as said above; all others are done")
     return plan
 
 
@@ -399,7 +413,7 @@ def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool, storag
 
         Pairs.open(folder.cwd() / elsewhere)  # before the first run is trained
     if count := folder.count_other_programs():
-        print(f"Note: {count} finished runs were trained by another version of the program than this one", flush=True)
+        print(f"Note: {count} finished runs were trained by another or an unknown version of the program", flush=True)
     print(f"TensorBoard of all runs: tensorboard --logdir {folder.path / 'runs'}", flush=True)
     plan = run_study(folder, resources, pairs, storage)
     states = [run.status.state for run in plan.runs.values()]
@@ -407,7 +421,9 @@ def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool, storag
     for run in plan.runs.values():
         if run.status.state == "failed":
             print(f"failed: {run.id} of {', '.join(run.arms)}: {run.status.reason}", flush=True)
-            print(f"  to train it again, remove {folder.run(run.id)} and resume the study", flush=True)
+            trained = run.status.steps >= run.steps
+            remedy = "to measure it," if trained else f"to train it again, remove {folder.run(run.id)} and"
+            print(f"  {remedy} resume the study", flush=True)
     if pairs is not None:
         from wssl_pl.study.report import write_report
 

@@ -140,8 +140,8 @@ def commands(name: str, case: str, chosen: Mapping[str, Any]) -> list[str]:
     study = next(iter(read_studies(["where"], [case]).values()))
     arm = study.arms.get(name) or next(arm for full, arm in study.arms.items() if full.rpartition("_")[0] == name)
     ckpt = "none" if arm.pretext is None else "runs/pretext/RUN/best.ckpt"
-    lines = [] if arm.pretext is None else [_line(study, "pretext", arm.pretext, "images=POOL")]
-    return [*lines, _line(study, "downstream", _own(arm) | dict(chosen), f"ckpt={ckpt}")]
+    lines = [] if arm.pretext is None else [_line(study, "pretext", arm.pretext, "images=POOL masks=DIR")]
+    return [*lines, _line(study, "downstream", _own(arm) | dict(chosen), f"ckpt={ckpt} images=DIR masks=DIR")]
 
 
 def _own(arm: Arm) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def _line(study: Study, stage: str, options: Mapping[str, Any], given: str) -> s
     shared = study.options["common"] | study.options[stage]
     model = {key: value for key, value in shared.items() if key.startswith(("model.", "run."))} | dict(options)
     model.pop("model.probe_steps", None)
-    if stage == "downstream" and "none" not in given:
+    if stage == "downstream" and "ckpt=none" not in given:
         model = {key: value for key, value in model.items() if key not in ("model.width", "model.norm")}
     words = [f"wssl train stage={stage} {given}", *(f"'{key}={as_text(value)}'" for key, value in model.items())]
     return "  " + " ".join(words)

@@ -71,6 +71,8 @@ def run_study(
         Terminated: by SIGTERM; the same.
         TrainingStopped: the disk is full, or a run was stopped from outside.
     """
+    if count := folder.drop_dead_links():
+        print(f"Note: {count} finished runs are trained again: the study that they were taken from is gone", flush=True)
     with _interruptible():
         if storage is not None:
             storage.start(folder, pairs)
@@ -239,12 +241,15 @@ class _Driver:
         self.ray, self.folder, self.pairs, self.cwd, self.storage = ray, folder, pairs, folder.cwd(), storage
         plan = folder.plan()
         for run in plan.runs.values():
-            if run.status.state != "failed" and not folder.is_done(run, measured=pairs is not None):
+            # What failed after its last step, or has none, is measured again; what failed before stays failed.
+            untrained = run.status.state == "failed" and run.status.steps < run.steps
+            if not untrained and not folder.is_done(run, measured=pairs is not None):
                 plan.runs[run.id] = replace(run, status=Status())
         for run in plan.runs.values():
-            # Of an imported pretext run there is no encoder.
+            # Of an imported pretext run there is no encoder: it is trained again, and keeps its curves until then.
             if run.pretext and run.status.state == "waiting" and folder.is_imported(run.pretext):
-                folder.forget(run.pretext)
+                if folder.run(run.pretext).is_symlink():  # taken over from another study, where it stays
+                    folder.run(run.pretext).unlink()
                 plan.runs[run.pretext] = replace(plan.runs[run.pretext], status=Status())
         self.plan, self.order = plan, start_order(plan)
         self.resources = resources
@@ -319,8 +324,8 @@ class _Driver:
             if run.status.state == "waiting" and all(state in ENDED for state in states):
                 needs = [self.statuses.get(need) or self.ray.put(self.plan.runs[need].status) for need in run.needs]
                 if self.storage is not None:
-                    for need in run.needs:
-                        self.storage.offer(self.folder, need)
+                    for name in (*run.needs, run.id):
+                        self.storage.offer(self.folder, name)
                 reference = self.remote.remote(self.folder, self.plan, run, self.cwd, self.pairs, self.storage, *needs)
                 self.under_way[reference], self.statuses[run.id] = run.id, reference
                 self.before[run.id] = self.folder.status(run.id).cpu_seconds

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,7 @@ from wssl_pl.study.plan import Plan, Run, Status
 COMMAND = [sys.executable, "-m", "wssl_pl"]
 PROJECT = str(Path(__file__).parents[2])  # found from any working folder, whether it is installed or not
 ATTEMPTS = 3  # of a process that is killed; one that ends with an error of its own is not started again
+KEEP_S = 30.0  # between two times that the seconds of a training are written
 GRACE_S = 30.0  # for an interrupted training to write its checkpoint
 TIMEOUT_S = 120.0  # for the process of a dead worker to write its checkpoint and end
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit codes of a process that was asked to end
@@ -54,8 +56,10 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path) as lock:
         started, used = time.monotonic(), _cpu_seconds()
-        status = folder.status(run.id)
-        if folder.is_done(run, measured=pairs is not None):
+        # An imported pretext run has no encoder, for which it is executed.
+        again = run.stage == "pretext" and folder.is_imported(run.id)
+        before = status = Status() if again else folder.status(run.id)
+        if not again and folder.is_done(run, measured=pairs is not None):
             return status
         try:
             if status.state != "done" and run.steps:
@@ -70,10 +74,15 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
         except DiskFull:
             raise
         except (WSSLError, TrainingStopped) as error:
-            status = replace(folder.status(run.id), state="failed", reason=str(error))
-        wall, cpu = time.monotonic() - started, _cpu_seconds() - used
-        status = replace(status, wall_seconds=status.wall_seconds + wall, cpu_seconds=status.cpu_seconds + cpu)
-        return folder.set_status(run.id, status)
+            status = replace(status, state="failed", reason=str(error))
+        finally:  # an attempt that was interrupted has cost time too
+            wall, cpu = time.monotonic() - started, _cpu_seconds() - used
+            status = replace(
+                folder.status(run.id), state=status.state, reason=status.reason,
+                wall_seconds=before.wall_seconds + wall, cpu_seconds=before.cpu_seconds + cpu,
+            )  # fmt: skip
+            folder.set_status(run.id, status)
+        return status
 
 
 def _cpu_seconds() -> float:
@@ -132,10 +141,10 @@ def _train(folder: StudyFolder, run: Run, status: Status, cwd: Path, lock: TextI
                 source = folder.run(run.pretext).resolve() / "best.ckpt" if run.pretext else "none"
                 arguments.append(f"ckpt={source}")
         status = folder.set_status(run.id, replace(status, attempts=status.attempts + 1))
-        started = time.monotonic()
-        code = _call([*arguments, "trainer.enable_progress_bar=false"], cwd, log, lock)
-        seconds, steps = status.seconds + time.monotonic() - started, trained_steps(path)
-        status = folder.set_status(run.id, replace(status, seconds=seconds, steps=steps))
+        keep_time = partial(_keep_time, folder, run, status, time.monotonic())
+        code = _call([*arguments, "trainer.enable_progress_bar=false"], cwd, log, lock, keep_time)
+        steps = trained_steps(path)
+        status = folder.set_status(run.id, replace(folder.status(run.id), steps=steps))
         if steps >= run.steps and (code <= 0 or code in STOPPED):
             return status
         if code in STOPPED:
@@ -147,6 +156,10 @@ def _train(folder: StudyFolder, run: Run, status: Status, cwd: Path, lock: TextI
         if attempt >= ATTEMPTS and steps <= before:
             raise TrainingStopped(f"the training ends after {steps} of {run.steps} steps without an error; see {log}")
     raise AssertionError
+
+
+def _keep_time(folder: StudyFolder, run: Run, status: Status, started: float) -> None:
+    folder.set_status(run.id, replace(status, seconds=status.seconds + time.monotonic() - started))
 
 
 def trained_steps(path: Path) -> int:
@@ -187,8 +200,13 @@ def _evaluate(
         raise _error(path, code)
 
 
-def _call(arguments: Sequence[str], cwd: Path, log: Path, lock: TextIO) -> int:
-    """Run a command of ours with its output in `log`, and return its exit code, negative for a signal."""
+def _call(
+    arguments: Sequence[str], cwd: Path, log: Path, lock: TextIO, keep_time: Callable[[], None] = lambda: None
+) -> int:
+    """Run a command of ours with its output in `log`, and return its exit code, negative for a signal.
+
+    `keep_time` is called every `KEEP_S` seconds and at the end, however that comes.
+    """
     error = log.with_name("error.json").resolve()
     error.unlink(missing_ok=True)
     path = [PROJECT, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -208,16 +226,21 @@ def _call(arguments: Sequence[str], cwd: Path, log: Path, lock: TextIO) -> int:
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
+    kept = time.monotonic()
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(timeout=0.5)  # in pieces: Ray cancels between two of Python's instructions
+            if time.monotonic() > kept + KEEP_S:  # this process may be killed
+                keep_time()
+                kept = time.monotonic()
     finally:
         if process.poll() is None:
             # Cancelled. Ray kills what a worker leaves behind, so the checkpoint is waited for.
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=GRACE_S)
+        keep_time()
 
 
 def _error(path: Path, code: int) -> TrainingStopped:

@@ -12,7 +12,7 @@ from wssl_pl.evaluation.evaluate import predict, read_pairs
 from wssl_pl.evaluation.methods import Classical, Method, Model
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.metrics import composite
-from wssl_pl.study.folder import Results
+from wssl_pl.study.results import Results
 
 ROWS = 4  # pairs that are shown, evenly over the list
 ACROSS = 7  # arms beside each other

@@ -14,9 +14,10 @@ runs/<id>/curve.json        its validation metrics by step, if it was imported o
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +226,6 @@ class StudyFolder:
         for leftover in [file for pattern in OF_A_TRAINING for file in self.run(identity).glob(pattern)]:
             leftover.unlink()
 
-    def forget(self, identity: str) -> None:
-        """Make an imported run one that is trained again."""
-        self.set_status(identity, Status())
-        (self.run(identity) / "curve.json").unlink(missing_ok=True)
-
     def result(self, identity: str) -> Result:
         """Return the result of a run's evaluation.
 
@@ -273,9 +269,17 @@ class StudyFolder:
             name: `evaluation` or `out_of_domain`.
 
         Raises:
-            WSSLError: it has none, or it cannot be read.
+            WSSLError: it has none, or it cannot be read, or is of other pairs from elsewhere than there are now.
         """
-        self.result(run.id) if name == EVALUATION else self.shifted(run.id)
+        if name == EVALUATION:
+            self.result(run.id)
+            return
+        self.shifted(run.id)
+        path, manifest = self.run(run.id) / name, self.cwd() / self.elsewhere(run) / "manifest.json"
+        if path.is_dir() and manifest.is_file():  # else it was imported, or the pairs are on another machine
+            wanted = read_json(manifest, dict[str, Any], "out_of_domain", "write the pairs again")["hash"]
+            if read_result(path).pairs.hash != wanted:
+                raise WSSLError("out_of_domain", path, "was measured on other pairs", "resume the study")
 
     def is_done(self, run: Run, measured: bool) -> bool:
         """Return whether nothing of a run is left to do; with `measured`, one that is reported needs its result."""
@@ -301,7 +305,7 @@ class StudyFolder:
         found: dict[str, dict[int, float]] = {}
         path = self.run(identity) / "curve.json"
         try:
-            if path.is_file():
+            if path.is_file() and not path.with_name("metrics.csv").is_file():  # else it is trained again
                 for tag, points in json.loads(path.read_bytes()).items():
                     found[tag] = {int(step): float(value) for step, value in points}
             else:
@@ -322,13 +326,15 @@ class StudyFolder:
         rules: dict[str, tuple[object, object]] = {"validations": (mine.validations, theirs.validations)}
         if mine.tune and theirs.tune:
             rules["tune.metric"] = (mine.tune.metric, theirs.tune.metric)
+        if mine.out_of_domain and theirs.out_of_domain:
+            rules["out_of_domain"] = (mine.out_of_domain, theirs.out_of_domain)
         return {name: values for name, values in rules.items() if values[0] != values[1]}
 
     def reuse(self, other: "StudyFolder", plan: Plan) -> int:
         """Link the finished runs that this plan shares with another study, and return how many.
 
         Raises:
-            WSSLError: the other study chose checkpoints or learning rates by other rules.
+            WSSLError: the other study chose checkpoints or learning rates by other rules, or measured on other pairs.
         """
         for name, (own, its) in self.different_rules(other).items():
             reason = f"has {name}={its} where this study has {own}: its runs are others"
@@ -338,9 +344,18 @@ class StudyFolder:
             link, run = self.run(identity), other.run(identity)
             if not link.exists() and other.status(identity).state == "done":
                 link.parent.mkdir(exist_ok=True)
-                link.symlink_to(run.resolve(), target_is_directory=True)
+                link.unlink(missing_ok=True)  # to a study that is gone
+                # Relative, so that studies can be moved together.
+                link.symlink_to(os.path.relpath(run.resolve(), link.parent.resolve()), target_is_directory=True)
                 taken += 1
         return taken
+
+    def drop_dead_links(self) -> int:
+        """Remove the links to runs of another study that is gone, and return how many: they are trained again."""
+        dead = [path for path in (self.path / "runs").glob("*") if path.is_symlink() and not path.exists()]
+        for path in dead:
+            path.unlink()
+        return len(dead)
 
     def count_other_programs(self) -> int:
         """Return how many finished trainings were made by other code than this program's, or by unknown code."""
@@ -363,110 +378,6 @@ def _wrong_id(plan: Plan) -> str | None:
             return wrong[0]
         known.add(run.id)
     return next((name for by_seed in plan.final.values() for name in by_seed.values() if name not in known), None)
-
-
-@dataclass(frozen=True)
-class Results:
-    """The results of a study, finished or not.
-
-    Attributes:
-        folder: the study's.
-        study: as defined.
-        plan: its runs with their states.
-        evaluations: of the reported runs that were measured, by id.
-        missing: for each arm and seed without metrics, the state and the reason.
-        damaged: a line for each run whose validation metrics cannot be read, by id.
-    """
-
-    folder: StudyFolder
-    study: Study
-    plan: Plan
-    evaluations: dict[str, Result] = field(default_factory=dict)
-    missing: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def restore(self) -> list[str]:
-        """The damages of the inputs on which the runs were measured."""
-        return next((result.pairs.restore for result in self.evaluations.values()), [])
-
-    def measured(self, arm: str) -> dict[int, Run]:
-        """Return an arm's measured runs by seed, in the study's order."""
-        final = self.plan.final.get(arm, {})
-        found = {seed: final[seed] for seed in self.study.seeds if final.get(seed) in self.evaluations}
-        return {seed: self.plan.runs[run] for seed, run in found.items()}
-
-    def chain(self, run: Run) -> Iterator[Run]:
-        """Yield the run and all runs that it needs, without the trials of a search."""
-        yield run
-        for name in run.needs:
-            if not self.plan.runs[name].trial:
-                yield from self.chain(self.plan.runs[name])
-
-    def curves(self, identity: str) -> dict[str, Curve]:
-        """Return a run's validation metrics by name; none, and a line in `damaged`, if they cannot be read."""
-        try:
-            return self.folder.curves(identity)
-        except WSSLError as error:
-            self.damaged.setdefault(identity, str(error))
-            return {}
-
-
-def read_results(directory: str | Path) -> Results:
-    """Read a study's folder.
-
-    Raises:
-        WSSLError: it holds no study, or one that cannot be read, or its runs were measured on different pairs.
-    """
-    folder = StudyFolder.open(directory)
-    results = Results(folder, folder.study(), folder.plan())
-    for name in results.study.arms:
-        for seed in results.study.seeds:
-            identity = results.plan.final.get(name, {}).get(seed)
-            run = None if identity is None else results.plan.runs[identity]
-            reason = ("not planned", "it is not in plan.json") if run is None else _unfinished(results.plan, run)
-            if run is not None and reason is None and run.id not in results.evaluations:
-                try:
-                    results.evaluations[run.id] = folder.result(run.id)
-                except WSSLError as error:
-                    reason = "not measured", f"{error.reason}: resume the study, which measures it"
-            if reason is not None:
-                results.missing.setdefault(name, {})[seed] = reason
-    _check_pairs(results)
-    return results
-
-
-def _unfinished(plan: Plan, run: Run) -> tuple[str, str] | None:
-    state, reason = run.status.state, run.status.reason
-    if state == "done":
-        return None
-    for need in (plan.runs[name] for name in run.needs):
-        if state != "failed" and need.status.state == "failed" and not need.trial:
-            return "skipped", f"its {need.stage} run {need.id} failed: {need.status.reason or 'no reason was recorded'}"
-    reasons = {"failed": "no reason was recorded", "running": "still running", "waiting": "not started"}
-    return state, reason or reasons.get(state, state)
-
-
-def _check_pairs(results: Results) -> None:
-    """Raise `WSSLError` unless all runs were measured on the same pairs."""
-    source = results.folder.path / "pairs"
-    try:
-        wanted = read_json(source / "manifest.json", dict[str, Any], "pairs", "")["hash"]
-    except (WSSLError, KeyError):
-        wanted = None
-    names: list[str] | None = None
-    for run, result in results.evaluations.items():
-        folder, found = results.folder.run(run) / "evaluation", result.pairs.hash
-        if wanted is None:
-            source, wanted = folder, found
-        own = list(result.table.images)
-        names = names or own
-        if found == wanted and own == names:
-            continue
-        reason = f"was measured on {len(own)} of the pairs, other runs on {len(names)}, not the same ones"
-        if found != wanted:
-            reason = f"was measured on other pairs than {source} (hash {found[:12]} against {wanted[:12]})"
-        raise WSSLError("out", folder, reason, "remove it and resume the study")
 
 
 def read_metrics(directory: Path) -> list[dict[str, str]]:

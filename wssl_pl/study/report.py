@@ -15,10 +15,11 @@ from wssl_pl.evaluation.pages import number, probability, render, signed, span
 from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC
 from wssl_pl.files import owned, write_atomically, writing
 from wssl_pl.records import read_json
-from wssl_pl.study.folder import Results, read_results
 from wssl_pl.study.plan import ENDED
 from wssl_pl.study.plots import curve_plot, task_plot, verdict_plot, weight_plot
-from wssl_pl.study.verdicts import ArmResult, Spread, StudyReport, Verdict, summarise
+from wssl_pl.study.results import Results, read_results
+from wssl_pl.study.summary import StudyReport, lacks_seed, summarise
+from wssl_pl.study.verdicts import ArmResult, Spread, Verdict
 
 CAPTIONS = {
     "figure2": "Figure 2: against the weight of the first task; bars are ± one standard deviation over seeds, hollow "
@@ -122,16 +123,23 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
             "pictures": [_picture_file(section.name, plot) for plot in section.plots],
         })  # fmt: skip
         shown |= set(section.arms)
-    rising = [
-        f"{arm.label} ({_spread(arm.metrics[report.ranked_by], report.ranked_by)} dB)"
-        for arm in report.arms.values()
-        if arm.runs and arm.convergence.state == "not converged"
+    measured = [arm for arm in report.arms.values() if arm.runs]
+    whys = {
+        "as they still rise": [arm for arm in measured if arm.convergence.state == "not converged"],
+        "as they lack seeds": [arm for arm in measured if lacks_seed(arm, report.arms)],
+    }
+    unranked = [
+        f" Without a rank, {why}: "
+        + ", ".join(f"{arm.label} ({_spread(arm.metrics[report.ranked_by], report.ranked_by)} dB)" for arm in without)
+        + "."
+        for why, without in whys.items()
+        if without
     ]
     return {
         "report": report,
         "sections": sections,
         "ranking": ranking_lines(report),
-        "unranked": f" Without a rank, as they still rise: {', '.join(rising)}." if rising else "",
+        "unranked": "".join(unranked),
         "facts": facts(results, report),
         "resamples": f"{statistics.RESAMPLES:,}",
         "convergence_rule": statistics.CONVERGENCE_RULE,
@@ -150,7 +158,8 @@ def facts(results: Results, report: StudyReport) -> list[str]:
     measured, wanted = sum(len(arm.runs) for arm in report.arms.values()), len(study.seeds) * len(study.arms)
     ended = sum(runs.get(state, 0) for state in ENDED)
     unfinished = ended < runs["all"] or not runs["all"]
-    end = "**the study is not finished**" if unfinished else "**some runs failed**"
+    failed = "**some runs failed**" if runs.get("failed") else "**not all are measured**"
+    end = "**the study is not finished**" if unfinished else failed
     seeds = f"{len(study.seeds)} seeds ({', '.join(map(str, study.seeds))})"
     lines = [
         f"{len(study.arms)} arms x {seeds}; {measured} of {wanted} measured, "
@@ -309,6 +318,7 @@ def search_table(results: Results, report: StudyReport) -> dict[str, Any] | None
     if tune is None:
         return None
     rows = [["arm", *[f"{tune.option}={value}" for value in tune.values], "chosen"]]
+    stale: list[str] = []
     for name, search in report.searches.items():
         cells = []
         for value in tune.values:
@@ -316,6 +326,12 @@ def search_table(results: Results, report: StudyReport) -> dict[str, Any] | None
             best = "-" if trial is None else trial.state if trial.best is None else number(trial.best, tune.metric)
             cells.append(f"**{best}**" if value in search.chosen and trial and trial.best is not None else best)
         rows.append([report.arms[name].label, *cells, ", ".join(map(str, search.chosen)) or "-"])
+        known = {value: trial.best for value, trial in search.tried.items() if trial.best is not None}
+        if search.chosen and known and (now := max(known, key=lambda value: known[value])) not in search.chosen:
+            stale.append(
+                f"{report.arms[name].label} was trained with another value than its trials choose now, {now}: to train "
+                "it again, remove the folders of its runs and resume the study"
+            )
     chosen = [value for search in report.searches.values() for value in search.chosen]
     ends = ((min(tune.values), "smallest", "smaller"), (max(tune.values), "largest", "larger"))
     edges = [
@@ -324,7 +340,7 @@ def search_table(results: Results, report: StudyReport) -> dict[str, Any] | None
         if end in chosen
     ]
     about = {"option": tune.option, "steps": f"{tune.steps:,}", "seed": tune.seed, "label": LABELS[tune.metric]}
-    return about | {"rows": rows, "edge": "; ".join(edges) + "." if edges else ""}
+    return about | {"rows": rows, "edge": "; ".join([*edges, *stale]) + "." if edges or stale else ""}
 
 
 def _stages(amounts: Mapping[str, float], form: str) -> str:

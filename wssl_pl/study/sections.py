@@ -24,7 +24,7 @@ def start_sections(out: Path, studies: Mapping[str, Study]) -> list[StudyFolder]
         if "" not in studies:
             if StudyFolder(out).holds_study():
                 raise WSSLError("out", out, "holds a study without sections", "give a new folder")
-            known = _sections(out) if (out / SECTIONS).is_file() else []
+            known = section_names(out) if (out / SECTIONS).is_file() else []
             with writing("out", out):
                 write_json(out / SECTIONS, list(dict.fromkeys([*known, *studies])))
         for folder, study in zip(folders, studies.values(), strict=True):
@@ -40,7 +40,7 @@ def open_sections(path: str | Path) -> list[StudyFolder]:
     """
     if not (Path(path) / SECTIONS).is_file():
         return [StudyFolder.open(path)]
-    found = [StudyFolder(Path(path) / name) for name in _sections(Path(path))]
+    found = [StudyFolder(Path(path) / name) for name in section_names(Path(path))]
     return [folder for folder in found if folder.holds_study()] or [StudyFolder.open(path)]
 
 
@@ -54,7 +54,12 @@ def reuse_sections(folder: StudyFolder, others: Sequence[StudyFolder], plan: Pla
     return sum(folder.reuse(other, plan) for other in same or others)
 
 
-def _sections(path: Path) -> list[str]:
+def section_names(path: Path) -> list[str]:
+    """Return what `sections.json` holds.
+
+    Raises:
+        WSSLError: it cannot be read.
+    """
     names: list[str] = read_json(path / SECTIONS, list[str], "out", "delete the file, and resume section by section")
     if wrong := [name for name in names if Path(name).name != name]:
         raise WSSLError("out", path / SECTIONS, f"cannot be read ({wrong[0]!r} is no name)", "delete the file")

@@ -76,8 +76,12 @@ class Storage:
         with tempfile.TemporaryDirectory(prefix="wssl-") as temporary:
             states = StudyFolder(temporary)
             self._fetch_all({f"runs/{run}/status.json": states.run(run) / "status.json" for run in left})
+            new = not (folder.path / "runs").is_dir()
             for run in left:
-                if states.status(run).state in ENDED:
+                state = states.status(run).state
+                if state == "failed" and not new and not folder.run(run).is_dir():  # removed, to be trained again
+                    self._remove_all(f"runs/{run}")
+                elif state in ENDED:
                     self.collect(folder, run)
 
     def _send_pairs(self, name: str, source: Path) -> None:
@@ -100,7 +104,7 @@ class Storage:
             self._fetch_all({f"runs/{run}/{name}": path / name for name in [*names, "status.json"]})
 
     def offer(self, folder: StudyFolder, run: str) -> None:
-        """Send an ended run that was trained elsewhere, as another run needs it."""
+        """Send a run that was trained, wholly or in part, without the storage."""
         if "status.json" not in self._list(f"runs/{run}"):
             self.send_run(folder.run(run), run, {})
 
@@ -259,6 +263,11 @@ class Storage:
         fs, root = self._place
         with self._asking(), suppress(FileNotFoundError):
             fs.rm_file(f"{root}/{name}")
+
+    def _remove_all(self, name: str) -> None:
+        fs, root = self._place
+        with self._asking(), suppress(FileNotFoundError):
+            fs.rm(f"{root}/{name}", recursive=True)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

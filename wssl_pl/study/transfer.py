@@ -28,7 +28,7 @@ from wssl_pl.study.folder import (
     write_json,
 )
 from wssl_pl.study.plan import Run, Status
-from wssl_pl.study.sections import SECTIONS, open_sections, start_sections
+from wssl_pl.study.sections import SECTIONS, open_sections, section_names, start_sections
 from wssl_pl.study.verdicts import COLUMNS, RESTORED_COLUMNS
 
 SIGNIFICANT = 6  # digits of a validation metric
@@ -96,7 +96,8 @@ def export_study(directory: str | Path, out: Path) -> int:
     if folders[0].path != Path(directory):
         with writing("out", out):
             out.mkdir(parents=True, exist_ok=True)
-            _write(out / SECTIONS, [folder.path.name for folder in folders])
+            known = section_names(out) if (out / SECTIONS).is_file() else []
+            _write(out / SECTIONS, list(dict.fromkeys([*known, *(folder.path.name for folder in folders)])))
     return sum(_export(folder, out if folder.path == Path(directory) else out / folder.path.name) for folder in folders)
 
 
@@ -110,7 +111,8 @@ def _export(folder: StudyFolder, out: Path) -> int:
     with writing("out", out):
         (out / "runs").mkdir(parents=True, exist_ok=True)
         _write(out / "study.json", started)
-        _write(out / "sessions.json", [asdict(session) for session in folder.sessions()])
+        if len(sessions := folder.sessions()) >= len(StudyFolder(out).sessions()):
+            _write(out / "sessions.json", [asdict(session) for session in sessions])
         for run in folder.plan().runs.values():
             if not folder.is_done(run, measured=True):
                 continue

@@ -1,4 +1,4 @@
-"""From the results of a study to its arms, comparisons, verdicts and ranking, as records.
+"""From the results of a study to its arms, comparisons and verdicts, as records.
 
 A claim is supported, refuted, not shown, or not decided with the reason. Holm's correction is over the claims of a
 section, for each metric apart: a claim is supported only if every one of its metrics supports it, and such a
@@ -6,14 +6,13 @@ conjunction needs no correction over the metrics (Berger 1982).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wssl_pl.evaluation.metrics import LABELS
-from wssl_pl.evaluation.results import Machine
 from wssl_pl.evaluation.statistics import (
     CONVERGENCE_METRIC,
     LEVEL,
@@ -29,12 +28,12 @@ from wssl_pl.evaluation.statistics import (
 from wssl_pl.metrics import is_lower_better
 from wssl_pl.records import listed
 from wssl_pl.stages import Stage
-from wssl_pl.study.definition import STAGES, Arm, Claim, Section, Tuning
-from wssl_pl.study.folder import Curve, Results
+from wssl_pl.study.definition import STAGES, Arm, Claim, Options, Section, Study
+from wssl_pl.study.folder import Curve
 from wssl_pl.study.plan import Run
+from wssl_pl.study.results import Results
 from wssl_pl.tasks import TASKS
 
-VERSION = 6  # of report.json
 ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
 NOT_DECIDED = "not decided"
@@ -72,7 +71,7 @@ class ArmResult:
         runs: its measured runs by seed.
         metrics: by name, in the order of tables.
         steps: of each stage, the mean over seeds; a run that arms share counts in full for each of them.
-        minutes: the same of the training time.
+        minutes: the same of the training time, without interrupted trainings where others are known.
         parameters: of its network; None where it is not known.
         milliseconds: per image, when it was measured, the mean over seeds.
         scores: of the pretext tasks, the mean over runs.
@@ -146,115 +145,20 @@ class Verdict:
     comparisons: dict[str, Comparison] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Ranked:
-    """An arm's place.
-
-    Attributes:
-        arm: its name.
-        mean: of the metric.
-        difference: from the best arm, on the seeds that both have.
-        low: lower bound of its 95 % interval over seeds and images; None where too few seeds have both. It is not
-            corrected for the number of intervals.
-        high: upper bound.
-    """
-
-    arm: str
-    mean: float
-    difference: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A value that the search has tried: its best validation metric over the trial, by which it is chosen."""
-
-    best: float | None
-    state: str
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class Search:
-    """The trials of an arm by value, and the values chosen for its runs."""
-
-    tried: dict[float, Trial]
-    chosen: list[float]
-
-
-@dataclass(frozen=True)
-class StudyReport:
-    """All numbers of a report, as in `report.json`.
-
-    Attributes:
-        name: of the study.
-        study: as defined.
-        runs: how many runs are in each state.
-        pairs: hash and number of the test pairs, and the damages of their inputs; None before a run is measured.
-        machines: on which the runs were measured.
-        arms: by name.
-        verdicts: by the name of the section.
-        ranking: the best arm first.
-        ranked_by: the metric of the ranking.
-        searches: trials and chosen values by arm; empty without a search.
-        version: of the file.
-    """
-
-    name: str
-    study: dict[str, Any]
-    runs: dict[str, int]
-    pairs: dict[str, Any] | None
-    machines: list[Machine]
-    arms: dict[str, ArmResult]
-    verdicts: dict[str, list[Verdict]]
-    ranking: list[Ranked]
-    searches: dict[str, Search]
-    ranked_by: str
-    version: int = VERSION
-
-
-def summarise(results: Results) -> StudyReport:
-    """Return all numbers of the report."""
-    study = results.study
-    states = [run.status.state for run in results.plan.runs.values()]
-    arms = {name: arm_result(results, arm) for name, arm in study.arms.items()}
-    measured = results.evaluations.values()
-    pairs = [
-        {"hash": result.pairs.hash, "count": len(result.table.images), "restore": result.pairs.restore}
-        for result in measured
-    ]
-    return StudyReport(
-        name=study.name,
-        study=asdict(study),
-        runs={state: states.count(state) for state in sorted(set(states))} | {"all": len(states)},
-        pairs=pairs[0] if pairs else None,
-        machines=list(dict.fromkeys(result.machine for result in measured)),
-        arms=arms,
-        verdicts={section.name: judge_section(results, section, arms) for section in study.sections},
-        ranking=rank(results, arms),
-        ranked_by=ranked_by(results),
-        searches={name: search_of(results, study.tune, name) for name in study.arms} if study.tune else {},
-    )
-
-
-def ranked_by(results: Results) -> str:
-    """Return the metric by which arms are ranked: PSNR of the composite, or where there is none of the whole output."""
-    return "psnr" if results.restore else "psnr_composite"
-
-
 def arm_result(results: Results, arm: Arm) -> ArmResult:
     """Return the results of an arm."""
     runs = results.measured(arm.name)
-    tasks, weights = tasks_of(arm)
+    tasks, weights = tasks_of(results.study, arm)
     chains = [list(results.chain(run)) for run in runs.values()]
     curves = {seed: results.curves(run.id) for seed, run in runs.items()}
     pretexts = {run.id: run for chain in chains for run in chain if run.stage == "pretext"}
     by_run: dict[str, list[float]] = {}
+    near: dict[str, list[bool]] = {}
     for run in pretexts.values():
         monitor = str(run.options.get("run.monitor") or "val/score")
         for name, accuracy in scores(results.curves(run.id), monitor).items():
             by_run.setdefault(name, []).append(accuracy)
+            near.setdefault(name, []).append(near_chance(accuracy, count_levels(run.options, name)))
     measured = [results.evaluations[run.id] for run in runs.values()]
     tables = {seed: result.table for seed, result in zip(runs, measured, strict=True)}
     return ArmResult(
@@ -268,11 +172,11 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
             for metric in (RESTORED_COLUMNS if results.restore else COLUMNS)
         },
         steps=_by_stage(chains, lambda run: run.steps),
-        minutes=_by_stage(chains, lambda run: run.status.seconds / 60),
+        minutes=_minutes(chains),
         parameters=next((count for result in measured if (count := result.method.get("parameters"))), None),
         milliseconds=1000 * float(np.mean([result.seconds_per_image for result in measured])) if measured else None,
         scores={name: float(np.mean(own)) for name, own in by_run.items()},
-        near_chance={name: count for name, own in by_run.items() if (count := count_near_chance(arm, name, own))},
+        near_chance={name: count for name, own in near.items() if (count := sum(own))},
         convergence=_convergence(arm, curves),
         curves=curves,
         missing=results.missing.get(arm.name, {}),
@@ -306,6 +210,16 @@ def _by_stage(chains: Sequence[Sequence[Run]], amount: Any) -> dict[str, float]:
     }
 
 
+def _minutes(chains: Sequence[Sequence[Run]]) -> dict[str, float]:
+    """Return the minutes of each stage: a training that was interrupted has started twice, and repeated some steps."""
+    found: dict[str, float] = {}
+    for stage in STAGES if chains else ():
+        trained = [[run.status for run in chain if _stage(run) == stage] for chain in chains]
+        whole = [own for own in trained if all(status.attempts <= 1 for status in own)]
+        found[stage] = float(np.mean([sum(status.seconds for status in own) / 60 for own in whole or trained]))
+    return found
+
+
 def _stage(run: Run) -> Stage:
     """Return which of the two stages a run is, or takes the place of."""
     return "pretext" if run.stage == "pretext" else "downstream"
@@ -328,16 +242,17 @@ def scores(curves: Mapping[str, Curve], monitor: str) -> dict[str, float]:
     return {name: head[best] for name, head in heads.items()}
 
 
-def count_near_chance(arm: Arm, task: str, accuracies: Sequence[float]) -> int:
-    """Return how many accuracies of a task's head are about those of guessing, by the number of the task's levels."""
-    levels = listed((arm.pretext or {}).get(f"model.levels.{task}"))
-    count = len(levels) or (len(TASKS[task].default_levels) if task in TASKS else DEFAULT_LEVELS)
-    return sum(near_chance(accuracy, count) for accuracy in accuracies)
+def count_levels(options: Options, task: str) -> int:
+    """Return how many levels the head of a task tells apart in a pretext run with these options."""
+    levels = listed(options.get(f"model.levels.{task}") or (options.get("model.levels") or {}).get(task))
+    return len(levels) or (len(TASKS[task].default_levels) if task in TASKS else DEFAULT_LEVELS)
 
 
-def tasks_of(arm: Arm) -> tuple[list[str], list[float] | None]:
+def tasks_of(study: Study, arm: Arm) -> tuple[list[str], list[float] | None]:
     """Return an arm's pretext tasks and their weights, scaled to sum 1; None where weights are learned."""
-    options = arm.pretext or {}
+    if arm.pretext is None:
+        return [], []
+    options = study.options["common"] | study.options["pretext"] | arm.pretext
     names = [str(name) for name in listed(options.get("model.tasks"))]
     weights = [float(value) for value in listed(options.get("model.weights"))] or [1.0] * len(names)
     if options.get("model.weighting") not in (None, "fixed") or len(weights) != len(names):
@@ -463,38 +378,3 @@ def _why_not_shown(comparisons: Mapping[str, Comparison]) -> str:
         return f"the bootstrap's interval of {names} contains 0"
     sizes = " or ".join(str(size) for size in sorted({comparison.family for comparison in clear.values()}))
     return f"{names} would be clear of 0 alone, but p is not below {ALPHA:.2g} after Holm over {sizes} claims"
-
-
-def rank(results: Results, arms: Mapping[str, ArmResult]) -> list[Ranked]:
-    """Return the measured arms, the best first, without those that had not converged."""
-    metric = ranked_by(results)
-    measured = {name: arm.metrics[metric].mean for name, arm in arms.items() if arm.runs}
-    means = {
-        name: mean
-        for name, mean in measured.items()
-        if mean is not None and arms[name].convergence.state != "not converged"
-    }
-    names = sorted(means, key=lambda name: -means[name])
-    found = []
-    for name in names:
-        entry = Ranked(name, means[name], means[name] - means[names[0]])
-        common = [number for number in arms[names[0]].runs if number in arms[name].runs]
-        if name != names[0] and len(common) >= MIN_SEEDS:
-            own, best = (group_values(results, [arm], common, metric) for arm in (name, names[0]))
-            (between,) = compare((own - best)[None])
-            if between is not None:
-                entry = replace(entry, difference=between.mean, low=between.low, high=between.high)
-        found.append(entry)
-    return found
-
-
-def search_of(results: Results, tune: Tuning, arm: str) -> Search:
-    """Return what the search has tried and chosen for an arm."""
-    tried = {}
-    for run in results.plan.runs.values():
-        if run.trial and arm in run.arms and tune.option in run.options:
-            curve = results.curves(run.id).get(f"val/{tune.metric}")
-            best = max(curve.values) if curve is not None and run.status.state == "done" else None
-            tried[float(run.options[tune.option])] = Trial(best, run.status.state, run.status.reason)
-    final = [results.plan.runs[run].status.chosen or {} for run in results.plan.final.get(arm, {}).values()]
-    return Search(tried, sorted({float(options[tune.option]) for options in final if tune.option in options}))
