@@ -136,20 +136,83 @@ def test_a_photo_is_repaired_step_by_step(photo, runs, tmp_path):
         page.check("#shows input")
         page.wait_for_selector("#seen img")
 
-        # The result is a photo again, from the clipboard.
-        page.evaluate(
-            """async () => {
-                const answer = await fetch(document.querySelector('#seen img').src);
-                const data = new DataTransfer();
-                data.items.add(new File([await answer.blob()], 'copied.png', {type: 'image/png'}));
-                document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}));
-            }"""
-        )
+        # The result is a photo again, from the clipboard, once it may take the place of what is not downloaded.
+        paste = """async () => {
+            const answer = await fetch(document.querySelector('#seen img').src);
+            const data = new DataTransfer();
+            data.items.add(new File([await answer.blob()], 'copied.png', {type: 'image/png'}));
+            document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, bubbles: true}));
+        }"""
+        with page.expect_event("dialog") as asked:
+            page.once("dialog", lambda dialog: dialog.dismiss())
+            page.evaluate(paste)
+        assert "not downloaded yet" in asked.value.message
+        assert not page.locator("#undo").is_disabled()
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.evaluate(paste)
         page.wait_for_selector("#status:has-text('1067 × 1600 pixels')")
         assert page.locator("#undo").is_disabled()
     # Nothing is left behind.
     assert not folder.exists()
     assert outside == []
+
+
+def test_the_editor_shows_the_version_that_was_chosen_last(runs, tmp_path):
+    seen = "document.querySelector('.wssl-stage canvas').toDataURL()"
+    with (
+        running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
+        opened(url, 1280, 900, []) as page,
+    ):
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)).resize((300, 200)).save(
+            tmp_path / "photo.png"
+        )
+        page.set_input_files("#photo", tmp_path / "photo.png")
+        wait_for_photo(page)
+        start = page.evaluate(seen)
+        for number in (1, 2):
+            paint(page, [[(-50, 30 * number), (50, 30 * number)]])
+            fill(page)
+            wait_for_fill(page, number)
+        held = []
+        arrived = (
+            "performance.getEntriesByType('resource')"
+            ".filter(each => each.initiatorType === 'fetch' && each.name.includes('file=')).length"
+        )
+        before = page.evaluate(arrived)
+
+        def hold_first(route):
+            if held or route.request.resource_type != "fetch":
+                route.continue_()
+            else:
+                held.append(route)
+
+        page.route("**/gradio_api/file=**", hold_first)
+        page.click("#undo")
+        page.wait_for_function("document.querySelector('#right input').value.startsWith('Fill 1')")
+        page.click("#undo")
+        page.wait_for_function("document.querySelector('#undo').disabled")
+        held[0].continue_()
+        page.wait_for_function(f"{arrived} >= {before + 4}")  # of each version the photo, and then its mask
+        assert page.evaluate(seen) == start
+
+
+def test_an_example_takes_the_place_of_a_painted_photo_when_asked(runs, tmp_path):
+    with (
+        running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
+        opened(url, 1280, 900, []) as page,
+    ):
+        Image.new("RGB", (300, 200)).save(tmp_path / "black.png")
+        page.set_input_files("#photo", tmp_path / "black.png")
+        wait_for_photo(page)
+        paint(page, BAR)
+        example = page.locator("#examples button").first
+        with page.expect_event("dialog") as asked:
+            page.once("dialog", lambda dialog: dialog.dismiss())
+            example.click()
+        assert "Open another photo?" in asked.value.message
+        page.once("dialog", lambda dialog: dialog.accept())
+        example.click()
+        page.wait_for_function("!document.querySelector('#status').innerText.includes('300 × 200')")
 
 
 @pytest.fixture

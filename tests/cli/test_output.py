@@ -72,6 +72,41 @@ def test_a_folder_takes_the_place_of_another_when_it_is_whole(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "new"]
 
 
+def test_a_linked_folder_stays_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "old").touch()
+    (tmp_path / "out").symlink_to(tmp_path / "there")
+    with output.replacing_folder(tmp_path / "out") as fresh:
+        (fresh / "new").touch()
+    assert (tmp_path / "out").is_symlink()
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["new"]
+
+
+def test_the_contents_of_a_mounted_folder_are_replaced_when_they_are_whole(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    (out / "old").mkdir(parents=True)
+    (out / "old" / "file").touch()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == out)
+    with pytest.raises(RuntimeError), output.replacing_folder(out) as fresh:
+        raise RuntimeError
+    assert [path.name for path in out.rglob("*")] == ["old", "file"]
+    inode = out.stat().st_ino
+    with output.new_folder(out, True, {"old", "new"}) as fresh:
+        (fresh / "new").touch()
+    assert [path.name for path in out.rglob("*")] == ["new"]
+    assert out.stat().st_ino == inode
+
+
+def test_a_command_that_fails_midway_leaves_no_part_of_a_folder(tmp_path):
+    for out in (tmp_path / "new", tmp_path / "empty"):
+        with pytest.raises(IsADirectoryError), output.new_folder(out, False, {"file"}) as folder:
+            folder.write_text("")
+        with output.new_folder(out, False, {"file"}) as folder:
+            (folder / "file").touch()
+        assert [path.name for path in out.iterdir()] == ["file"]
+        (tmp_path / "empty").mkdir(exist_ok=True)
+
+
 def test_a_planted_link_is_neither_emptied_nor_written_to(tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()

@@ -120,6 +120,18 @@ def test_paths_of_a_moved_run_are_the_only_options_in_its_data_json(given):
     assert given(stored, "--trust") == {"data": {"images": "plain"}, "trainer": {"callbacks": "/gone"}}
 
 
+def test_checkpoints_of_the_user_beside_ours(train):
+    """Lightning takes two of one monitor and interval for the same callback."""
+    own = of_class(f"{LIGHTNING}callbacks.ModelCheckpoint", dirpath="run/more", filename="{step}", save_top_k=-1)
+    best = of_class(f"{LIGHTNING}callbacks.ModelCheckpoint", dirpath="run/best3", monitor="val/score", mode="max")
+    Path("own.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [own, best]}}))
+    train(*PRETEXT, "--run.dir=run", "config=own.yaml", small=TINY)
+    train("resume=run", small=[], epochs=2)
+    assert len(list(Path("run/more").glob("step=*.ckpt"))) == 2
+    assert len(list(Path("run/best3").glob("*.ckpt"))) == 1
+    assert {path.name for path in Path("run").glob("*.ckpt")} == {"best.ckpt", "last.ckpt"}
+
+
 def test_a_run_with_a_callback_of_its_owner(train, refused):
     own = f"{__name__}.Own"
     train(*PRETEXT, "--run.dir=run", f"--trainer.callbacks={own}", small=TINY)

@@ -46,6 +46,28 @@ def test_a_plane_is_carried_on_across_tiles_and_scales(dtype, channels, side):
     assert max(max(shape[2:]) for shape in backend.windows) <= 160
 
 
+@pytest.mark.parametrize("width", [16, 64])
+@pytest.mark.parametrize("side", [64, 224, 512, 704, 768, 960, 1024, 1472])
+def test_windows_end_whatever_size_a_model_was_trained_at(side, width):
+    tiling = Tiling.of(ModelInfo("x", {"width": width}, {"image_size": side}))
+    hole = square(side + 300, side + 300, 100, 100, 60) | square(side + 300, side + 300, side - 40, 50, 330)
+    full, _ = windows(hole, tiling)
+    assert 0 < len(full) < 200
+    assert max(max(box.height, box.width) for box in full) <= max(tiling.tile, side)
+
+
+def test_floats_stay_in_their_range():
+    """A corrected seam may lead out of it."""
+    white = np.ones((60, 60, 3), np.float32)
+    hole = square(60, 60, 20, 20, 20)
+    rng = np.random.default_rng(0)
+    backend = Fake(lambda images, masks: rng.random(images.shape))
+    filled = fill_one(white, hole, backend)
+    assert filled.max() == 1.0
+    assert filled[hole].min() >= 0.0
+    assert (fill_one(1.0 - white, hole, backend)[hole] >= 0.0).all()
+
+
 def test_a_deep_hole_gets_its_middle_from_a_coarser_scale():
     picture = np.zeros((300, 300, 3), np.uint8)
     hole = square(300, 300, 50, 50, 200)

@@ -18,6 +18,11 @@ MODULES = {
 def to_version_1(checkpoint):
     """What version 1 would have written: no format, not the settings that version 2 added, and its mean score."""
     del checkpoint["format"]
+    names = {"wssl.best": checkpoint["callbacks"]["wssl.best"]["monitor"], "wssl.last": None}
+    for name, monitor in names.items():
+        mode = "min" if monitor is None else "max"
+        key = {"monitor": monitor, "mode": mode, "every_n_train_steps": 0, "every_n_epochs": 1}
+        checkpoint["callbacks"][f"ModelCheckpoint{key}"] = checkpoint["callbacks"].pop(name)
     for key, state in list(checkpoint["callbacks"].items()):
         if state.get("monitor") == "val/score":
             del checkpoint["callbacks"][key]
@@ -82,6 +87,13 @@ def test_only_heads_get_a_slope():
     found = state | others
     add_slopes(found)
     assert found.keys() - state.keys() - others.keys() == {"heads.a.layers.1.slope", "joint.heads.b.layers.1.slope"}
+
+
+def test_the_callbacks_of_an_old_checkpoint_are_found_again(run):
+    callbacks = read_checkpoint(run / "last.ckpt")["callbacks"]
+    assert callbacks["wssl.best"]["best_model_path"] == str(run / "best.ckpt")
+    assert callbacks["wssl.last"]["best_model_path"] == str(run / "last.ckpt")
+    assert not any(key.startswith("ModelCheckpoint") for key in callbacks)
 
 
 def test_an_old_run_resumes_and_keeps_its_best_checkpoint(fit, run, stage):

@@ -169,6 +169,34 @@ def test_keys_alone(page):
     assert page.evaluate("events.filter(each => each === 'fill').length") == 2
 
 
+def test_a_small_brush_grows_and_shrinks_by_keys(page):
+    page.evaluate("editor.brushSize = 1")
+    page.focus("#editor input[type=range]")
+    for size in (2, 3, 4):
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("editor.brushSize") == size
+    for size in (3, 2, 1, 1):
+        page.keyboard.press("ArrowLeft")
+        assert page.evaluate("editor.brushSize") == size
+
+
+def test_a_key_that_is_held_acts_once(page):
+    page.focus("#editor canvas[tabindex]")
+    for key in (" ", "Enter"):
+        page.evaluate(
+            """key => {
+                const canvas = document.querySelector("#editor canvas[tabindex]");
+                for (const repeat of [false, true, true, true]) {
+                    canvas.dispatchEvent(new KeyboardEvent("keydown", {key, repeat, bubbles: true, cancelable: true}));
+                }
+            }""",
+            key,
+        )
+        if key == " ":
+            assert "Brush down" in page.inner_text("#editor [role=status]")
+    assert page.evaluate("events.filter(each => each === 'fill').length") == 1
+
+
 def test_zoom_and_fingers(page):
     page.evaluate("editor.zoom = 2")
     drag(page, (0.5, 0.5), (0.75, 0.5))  # an eighth of the photo

@@ -89,6 +89,13 @@ def open_page(browser, site):
 @pytest.fixture
 def page(open_page):
     page = open_page()
+    page.asked, page.agrees = [], True
+
+    def answer(dialog):
+        page.asked.append(dialog.message)
+        dialog.accept() if page.agrees else dialog.dismiss()
+
+    page.on("dialog", answer)
     yield page
     assert page.complaints == []
 
@@ -183,9 +190,16 @@ def test_strokes_are_filled_as_by_the_inpainter(page, inpainter):
     assert (np.asarray(result(page)[1]) == first).all()
     page.click("#undo")
     assert page.locator("#download").is_disabled()
+    # What was painted since, and not filled, comes back by the editor's own undo.
+    page.click("[data-tool=clear]")
+    drag(page, (0.7, 0.1), (0.9, 0.1))
+    third_hole = painted(page)
     page.click("#redo")
-    page.locator("#state", has_text="back").wait_for()
+    page.locator("#state", has_text="The fill is back").wait_for()
     assert (np.asarray(result(page)[1]) == first).all()
+    assert page.get_attribute("[data-tool=clear]", "aria-disabled") == "true"
+    page.click("[data-tool=undo]")
+    assert (painted(page) == third_hole).all()
     assert outside == []
 
 
@@ -248,10 +262,16 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_lost(page):
     assert "pixels filled" in fill(page)
     page.click("[data-tool=invert]")
     assert fill(page).startswith("The whole photo is painted")
-    # The browser asks, since the result is not downloaded; the answer is no.
+    # It asks, since the result is not downloaded, or something is painted.
+    page.asked.clear()
+    page.agrees = False
     assert choose(page, encoded(noise(1, 1))).startswith("The whole photo is painted")
     result(page)
+    assert choose(page, encoded(noise(1, 1))).startswith("The whole photo is painted")
+    assert len(page.asked) == 2
+    page.click("[data-tool=clear]")
     assert choose(page, encoded(noise(1, 1))) == "1 × 1 pixels."
+    assert len(page.asked) == 2
 
 
 def test_cancel_leaves_photo_and_mask(page):

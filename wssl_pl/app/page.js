@@ -91,7 +91,11 @@ export function start({element, trigger, props, watch, limit}) {
     if (!what && free) focused?.focus({preventScroll: true});
   }
 
+  const losable = () => unsaved || !editor.isEmpty;
+  const mayLeave = () => !losable() || confirm("What is filled or painted is not downloaded yet. Open another photo?");
+
   async function load(file) {
+    if (doing || !mayLeave()) return;
     busy(LOADING);
     try {
       arrived = await send(file);
@@ -105,7 +109,7 @@ export function start({element, trigger, props, watch, limit}) {
   async function show() {
     const {photo, mask, width, height, first, key} = props.value ?? {};
     if (!photo) return;
-    unsaved ||= !shown && !first;   // after a reload
+    unsaved = !first && (unsaved || !shown);   // after a reload
     shown = true;
     try {
       sessionStorage.setItem("wssl", key);   // with which a reload finds it again
@@ -157,7 +161,7 @@ export function start({element, trigger, props, watch, limit}) {
     },
   };
 
-  watch("value", () => { showing = show(); });
+  watch("value", () => { showing = Promise.resolve(showing).then(show); });   // one after the other
   editor.addEventListener("fill", () => click("fill"));
   stop.addEventListener("click", () => {
     busy(STOPPING);
@@ -176,7 +180,7 @@ export function start({element, trigger, props, watch, limit}) {
   });
   document.addEventListener("paste", event => {
     const file = [...event.clipboardData.files].find(each => each.type.startsWith("image/"));
-    if (!file || doing || !element.offsetParent) return;
+    if (!file || !element.offsetParent) return;
     event.preventDefault();
     load(file);
   });
@@ -192,7 +196,12 @@ export function start({element, trigger, props, watch, limit}) {
   document.addEventListener("click", event => {
     if (event.target.closest("#download")) unsaved = false;
   });
+  document.addEventListener("click", event => {
+    if (!event.target.closest("#examples") || mayLeave()) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }, true);
   for (const kind of ["change", "drop"]) document.addEventListener(kind, event => sift(event, limit), true);
-  window.addEventListener("beforeunload", event => { if (unsaved) event.preventDefault(); });
+  window.addEventListener("beforeunload", event => { if (losable()) event.preventDefault(); });
   show();
 }

@@ -97,8 +97,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Return Lightning's own key, so that checkpoints written with its class keep their best score."""
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+        """Return a key that a user's own `ModelCheckpoint` cannot have: Lightning takes each key once."""
+        return "wssl.best"
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether the metric is better than the best one, or equal to it with a lower loss."""
@@ -133,17 +133,33 @@ class BestCheckpoint(ModelCheckpoint):
         self._best_loss = state_dict.get("best_loss")
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """Keep `last.ckpt`, written after every epoch.
+
+    After its end and not after a validation, so that a resumed run starts the next epoch cleanly.
+
+    Args:
+        directory: the run directory.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(
+            dirpath=directory,
+            filename="last",
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+
+    @property
+    def state_key(self) -> str:
+        """Return a key that a user's own `ModelCheckpoint` cannot have: Lightning takes each key once."""
+        return "wssl.last"
+
+
 def checkpoint_callbacks(directory: str, monitor: str, mode: str = "max") -> list[Callback]:
     """Return the callbacks that keep `best.ckpt` by the logged metric `monitor`, and `last.ckpt` after every epoch."""
-    # After the end of the epoch and not after validation, so that a resumed run starts the next epoch cleanly.
-    last = ModelCheckpoint(
-        dirpath=directory,
-        filename="last",
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
-    return [BestCheckpoint(directory, monitor, mode), last]
+    return [BestCheckpoint(directory, monitor, mode), LastCheckpoint(directory)]
 
 
 class RandomState(Callback):

@@ -1,8 +1,9 @@
 """The one policy for outputs: what exists is refused, unless `--overwrite` is given; then nothing else is replaced."""
 
+import os
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from wssl_pl.errors import WSSLError
@@ -69,7 +70,7 @@ def own_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[N
 
 @contextmanager
 def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[Path]:
-    """Yield an empty folder to write to; with `overwrite` it takes the place of `out` when the block ends.
+    """Yield an empty folder to write to, which takes the place of `out` when the block ends, see `replacing_folder`.
 
     No other process writes it meanwhile.
 
@@ -84,27 +85,47 @@ def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[P
     with owned(out, folder=False):
         check_folder(out, overwrite, files)
         there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-        if others := sorted(there - set(files)):
+        if others := sorted(there - {*files, unfinished_name(out)}):
             raise WSSLError("out", out, f"is not empty: it holds {others[0]}", "name a new folder")
-        with replacing_folder(out) if there else nullcontext(out) as folder:
+        with replacing_folder(out) as folder:
             yield folder
+
+
+def unfinished_name(out: Path) -> str:
+    """Return the name of the folder in which `replacing_folder` has what is to replace `out`."""
+    return f".{out.resolve().name}.new"
 
 
 @contextmanager
 def replacing_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder, which takes the place of `out` when the block ends and is removed when the block fails.
 
+    It is beside `out`; where nothing can be renamed there, since `out` is mounted or the folder above it is closed, it
+    is in `out`, whose contents it replaces.
+
     Raises:
         WSSLError: it cannot be made.
     """
-    fresh = out.parent.resolve() / f".{out.name}.new"
-    shutil.rmtree(fresh, ignore_errors=True)  # of a killed command; where somebody has put a link, nothing is removed
-    with writing("out", out):
-        fresh.mkdir()  # nor is anything written there
+    given, out = out, out.resolve()  # a link stays one
+    with writing("out", given):
+        inside = out.is_dir() and (out.is_mount() or not os.access(out.parent, os.W_OK))
+        fresh = (out if inside else out.parent) / unfinished_name(out)
+        shutil.rmtree(fresh, ignore_errors=True)  # of a killed command; a link that somebody has put there stays
+        fresh.mkdir(parents=True)
     try:
         yield fresh
+        if inside:
+            for path in [path for path in out.iterdir() if path != fresh]:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            for path in list(fresh.iterdir()):
+                path.rename(out / path.name)
+            return
         if out.is_dir():
             shutil.rmtree(out)
         fresh.rename(out)
+    except WSSLError as error:
+        if error.value != fresh:
+            raise
+        raise WSSLError(error.parameter, given, error.reason, error.remedy) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

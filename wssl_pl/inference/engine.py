@@ -60,7 +60,8 @@ class Tiling:
         side = max(info.side, 64)
         margin = CELL * max(1, round(side / 4 / CELL))
         narrow = info.width is not None and info.width <= 16
-        tile = max(side, 4 * margin) if info.foreign else 512 if narrow else 384
+        # What is filled in a window has to be larger than the overlap of two tiles.
+        tile = max(side, 4 * margin) if info.foreign else max(512 if narrow else 384, 3 * margin)
         return cls(whole=side, radius=side * info.hole_depth, tile=tile, margin=margin)
 
     @classmethod
@@ -126,6 +127,9 @@ def fill_images(
             for index, output in zip(part, outputs, strict=True):
                 np.copyto(results[index], to_dtype(output, dtype), where=masks[index][..., None])
                 advance(int(np.count_nonzero(masks[index])))
+    for image, mask in zip(results, masks, strict=True):
+        if np.issubdtype(image.dtype, np.floating):  # integers are clipped; a corrected seam may overshoot
+            np.clip(image, 0, 1, out=image, where=mask[..., None])
     advance(total)
     return results
 

@@ -6,6 +6,7 @@ function to `MIGRATIONS` that makes a checkpoint of the version before into one 
 
 import re
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from wssl_pl.errors import WSSLError
 
-FORMAT = 4
+FORMAT = 5
 
 BOTH_2 = {
     "warmup_steps": 0,
@@ -62,7 +63,22 @@ def add_slopes(state: dict[str, Tensor]) -> None:
             state[slope] = torch.tensor(0.0)
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {1: from_1_to_2, 2: from_2_to_3, 3: from_3_to_4}
+def from_4_to_5(checkpoint: dict[str, Any]) -> None:
+    """Rename the states of our checkpoint callbacks, which had Lightning's own keys, so that they are found again."""
+    callbacks = checkpoint.get("callbacks", {})
+    for key, state in list(callbacks.items()):
+        if str(key).startswith("ModelCheckpoint{") and isinstance(state, dict):
+            name = PurePath(str(state.get("best_model_path"))).stem
+            if name in ("best", "last") or "best_loss" in state:
+                callbacks.setdefault("wssl.best" if "best_loss" in state else f"wssl.{name}", callbacks.pop(key))
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {
+    1: from_1_to_2,
+    2: from_2_to_3,
+    3: from_3_to_4,
+    4: from_4_to_5,
+}
 """By version, the change to the next one, in place."""
 
 

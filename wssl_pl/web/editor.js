@@ -479,6 +479,7 @@ export class MaskEditor extends EventTarget {
     else if (key === "-") this.zoom /= 1.5;
     else if (key === "0") this.zoom = 1;
     else if (!onPhoto) return;
+    else if (event.repeat && (key === "enter" || key === " ")) {}   // held: once is enough
     else if (key === "enter") { this.#lift(); this.dispatchEvent(new Event("fill")); }
     else if (key === "escape") {
       if (!this.#down) return;
@@ -550,7 +551,9 @@ export class MaskEditor extends EventTarget {
     const sizes = group("Brush");
     this.#size = make("input", {type: "range", min: 0, max: 100, step: "any", "aria-label": "Brush size"}, sizes);
     this.#size.addEventListener("input", () => {
-      this.brushSize = Math.max(2, this.#largest()) ** (this.#size.valueAsNumber / 100);
+      const size = Math.max(2, this.#largest()) ** (this.#size.valueAsNumber / 100), change = size - this.#brush;
+      // A key moves it by less than a pixel where the brush is small.
+      this.brushSize = Math.abs(change) < 1 ? this.#brush + Math.sign(change) : size;
     });
     const steps = group("History");
     button(steps, "undo", "Undo", () => this.undo(), "Ctrl+Z");
@@ -637,7 +640,7 @@ function difference(a, b, width) {
 }
 
 /** A box of a mask, eight pixels a byte. */
-function packed(mask, width, {left, top, right, bottom}) {
+export function packed(mask, width, {left, top, right, bottom}) {
   const bits = new Uint8Array(Math.ceil((right - left) * (bottom - top) / 8));
   for (let row = top, at = 0; row < bottom; row++) {
     const end = row * width + right;

@@ -144,7 +144,7 @@ function padding(side) {
 
 // --- tiles.py ---
 
-const whole = mask => ({top: 0, left: 0, bottom: mask.height, right: mask.width});
+export const whole = mask => ({top: 0, left: 0, bottom: mask.height, right: mask.width});
 const area = box => (box.bottom - box.top) * (box.right - box.left);
 
 function grown(box, pixels, {height, width}) {
@@ -160,7 +160,7 @@ function count(mask, box) {
   return sum;
 }
 
-function tightBox(mask, box) {
+export function tightBox(mask, box) {
   const tight = {top: -1, left: box.right, bottom: 0, right: box.left};
   for (let y = box.top; y < box.bottom; y++) {
     const row = mask.data.subarray(y * mask.width + box.left, y * mask.width + box.right);

@@ -33,7 +33,7 @@ async function start() {
     get("drop").classList.remove("over");
     take(event.dataTransfer.files[0]);
   });
-  addEventListener("beforeunload", event => { if (!saved) event.preventDefault(); });
+  addEventListener("beforeunload", event => { if (losable()) event.preventDefault(); });
   ready = launch();
   ready.catch(error => complain(error.message));
   navigator.serviceWorker?.register("service_worker.js").catch(() => {});   // without it the page works online
@@ -90,9 +90,11 @@ async function takeExample() {
   await take(new File([await answer.blob()], "example.png", {type: "image/png"}));
 }
 
+const losable = () => !saved || !editor.isEmpty;
+
 async function take(file) {
   if (!file || busy) return;
-  if (!saved && !confirm("The result is not downloaded yet. Take the next photo all the same?")) return;
+  if (losable() && !confirm("What is filled or painted is not downloaded yet. Open another photo?")) return;
   await work("Loading ...", async () => {
     const {width, height, notes} = await call("open", {blob: file});
     await editor.open(file, {width, height});
@@ -106,15 +108,16 @@ async function take(file) {
 
 async function fill() {
   if (!versions.length || busy) return;
-  const mask = editor.pixels();
   await work("Filling ...", async () => {
-    const {png, seconds, pixels} = await call("fill", {mask: {...mask, data: mask.data.slice()}});
+    const pixels = editor.pixels(), painted = await editor.mask();
+    const {png, seconds, count} = await call("fill", {mask: pixels}, [pixels.data.buffer]);
     versions.splice(current + 1);
-    current = versions.push({blob: png, mask, label: `fill ${current + 1}`}) - 1;
+    current = versions.push({blob: png, mask: painted, label: `fill ${current + 1}`}) - 1;
     saved = false;
-    await editor.open(png);
+    await editor.open(png, {keep: true});
+    editor.clear();   // its own undo brings the strokes back
     get("editor").scrollIntoView({block: "nearest"});
-    say(`${pixels.toLocaleString("en")} pixels filled in ${seconds.toFixed(2)} s. Paint on to change more.`);
+    say(`${count.toLocaleString("en")} pixels filled in ${seconds.toFixed(2)} s. Paint on to change more.`);
   }).catch(error => {
     if (error.message !== "cancelled") throw error;
     say("Cancelled: the photo is as it was, and so is the mask.");
@@ -127,8 +130,9 @@ async function step(action, by) {
     await call(action);
     const undone = versions[current];
     current += by;
-    await editor.open(versions[current].blob);
-    if (by < 0) editor.setPixels(undone.mask);
+    await editor.open(versions[current].blob, {keep: true});
+    if (by < 0) await editor.loadMask(undone.mask);
+    else editor.clear();
     say(by < 0 ? "The fill is undone; its mask is back." : "The fill is back.");
   });
 }

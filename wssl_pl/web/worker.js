@@ -3,8 +3,8 @@
    Each message is {id, action, ...}; the answer is {id, result} or {id, error}. Without an id: {cancel: true} to the
    worker, {progress: [done, total]} from it. */
 
-import {writePng} from "./editor.js";
-import {fill} from "./fill.js";
+import {packed, writePng} from "./editor.js";
+import {fill, tightBox, whole} from "./fill.js";
 import {readPhoto} from "./photo.js";
 
 const RUNTIMES = {
@@ -36,7 +36,7 @@ const actions = {
   },
 
   async fill({mask}) {
-    const hole = scaled(mask, photo), box = bounds(hole);
+    const hole = scaled(mask, photo), box = tightBox(hole, whole(hole));
     if (!box) throw new Error("Nothing is painted yet: paint over what is to be filled");
     if (!hole.data.includes(0)) throw new Error("The whole photo is painted: leave some of it to start from");
     const work = {...photo, data: photo.data.slice()};
@@ -48,12 +48,13 @@ const actions = {
       if (cancelled) throw new Error("cancelled");
     });
     const seconds = (performance.now() - started) / 1000;
-    const png = await encode(work), entry = {box, before: crop(photo, box), after: crop(work, box)};
+    const png = await encode(work), bits = packed(hole.data, hole.width, box);
+    const entry = {box, bits, before: values(photo, box, bits), after: values(work, box, bits)};
     // Nothing can fail from here on: what the page calls a failure leaves no trace.
     past.push(entry);
     future = [];
     photo = work;
-    return {png, seconds, pixels: hole.data.reduce((sum, value) => sum + value, 0)};
+    return {png, seconds, count: entry.after.length / photo.channels};
   },
 
   undo() { step(past, future, "before"); },
@@ -108,35 +109,29 @@ function scaled(mask, {width, height}) {
   return {data, width, height};
 }
 
-function bounds({data, width, height}) {
-  const box = {top: -1, left: width, bottom: 0, right: 0};
-  for (let y = 0; y < height; y++) {
-    const row = data.subarray(y * width, (y + 1) * width), first = row.indexOf(1);
-    if (first < 0) continue;
-    if (box.top < 0) box.top = y;
-    box.bottom = y + 1;
-    box.left = Math.min(box.left, first);
-    box.right = Math.max(box.right, row.lastIndexOf(1) + 1);
+/** Call `action` with the place of each pixel of a hole, whose bits in a box are packed. */
+function each({top, left, bottom, right}, bits, width, action) {
+  for (let y = top, i = 0; y < bottom; y++) {
+    for (let x = left; x < right; x++, i++) if (bits[i >> 3] >> (i & 7) & 1) action(y * width + x);
   }
-  return box.bottom ? box : null;
 }
 
-function crop({data, width, channels}, {top, left, bottom, right}) {
-  const stride = (right - left) * channels, part = new Uint8Array(stride * (bottom - top));
-  for (let y = top; y < bottom; y++) {
-    const start = (y * width + left) * channels;
-    part.set(data.subarray(start, start + stride), (y - top) * stride);
-  }
-  return part;
+/** The values of the hole's pixels: a history of the whole photo, or of the box, would not fit into memory. */
+function values({data, width, channels}, box, bits) {
+  let count = 0, to = 0;
+  each(box, bits, width, () => { count++; });
+  const kept = new Uint8Array(count * channels);
+  each(box, bits, width, at => { for (let c = 0; c < channels; c++) kept[to++] = data[at * channels + c]; });
+  return kept;
 }
 
 function step(from, to, state) {
-  const entry = from.pop(), {top, left, bottom, right} = entry.box, stride = (right - left) * photo.channels;
+  const entry = from.pop(), {data, width, channels} = photo;
+  let next = 0;
   to.push(entry);
-  for (let y = top; y < bottom; y++) {
-    const row = entry[state].subarray((y - top) * stride, (y - top + 1) * stride);
-    photo.data.set(row, (y * photo.width + left) * photo.channels);
-  }
+  each(entry.box, entry.bits, width, at => {
+    for (let c = 0; c < channels; c++) data[at * channels + c] = entry[state][next++];
+  });
 }
 
 async function encode({data, alpha, width, height, channels, chunks}) {
