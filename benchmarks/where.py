@@ -322,6 +322,22 @@ def verdict_lines(results: Results) -> list[str]:
     return [*lines, *([f"- Heads at chance: {', '.join(guessing)}"] if guessing else [])]
 
 
+def time_lines(results: Results, case: str) -> list[str]:
+    """Return the processor times of arms against the one without a pretext, of seeds that were not interrupted."""
+    found: dict[str, float] = {}
+    for arm in results.study.arms:
+        chains = [[part.status for part in results.chain(run)] for run in results.measured(arm).values()]
+        whole = [sum(part.cpu_seconds for part in own) for own in chains if all(part.attempts <= 1 for part in own)]
+        if sum(whole):
+            found[arm] = float(np.mean(whole))
+    parts = []
+    for arm, seconds in found.items():
+        plain = COUNTS.sub(rf"{PLAIN[case]}_\2", arm) if COUNTS.fullmatch(arm) else PLAIN[case]
+        if plain in found and arm != plain and "_steps" not in arm:
+            parts.append(f"{results.study.arms[arm].label} {seconds / found[plain] - 1:+.0%}")
+    return [f"- Processor time against that of {PLAIN[case]}: {', '.join(parts)}"] if parts else []
+
+
 def blocks(sections: dict[str, Results], findings: Findings, folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the blocks of the page that there are results for; draws their plots beside it."""
     if findings.few_pairs:
@@ -329,11 +345,13 @@ def blocks(sections: dict[str, Results], findings: Findings, folder: Path) -> It
         lines = ["![PSNR and LPIPS against the number of training images](where_few_pairs.svg)", ""]
         for found in findings.few_pairs.values():
             lines += [*table(found), ""]
-        yield "few pairs", [*lines, *(verdict_lines(sections["few_pairs"]) if "few_pairs" in sections else [])]
+        if (results := sections.get("few_pairs")) is not None:
+            lines += [*verdict_lines(results), *time_lines(results, "few_pairs")]
+        yield "few pairs", lines
     if findings.damaged:
         draw_gains(findings.damaged, folder / "where_damaged.svg")
         lines = ["![Gains on damaged photographs](where_damaged.svg)", "", *table(findings.damaged), ""]
-        yield "damaged", [*lines, *verdict_lines(sections["damaged"])]
+        yield "damaged", [*lines, *verdict_lines(sections["damaged"]), *time_lines(sections["damaged"], "damaged")]
     if "unseen" in sections:
         arms = {name: name for name in sections["unseen"].study.arms}
         yield "unseen", table(rows(sections["unseen"], arms, "damaged"))

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,17 @@ def test_an_arm_that_lacks_seeds_is_no_advice(whole, tmp_path):
     assert found["50"]["inpainting"].gain.low > 0.5
     assert not found["50"]["inpainting"].advisable
     assert found["400"]["inpainting"].advisable
+
+
+def test_processor_times_are_those_of_uninterrupted_runs(whole):
+    results = read_results(whole / "few_pairs")
+    assert where.time_lines(results, "few_pairs") == []  # the fakes have none
+    for run in results.plan.runs.values():
+        seconds, attempts = (100.0, 1) if run.stage == "pretext" or run.seed else (1.0, 2)
+        results.folder.set_status(run.id, replace(run.status, cpu_seconds=seconds, attempts=attempts))
+    (line,) = where.time_lines(read_results(whole / "few_pairs"), "few_pairs")
+    assert line.startswith("- Processor time against that of scratch: inpainting, 50 pairs +100%, ")
+    assert "steps" not in line
 
 
 def test_costs_are_in_steps_of_the_plain_network(monkeypatch, capsys):
