@@ -236,11 +236,13 @@ def probed(sections: dict[str, Results], within: bool = False) -> list[tuple[str
     """Return of every measured run after a pretext its group, pretext run, last probe, and PSNR.
 
     Runs of a group have the same downstream stage: section, number of training images, frozen or not, with the
-    pretext's decoder or without. `within` groups have the same tasks too, and differ in the seed alone.
+    pretext's decoder or without. `within` groups have the same tasks too, and differ in the seed alone. Sections that
+    restore are omitted: the probe fills holes of images without damages.
     """
     found = []
     for section, results in sections.items():
-        metric = "psnr" if results.restore else "psnr_composite"
+        if results.restore:
+            continue
         for name in results.study.arms:
             for run in results.measured(name).values():
                 if run.pretext is None:
@@ -251,7 +253,7 @@ def probed(sections: dict[str, Results], within: bool = False) -> list[tuple[str
                 options = {key: run.options.get(key) for key in shared}
                 if within:
                     options |= results.study.arms[name].pretext or {}
-                value = float(results.evaluations[run.id].table.column(metric).mean())
+                value = float(results.evaluations[run.id].table.column("psnr_composite").mean())
                 found.append((f"{section} {options}", run.pretext, last, value))
     return found
 
@@ -312,6 +314,10 @@ def verdict_lines(results: Results) -> list[str]:
         for verdict in verdicts
         if verdict not in open_ones
     ]
+    if results.study.convergence == "reported":
+        rising = [arm for arm in report.arms.values() if arm.convergence.state == "not converged"]
+        shown = [f"{arm.label} ({arm.convergence.slope:+.2f} dB)" for arm in rising]
+        lines += [f"- Not converged in these steps, dB in the last fifth: {', '.join(shown)}"] if shown else []
     if open_ones:
         lines.append(f"- Not decided yet, as runs are missing: {len(open_ones)} of {len(verdicts)} claims")
     guessing = [

@@ -58,4 +58,4 @@ def test_a_seed_without_a_curve_leaves_it_open():
 def test_near_chance_is_a_fifth_above_guessing():
     assert near_chance(0.27)
     assert not near_chance(0.3)
-    assert near_chance(0.55, levels=2)
+    assert near_chance(0.55, chance=0.5)

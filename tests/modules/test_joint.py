@@ -102,6 +102,9 @@ def test_tasks_weights_levels_and_heads_are_the_checkpoints(pretext):
         for key, value in head.state_dict().items():
             assert torch.equal(value, saved.heads[name].state_dict()[key])
     assert module.remarks() == ["task_loss trains without masked: the downstream stage reconstructs anyway"]
+    name, task = next(iter(module.joint.tasks.items()))
+    module.joint.metrics.latest = {name: torch.ones(task.state_shape)}
+    assert module.remarks()[0].startswith(f"Still at chance: {name}; ")
     again = InpaintModule(**module.hparams)  # without the pretext checkpoint
     again.load_state_dict(module.state_dict())
     assert again.hparams == module.hparams

@@ -67,7 +67,7 @@ def test_a_head_at_chance_is_named_at_the_end(quiet):
 def test_sharpness_beside_black_holes_gets_its_own_remedy(quiet):
     for fill, named in ((0.0, True), ("smooth", False)):
         module = PretextModule(["sharpness"], width=4, pretext_holes=True, fill=fill)
-        module.tasks_at_chance = ["sharpness"]
+        module.val_tasks.latest = {"sharpness": torch.ones(4, 4)}
         assert ("--model.fill=smooth" in module.remarks()[0]) is named
 
 

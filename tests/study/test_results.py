@@ -11,7 +11,7 @@ from wssl_pl.study.folder import Curve
 from wssl_pl.study.plan import make_plan
 from wssl_pl.study.results import read_results
 from wssl_pl.study.summary import Trial, summarise
-from wssl_pl.study.verdicts import Spread, count_levels, scores, tasks_of
+from wssl_pl.study.verdicts import Spread, chance, scores, tasks_of
 
 BETTER = Claim("a beats b", ["a"], ["b"])
 
@@ -179,17 +179,42 @@ def test_accuracy_is_that_of_the_kept_checkpoint():
 
 
 @pytest.mark.parametrize(
-    ("options", "task", "count"),
+    ("options", "task", "expected"),
     [
-        ({}, "sharpness", 4),
-        ({"model.levels.blur": "[1,2]"}, "blur", 2),
-        ({"model.levels": {"blur": [1, 2, 3]}}, "blur", 3),
-        ({"model.levels": {"blur": [1, 2, 3]}}, "sharpness", 4),
-        ({"model.tasks": ["mine.Task"]}, "task", 4),
+        ({}, "sharpness", 1 / 4),
+        ({"model.levels.blur": "[1,2]"}, "blur", 1 / 2),
+        ({"model.levels": {"blur": [1, 2, 3]}}, "blur", 1 / 3),
+        ({"model.levels": {"blur": [1, 2, 3]}}, "sharpness", 1 / 4),
+        ({"model.tasks": ["mine.Task"]}, "task", 1 / 4),
+        # Of uniform strengths 0.125 to 0.5 are nearest to 0.25, and 0.5 to 0.875 to 0.75.
+        ({"model.tasks": ["restoration", "sharpness"]}, "sharpness", 0.375),
+        ({"model.tasks": ["restoration", "rotation"]}, "rotation", 1 / 4),
+        ({"model.task_loss": 0.1, "model.restore": ["jpeg"]}, "jpeg", 35 / 90),
     ],
 )
-def test_the_levels_of_a_head(options, task, count):
-    assert count_levels(options, task) == count
+def test_the_chance_of_a_head(options, task, expected):
+    assert chance(options, task) == pytest.approx(expected)
+
+
+def test_heads_of_joint_training_are_judged_and_heads_without_a_weight_are_not(tmp_path):
+    small = {"model.tasks": ["rotation", "saturation"], "model.weights": [1.0, 1e-6]}
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm(pretext=small)}, [BETTER])
+    for seed in range(3):
+        path = folder / "runs" / f"downstream-s{seed}-a" / "curve.json"
+        scores = {"val/accuracy/saturation": [[10, 0.4], [20, 0.4]], "val/ssim": [[10, 0.5], [20, 0.6]]}
+        write(path, json.loads(path.read_text()) | scores)
+        path = folder / "runs" / f"pretext-s{seed}-rotation-saturation-1.0-1e-06" / "curve.json"
+        write(path, json.loads(path.read_text()) | {"val/accuracy/saturation": [[1249, 0.25], [2499, 0.25]]})
+    plan = json.loads((folder / "plan.json").read_text())
+    for run in plan["runs"]:
+        if run["arms"] == ["a"]:
+            run["options"] = {"model.task_loss": 0.1, "model.restore": ["saturation"]}
+    write(folder / "plan.json", plan)
+    arms = summarise(read_results(folder)).arms
+    assert arms["a"].scores == pytest.approx({"saturation": 0.4})
+    assert arms["a"].near_chance == {"saturation": 3}  # below 1.2 x 0.375
+    assert arms["b"].scores["saturation"] == 0.25
+    assert arms["b"].near_chance == {}
 
 
 def test_tasks_and_weights(declare):

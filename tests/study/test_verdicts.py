@@ -1,5 +1,6 @@
 """Verdicts on fake studies whose true effects are known."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tests.study.fakes import FakeArm, Noise, one_task, write_evaluation, write_study
 from wssl_pl.evaluation.statistics import Difference
 from wssl_pl.study.definition import Claim, Section
+from wssl_pl.study.report import sentence
 from wssl_pl.study.results import read_results
 from wssl_pl.study.summary import summarise
 from wssl_pl.study.verdicts import overall, state_of
@@ -55,6 +57,18 @@ def test_an_arm_that_still_rises_takes_no_part(tmp_path):
     assert verdict.state == "not decided"
     assert "good not converged" in verdict.reason
     assert verdict.comparisons == {}
+
+
+def test_where_convergence_is_reported_claims_are_about_the_declared_steps(tmp_path):
+    folder = write_study(tmp_path / "study", {"good": FakeArm(effect=2.0, rise=0.2), "plain": FakeArm()}, [BETTER])
+    values = json.loads((folder / "study.json").read_text())
+    values["study"]["convergence"] = "reported"
+    (folder / "study.json").write_text(json.dumps(values))
+    (verdict,) = verdicts(folder)
+    assert verdict.state == "supported"
+    report = summarise(read_results(folder))
+    assert [entry.arm for entry in report.ranking] == ["good", "plain"]
+    assert sentence(verdict, report, 3).endswith("Not converged in these steps: good.")
 
 
 def test_a_group_goes_on_without_an_arm_that_is_left_out(tmp_path):

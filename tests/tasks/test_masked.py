@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from wssl_pl.data.draws import uniform
+from wssl_pl.modules.damages import Damages
 from wssl_pl.modules.heads import change_images
 from wssl_pl.networks import UNetEncoder
 from wssl_pl.study.definition import read_studies
@@ -85,6 +86,21 @@ def test_the_restoration_aims_at_the_image_before_all_other_tasks():
     assert torch.equal(drawn.targets["restoration"], images[..., 1:-1, 1:-1])
     assert (changed - drawn.targets["restoration"]).abs().mean() > 0.05
     assert drawn.mask is None
+
+
+def test_beside_the_restoration_damages_have_the_strengths_of_the_downstream_stage():
+    tasks, damages = make_tasks(["restoration", "saturation", "noise"]), Damages(["saturation", "noise"])
+    images, random = torch.rand(64, 3, 32, 32), torch.rand(64, 16)
+    changed, drawn = change_images(tasks, images, random)
+    # The pretext's columns are those of restoration, saturation, and noise with its key.
+    first = tasks["restoration"].numbers
+    own = torch.stack([random[:, first], random[:, 0], random[:, first + 1], random[:, first + 2]], dim=1)
+    expected, strengths = damages(images, own)
+    assert torch.equal(changed, expected)
+    for name, values in strengths.items():
+        assert torch.equal(drawn.drawn[name], values)
+        assert torch.equal(drawn.targets[name], tasks[name].nearest(values))
+    assert len(drawn.drawn["saturation"].unique()) == 64
 
 
 def test_the_arms_that_restore_in_the_pretext_aim_at_the_clean_image():

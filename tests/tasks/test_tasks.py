@@ -129,6 +129,15 @@ def test_tasks_act_in_one_order_whatever_the_user_types():
     assert list(make_tasks(["sharpness", "rotation"])) == ["rotation", "sharpness"]
 
 
+def test_one_answer_for_all_images_is_chance_however_frequent_it_is():
+    always_second = torch.zeros(4, 4)
+    always_second[:, 1] = torch.tensor([25.0, 74.0, 76.0, 25.0])
+    assert Saturation().at_chance(always_second)
+    always_second[1, 1], always_second[2, 2] = 74.0, 30.0
+    always_second[2, 1] = 46.0
+    assert not Saturation().at_chance(always_second)
+
+
 @pytest.mark.parametrize(("levels", "samples"), [(4, 200), (4, 16), (2, 1000)])
 def test_chance_is_distinguished_from_learning(levels, samples):
     task = Saturation([number / (levels - 1) for number in range(levels)])
@@ -137,7 +146,9 @@ def test_chance_is_distinguished_from_learning(levels, samples):
     named = {}
     for accuracy in (chance, chance + 5 * (chance * (1 - chance) / samples) ** 0.5):
         right = torch.binomial(torch.full((500,), float(samples)), torch.tensor(accuracy), generator=generator)
-        states = [torch.tensor([[count, samples - count], [0, 0]]) for count in right]
+        # Of every level equally many.
+        even = torch.eye(levels) / levels
+        states = [count * even + (samples - count) * even.roll(1, dims=1) for count in right]
         named[accuracy] = sum(bool(task.at_chance(state)) for state in states) / 500
     by_chance, knowing = named.values()
     assert by_chance > 0.985  # 0.9987 were the binomial distribution a normal one

@@ -18,7 +18,7 @@ from wssl_pl.networks import LightDecoder, crop_to, mean_colour, pad_to_multiple
 class OnlineProbe(Callback):
     """Trains a small inpainting decoder on the frozen features at every validation, and logs how well it fills holes.
 
-    The encoder's input is that of the downstream stage: the masked image, in evaluation mode, without a gradient. The
+    The encoder's input is the masked image without damages, in evaluation mode, without a gradient. The
     decoder predicts the difference from the image's mean colour outside the hole. It always starts with the same
     weights and takes `steps` steps on the same training images with the same masks, in the same order. Logged are
 

@@ -275,6 +275,6 @@ def last_slope(curve: Curve) -> float | None:
     return float(scipy.stats.linregress(*points[start:].T).slope * end * LAST_FRACTION)
 
 
-def near_chance(accuracy: float, levels: int = 4) -> bool:
-    """Return whether a head's accuracy is within a fifth of guessing's, 0.3 for four levels."""
-    return accuracy < 1.2 / levels
+def near_chance(accuracy: float, chance: float = 0.25) -> bool:
+    """Return whether a head's accuracy is within a fifth of chance, 0.3 for four equally frequent levels."""
+    return accuracy < 1.2 * chance

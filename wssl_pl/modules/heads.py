@@ -13,7 +13,7 @@ from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
 from wssl_pl.metrics import Mean
 from wssl_pl.networks import without_autocast
-from wssl_pl.tasks import Classification, PretextTask, best_temperature
+from wssl_pl.tasks import Classification, Damage, PretextTask, Restoration, best_temperature
 from wssl_pl.tasks.classification import TEMPERATURE_STEPS
 
 
@@ -82,15 +82,23 @@ def change_images(
         the changed images `(B, 3, S, S)`, and what was drawn for them.
     """
     drawn, targets, masks, first = {}, {}, [], 0
+    # What is restored has the damages of the downstream stage.
+    any_strength = any(isinstance(task, Restoration) for task in tasks.values())
     with without_autocast(images.device):  # filters round in it, and a sum of weights is not 1
         for name, task in tasks.items():
-            drawn[name] = what = task.draw(uniform[:, first : first + task.numbers])
+            numbers = uniform[:, first : first + task.numbers]
             first += task.numbers
-            targets[name] = task.target(trim(images, margin), what)
-            if task.masks_input:
-                what = task.mask(images, what)
-                masks.append(trim(what, margin))
-            images = task(images, what)
+            if any_strength and isinstance(task, Damage):
+                drawn[name] = what = task.strength(numbers[:, 0])
+                targets[name] = task.nearest(what)
+                images = task.damage(images, what, numbers[:, -1])
+            else:
+                drawn[name] = what = task.draw(numbers)
+                targets[name] = task.target(trim(images, margin), what)
+                if task.masks_input:
+                    what = task.mask(images, what)
+                    masks.append(trim(what, margin))
+                images = task(images, what)
             # Cut after each filter, so that none ever reads what the one before it made of a border.
             used = min(margin, task.margin)
             images, margin = trim(images, used), margin - used
@@ -168,6 +176,10 @@ class TaskMetrics(nn.Module):
         for name, metric in self.by_temperature.items():
             task: Any = tasks[name]
             metric.update(task.losses_by_temperature(answers.outputs[name], answers.targets[name]))
+
+    def at_chance(self, tasks: Mapping[str, PretextTask]) -> list[str]:
+        """Return the tasks whose heads had not learned at the last validation; none before it."""
+        return [name for name, state in self.latest.items() if bool(tasks[name].at_chance(state))]
 
     def compute(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the mean loss and the state of each task since the last call, and start again."""

@@ -154,7 +154,6 @@ class PretextModule(WSSLModule):
                 if network is not None:
                     initialise(network, init)
         self.val_tasks = TaskMetrics(found)
-        self.tasks_at_chance: list[str] = []  # at the last validation
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
@@ -189,14 +188,14 @@ class PretextModule(WSSLModule):
 
     def remarks(self) -> list[str]:
         """Name the heads that have not learned."""
-        if not self.tasks_at_chance:
+        if not (at_chance := self.val_tasks.at_chance(self.tasks)):
             return []
         has_norm = self.norm != "none" or self.hparams["encoder"] is not None
         remedies = ["train longer", "lower --model.lr", *([] if has_norm else ["use --model.norm=batch"])]
         # The edges of black holes hide how sharp the rest is (docs/where.md).
-        black = self.pretext_holes and self.fill == 0.0 and "sharpness" in self.tasks_at_chance
+        black = self.pretext_holes and self.fill == 0.0 and "sharpness" in at_chance
         remedies += ["fill the holes by --model.fill=smooth --model.mask_channel=true"] if black else []
-        return [f"Still at chance: {', '.join(self.tasks_at_chance)}; {', or '.join(remedies)}"]
+        return [f"Still at chance: {', '.join(at_chance)}; {', or '.join(remedies)}"]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the networks, and the learned weights with their own learning rate."""
@@ -310,7 +309,6 @@ class PretextModule(WSSLModule):
         self.log(f"{split}/loss", self.weighting(losses), prog_bar=True, sync_dist=True)
         scores = [task.score(states[name]) for name, task in self.tasks.items()]
         self.log(f"{split}/score", torch.stack(scores).mean(), prog_bar=True, sync_dist=True)
-        self.tasks_at_chance = [name for name, task in self.tasks.items() if bool(task.at_chance(states[name]))]
 
     def validation_figures(self, title: str) -> dict[str, Any]:
         """Return the tasks' figures of the last validation by tag."""

@@ -148,6 +148,7 @@ class Study:
     omitted: dict[str, str] = field(default_factory=dict, metadata={"formerly": "left_out"})
     out_of_domain: str = ""
     seconds: str = "equal"
+    convergence: str = "required"
 
     @property
     def restore(self) -> list[str]:
@@ -160,7 +161,9 @@ class Definition:
     """A YAML file; the arms of the definitions in `include` come before its own.
 
     `seconds` states that all arms train for `equal` seconds, or that they do not; without it their steps and declared
-    costs have to show it. Each of `sections` is a study of its own, a definition that adds to this one.
+    costs have to show it. With `convergence: reported` claims are about the declared steps: an arm that had not
+    converged takes part in verdicts, which say so. Each of `sections` is a study of its own, a definition that adds to
+    this one.
     """
 
     title: str = ""
@@ -178,6 +181,7 @@ class Definition:
     vary: Vary | None = None
     out_of_domain: str = ""
     seconds: Literal["equal", "unequal"] | None = None
+    convergence: Literal["required", "reported"] = "required"
     sections: dict[str, Any] = field(default_factory=dict)
 
 
@@ -237,7 +241,7 @@ def read_study(names: Sequence[str]) -> Study:
     whole, *others = [_make_study(path, read_definition(path), path.stem) for path in map(find_definition, names)]
     for other in others:
         both = f"{whole.name} and {other.name}"
-        for part in ("seeds", "steps", "validations", "options", "tune"):
+        for part in ("seeds", "steps", "validations", "options", "tune", "convergence"):
             if getattr(other, part) != getattr(whole, part):
                 raise WSSLError(None, None, f"{both} have different {part}", "run them apart, with reuse=DIR")
         for name, arm in other.arms.items():
@@ -291,7 +295,7 @@ def _make_study(path: Path, given: Definition, called: str) -> Study:
     tune = given.tune and replace(given.tune, downstream=long_names(given.tune.downstream))
     study = Study(
         called, [section], arms, given.seeds, given.steps, given.validations, options, tune,
-        out_of_domain=given.out_of_domain, seconds=given.seconds or "equal",
+        out_of_domain=given.out_of_domain, seconds=given.seconds or "equal", convergence=given.convergence,
     )  # fmt: skip
     try:
         check(study)

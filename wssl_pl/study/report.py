@@ -123,7 +123,8 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
             "pictures": [_picture_file(section.name, plot) for plot in section.plots],
         })  # fmt: skip
         shown |= set(section.arms)
-    measured = [arm for arm in report.arms.values() if arm.runs]
+    ranked = {entry.arm for entry in report.ranking}
+    measured = [arm for name, arm in report.arms.items() if arm.runs and name not in ranked]
     whys = {
         "as they still rise": [arm for arm in measured if arm.convergence.state == "not converged"],
         "as they lack seeds": [arm for arm in measured if lacks_seed(arm, report.arms)],
@@ -208,6 +209,10 @@ def sentence(verdict: Verdict, report: StudyReport, seeds: int) -> str:
     if by:
         count = len(verdict.seeds)
         text += f" Difference: {', '.join(by)}, {count if count == seeds else f'{count} of {seeds}'} seeds."
+    rising = [] if report.study.get("convergence") != "reported" else [*verdict.better, *verdict.than]
+    rising = [report.arms[arm].label for arm in rising if report.arms[arm].convergence.state == "not converged"]
+    if by and rising:
+        text += f" Not converged in these steps: {', '.join(rising)}."
     if by and verdict.omitted:
         text += f" Omitted: {', '.join(f'{report.arms[arm].label} ({why})' for arm, why in verdict.omitted.items())}."
     return text

@@ -111,16 +111,17 @@ def ranked_by(results: Results) -> str:
 
 
 def rank(results: Results, arms: Mapping[str, ArmResult]) -> list[Ranked]:
-    """Return the measured arms, the best first, without those that had not converged or that lack a seed.
+    """Return the measured arms, the best first, without those that lack a seed or, where it is required, convergence.
 
     A seed is lacking that another arm has: without it a mean is over other runs, harder or easier ones.
     """
     metric = ranked_by(results)
+    settled = results.study.convergence == "reported"
     measured = {name: arm.metrics[metric].mean for name, arm in arms.items() if not lacks_seed(arm, arms)}
     means = {
         name: mean
         for name, mean in measured.items()
-        if mean is not None and arms[name].convergence.state != "not converged"
+        if mean is not None and (settled or arms[name].convergence.state != "not converged")
     }
     names = sorted(means, key=lambda name: -means[name])
     found = []

@@ -32,7 +32,7 @@ from wssl_pl.study.definition import STAGES, Arm, Claim, Options, Section, Study
 from wssl_pl.study.folder import Curve
 from wssl_pl.study.plan import Run
 from wssl_pl.study.results import Results
-from wssl_pl.tasks import TASKS
+from wssl_pl.tasks import TASKS, Damage
 
 ALPHA = round(1.0 - LEVEL, 9)
 MIN_FRACTION = 0.5  # of a group's arms that have to take part for their mean to represent the group
@@ -41,6 +41,7 @@ COLUMNS = ("ssim_composite", "psnr_composite", "ssim", "psnr", "lpips_composite"
 RESTORED_COLUMNS = ("ssim", "psnr", "psnr_hole", "psnr_known", "lpips")
 """Metrics of tables; LPIPS where its weights were there, by which no claim is judged."""
 SCORES = "val/accuracy/"
+MIN_WEIGHT = 1e-3  # of a task: a head of less is there for the task's change to the images alone
 DEFAULT_LEVELS = 4  # of a task by class path, whose default is not looked up
 
 
@@ -74,8 +75,8 @@ class ArmResult:
         minutes: the same of the training time, without interrupted trainings where others are known.
         parameters: of its network; None where it is not known.
         milliseconds: per image, when it was measured, the mean over seeds.
-        scores: of the pretext tasks, the mean over runs.
-        near_chance: of tasks with such runs, in how many pretext runs the head's accuracy is that of guessing.
+        scores: of the pretext tasks, the mean over runs; of joint training that of its own heads.
+        near_chance: of tasks with such runs, in how many of these the head's accuracy is that of guessing.
         convergence: by the raw validation PSNR.
         curves: validation metrics by seed.
         missing: state and reason of each seed without metrics.
@@ -154,11 +155,13 @@ def arm_result(results: Results, arm: Arm) -> ArmResult:
     pretexts = {run.id: run for chain in chains for run in chain if run.stage == "pretext"}
     by_run: dict[str, list[float]] = {}
     near: dict[str, list[bool]] = {}
-    for run in pretexts.values():
-        monitor = str(run.options.get("run.monitor") or "val/score")
+    ignored = {task for task, weight in zip(tasks, weights or [1.0] * len(tasks), strict=True) if weight < MIN_WEIGHT}
+    joint = {run.id: run for run in runs.values() if run.options.get("model.task_loss")}
+    for run in (joint or pretexts).values():
+        monitor = str(run.options.get("run.monitor") or ("val/score" if run.stage == "pretext" else "val/ssim"))
         for name, accuracy in scores(results.curves(run.id), monitor).items():
             by_run.setdefault(name, []).append(accuracy)
-            near.setdefault(name, []).append(near_chance(accuracy, count_levels(run.options, name)))
+            near.setdefault(name, []).append(name not in ignored and near_chance(accuracy, chance(run.options, name)))
     measured = [results.evaluations[run.id] for run in runs.values()]
     tables = {seed: result.table for seed, result in zip(runs, measured, strict=True)}
     return ArmResult(
@@ -242,10 +245,19 @@ def scores(curves: Mapping[str, Curve], monitor: str) -> dict[str, float]:
     return {name: head[best] for name, head in heads.items()}
 
 
-def count_levels(options: Options, task: str) -> int:
-    """Return how many levels the head of a task tells apart in a pretext run with these options."""
+def chance(options: Options, task: str) -> float:
+    """Return the accuracy of the best constant answer of a task's head, in a run with these options."""
     levels = listed(options.get(f"model.levels.{task}") or (options.get("model.levels") or {}).get(task))
-    return len(levels) or (len(TASKS[task].default_levels) if task in TASKS else DEFAULT_LEVELS)
+    found = [float(level) for level in levels] or list(TASKS[task].default_levels if task in TASKS else ())
+    if not found:
+        return 1.0 / DEFAULT_LEVELS
+    # Beside a restoration strengths are uniform between the extreme levels, and labels the nearest levels.
+    restored = "restoration" in listed(options.get("model.tasks")) or task in listed(options.get("model.restore"))
+    if not restored or task not in TASKS or not issubclass(TASKS[task], Damage):
+        return 1.0 / len(found)
+    ordered = np.sort(found)
+    bounds = [ordered[0], *(ordered[:-1] + ordered[1:]) / 2, ordered[-1]]
+    return float(np.diff(bounds).max() / (ordered[-1] - ordered[0]))
 
 
 def tasks_of(study: Study, arm: Arm) -> tuple[list[str], list[float] | None]:
@@ -285,7 +297,8 @@ def judge_section(results: Results, section: Section, arms: Mapping[str, ArmResu
 
 def _participants(results: Results, claim: Claim, arms: Mapping[str, ArmResult]) -> Verdict:
     """Return the verdict as far as it follows from the arms that take part."""
-    reasons = {arm: _why_omitted(arms[arm], len(results.study.seeds)) for arm in (*claim.better, *claim.than)}
+    study = results.study
+    reasons = {arm: _why_omitted(arms[arm], study) for arm in (*claim.better, *claim.than)}
     omitted = {arm: reason for arm, reason in reasons.items() if reason}
     better, than = ([arm for arm in side if arm not in omitted] for side in (claim.better, claim.than))
     verdict = Verdict(claim, better=better, than=than, omitted=omitted)
@@ -301,12 +314,14 @@ def _participants(results: Results, claim: Claim, arms: Mapping[str, ArmResult])
     return replace(verdict, seeds=seeds)
 
 
-def _why_omitted(arm: ArmResult, seeds: int) -> str | None:
+def _why_omitted(arm: ArmResult, study: Study) -> str | None:
     """Return why an arm takes no part in a verdict; None if it does."""
     if not arm.runs:
         return "not run"
     if len(arm.runs) < MIN_SEEDS:
-        return f"too few seeds ({len(arm.runs)} of {seeds})"
+        return f"too few seeds ({len(arm.runs)} of {len(study.seeds)})"
+    if study.convergence == "reported":
+        return None
     if arm.convergence.state == "unknown":
         return "convergence unknown (a seed has no validation curve)"
     if arm.convergence.state == "not converged":

@@ -5,7 +5,7 @@ from wssl_pl.tasks.blur import Blur
 from wssl_pl.tasks.classification import Classification, Damage, best_temperature
 from wssl_pl.tasks.contrast import Contrast
 from wssl_pl.tasks.jpeg import Jpeg
-from wssl_pl.tasks.masked import Autoencoder, Masked
+from wssl_pl.tasks.masked import Autoencoder, Masked, Restoration
 from wssl_pl.tasks.noise import Noise
 from wssl_pl.tasks.registry import TASKS, find_task, import_task, make_tasks, task_names
 from wssl_pl.tasks.rotation import Rotation
@@ -25,6 +25,7 @@ __all__ = [
     "Masked",
     "Noise",
     "PretextTask",
+    "Restoration",
     "Rotation",
     "Saturation",
     "Sharpness",

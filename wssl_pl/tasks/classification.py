@@ -111,10 +111,15 @@ class Classification(PretextTask):
         return state.diag().sum() / state.sum()
 
     def at_chance(self, state: Tensor) -> Tensor:
-        """Return whether the accuracy is within three standard deviations of one in `levels`."""
+        """Return whether the accuracy is that of guessing, or of one answer for all images.
+
+        The first is one in `levels`, within three standard deviations; the second is the fraction of the most frequent
+        level: those that are nearest to a damage's strength are not equally frequent.
+        """
         chance = 1.0 / len(self.levels)
         deviation = torch.sqrt(chance * (1.0 - chance) / state.sum())
-        return self.score(state) <= chance + 3.0 * deviation
+        most = state.sum(dim=1).max() / state.sum()
+        return self.score(state) <= torch.maximum(chance + 3.0 * deviation, most)
 
     def figures(self, state: Tensor, title: str) -> "dict[str, Figure]":
         """Return the confusion matrix, drawn with the fractions of each row."""

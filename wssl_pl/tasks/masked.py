@@ -153,7 +153,9 @@ class Autoencoder(Masked):
 class Restoration(Autoencoder):
     """Reconstructs the clean image, as it was before the other tasks changed it, and before holes were set into it.
 
-    Without other tasks and holes it is `autoencoder`. A rotation is beyond a decoder with skips.
+    Beside it damages have any strength between their levels, as in the restoration downstream, and their labels are
+    those of the nearest levels. Without other tasks and holes it is `autoencoder`. A rotation is beyond a decoder with
+    skips.
     """
 
     name = "restoration"
