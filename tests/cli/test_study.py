@@ -120,6 +120,10 @@ def test_chosen_arms_keep_the_names_of_the_others():
     assert list(chosen.arms) == ["scratch", "frozen"]
     assert chosen.omitted["random_frozen"] == "random encoder, frozen"
     assert chosen.omitted.keys() | chosen.arms.keys() == study.arms.keys()
+    (section,), (whole,) = chosen.sections, study.sections
+    assert len(section.claims) + section.omitted_claims == len(whole.claims)
+    assert section.claims
+    assert section.omitted_claims
 
 
 def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare, tmp_path, monkeypatch):

@@ -59,6 +59,17 @@ def test_an_arm_that_still_rises_takes_no_part(tmp_path):
     assert verdict.comparisons == {}
 
 
+def test_claims_whose_arms_were_not_asked_for_count_in_the_correction(tmp_path):
+    arms = {"good": FakeArm(effect=0.5), "plain": FakeArm()}
+    sections = [Section("fake", "A fake study", list(arms), [BETTER], omitted_claims=5)]
+    one, (six,) = (
+        judged(tmp_path, arms, BETTER)[0],
+        verdicts(write_study(tmp_path / "six", arms, [], sections=sections)),
+    )
+    assert six.comparisons["psnr_composite"].family == 6
+    assert six.comparisons["psnr_composite"].p == pytest.approx(6 * one.comparisons["psnr_composite"].p)
+
+
 def test_where_convergence_is_reported_claims_are_about_the_declared_steps(tmp_path):
     folder = write_study(tmp_path / "study", {"good": FakeArm(effect=2.0, rise=0.2), "plain": FakeArm()}, [BETTER])
     values = json.loads((folder / "study.json").read_text())

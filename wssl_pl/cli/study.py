@@ -292,7 +292,8 @@ def only_arms(study: Study, names: Sequence[str]) -> Study:
         claims = [claim for claim in section.claims if {*claim.better, *claim.than} <= set(names)]
         kept = [name for name in names if name in section.arms]
         if kept:
-            sections.append(replace(section, arms=kept, claims=claims))
+            omitted_claims = section.omitted_claims + len(section.claims) - len(claims)
+            sections.append(replace(section, arms=kept, claims=claims, omitted_claims=omitted_claims))
     omitted = {name: arm.label for name, arm in study.arms.items() if name not in names}
     return replace(study, arms={name: study.arms[name] for name in names}, sections=sections, omitted=omitted)
 

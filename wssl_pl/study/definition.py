@@ -83,13 +83,18 @@ class Claim:
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the report: some arms, the claims about them, and the figures to draw."""
+    """A table of the report: some arms, the claims about them, and the figures to draw.
+
+    Of `omitted_claims` some arms are not trained (`arms=`): Holm's correction counts them all the same, so that a study
+    that is run arm by arm is as strict as the whole one.
+    """
 
     name: str
     title: str
     arms: list[str]
     claims: list[Claim] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
+    omitted_claims: int = 0
 
 
 @dataclass(frozen=True)

@@ -285,9 +285,10 @@ def judge_section(results: Results, section: Section, arms: Mapping[str, ArmResu
     for metric in {name: None for claim in section.claims for name in claim.metrics}:
         named = [number for number, claim in enumerate(section.claims) if metric in claim.metrics]
         tested = [(number, metric) for number in named if (number, metric) in found]
-        corrected = holm([found[key].difference.p for key in tested], family=len(named))
+        family = len(named) + section.omitted_claims
+        corrected = holm([found[key].difference.p for key in tested], family=family)
         for key, p in zip(tested, corrected, strict=True):
-            found[key] = replace(found[key], family=len(named), p=p, state=state_of(found[key].difference, p))
+            found[key] = replace(found[key], family=family, p=p, state=state_of(found[key].difference, p))
     own: list[dict[str, Comparison]] = [
         {name: found[number, name] for name in verdict.claim.metrics if (number, name) in found}
         for number, verdict in enumerate(verdicts)
