@@ -83,7 +83,13 @@ def test_test_is_the_evaluator_on_the_pairs_of_the_test_split(train):
         (["pairs", "out=new", "restore=rotation"], "restore=[rotation]: rotation does not damage an image"),
         (["pairs", "out=new", "restore=saturation,masked"], "masked does not damage an image by degrees"),
         (["pairs", "out=new", "restore=no.Where"], "no.Where"),
-        (["evaluate", "method=mean", "pairs=pairs", "out=pairs"], "is the pairs folder"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=pairs"], "is the folder of the pairs"),
+        (["evaluate", "predictions=other", "pairs=pairs", "out=other"], "is the folder of the pairs or of the"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "range=-1-1"], "range=-1-1: is for models"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "precision=bf16-mixed"], "bf16-mixed: is for models"),
+        (["evaluate", "method=mean", "pairs=pairs", "out=new", "allow_missing=true"], "is for predictions="),
+        (["pairs", "by=name", "out=new", "images=pairs/images", "masks=pairs/masks", "split=val"], "split=val: is not"),
+        (["pairs", "by=name", "out=new", "images=pairs/images", "masks=pairs/masks", "dilate=4"], "dilate=4: is not"),
         (["evaluate", "method=mean", "pairs=pairs", "out=pairs/pairs.csv/new"], "cannot be written: Not a directory"),
         (["evaluate", "ckpt=shape.ckpt", "pairs=pairs", "out=new"], "ckpt=shape.ckpt: does not fit the network: other"),
         (["test", "ckpt=shape.ckpt", "limit=2"], "ckpt=shape.ckpt: does not fit the network: other shapes"),
@@ -180,3 +186,26 @@ def test_a_users_pairs_by_name(train, capsys):
     assert "L1 hole" in capsys.readouterr().out
     assert parquet.read_table("measured/per_image.parquet")["image"].unique().to_pylist() == ["left", "right"]
     assert sorted(path.name for path in Path("mine").rglob("*.*")) == ["left.png"] * 3 + ["right.png"] * 3
+
+
+def test_pairs_of_one_folder_by_patterns(train, refused, capsys):
+    """As MADF publishes its examples."""
+    Path("mine").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (20, 12), (9, 90, 200)).save(f"mine/{name}.png")
+        mask = Image.new("L", (20, 12))
+        mask.paste(255, (0, 0, 6, 12))
+        mask.save(f"mine/{name}_mask.png")
+    main(["pairs", "images=mine/*.png", "masks=mine/*_mask.png", "by=name", "hole=white", "out=named"])
+    assert "2 pairs in named" in capsys.readouterr().out
+    assert "images=mine/*.png" in refused("stage=pretext", "images=mine/*.png", small=[])
+
+
+def test_an_overwritten_result_leaves_nothing_of_the_one_before(pairs):
+    main(["evaluate", "pairs=pairs", "method=mean", "out=new", "--accelerator=cpu"])
+    Path("new/metrics.json").write_text('{"ckpt": "old"}')
+    Path("new/mine.txt").touch()
+    main(["evaluate", "pairs=pairs", "method=telea", "out=new", "--overwrite", "--accelerator=cpu"])
+    assert not Path("new/metrics.json").exists()
+    assert Path("new/mine.txt").exists()
+    assert json.loads(Path("new/summary.json").read_text())["method"]["name"] == "telea"

@@ -201,9 +201,26 @@ def test_a_method_cannot_look_into_the_hole(pairs):
     assert evaluate(pairs, Looking()).seconds_per_image > 0
 
 
+def test_products_are_exact_and_what_was_set_comes_back(pairs, noisy):
+    class Asking(Noisy):
+        def __call__(self, names, images, masks):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+            return super().__call__(names, images, masks)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        evaluate(pairs, Asking())
+        assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_the_pairs_folder_is_not_written_to(pairs, noisy):
     before = sorted(pairs.folder.rglob("*"))
-    with pytest.raises(WSSLError, match="is the pairs folder"):
+    with pytest.raises(WSSLError, match="is the folder of the pairs"):
         write_report(evaluate(pairs, noisy), pairs.folder, pairs, noisy, CPU)
     assert sorted(pairs.folder.rglob("*")) == before
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from wssl_pl.evaluation.classical import fill_mean
 from wssl_pl.evaluation.metrics import METRICS, measure, to_8_bit
 from wssl_pl.evaluation.statistics import intervals
 from wssl_pl.metrics import composite, psnr, ssim
@@ -74,3 +75,10 @@ def test_bootstrap_keeps_out_what_is_not_finite():
     assert 1.0 <= low[0] <= high[0] <= 3.0
     assert np.isnan([mean[1], low[1], high[1]]).all()
     assert np.isnan(intervals(values[:, 1:])).all()
+
+
+def test_filling_with_the_mean_is_exact_for_millions_of_pixels():
+    image = np.full((1500, 2000, 3), 230 / 255, np.float32)
+    mask = np.zeros((1500, 2000), bool)
+    mask[:10] = True
+    assert np.abs(fill_mean(image, mask) - image).max() < 1e-6

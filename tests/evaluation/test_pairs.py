@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -272,7 +273,7 @@ def test_results_beside_a_users_pairs_are_measured(published, tmp_path):
     assert table.column("l1_hole")[1:] == pytest.approx([100 / 255 / 3] * 2, abs=1e-5)
 
 
-def test_images_masks_and_results_in_one_folder(tmp_path):
+def test_images_masks_and_results_in_one_folder(tmp_path, caplog):
     """As MADF publishes its examples: case1.png, case1_mask.png, case1_output.png."""
     folder = tmp_path / "examples"
     for name in ("case1", "case2"):
@@ -283,8 +284,25 @@ def test_images_masks_and_results_in_one_folder(tmp_path):
     made = write_named_pairs(folder / "*.png", folder / "*_mask.png", tmp_path / "pairs", hole="white")
     names = [pair.name for pair in made.pairs]
     assert names == ["case1", "case2"]
+    assert "3 have no mask and are in no pair: case1_output, case2_output, case3" in caplog.text
     table = evaluate(made, Predictions(folder / "*_output.png", names, names)).table
     assert table.column("l1") == pytest.approx([100 / 255 / 3] * 2, abs=1e-5)
+
+
+def test_names_in_another_form_of_unicode_are_the_same(tmp_path):
+    """As archives have them that were made on macOS."""
+    picture(tmp_path / "images" / (unicodedata.normalize("NFD", "é") + ".png"))
+    hole_mask(tmp_path / "masks" / (unicodedata.normalize("NFC", "é") + ".png"))
+    picture(tmp_path / "results" / (unicodedata.normalize("NFD", "é") + ".png"))
+    made = write_named_pairs(tmp_path / "images", tmp_path / "masks", tmp_path / "pairs", hole="white")
+    names = [pair.name for pair in made.pairs]
+    assert len(evaluate(made, Predictions(tmp_path / "results", names, names)).table.images) == 1
+
+
+def test_a_name_that_is_not_utf_8_is_named(tmp_path):
+    picture(tmp_path / "images" / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(DataError, match="is not UTF-8: rename the file"):
+        write_named_pairs(tmp_path / "images", tmp_path / "images", tmp_path / "pairs")
 
 
 def test_pairs_that_do_not_match_are_listed(published, tmp_path):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from pyarrow import parquet
 
 from wssl_pl.errors import DataError, WSSLError
+from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.evaluate import evaluate
-from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table, read_result
+from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table, Weights, read_result
 
 VALUES = np.array([[20.5, 0.5], [np.inf, 1.0], [np.nan, 0.75]])
 
@@ -26,6 +28,44 @@ def result(table):
     pairs = MeasuredPairs(folder="pairs", hash="f" * 64, count=3, evaluated=3)
     machine = Machine(2, "CPU", "3.12", "2.15", "2.0")
     return Result(table, {"name": "m"}, pairs, machine, ["a note"], 0.25, {"fid": 3.0, "fid_composite": None}, 7)
+
+
+def compared(tmp_path, **results):
+    for name, one in results.items():
+        one.save(tmp_path / name)
+    return compare([tmp_path / name for name in results])
+
+
+def test_means_of_a_leaderboard_are_over_the_same_images(result, tmp_path):
+    """Without its infinite values in its own mean alone, the better one would lose its best images."""
+    images, ratios, bins = np.array(list("abcde")), np.full(5, 0.3), np.array(["30-40"] * 5)
+    good, bad, equal = (
+        replace(
+            result, method={"name": name}, fid=None,
+            table=Table(images, ratios, bins, ("psnr_composite",), np.array([values]).T),
+        )
+        for name, values in (
+            ("good", [np.inf, np.inf, np.inf, 31.0, 30.0]),
+            ("bad", [60.0, 58.0, 59.0, 30.0, 29.0]),
+            ("equal", [np.inf, np.inf, np.inf, 31.0, 30.0]),
+        )
+    )  # fmt: skip
+    found = compared(tmp_path, bad=bad, good=good)
+    assert [(one.name, one.metrics["psnr_composite"].mean) for one in found.leaderboard] == [
+        ("good", 30.5),
+        ("bad", 29.5),
+    ]
+    assert found.notes == ["PSNR composite is the mean over 2 of 5 images: in others it is infinite"]
+    assert compared(tmp_path, good=good, equal=equal).notes == []
+    whole = replace(good, table=replace(good.table, values=np.full((5, 1), np.inf)))
+    assert [one.name for one in compared(tmp_path, bad=bad, good=whole).leaderboard] == ["good", "bad"]
+
+
+def test_different_files_of_weights_are_named(result, tmp_path):
+    one, other = (replace(result, weights={"fid": Weights("fid.pth", digit * 64, "inception")}) for digit in "12")
+    (note,) = compared(tmp_path, one=one, other=other).notes
+    assert note == "FID and KID was measured with different files: fid.pth 11111111, fid.pth 22222222"
+    assert compared(tmp_path, one=one, other=one).notes == []
 
 
 def test_a_measurement_is_a_row(table):

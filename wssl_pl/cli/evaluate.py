@@ -11,7 +11,7 @@ from jsonargparse.typing import PositiveInt
 from wssl_pl.cli.arguments import call, read_line
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import AnyModelFile, Measuring, import_encoder
-from wssl_pl.cli.output import own_folder
+from wssl_pl.cli.output import own_folder, remove_files
 from wssl_pl.errors import WSSLError
 
 if TYPE_CHECKING:
@@ -81,16 +81,24 @@ def evaluate_pairs(
     for name, value in (("best_of", best_of), ("nearest_of", nearest_of)):
         if value is not None and (method is not None or predictions is not None or (best_of and nearest_of)):
             raise WSSLError(name, value, "needs ckpt=, and nothing else that is measured", "omit it")
+    without_model = {"mask": mask, "range": model.range, "size": model.size, "encoder": model.encoder}
+    without_model["precision"] = None if measuring.precision == Measuring.precision else measuring.precision
+    for name, value in without_model.items():
+        if value is not None and (method is not None or predictions is not None):
+            raise WSSLError(name, value, "is for models, and none is measured", "omit it")
+    if allow_missing and predictions is None:
+        raise WSSLError("allow_missing", True, "is for predictions=", "omit it")
     from wssl_pl.evaluation.evaluate import evaluate as measure
+    from wssl_pl.evaluation.files import check_output
     from wssl_pl.evaluation.methods import Classical, Method, Model, Samples
     from wssl_pl.evaluation.pages import markdown
-    from wssl_pl.evaluation.pairs import Pairs, check_output
+    from wssl_pl.evaluation.pairs import Pairs
     from wssl_pl.evaluation.predictions import Predictions
     from wssl_pl.evaluation.processes import connected
     from wssl_pl.evaluation.report import excluded, metric_rows, write_report
 
     silence_messages()
-    check_output(out, pairs)
+    check_output(out, pairs, *([] if predictions is None else [predictions]))
     with connected() as (rank, processes), nullcontext() if rank else own_folder(out, overwrite, RESULT_FILES):
         settings = replace(measuring.settings(limit), rank=rank, processes=processes)
         import_encoder(model.encoder)
@@ -110,6 +118,7 @@ def evaluate_pairs(
         result = measure(opened, measured, settings)
         if rank:
             return result
+        remove_files(out, RESULT_FILES)
         write_report(result, out, opened, measured, settings.device)
     print(markdown(metric_rows(result)))
     for note in [*result.notes, *excluded(result)]:
@@ -145,5 +154,6 @@ def compare_results(
         result = compare_folders(compare, rank_by=rank_by, reference=reference)
         print(comparison_page(result), flush=True)
         if out is not None:
+            remove_files(out, COMPARISON_FILES)
             write_comparison(result, out)
     return result

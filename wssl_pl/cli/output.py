@@ -68,6 +68,13 @@ def own_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[N
         yield
 
 
+def remove_files(out: Path, files: Collection[str]) -> None:
+    """Remove what an earlier output has left in a folder, when the new one is there to be written."""
+    with writing("out", out):
+        for name in files:
+            (out / name).unlink(missing_ok=True)
+
+
 @contextmanager
 def new_folder(out: Path, overwrite: bool, files: Collection[str]) -> Iterator[Path]:
     """Yield an empty folder to write to, which takes the place of `out` when the block ends, see `replacing_folder`.

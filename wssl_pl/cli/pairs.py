@@ -1,9 +1,11 @@
 """`wssl pairs` and `wssl show data`: what the data module gives, as files."""
 
 from collections import Counter
+from inspect import signature
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from wssl_pl.cli.messages import silence_messages
@@ -13,6 +15,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs, write_pairs
 
 PAIRS_FILES = ("images", "masks", "inputs", "pairs.csv", "README.md", "manifest.json")
+OF_DRAWN_PAIRS = ("image_size", "resize", "hole_ratio", "dilate")
 STAGES = {"train": "train", "val": "validate", "test": "test"}
 
 
@@ -52,6 +55,12 @@ def pairs(
             images, masks = data.hparams["images"], data.hparams["masks"]
             if images is None or masks is None:
                 raise WSSLError("by", by, "needs images= and masks=")
+            defaults = {name: each.default for name, each in signature(WSSLDataModule).parameters.items()}
+            unused = {"split": (split, "test")}
+            unused |= {name: (data.hparams[name], defaults[name]) for name in OF_DRAWN_PAIRS}
+            for name, (value, default) in unused.items():
+                if np.any(np.asarray(value) != np.asarray(default)):
+                    raise WSSLError(name, value, "is not for by=name, which takes files as they are", "omit it")
             write_named_pairs(images, masks, folder, data.hole, restore, data.pair_seed)
     written = Pairs.open(out)
     counts = sorted(Counter(pair.bin for pair in written.pairs).items())

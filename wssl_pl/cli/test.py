@@ -14,7 +14,7 @@ from wssl_pl.cli.arguments import call, read_line, value_of
 from wssl_pl.cli.evaluate import RESULT_FILES
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import Computing, Measuring, import_encoder
-from wssl_pl.cli.output import own_folder
+from wssl_pl.cli.output import own_folder, remove_files
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import writing
@@ -84,6 +84,7 @@ def measure_downstream(
             pairs.label = "made for this test"
             result = evaluate(pairs, method, settings)
             if out is not None:
+                remove_files(out, RESULT_FILES)
                 write_report(result, out, pairs, method, settings.device)
         metrics = {f"test/{name}": mean for name, mean in result.means.items()}
         _print_metrics(metrics, ckpt, out)
@@ -126,6 +127,8 @@ def measure_pretext(
         )
         (measured,) = trainer.test(module, datamodule=data, verbose=False)
         metrics = {name: measured[name] for name in sorted(measured)}
+        if out is not None:
+            remove_files(out, RESULT_FILES)
         _print_metrics(metrics, ckpt, out)
     return metrics
 

@@ -53,6 +53,8 @@ def resolve(parameter: str, value: str | None) -> str:
         return value
     check_local(parameter, value)
     folder = Path(value)
+    if "*" in folder.name and folder.parent.is_dir():  # of `wssl pairs by=name`; as a data set it is refused later
+        return value
     check_folder(
         parameter, folder, f"name a folder of JPEG, PNG or WebP files, or `{SYNTHETIC}` for the synthetic dataset"
     )

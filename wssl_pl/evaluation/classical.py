@@ -21,7 +21,7 @@ Fill = Callable[[Pixels, NDArray[np.bool_]], Pixels]
 def fill_mean(image: Pixels, mask: NDArray[np.bool_]) -> Pixels:
     """Fill with each channel's mean over the image's known pixels."""
     filled = image.copy()
-    filled[mask] = image[~mask].mean(axis=0)
+    filled[mask] = image[~mask].mean(axis=0, dtype=np.float64)  # a sum of millions of float32 is not exact
     return filled
 
 

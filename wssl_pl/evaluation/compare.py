@@ -118,8 +118,9 @@ def compare(
     names = [
         f"{name} ({folder})" if plain.count(name) > 1 else name for name, folder in zip(plain, folders, strict=True)
     ]
-    metrics = [_metrics(result) for result in results]
-    ranked_by = _ranked_by(rank_by, metrics)
+    metrics, excluded = _common_means(results)
+    notes += excluded
+    ranked_by = _ranked_by(rank_by, metrics, notes)
     order = sorted(range(len(results)), key=lambda number: _rank(metrics[number].get(ranked_by), ranked_by))
     base = order[0] if reference == "best" else 0
     first = results[base]
@@ -145,6 +146,11 @@ def compare(
 def _comparable(results: Sequence[Result], folders: Sequence[str | Path]) -> tuple[list[Result], list[str]]:
     """Return the results without what cannot be compared, and a line for each doubt."""
     notes = [f"{folder}: protocol unknown" for folder, one in zip(folders, results, strict=True) if not one.protocol]
+    for metric, label in (("lpips", "LPIPS"), ("fid", "FID and KID")):
+        files = {one.weights[metric].sha256: one.weights[metric] for one in results if metric in one.weights}
+        if len(files) > 1 and len({weights.network for weights in files.values()}) == 1:
+            names = ", ".join(f"{weights.file} {weights.sha256[:8]}" for weights in files.values())
+            notes.append(f"{label} was measured with different files: {names}")
     networks = {one.weights["lpips"].network for one in results if "lpips" in one.weights}
     if len(networks) < 2:
         return list(results), notes
@@ -157,18 +163,42 @@ def _without_lpips(table: Table) -> Table:
     return replace(table, metrics=tuple(table.metrics[column] for column in kept), values=table.values[:, kept])
 
 
+def _common_means(results: Sequence[Result]) -> tuple[list[dict[str, Estimate]], list[str]]:
+    """Return each result's means over the images where a metric is finite for all, and a line where that omits some.
+
+    A PSNR is infinite where an output is the truth bit by bit. Without it in its own mean alone, the better of two
+    results would lose its best images.
+    """
+    tables, notes = [result.table.values.copy() for result in results], []
+    for name in METRICS:
+        columns = {n: one.table.metrics.index(name) for n, one in enumerate(results) if name in one.table.metrics}
+        infinite = [np.isposinf(tables[n][:, column]) for n, column in columns.items()]
+        omitted = np.any(infinite, axis=0) if infinite else np.zeros(0, bool)
+        if omitted.all() or all((one == omitted).all() for one in infinite):
+            continue
+        for n, column in columns.items():
+            tables[n][omitted, column] = np.inf
+        left = int((~omitted).sum())
+        notes.append(f"{LABELS[name]} is the mean over {left} of {len(omitted)} images: in others it is infinite")
+    replaced = [
+        replace(one, table=replace(one.table, values=values)) for one, values in zip(results, tables, strict=True)
+    ]
+    return [_metrics(result) for result in replaced], notes
+
+
 def _metrics(result: Result) -> dict[str, Estimate]:
     sets = {name: Estimate(value, None, None) for name, value in (result.fid or {}).items()}
     return result.estimates["all"] | sets
 
 
-def _ranked_by(given: str | None, metrics: Sequence[Mapping[str, Estimate]]) -> str:
+def _ranked_by(given: str | None, metrics: Sequence[Mapping[str, Estimate]], notes: Sequence[str]) -> str:
     if given is None:
         common = [name for name in (*RANKED_BY, *metrics[0]) if all(name in one for one in metrics)]
         return common[0] if common else next(iter(metrics[0]))
     known = [name for name in LABELS if any(name in one for one in metrics)]
     if given not in known:
-        raise WSSLError("rank_by", given, "no result has this metric", f"there are {', '.join(known)}")
+        why = next((note for note in notes if given.startswith("lpips") and note.startswith("LPIPS is omitted")), None)
+        raise WSSLError("rank_by", given, why or "no result has this metric", f"there are {', '.join(known)}")
     return given
 
 

@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -54,6 +55,20 @@ class Settings:
     processes: int = 1
 
 
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Compute products of float32 in float32: TensorFloat-32 keeps 10 bits, too few for the variances of SSIM."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@exact_products()
 def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> Result:
     """Measure a method on the pairs.
 
@@ -129,7 +144,7 @@ def evaluate(pairs: Pairs, method: Method, settings: Settings | None = None) -> 
             evaluated=len(wanted),
             restore=pairs.manifest.restore,
         ),
-        machine=Machine(**machine() | program()),
+        machine=Machine(**machine(settings.device) | program()),
         notes=notes,
         seconds_per_image=whole.seconds / len(wanted),
         fid={name: finite(value) for name, value in distances.items()} if distances is not None else None,
@@ -164,6 +179,7 @@ def _measure(
     return values
 
 
+@exact_products()
 def predict(method: Method, batch: Sequence[Pair], image: Tensor, mask: Tensor, given: Tensor | None = None) -> Tensor:
     """Return a method's images `(B, 3, H, W)`, rounded to 256 levels, in [0, 1].
 
@@ -231,11 +247,11 @@ def read_pairs(pairs: Pairs, batch: Sequence[Pair], device: torch.device) -> tup
     return image, mask, pairs.read_inputs(batch).to(device).float().div_(255)
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """Return the cores, the device and the versions that metrics are computed with."""
     return {
         "cores": usable_cores(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -1,5 +1,6 @@
 """Image files that belong to pairs by their names."""
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
         whole = path.name if after.lower().endswith(tuple(SUFFIXES)) else path.stem
         if not whole.startswith(before) or not whole.endswith(after) or len(whole) <= len(before + after):
             continue
-        name = whole[len(before) : len(whole) - len(after)]
+        name = one_form(whole[len(before) : len(whole) - len(after)])
         if name in found:
             twice.append(name)
         found[name] = path
@@ -47,6 +48,26 @@ def match_files(source: str | Path, parameter: str) -> dict[str, Path]:
     if not found:
         raise DataError(parameter, source, f"holds no file ({', '.join(sorted(SUFFIXES))})")
     return found
+
+
+def one_form(name: str) -> str:
+    """Return a name in one of the forms in which Unicode has it: archives made on macOS have another one.
+
+    Raises:
+        DataError: it is not UTF-8, so that it cannot be written into a table.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(None, None, f"the file name {name!r} is not UTF-8", "rename the file") from None
+    return unicodedata.normalize("NFC", name)
+
+
+def check_output(out: Path, *sources: Path) -> None:
+    """Raise `WSSLError` if a folder to write to is one that is measured."""
+    for source in sources:
+        if out.resolve() == source.resolve():
+            raise WSSLError("out", out, "is the folder of the pairs or of the predictions", "name another one")
 
 
 @contextmanager

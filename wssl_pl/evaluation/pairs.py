@@ -227,6 +227,8 @@ def write_named_pairs(
     # In a folder that holds images, masks and results side by side, not every file is an image of a pair.
     if without and next(iter(image_files.values())).parent != next(iter(mask_files.values())).parent:
         raise DataError("masks", masks, f"{len(without)} images have no mask: {join(without)}")
+    if spare := [name for name in without if image_files[name] not in mask_files.values()]:
+        warn(f"images={images}: {len(spare)} have no mask and are in no pair: {join(spare)}")
     if alone := [name for name in mask_files if name not in image_files]:
         raise DataError("images", images, f"{len(alone)} masks have no image: {join(alone)}")
 
@@ -406,12 +408,6 @@ def _changed(folder: Path, pair: Pair, restore: bool) -> Iterator[str]:
             yield f"{name} (missing)"
         elif _sha256(folder / name) != digest:
             yield name
-
-
-def check_output(out: Path, pairs: Path) -> None:
-    """Raise `WSSLError` if a folder to write to is that of the pairs."""
-    if out.resolve() == pairs.resolve():
-        raise WSSLError("out", out, "is the pairs folder", "name another one")
 
 
 class Pairs:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wssl_pl.data.files import FORMATS
 from wssl_pl.errors import DataError
-from wssl_pl.evaluation.files import is_deep, join, match_files, reading
+from wssl_pl.evaluation.files import is_deep, join, match_files, one_form, reading
 
 
 class Predictions:
@@ -35,8 +35,8 @@ class Predictions:
         self.name = Path(source).name or str(source)
         self.notes: list[str] = []
         self.files = match_files(source, "predictions")
-        missing = [name for name in names if name not in self.files]
-        extra = sorted(set(self.files) - set(known))
+        missing = [name for name in names if not self.has(name)]
+        extra = sorted(set(self.files) - {one_form(name) for name in known})
         problems = [f"{len(missing)} missing: {join(missing)}"] if missing else []
         problems += [f"{len(extra)} extra or misnamed: {join(extra)}"] if extra else []
         if len(missing) == len(names):
@@ -53,13 +53,13 @@ class Predictions:
 
     def has(self, name: str) -> bool:
         """Return whether the pair has a prediction."""
-        return name in self.files
+        return one_form(name) in self.files
 
     def __call__(self, names: Sequence[str], images: Tensor, masks: Tensor) -> Tensor:
         """Return the images `(B, 3, H, W)` in [0, 1]; see `wssl_pl.evaluation.methods.Method`."""
         size = images.shape[-1], images.shape[-2]
         with ThreadPoolExecutor(2) as pool:
-            found = list(pool.map(lambda name: read_prediction(self.files[name], size), names))
+            found = list(pool.map(lambda name: read_prediction(self.files[one_form(name)], size), names))
         return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float().div_(255)
 
     def describe(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ def connected() -> Iterator[tuple[int, int]]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    distributed.init_process_group("gloo")
+    # The others wait while the first one computes the distances of all images, which takes hours for very many.
+    distributed.init_process_group("gloo", timeout=timedelta(days=2))
     try:
         yield distributed.get_rank(), distributed.get_world_size()
     except RuntimeError as error:

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from wssl_pl.evaluation.compare import Comparison, PairedDifference
 from wssl_pl.evaluation.drawing import box_plots, columns_of, side_by_side_figure, strip
+from wssl_pl.evaluation.files import check_output
 from wssl_pl.evaluation.methods import Method
 from wssl_pl.evaluation.metrics import LABELS, LOWER_IS_BETTER, METRICS, arrow
 from wssl_pl.evaluation.pages import number, render, signed, span
-from wssl_pl.evaluation.pairs import Pairs, check_output
+from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Estimate, Result, Table, read_result, sample_rows
 from wssl_pl.files import writing
 
