@@ -15,7 +15,7 @@ import pytest
         ("- 1\n", "holds no options: write `key: value`"),
         ("[" * 1000, "is nested too deeply"),
         ("model: {weights: a}\n", "line 1: model.weights=a: must be a list, each a number"),
-        ("model: {tasks: 1}\n", "line 1: model.tasks=1: must be a list, [a,b] or a,b"),
+        ("model: {tasks: 1}\n", "line 1: model.tasks=1: must be a list, [a,b]"),
         ("trainer:\n  max_epochs: [1]\n", "line 2: trainer.max_epochs=[1]: must be a whole number"),
         ("trainer: {callbacks: 1}\n", "line 1: trainer.callbacks=1: is not of the option's type: see --help"),
         ("seed_everything: x\n", "line 1: seed_everything=x: must be true or false or a whole number"),

@@ -1,11 +1,14 @@
 """What is typed on resume takes effect or is refused, and the best checkpoint survives."""
 
+import io
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from tests.cli.checkpoints import same, weights
 from tests.cli.conftest import SMALL
@@ -272,3 +275,96 @@ def test_main_is_quiet_about_an_error_that_another_process_reports(monkeypatch, 
         main(["stage=pretext"])
     assert stopped.value.code == 143
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("typed", ["--data.batch_size=2", "--data.batch_size=6", "--trainer.accumulate_grad_batches=2"])
+def test_a_cosine_ends_at_the_last_step_whatever_the_epochs_have_become(train, rates, typed):
+    """Lightning counts all epochs by the steps of the present ones."""
+    train(*SCRATCH, "--model.lr=1e-3", "--model.lr_schedule=cosine", "--run.dir=run", epochs=2)
+    before = len(rates)
+    train("resume=run", typed, small=[], epochs=4)
+    after = [rate for (rate,) in rates[before:]]
+    assert 0 < after[-1] < 0.3 * after[0] < 1e-3
+    assert after == sorted(after, reverse=True)
+
+
+def test_another_monitor_on_resume_starts_with_no_best(train, monkeypatch):
+    train(*SCRATCH, "--run.monitor=val/psnr", "--run.dir=run")
+    before = Path("run/best.ckpt").stat().st_mtime_ns
+    train("resume=run", "--run.monitor=val/ssim", small=[], epochs=2)
+    assert 0 < json.loads(Path("run/run.json").read_text())["best"] < 1  # no PSNR
+    assert Path("run/best.ckpt").stat().st_mtime_ns > before
+
+
+def test_resume_auto_takes_the_shipped_model_again(train, refused):
+    line = [*SCRATCH[:1], "freeze_layers=0", "ckpt=shipped", "--model.reuse=all", "--run.dir=run", "resume=auto"]
+    small = [word for word in SMALL if "width" not in word]
+    for epochs in (1, 2):
+        train(*line, small=small, epochs=epochs)
+        assert read_checkpoint("run/last.ckpt")["epoch"] == epochs - 1
+
+
+def test_resume_auto_adds_to_a_list_once(train):
+    line = [
+        "stage=pretext",
+        "--model.width=2",
+        "tasks=rotation",
+        "--model.tasks+=noise",
+        "--run.dir=run",
+        "resume=auto",
+    ]
+    line += ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    for epochs in (1, 2):
+        train(*line, small=TINY, epochs=epochs)
+    assert read_checkpoint("run/last.ckpt")["hyper_parameters"]["tasks"] == ["rotation", "noise"]
+
+
+def test_resume_in_a_file_or_the_environment_is_refused(train, refused, monkeypatch):
+    train(*PRETEXT, "--run.dir=run", small=TINY)
+    Path("c.yaml").write_text("run: {dir: run, resume: auto}")
+    assert "resume=auto: is in a file or the environment" in refused(*PRETEXT, "config=c.yaml", small=TINY)
+    monkeypatch.setenv("WSSL_RUN__RESUME", "auto")
+    assert "resume=auto: is in a file or the environment" in refused(*PRETEXT, "--run.dir=run", small=TINY)
+
+
+def test_steps_alone_are_made_whatever_the_default_of_epochs_is(train):
+    few = [*SCRATCH, "--trainer.limit_train_batches=1", "--trainer.check_val_every_n_epoch=100"]
+    for epochs, steps in ((None, 23), (2, 2)):
+        train(*few, "--trainer.max_steps=23", f"--run.dir={steps}", epochs=epochs)
+        assert json.loads(Path(f"{steps}/run.json").read_text())["steps"] == steps
+
+
+def test_a_resume_that_fails_before_its_first_step_leaves_the_run_as_it_was(train, refused):
+    train(*PRETEXT, "--run.dir=run", "--model.lr=1e-3", small=TINY)
+    bad = Path("bad")
+    bad.mkdir()
+    for number in range(12):
+        content = io.BytesIO()
+        Image.effect_noise((60, 60), 50).convert("RGB").save(content, "PNG")
+        damaged = bytearray(content.getvalue())
+        damaged[len(damaged) // 2 : len(damaged) // 2 + 400] = bytes(400)
+        (bad / f"{number}.png").write_bytes(damaged)
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir() if path.suffix in (".yaml", ".json")}
+    refused("resume=run", "images=bad", "--model.lr=1e-2", small=[], epochs=2)
+    after = {path.name: path.read_bytes() for path in Path("run").iterdir() if path.suffix in (".yaml", ".json")}
+    assert after == before
+
+
+def test_a_run_that_was_resumed_once_finds_its_data_after_a_move(train, tmp_path, monkeypatch):
+    Path("project").mkdir()
+    monkeypatch.chdir("project")
+    Path("faces").mkdir()
+    for number in range(12):
+        Image.effect_noise((60, 60), 50 + number).convert("RGB").save(f"faces/{number}.png")
+    train(*PRETEXT, "images=faces", "--run.dir=run", small=TINY)
+    train("resume=run", small=[], epochs=2)
+    monkeypatch.chdir("..")
+    Path("project").rename("moved")
+    monkeypatch.chdir("moved")
+    train("resume=run", small=[], epochs=3)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 2
+
+
+def test_a_validation_interval_beyond_the_epoch_is_one_line(refused):
+    said = refused(*PRETEXT, "--trainer.val_check_interval=5000", small=TINY)
+    assert said.startswith("error: trainer.val_check_interval=5000: ")

@@ -116,7 +116,12 @@ class BestCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "best_loss": self._best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best score if the run directory holds its checkpoint, wherever the directory was before."""
+        """Restore the best score if the run directory holds its checkpoint, wherever the directory was before.
+
+        The score of another metric is none.
+        """
+        if state_dict.get("monitor") != self.monitor:
+            return
         assert self.dirpath is not None
         path = str(Path(self.dirpath) / "best.ckpt")
         score = state_dict["best_model_score"]

@@ -113,7 +113,9 @@ class OnlineProbe(Callback):
         """Return a trained decoder, in evaluation mode."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not self._batches:
-            self._batches = datamodule.fixed_batches("train", self.images, self.batch_size)
+            batches = datamodule.fixed_batches("train", self.images, self.batch_size)
+            # Of one image alone a normalisation has no statistics.
+            self._batches = [batch for batch in batches if len(batch["image"]) > 1] or batches
         device = pl_module.device
         # Lightning validates in inference mode, whose tensors take no gradient.
         with torch.inference_mode(False), torch.enable_grad():

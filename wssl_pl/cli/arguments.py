@@ -205,7 +205,8 @@ class CommandParser(ArgumentParser):
             ranked = sorted(named, key=lambda option: option.startswith("trainer."))
             candidates = {option.rpartition(".")[2]: option for option in reversed(ranked)} | candidates
         nearest = get_close_matches(name, candidates, n=1, cutoff=SIMILARITY_CUTOFF)
-        remedy = f"did you mean {short.get(found := candidates[nearest[0]], found)}?" if nearest else "see --help"
+        found = candidates[nearest[0]] if nearest else ""
+        remedy = f"did you mean {found if where else short.get(found, found)}?" if nearest else "see --help"
         raise WSSLError(None, None, f"{where}unknown option {key!r}", remedy)
 
     def _wrong_value(self, line: CommandLine, named: Mapping[str, Action]) -> WSSLError | None:
@@ -220,6 +221,7 @@ class CommandParser(ArgumentParser):
             for name, number, node in find_options(root, groups):
                 value = yaml.safe_load(yaml.serialize(node))
                 if wrong := _what_is_wrong(name, value, named, ArgumentParser.parse_object):
+                    wrong = wrong.replace("[a,b] or a,b", "[a,b]")  # typed alone it may be without brackets
                     where = "config.yaml of the resumed run" if inline else f"config={config}: line {number}"
                     return WSSLError(None, None, f"{where}: {name}={str(value)[:80]}: {wrong}")
         return None

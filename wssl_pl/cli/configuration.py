@@ -13,8 +13,9 @@ import yaml
 
 from wssl_pl.cli.arguments import CommandLine, configs, value_of
 from wssl_pl.cli.config_files import load_options
-from wssl_pl.cli.run_files import CONFIG, DATA, PATHS, RUN_DIR_VARIABLE, find_resumed
+from wssl_pl.cli.run_files import AUTO, CONFIG, DATA, PATHS, RUN_DIR_VARIABLE, find_resumed
 from wssl_pl.errors import WSSLError
+from wssl_pl.models import find_model
 from wssl_pl.modules import read_checkpoint
 from wssl_pl.modules.encoder import import_encoder
 from wssl_pl.tasks import import_task
@@ -91,18 +92,23 @@ def base_on_resumed_run(line: CommandLine) -> None:
         _check_links(checkpoint.parent, resume)
         for name in list(trainer):
             found = next(_to_be_trusted(trainer[name], f"trainer.{name}", checkpoint.parent), None)
-            if found and _is_typed(line, f"trainer.{name}"):
+            if found and is_typed(line, f"trainer.{name}"):
                 del trainer[name]
             elif found:
                 reason = f"its {CONFIG} has {found}, which could run code, write outside the run or send data away"
                 raise WSSLError("resume", resume, reason, f"add --trust if the run is yours, or give trainer.{name}")
     kept: dict[str, Any] = {"model": model, "data": data, "trainer": trainer}
+    if resume == AUTO:  # the same line again: what it adds to a list is in the list already
+        for key in [key.removesuffix("+") for key, _ in line.options if key.endswith("+")]:
+            group, _, name = key.partition(".")
+            kept.get(group, {}).pop(name, None)
     kept["run"] = {name: run[name] for name in ("monitor", "monitor_mode") if name in run}
     if "seed_everything" in loaded:
         kept["seed_everything"] = loaded["seed_everything"]
     line.options[:0] = [("config", yaml.safe_dump({name: value for name, value in kept.items() if value != {}}))]
     line.options[:0] = [("stage", stage)]
     typed, stored = line.get("model.ckpt"), model.get("ckpt")
+    typed = str(find_model(None)) if typed == "shipped" else typed
     moved = stored not in (None, "none") and not Path(str(stored)).exists()
     if typed is not None and not moved and Path(typed).resolve() != Path(str(stored)).resolve():
         reason = f"the resumed run started from ckpt={stored}, and its encoder is in the checkpoint"
@@ -116,7 +122,7 @@ def _check_links(directory: Path, resume: str | None) -> None:
             raise WSSLError("resume", resume, reason, "add --trust if the run is yours")
 
 
-def _is_typed(line: CommandLine, key: str) -> bool:
+def is_typed(line: CommandLine, key: str) -> bool:
     """Return whether an option, or what is below it, is on the command line or in a typed `config=`."""
     group, _, name = key.partition(".")
     typed = any(other.removesuffix("+") == key or other.startswith(f"{key}.") for other, _ in line.options)

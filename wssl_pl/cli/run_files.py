@@ -1,14 +1,16 @@
 """The directory of a run: where it is, what is in it beside checkpoints and logs, and how a run is found again."""
 
+import json
 import os
 import shutil
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -34,6 +36,7 @@ PATHS = {"data.images", "data.masks", "data.split_rule", "model.ckpt"}  # option
 
 # What a run writes before its first step; best.ckpt is the copy that a run resumed in another directory starts with.
 EARLY_FILES = (CONFIG, DATA, RECORD, "hparams.yaml", "metrics.csv", "events.out.tfevents.*", "best.ckpt")
+EARLIER = "config.*.yaml"  # of the starts before a resume
 
 # jsonargparse reads `run.dir` from here; processes that Lightning starts for DDP inherit it from the first one.
 RUN_DIR_VARIABLE = "WSSL_RUN__DIR"
@@ -213,12 +216,22 @@ class RunFiles(SaveConfigCallback):
         """Write `config.yaml`, without what belongs to this run alone, and `data.json`."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         config, typed = with_absolute_paths(self.config, datamodule.images, datamodule.masks)
+        typed = self._typed_before(config, typed) | typed
         config.run.dir, config.run.resume, config.run.trust = None, None, False
         path, content = self.directory / CONFIG, self.parser.dump(config, skip_unset=False)
         if path.exists() and path.read_bytes() != content.encode():
             shutil.copy2(path, _numbered(path))
         write_atomically(path, content)
         write_json(self.directory / DATA, datamodule.describe() | {"typed": typed})
+
+    def _typed_before(self, config: Namespace, typed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was typed for paths of a resumed run that are the same since: by it a moved run finds them."""
+        with suppress(OSError, ValueError, AttributeError, KeyError, TypeError, yaml.YAMLError):
+            before = json.loads((self.directory / DATA).read_text())["typed"]
+            stored = yaml.safe_load((self.directory / CONFIG).read_text())
+            paths = {key: stored[key.partition(".")[0]][key.partition(".")[2]] for key in before}
+            return {key: value for key, value in before.items() if config[key] == paths[key] and key not in typed}
+        return {}
 
     def _record(self, state: str, trainer: Trainer) -> None:
         written = {"state": state, "time": datetime.now().isoformat(timespec="seconds"), "steps": trainer.global_step}
@@ -279,16 +292,20 @@ def _numbered(path: Path) -> Path:
 def removed_unless_started(directory: Path, trainer: Trainer) -> Iterator[None]:
     """Remove the files of a run that failed before its first step.
 
-    Files that were there before, and files that a run does not write, stay.
+    Files that were there before stay, as they were, and files that a run does not write.
     """
     last = _written(directory / "last.ckpt")
-    before = set(_early_files(directory))
+    before = {*_early_files(directory), *directory.glob(EARLIER)}
+    rewritten = {path: path.read_bytes() for name in (CONFIG, DATA, RECORD) if (path := directory / name).is_file()}
     try:
         yield
     except BaseException:
         if is_first_process() and not has_started(trainer) and _written(directory / "last.ckpt") == last:
-            for path in set(_early_files(directory)) - before:
+            for path in {*_early_files(directory), *directory.glob(EARLIER)} - before:
                 path.unlink(missing_ok=True)
+            for path, content in rewritten.items():
+                if path.read_bytes() != content:
+                    write_atomically(path, content)
         raise
 
 

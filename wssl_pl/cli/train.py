@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
 from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line, value_of
-from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes
+from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes, is_typed
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_files import (
     AUTO,
@@ -179,6 +179,10 @@ class WSSLCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line."""
         self.config = self.parser.parse_line(self.line)
+        trainer = self.config.trainer
+        given = is_typed(self.line, "trainer.max_epochs") or "WSSL_TRAINER__MAX_EPOCHS" in os.environ
+        if trainer.max_steps not in (None, -1) and not given and self.line.get("run.resume") is None:
+            trainer.max_epochs = -1  # the stage's default could end the training before these steps
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise WSSLError("seed_everything", seed, "must be at least 0 and below 2**32")
@@ -201,6 +205,9 @@ class WSSLCLI(LightningCLI):
             remedy = "trainer.fast_dev_run=true tries a run, benchmarks/train_step.py measures the loop"
             raise WSSLError("trainer.barebones", True, reason, remedy)
         run = self.config.run
+        if run.resume is not None and self.line.get("run.resume") is None:
+            reason = "is in a file or the environment, where the resumed run's own settings would be lost"
+            raise WSSLError("resume", run.resume, reason, "type it")
         self.resumed = find_resumed(run.resume, run.dir)
         if self.resumed is not None and self.stage == "downstream":
             self._take_encoder_from_resumed()
@@ -333,6 +340,11 @@ class WSSLCLI(LightningCLI):
                     ckpt_path=str(self.resumed) if self.resumed else None,
                     weights_only=True,
                 )
+        except ValueError as error:
+            if "val_check_interval" not in str(error) or isinstance(error, WSSLError):
+                raise
+            value = self.config.trainer.val_check_interval
+            raise WSSLError("trainer.val_check_interval", value, first_lines(str(error))) from None
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise

@@ -44,18 +44,18 @@ class WSSLDataModule(pl.LightningDataModule):
     per image, drawn from `pair_seed`.
 
     Args:
-        images: Folder of JPEG, PNG or WebP images, in any tree, with `train/`, `val/` and `test/` folders or divided by
-            rule; a cache or shards of `wssl prepare`; `s3://bucket/prefix` of shards; or `synthetic`, faces drawn by
-            code; default: `data/celeba_hq` if it exists, else `synthetic`.
-        masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `synthetic`, brush
-            strokes drawn by code; default: `data/qd_imd` if it exists, else `synthetic`.
+        images: Folder of images, with `train/`, `val/` and `test/` folders or divided by rule; a cache or shards of
+            `wssl prepare`; `s3://bucket/prefix` of shards; or `synthetic`; default: `data/celeba_hq` if it
+            exists, else `synthetic`.
+        masks: Folder of masks, with `train/` and `test/` folders or divided by rule; or `synthetic`;
+            default: `data/qd_imd` if it exists, else `synthetic`.
         image_size: Side of the crops that the model sees, in pixels.
         resize: Side to which images are resized before the crop, in pixels.
         batch_size: Images per batch and device.
         hole: Which brightness is the hole in the mask files: black in QD-IMD, white in NVIDIA's masks.
         hole_ratio: Smallest and largest fraction of the image that is hole, inclusive.
-        num_workers: Processes that decode images; default: none for images in memory and for training on a CPU, where
-            threads decode; else one per core, at most 8.
+        num_workers: Processes that decode images; default: none for images in memory and on a CPU, else one per core,
+            at most 8.
         on_error: What to do about a damaged file: stop (`error`) or omit it and count it (`skip`).
         seed: Seed of the order, crops, masks and labels in training.
         pair_seed: Seed of the pairs and their labels in validation and test.

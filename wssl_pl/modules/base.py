@@ -214,8 +214,11 @@ class WSSLModule(TakesHoles, LightningModule):
                 raise WSSLError(name, value, "needs an end", "give max_epochs or max_steps of the trainer")
         if warmup >= steps:
             raise WSSLError("warmup_steps", warmup, f"the run has {steps} steps", "give fewer, or train longer")
+        self._schedule_end = float(steps)
         # The schedule of a resumed run that had none before is younger than the run.
-        schedule = LambdaLR(optimizer, lambda step: settings.factor(max(step, self.trainer.global_step), steps))
+        schedule = LambdaLR(
+            optimizer, lambda step: settings.factor(max(step, self.trainer.global_step), self._schedule_end)
+        )
         self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -319,12 +322,30 @@ class WSSLModule(TakesHoles, LightningModule):
             for group, typed in zip(optimizer.param_groups, options, strict=True):
                 group.update(typed if changed else {name: typed[name] for name in IMPLEMENTATION})
         # The next step's rate is that of the schedule as it is now: it ends later where a run is resumed for longer.
+        if self.trainer.lr_scheduler_configs:
+            self._schedule_end = self._last_step()
         for config in self.trainer.lr_scheduler_configs:
             schedule: Any = config.scheduler
             groups = schedule.optimizer.param_groups
             schedule.base_lrs = [group["initial_lr"] for group in groups]
             for group, rate, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
                 group["lr"] = rate * factor(schedule.last_epoch)
+
+    def _last_step(self) -> float:
+        """Return the steps that the run has made at its end.
+
+        Lightning's estimate is wrong for a resumed run whose earlier epochs had more steps or fewer: with other
+        batches, accumulated ones, or other images.
+        """
+        trainer: Any = self.trainer
+        epoch, batches = trainer.current_epoch, trainer.num_training_batches
+        if trainer.max_epochs in (None, -1) or not math.isfinite(batches):
+            return float(trainer.estimated_stepping_batches)
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        within = trainer.fit_loop.epoch_loop.batch_progress.current.ready if trainer.fit_loop.restarted_mid_epoch else 0
+        left = (trainer.max_epochs - epoch) * per_epoch - within // trainer.accumulate_grad_batches
+        last = trainer.global_step + left
+        return float(last if trainer.max_steps == -1 else min(last, trainer.max_steps))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the stage and the format into the checkpoint, so that a later command knows what it holds."""

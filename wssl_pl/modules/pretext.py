@@ -186,6 +186,13 @@ class PretextModule(WSSLModule):
         if self.upgrad is not None:
             self.upgrad.check_trainer(trainer)
 
+    def check_resumed(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to change to or from `upgrad` too: Lightning counts the steps of both apart."""
+        before, now = checkpoint.get("hyper_parameters", {}).get("weighting"), self.hparams["weighting"]
+        if before != now and "upgrad" in (before, now):
+            raise WSSLError("weighting", now, f"the resumed run has weighting={before}", "omit it, or start a new run")
+        super().check_resumed(checkpoint)
+
     def remarks(self) -> list[str]:
         """Name the heads that have not learned."""
         if not (at_chance := self.val_tasks.at_chance(self.tasks)):
