@@ -220,3 +220,14 @@ def test_it_learns():
         logits = module(images)
     for name, label in record.targets.items():
         assert (logits[name].argmax(dim=1) == label).float().mean() > 0.6
+
+
+@pytest.mark.parametrize(("before", "now"), [("upgrad", "fixed"), ("fixed", "upgrad")])
+def test_a_change_from_or_to_upgrad_is_refused_on_resume(before, now):
+    """Lightning counts the steps of automatic and of manual optimisation apart."""
+    pytest.importorskip("torchjd")
+    module = PretextModule(["rotation", "sharpness"], width=2, weighting=now)
+    checkpoint = {"hyper_parameters": {"weighting": before}, "state_dict": module.state_dict()}
+    with pytest.raises(WSSLError, match=f"weighting={now}: the resumed run has weighting={before}"):
+        module.check_resumed(checkpoint)
+    module.check_resumed(checkpoint | {"hyper_parameters": {"weighting": now}})
