@@ -247,11 +247,12 @@ def read_pairs(pairs: Pairs, batch: Sequence[Pair], device: torch.device) -> tup
     return image, mask, pairs.read_inputs(batch).to(device).float().div_(255)
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Return the cores, the device and the versions that metrics are computed with."""
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """Return the cores, the device (by default a GPU, if there is one) and the versions that compute metrics."""
+    uses_gpu = torch.cuda.is_available() if device is None else device.type == "cuda"
     return {
         "cores": usable_cores(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "device": torch.cuda.get_device_name(device) if uses_gpu else "CPU",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
