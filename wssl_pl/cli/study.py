@@ -402,7 +402,7 @@ def train_sections(
             plan = train_runs(folder, resources, evaluate, found[folder.path])
         failed += sum(run.status.state == "failed" for run in plan.runs.values())
     if failed:
-        raise SomeFailed(None, None, f"{failed} runs failed, as said above; all others are done")
+        raise SomeFailed(None, None, f"{failed} runs failed, as said above; runs that do not need them are done")
     return plan
 
 
