@@ -211,10 +211,11 @@ def test_an_imported_pretext_run_is_trained_again_and_keeps_its_curves_until_the
     with pytest.raises(Unfinished):
         go(study, pretext)
     assert study.curves(pretext.id)["val/score"].values == (0.5,)
-    assert study.status(pretext.id).state == "running"
+    before = study.status(pretext.id)
+    assert (before.state, before.attempts) == ("running", 1)
     status = go(study, pretext)
-    assert (status.state, status.steps) == ("done", 22)
-    assert status.seconds < 100.0
+    assert (status.state, status.steps, status.attempts) == ("done", 22, 2)
+    assert before.seconds < status.seconds < 100.0
     (study.run(pretext.id) / "metrics.csv").write_text("step,val/score\n11,0.75\n")
     assert study.curves(pretext.id)["val/score"].values == (0.75,)
 

@@ -440,7 +440,7 @@ class InpaintModule(FillsHoles, FillingModule):
         """Name the tasks of the pretext checkpoint whose heads are omitted, and the heads that have not learned."""
         found = super().remarks()
         if self.joint is not None and (at_chance := self.joint.metrics.at_chance(self.joint.tasks)):
-            found.append(f"Still at chance: {', '.join(at_chance)}; train longer, or raise --model.task_loss")
+            found.append(f"Still at chance: {', '.join(at_chance)}; train longer, or lower --model.lr")
         if self.joint is not None and self.joint.left_out:
             left_out = ", ".join(self.joint.left_out)
             found.append(f"task_loss trains without {left_out}: the downstream stage reconstructs anyway")

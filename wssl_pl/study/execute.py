@@ -57,8 +57,9 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
     with _locked(path) as lock:
         started, used = time.monotonic(), _cpu_seconds()
         # An imported pretext run has no encoder, for which it is executed.
-        again = run.stage == "pretext" and folder.is_imported(run.id)
-        before = status = Status() if again else folder.status(run.id)
+        status = folder.status(run.id)
+        again = run.stage == "pretext" and status.state == "done" and folder.is_imported(run.id)
+        before = status = Status() if again else status
         if not again and folder.is_done(run, measured=pairs is not None):
             return status
         try:
