@@ -108,14 +108,21 @@ def paint(page: Any, strokes: Sequence[Sequence[tuple[int, int]]], touch: bool =
 
 
 def fill(page: Any) -> str:
-    """Presses the button and waits for the result, or for a message; returns what is told."""
-    line = "document.querySelector('#status .line')?.innerText"
-    before = page.evaluate(line)
+    """Press the button, wait for the result or for a message, and return the line that says so."""
+    # Not until the line changes: two fills may say the same.
+    page.evaluate("""() => {
+        const {wsslPage} = window, {done} = wsslPage;
+        window.isFilled = false;
+        wsslPage.done = async () => {
+            wsslPage.done = done;
+            await done();
+            window.isFilled = true;
+        };
+    }""")
     page.click("#fill")
-    page.wait_for_function(f"before => {line} != before", arg=before)
-    page.wait_for_selector("#canvas .photo-busy", state="hidden")
-    text: str = page.evaluate(line)
-    return text
+    page.wait_for_function("window.isFilled")
+    line: str = page.evaluate("document.querySelector('#status .line').innerText")
+    return line
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The page: its tabs, its style, and what is refused before it queues."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ PARTS = {
     for name in ("page.js", "page.css", "editor.js", "editor.css")
 }
 """The files of our own that the page loads from its server, below /page/."""
+
+HEAD_START_S = 0.1
+"""Seconds for which the answer to a call is held back, see `build_page`."""
 
 TITLE = "Fill what you paint over"
 SENTENCE = "Load a photo, paint over what should go, and press **Fill**: only the painted pixels change."
@@ -124,7 +128,13 @@ def build_page(settings: Settings) -> gr.Blocks:
 
     async def checked(body: Any, *args: Any, **kwargs: Any) -> Any:
         why = await page.why_wrong(body)
-        return (False, why, "error") if why else await push(body, *args, **kwargs)
+        if why:
+            return False, why, "error"
+        answer = await push(body, *args, **kwargs)
+        # Gradio closes the stream of answers after the last of them. Should the browser hear of this event before it
+        # hears of that, it waits on a closed stream; so the answers so far go first.
+        await asyncio.sleep(HEAD_START_S)
+        return answer
 
     page._queue.push = checked  # type: ignore[method-assign]
     return page

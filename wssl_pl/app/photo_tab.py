@@ -142,6 +142,8 @@ class PhotoTab:
         busy: dict[str, Any] = private | {
             "concurrency_id": "model", "concurrency_limit": settings.concurrency, "show_progress_on": [self.status],
         }  # fmt: skip
+        # However fast the clicks are, one after the other: Gradio ignores those before the last one's answer otherwise.
+        each: dict[str, Any] = short | {"trigger_mode": "multiple", "concurrency_id": "undo", "concurrency_limit": 1}
         painted = [session, self.mask, self.trouble, model, self.others, self.feather]
         taken = "(session, photo) => [session, window.wsslPage.taken()]"
         long = [
@@ -154,8 +156,8 @@ class PhotoTab:
             *long,
             self.canvas.upload(do.open, [session, self.photo], shown, js=taken, **short),
             self.examples.select(do.open_example, [session], shown, **short),
-            self.undo.click(do.undo, [session], shown, **short),
-            self.redo.click(do.redo, [session], shown, **short),
+            self.undo.click(do.undo, [session], shown, **each),
+            self.redo.click(do.redo, [session], shown, **each),
             self.results.select(do.choose, [session], shown, **short),
         ]
         found = [self.findings, self.upright, self.restore]
