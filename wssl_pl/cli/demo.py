@@ -7,7 +7,7 @@ from wssl_pl.cli.train import WSSLCLI, train
 
 DATA = "--data.images=synthetic --data.masks=synthetic --data.batch_size=16 --data.image_size=96 --data.resize=110"
 PRETEXT = "stage=pretext tasks=rotation,saturation --model.width=16 --model.lr=5e-4 --trainer.max_epochs=12".split()
-DOWNSTREAM = "stage=downstream --model.lr=1e-3 --trainer.max_epochs=40".split()
+DOWNSTREAM = "stage=downstream freeze_layers=0 --model.lr=1e-3 --trainer.max_epochs=40".split()
 IMAGES = 6
 
 
@@ -27,7 +27,7 @@ def demo(**options: str) -> Path:
     folder = new_directory("demo")
     print("1/2  Pretext: rotation and saturation", flush=True)
     train([*DATA.split(), *PRETEXT, f"--run.dir={folder}/pretext", *args])
-    print("2/2  Downstream: the encoder is frozen, a decoder learns to fill holes", flush=True)
+    print("2/2  Downstream: the encoder is fine-tuned, and a decoder learns to fill holes", flush=True)
     ckpt = f"ckpt={folder}/pretext/best.ckpt"
     cli = train([*DATA.split(), *DOWNSTREAM, ckpt, f"--run.dir={folder}/downstream", *args])
     path = Path("runs/demo/inpainted.png")
