@@ -14,6 +14,7 @@ from wssl_pl.metrics import composite
 from wssl_pl.models import open_model
 from wssl_pl.modules import InpaintModule
 from wssl_pl.modules.adversarial import Adversary
+from wssl_pl.modules.rivals.shift_net import ShiftNetModule
 
 SIZE = 32
 SETTINGS = {"ckpt": "none", "width": 2, "freeze_layers": 0}
@@ -200,6 +201,14 @@ def test_it_begins_ends_or_changes_on_resume(fit, tmp_path, before, after):
     assert ("discriminator" in state_of(trainer, tmp_path / "b.ckpt")) == (after > 0)
     if module.adversary is not None:
         assert module.adversary.steps == (6 if before else 3)
+
+
+def test_betas_typed_on_resume_are_the_discriminator_s_too(fit, tmp_path):
+    settings = {"width": 2, "downs": 5, "perceptual": 0.0, "style": 0.0}
+    fit(ShiftNetModule(**settings), max_steps=1).save_checkpoint(tmp_path / "a.ckpt")
+    trainer = fit(ShiftNetModule(**settings, betas=(0.0, 0.9)), resume=tmp_path / "a.ckpt", max_steps=2, max_epochs=2)
+    optimizers = trainer.optimizers[0], trainer.lightning_module.adversary.optimizer
+    assert [tuple(each.param_groups[0]["betas"]) for each in optimizers] == [(0.0, 0.9)] * 2
 
 
 def test_another_width_on_resume_is_one_line(fit, tmp_path):

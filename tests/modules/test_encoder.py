@@ -113,6 +113,18 @@ def test_the_encoder_stands_still_until_its_epoch_and_is_wholly_trained_then(fre
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
+def test_an_epoch_to_unfreeze_at_that_is_not_reached_or_not_resumed_is_said(fit, tmp_path):
+    module = InpaintModule(width=2, unfreeze_epoch=1)
+    trainer = fit(module)
+    assert module.remarks() == ["The encoder was frozen to the end: unfreeze_epoch=1 was not reached"]
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    reached = InpaintModule(width=2, unfreeze_epoch=1)
+    fit(reached, resume=tmp_path / "a.ckpt", max_epochs=2)
+    assert reached.remarks() == []
+    with pytest.raises(WSSLError, match=r"unfreeze_epoch: \d+ parameters are trained, in the resumed"):
+        fit(InpaintModule(width=2), resume=tmp_path / "a.ckpt", max_epochs=2)
+
+
 def test_consistency_is_the_distance_to_the_features_of_the_whole_image(logged):
     module = InpaintModule(freeze_layers=7, width=4, consistency=3.0)
     data = batch()

@@ -222,9 +222,9 @@ def test_it_learns():
         assert (logits[name].argmax(dim=1) == label).float().mean() > 0.6
 
 
-@pytest.mark.parametrize(("before", "now"), [("upgrad", "fixed"), ("fixed", "upgrad")])
-def test_a_change_from_or_to_upgrad_is_refused_on_resume(before, now):
-    """Lightning counts the steps of automatic and of manual optimisation apart."""
+@pytest.mark.parametrize(("before", "now"), [("upgrad", "fixed"), ("fixed", "upgrad"), ("fixed", "uncertainty")])
+def test_another_weighting_is_refused_on_resume(before, now):
+    """Lightning counts the steps of automatic and of manual optimisation apart; learned weights are parameters."""
     pytest.importorskip("torchjd")
     module = PretextModule(["rotation", "sharpness"], width=2, weighting=now)
     checkpoint = {"hyper_parameters": {"weighting": before}, "state_dict": module.state_dict()}

@@ -88,6 +88,8 @@ def test_metrics_of_hole_and_known_part(logged):
     for name, rows in (("psnr_hole", slice(0, 10)), ("psnr_known", slice(10, 32))):
         expected = psnr(prediction[..., rows, :], data["image"][..., rows, :]).mean()
         assert logged[f"val/{name}"].item() == pytest.approx(expected.item(), abs=1e-4)
+    # Nothing is pasted back, least of all pixels of the truth.
+    assert not any("composite" in name for name in logged)
     # Without restoration the known part is copied, and its PSNR of no interest.
     assert not InpaintModule(ckpt="none", width=2).val_parts
 

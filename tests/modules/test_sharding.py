@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 
 from wssl_pl.cli import main
 from wssl_pl.errors import WSSLError
-from wssl_pl.modules import InpaintModule, PretextModule
+from wssl_pl.modules import InpaintModule, PretextModule, base
 from wssl_pl.modules.sharding import ShardedStrategy, check_sharding
 
 SMALL = {"width": 2}
@@ -46,6 +46,18 @@ def test_what_is_not_sharded_is_named(module, reason):
 def test_strategies_whose_checkpoints_nothing_here_reads(strategy):
     with pytest.raises(WSSLError, match=f"strategy={strategy.__name__}: .* give trainer.strategy=fsdp, or ddp"):
         check(InpaintModule("none", **SMALL), strategy())
+
+
+@pytest.mark.parametrize("stage", ["validation", "test", "predict"])
+def test_shards_are_gathered_while_processes_may_have_unlike_numbers_of_batches(monkeypatch, stage):
+    seen = []
+    monkeypatch.setattr(base, "set_gathered", lambda networks, gathered: seen.append(gathered))
+    module = InpaintModule("none", **SMALL)
+    module._is_sharded = True
+    monkeypatch.setattr(module, "log_metrics", lambda split: None)
+    getattr(module, f"on_{stage}_start")()
+    getattr(module, f"on_{stage}_epoch_end")()
+    assert seen == [True, False]
 
 
 def test_from_the_command_line(tmp_path, monkeypatch, capsys):

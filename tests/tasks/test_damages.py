@@ -102,6 +102,19 @@ def test_noise_draws_a_label_and_a_key(faces):
     assert not torch.equal(added[0], added[2])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_each_sample_has_its_own_noise(faces, dtype):
+    images, drawn = torch.full_like(faces[:2], 0.5), Noise().draw(torch.tensor([[0.1, 0.8], [0.1, 0.8004]]))
+    expected = Noise()(images, drawn)
+    torch.set_default_dtype(dtype)  # as Lightning does in a step
+    try:
+        damaged = Noise()(images, drawn)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not torch.equal(damaged[0], damaged[1])
+    assert torch.equal(damaged, expected)
+
+
 @pytest.mark.parametrize(
     ("task", "levels", "message"),
     [(Blur, [0, 3], "outside"), (Jpeg, [0, 50], "outside"), (Noise, [0, 2], "outside"), (Contrast, [-1, 1], "outside")],

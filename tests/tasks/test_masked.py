@@ -73,6 +73,14 @@ def test_masked_patches_are_zero_and_the_rest_is_untouched(size):
         assert torch.equal(masked[:, :, ::8, ::8], drawn)
 
 
+def test_a_feature_aims_at_its_own_part_of_an_image_whose_sides_32_does_not_divide():
+    image = torch.rand(1, 3, 48, 40)
+    logits = torch.zeros(1, 3, 8, 8)  # of one feature, which is that of the first 32 pixels
+    same = image[..., :32, :32]
+    assert torch.equal(Autoencoder().loss(logits, image), Autoencoder().loss(logits, same))
+    assert torch.equal(Autoencoder().state(logits, image), Autoencoder().state(logits, same))
+
+
 def test_the_autoencoder_masks_nothing():
     images = torch.rand(4, 3, 32, 32)
     assert torch.equal(Autoencoder()(images, Autoencoder().draw(numbers(4))), images)

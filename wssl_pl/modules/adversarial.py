@@ -100,7 +100,10 @@ class Adversary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         self.network.load_state_dict(state["network"])
+        (group,) = self.optimizer.param_groups
+        betas = group["betas"]
         self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.param_groups[0]["betas"] = betas  # a typed setting wins, as for the model's
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.recent.copy_(state["recent"])

@@ -182,6 +182,15 @@ class WSSLModule(TakesHoles, LightningModule):
         if self._is_sharded:
             set_gathered(self.networks(), False)
 
+    def on_predict_start(self) -> None:
+        """Do what a validation does."""
+        self.on_validation_start()
+
+    def on_predict_epoch_end(self) -> None:
+        """Shard the networks again."""
+        if self._is_sharded:
+            set_gathered(self.networks(), False)
+
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add one batch to the metrics."""
         self.validation_step(batch, batch_idx)
@@ -253,7 +262,7 @@ class WSSLModule(TakesHoles, LightningModule):
         if "temperatures" in self.hparams:
             self.hparams["temperatures"] = self._resumed_hparams.get("temperatures")
         for state in checkpoint.get("optimizer_states", []):
-            state["param_groups"] = self._regrouped(state["param_groups"])
+            state["param_groups"] = self._regrouped(state["param_groups"], self._resumed_hparams)
             self._fit_state(state)
             for group in state["param_groups"]:
                 group["fused"] = self._fuses()  # decides where PyTorch puts the restored step counts
@@ -270,19 +279,20 @@ class WSSLModule(TakesHoles, LightningModule):
                 raise WSSLError(name, given, f"the resumed run has {name}={saved[name]}", "omit it, or start a new run")
         check_state(self, checkpoint["state_dict"], "resume", None)
         for state in checkpoint.get("optimizer_states", []):
-            self._regrouped(state["param_groups"])
+            self._regrouped(state["param_groups"], saved)
 
-    def _regrouped(self, saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _regrouped(self, saved: list[dict[str, Any]], settings: dict[str, Any]) -> list[dict[str, Any]]:
         """Return saved parameter groups, cut where the present ones are: `encoder_lr` makes two groups of one."""
         sizes = [len(list(group["params"])) for group in self.parameter_groups()]
         if sizes == [len(group["params"]) for group in saved]:
             return saved
         numbers = [number for group in saved for number in group["params"]]
         if sum(sizes) != len(numbers):
-            name = "freeze_layers" if "freeze_layers" in self.hparams else "weighting"
+            names = [name for name in ("unfreeze_epoch", "freeze_layers") if name in self.hparams]
+            name = next((name for name in names if settings.get(name) != self.hparams[name]), "resume")
             reason = f"{sum(sizes)} parameters are trained, in the resumed run {len(numbers)} were"
             remedy = "resume with its settings, or start a new run from its checkpoint"
-            raise WSSLError(name, self.hparams[name], reason, remedy)
+            raise WSSLError(name, self.hparams.get(name), reason, remedy)
         groups, first = [], 0
         for size in sizes:
             groups.append({**saved[0], "params": numbers[first : first + size]})

@@ -64,7 +64,8 @@ class InpaintModule(FillsHoles, FillingModule):
             `smooth`, interpolated from the hole's border; default: the checkpoint's, else 0.
         output: what the decoder gives: the `image` as in the paper, or the `change` of the network's input, 0 at first;
             with `fill=smooth` a training starts with the interpolated hole; default: the model's, else the image.
-        init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only).
+        init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only);
+            blocks of `context` have their own.
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
         encoder_lr: learning rate of the encoder, where it is trained; default: `lr`.
         composite_loss: factor of the same loss of the composite, added to that of the whole raw output: it counts the
@@ -235,12 +236,13 @@ class InpaintModule(FillsHoles, FillingModule):
         if window < 3 or window % 2 == 0:
             raise WSSLError("ssim_window", window, "must be odd and at least 3")
         check_positive("ssim_sigma", sigma)
+        typed, weight = (f"loss={loss}", LOSSES[loss]) if alpha is None else (f"alpha={alpha}", alpha)
         remedy = "omit it, or give loss=wssl"
-        if loss == "ssim" and log_cosh_a != 1.0:
-            raise WSSLError("log_cosh_a", log_cosh_a, "loss=ssim has no log-cosh", remedy)
+        if weight == 0.0 and log_cosh_a != 1.0:
+            raise WSSLError("log_cosh_a", log_cosh_a, f"{typed} has no log-cosh", remedy)
         for name, value, default in (("ssim_window", window, WINDOW), ("ssim_sigma", sigma, SIGMA)):
-            if loss == "log_cosh" and value != default:
-                raise WSSLError(name, value, "loss=log_cosh has no SSIM", remedy)
+            if weight == 1.0 and value != default:
+                raise WSSLError(name, value, f"{typed} has no SSIM", remedy)
 
     @staticmethod
     def _check_strengths(damages: Damages | None, task_loss: float, consistency: float) -> int:
@@ -419,6 +421,8 @@ class InpaintModule(FillsHoles, FillingModule):
     def computed_metrics(self) -> dict[str, Tensor]:
         """Return also the loss and its parts, and of a restored image the PSNR of the hole and of the known part."""
         metrics = super().computed_metrics()
+        if self.damages is not None:  # nothing is pasted back, see docs/metrics.md
+            metrics = {name: value for name, value in metrics.items() if "_composite" not in name}
         metrics["log_cosh"] = self.val_log_cosh.compute()
         own_ssim = self.val_ssim_loss
         metrics["ssim_loss"] = 1.0 - metrics["ssim"] if own_ssim is None else own_ssim.compute()
@@ -444,6 +448,8 @@ class InpaintModule(FillsHoles, FillingModule):
         if self.joint is not None and self.joint.left_out:
             left_out = ", ".join(self.joint.left_out)
             found.append(f"task_loss trains without {left_out}: the downstream stage reconstructs anyway")
+        if self.unfreeze_epoch is not None and not all(each.requires_grad for each in self.encoder.parameters()):
+            found.append(f"The encoder was frozen to the end: unfreeze_epoch={self.unfreeze_epoch} was not reached")
         return found
 
     def validation_figures(self, title: str) -> dict[str, Any]:

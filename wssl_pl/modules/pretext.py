@@ -187,9 +187,9 @@ class PretextModule(WSSLModule):
             self.upgrad.check_trainer(trainer)
 
     def check_resumed(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to change to or from `upgrad` too: Lightning counts the steps of both apart."""
-        before, now = checkpoint.get("hyper_parameters", {}).get("weighting"), self.hparams["weighting"]
-        if before != now and "upgrad" in (before, now):
+        """Refuse another `weighting` too: other parameters, or with `upgrad` steps that Lightning counts apart."""
+        now = self.hparams["weighting"]
+        if (before := checkpoint.get("hyper_parameters", {}).get("weighting", now)) != now:
             raise WSSLError("weighting", now, f"the resumed run has weighting={before}", "omit it, or start a new run")
         super().check_resumed(checkpoint)
 

@@ -105,7 +105,7 @@ class Masked(PretextTask):
         return ReconstructionHead(in_channels)
 
     def image(self, output: Tensor) -> Tensor:
-        """Return the reconstruction `(B, 3, H / 4, W / 4)` in [0, 1] of the head's logits, float32."""
+        """Return the reconstruction `(B, 3, 8h, 8w)` in [0, 1] of the head's logits, a quarter of the image."""
         return torch.sigmoid(output.float())
 
     def predict(self, output: Tensor) -> Tensor:
@@ -164,6 +164,8 @@ class Restoration(Autoencoder):
 
 def _reduced(images: Tensor, output: Tensor) -> Tensor:
     height, width = output.shape[-2:]
+    # Of sides that 32 does not divide a rest is behind the last feature.
+    images = images[..., : REDUCTION * height, : REDUCTION * width]
     return F.adaptive_avg_pool2d(images.float(), (height, width))
 
 

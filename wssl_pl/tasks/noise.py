@@ -33,7 +33,7 @@ class Noise(Damage):
     def forward(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Return the images `(B, 3, H, W)`, each with noise of its level, from what `draw` returned or from labels."""
         drawn = drawn if drawn.dim() == 2 else torch.stack([drawn, torch.zeros_like(drawn)], dim=1)
-        return self.damage(images, self.factor(drawn[:, 0]), drawn[:, 1] / KEYS)
+        return self.damage(images, self.factor(drawn[:, 0]), drawn[:, 1].float() / KEYS)
 
     def damage(self, images: Tensor, strength: Tensor, key: Tensor) -> Tensor:
         """Return the images `(B, 3, H, W)`, each with noise of its standard deviation, made from its key."""

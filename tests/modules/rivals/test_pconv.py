@@ -345,6 +345,32 @@ def test_a_run_resumed_in_either_phase_ends_like_a_whole_one(tmp_path, stop):
         assert all(torch.equal(value, resumed["state"][number][name]) for name, value in state.items())
 
 
+@pytest.mark.parametrize("batches", [1, 4])
+def test_both_parts_of_the_second_phase_begin_at_one_step_of_a_run_resumed_with_other_batches(tmp_path, batches):
+    class Save(Callback):
+        def on_train_epoch_end(self, trainer, *args):
+            trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    settings = PLAIN | {"second_phase": 0.5, "lr": 1e-3}
+    data = loader(2), loader(batches)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[Save()], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(PConvModule(**settings), data[0])
+    record = train(PConvModule(**settings), tmp_path, data[1], resume=tmp_path / "a.ckpt", max_epochs=3)
+    first = 2 + 2 * batches - round((2 + 2 * batches) / 2)  # of all steps
+    assert [rate < 1e-4 for rate in record.rates] == [step >= first for step in range(2, 2 + 2 * batches)]
+    for step in range(1, 2 * batches):
+        assert same(record.encoder[step - 1], record.encoder[step]) == [step + 2 >= first] * 3
+
+
+def test_the_second_phase_freezes_what_sync_batchnorm_converts():
+    network = PConvModule(**PLAIN).network
+    count = len(network.norms())
+    assert len(nn.SyncBatchNorm.convert_sync_batchnorm(network).norms()) == count > 0
+
+
 def test_without_an_end_there_is_no_second_phase(tmp_path):
     with pytest.raises(WSSLError, match=r"second_phase=0.25: needs an end: give max_epochs or max_steps"):
         train(PConvModule(**PLAIN), tmp_path, loader(1), max_epochs=-1)
@@ -369,6 +395,7 @@ def test_a_few_steps_lower_the_loss(tmp_path):
         ({"features": None}, "perceptual=0.05: needs features"),
         ({"second_phase": 1.5}, "second_phase=1.5: must be a fraction of the run"),
         ({"second_phase_lr": 0.0}, "second_phase_lr=0.0: must be a positive number"),
+        ({"second_phase": 0.0, "second_phase_lr": 1e-3}, "second_phase_lr=0.001: second_phase=0 is none"),
         ({"width": 0}, "width=0: must be at least 1"),
     ],
 )

@@ -456,6 +456,7 @@ def test_several_samples_are_shown():
         ({"width": 0}, "width=0: must be a positive number"),
         ({"kl": -1.0}, "kl=-1.0: must be a number, 0 or more"),
         ({"l1": float("nan")}, "l1=nan: must be a number, 0 or more"),
+        ({"l1": 0.0, "adversarial": 0.0}, "l1=0.0: nothing of the image is learnt"),
         ({"adversarial": 0.0, "discriminator_lr": 1e-3}, "discriminator_lr=0.001: there is no discriminator"),
     ],
 )

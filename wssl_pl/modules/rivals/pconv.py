@@ -162,7 +162,8 @@ class PConvUNet(nn.Module):
 
     def norms(self) -> list[nn.Module]:
         """Return the encoder's normalisations."""
-        return [unit.norm for unit in self.encoder if isinstance(unit.norm, Norm)]
+        # Not by their type: `sync_batchnorm` puts another one in their place.
+        return [unit.norm for unit in self.encoder if not isinstance(unit.norm, nn.Identity)]
 
 
 def total_variation(filled: Tensor, mask: Tensor) -> Tensor:
@@ -258,6 +259,8 @@ class PConvModule(FillingModule):
         self.factors |= {"perceptual": perceptual, "style": style}
         if not (hole or perceptual or style):
             raise WSSLError("hole", hole, "nothing of the truth is learnt for the hole", "give hole=6, or omit it")
+        if not second_phase and second_phase_lr != OptimizerSettings.second_phase_lr:
+            raise WSSLError("second_phase_lr", second_phase_lr, "second_phase=0 is none", "omit one of the two")
         self.network = PConvUNet(width, downs)
         self.smallest_image = max(self.smallest_image, 2**downs)
         self.second_phase_step = float("inf")
@@ -279,8 +282,7 @@ class PConvModule(FillingModule):
         """Find the step at which the second phase begins."""
         super().on_train_start()
         if self.optimizer_settings.second_phase:
-            steps = self.trainer.estimated_stepping_batches
-            self.second_phase_step = self.optimizer_settings.second_phase_step(steps)
+            self.second_phase_step = self.optimizer_settings.second_phase_step(self._schedule_end)
 
     @property
     def is_second_phase(self) -> bool:

@@ -174,6 +174,8 @@ class PICModule(FillingModule):
         check_positive("width", width)
         for name, value in (("kl", kl), ("l1", l1)):
             check_factor(name, value)
+        if not (l1 or adversarial):
+            raise WSSLError("l1", l1, "nothing of the image is learnt", "give l1=20, or omit it")
         self.set_adversary(adversarial, discriminator_lr, discriminator_width)
         self.set_inputs(GREY, mask_channel=False)
         self.factors = dict.fromkeys(("kl_posterior", "kl_prior"), kl * OUTPUTS) | {"adversarial": adversarial}
