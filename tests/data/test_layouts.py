@@ -118,6 +118,51 @@ def test_lists_counted_from_zero_fit_images_counted_from_one(tmp_path: Path, pad
     assert [path.name for path in split["val"]] == [names[3], names[4]]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_names_that_all_exist_are_taken_as_they_are(tmp_path: Path, first: int, caplog) -> None:
+    names = [f"{number}.png" for number in range(first, first + 10)]
+    root, left_out = numbered(tmp_path / "images", names), {names[0], names[7]}
+    kept = [name for name in names if name not in left_out]
+    folder = lists(tmp_path / "lists", train=kept[:5], val=kept[5:])
+    split, _ = split_images(root, sorted(root.iterdir()), str(folder))
+    assert {name: {path.name for path in paths} for name, paths in split.items()} == {
+        "train": set(kept[:5]), "val": set(kept[5:]), "test": set(),
+    }  # fmt: skip
+    assert not caplog.messages
+
+
+def test_lines_without_an_image_are_counted_and_a_mark_at_the_beginning_is_none_of_the_name(tmp_path: Path, caplog):
+    root = numbered(tmp_path / "images", ["a.jpg", "b.jpg"])
+    folder = lists(tmp_path / "lists", train=["a.jpg", "c.jpg"], val=["b.jpg"])
+    (folder / "train.txt").write_text("\ufeffa.jpg\r\nc.jpg\r\n", encoding="utf-8")
+    for path in folder.glob("train*.flist"):
+        path.unlink()
+    split, _ = split_images(root, sorted(root.iterdir()), str(folder))
+    assert [path.name for path in split["train"]] == ["a.jpg"]
+    assert "1 of 3 lines name no image of" in caplog.text
+
+
+def test_one_number_of_several_images_is_no_name(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        numbered(tmp_path / "images" / name, ["1.jpg", "2.jpg"])
+    folder = lists(tmp_path / "lists", train=["a/1.png", "a/2.png"], visual_test=["b/1.png", "b/2.png"])
+    with pytest.raises(WSSLError, match="its lists give several images one number"):
+        split_images(tmp_path / "images", sorted((tmp_path / "images").rglob("*.jpg")), str(folder))
+
+
+def test_the_partition_is_found_above_a_link_and_counts_from_0(tmp_path: Path) -> None:
+    names = [f"{number:05d}.jpg" for number in range(1, 6)]  # a part, without 0
+    numbered(tmp_path / "elsewhere" / "photos", names)
+    (tmp_path / "set").mkdir()
+    celeba_lists(tmp_path / "set")
+    root = tmp_path / "set" / "celeba_hq_256"
+    root.symlink_to(tmp_path / "elsewhere" / "photos")
+    split, rule = split_images(root, sorted(root.iterdir()))
+    assert rule == "celeba"
+    found = {int(path.stem): part for part, paths in split.items() for path in paths}
+    assert found == {number: EXPECTED[number] for number in range(1, 6)}
+
+
 def test_lists_that_cannot_be_right_are_refused(tmp_path: Path) -> None:
     root = numbered(tmp_path / "images", ["a.jpg"])
     paths = list(root.iterdir())
@@ -155,6 +200,25 @@ def test_parquet_of_hugging_face(tmp_path: Path, names: list[str]) -> None:
         number = int(entry.source.rpartition("#")[2])
         np.testing.assert_array_equal(array[entry.row], np.asarray(face(number)))
     assert str(prepare(tmp_path / "hub", tmp_path / "out", size=48, workers=0).differences) == "nothing new"
+
+
+@pytest.mark.parametrize("names", [["train/0", "test/0"], ["train-0", "test-0"]])
+def test_parquet_in_folders_or_without_a_part_for_validation(tmp_path: Path, names: list[str]) -> None:
+    for first, name in enumerate(names):
+        rows = []
+        for number in range(20 * first, 20 * first + 20):
+            buffer = io.BytesIO()
+            face(number).save(buffer, "png")
+            rows.append({"bytes": buffer.getvalue(), "path": None})
+        path = tmp_path / "hub" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.table({"image": rows}), path)
+    cache = prepare(tmp_path / "hub", tmp_path / "out", size=32, workers=0).cache
+    assert "5% of train for val" in cache.split_rule
+    assert {entry.split for entry in cache.entries if entry.source.startswith("test")} == {"test"}
+    assert cache.sizes()["test"] == 20
+    assert cache.sizes()["train"] + cache.sizes()["val"] == 20
+    assert cache.sizes()["val"] > 0
 
 
 def test_parquet_has_to_be_prepared(make, tmp_path: Path) -> None:

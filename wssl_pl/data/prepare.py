@@ -32,7 +32,7 @@ from wssl_pl.data.files import check_folder, damage_in, find_tables, list_images
 from wssl_pl.data.parquet import count_rows, read_row
 from wssl_pl.data.pool import Job, results
 from wssl_pl.data.shards import Shards
-from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images
+from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images, with_val
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import DataError, Interrupted, WSSLError
 from wssl_pl.files import locked, write_atomically
@@ -191,9 +191,11 @@ def _split_tables(root: Path, tables: Sequence[Path], split_rule: str) -> tuple[
         for file in tables:
             if part := named[file]:
                 split[part] += rows[file]
-        return split, "names of the Parquet files"
+        return with_val(split, "names of the Parquet files")
     paths = [path for file in tables for path in rows[file]]
-    return split_images(root, paths, "hash" if split_rule == "auto" else split_rule)
+    if split_rule == "auto":
+        split_rule = "folders" if any(file.relative_to(root).parts[0].lower() in FOLDERS for file in tables) else "hash"
+    return split_images(root, paths, split_rule)
 
 
 def compare(sources: Sequence[Entry], cache: Cache | Shards) -> str:

@@ -1,6 +1,7 @@
 """Recognise the editions of CelebA-HQ by their folders, and divide image files into train, val and test."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import NamedTuple
 
 from wssl_pl.data.files import SUFFIXES, closed, find_tables, reason
 from wssl_pl.errors import DataError, WSSLError
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 RULES = ("auto", "folders", "celeba", "hash")
@@ -27,6 +30,8 @@ PARTITION_FILE = "list_eval_partition.txt"
 EDITIONS = {"CelebA-HQ-img": "CelebAMask-HQ"}
 EDITIONS |= {name: name for name in ("data1024x1024", "data512x512", "data256x256", "data128x128")}
 EDITIONS |= {name: name for name in ("celeba_hq_1024", "celeba_hq_512", "celeba_hq_256")}
+FROM_0 = {name for name in EDITIONS if not name.startswith("data")}
+"""Folders whose images are counted from 0, also where a part of them is padded as those of `data256x256` are."""
 _SEXES = {"male", "female"}
 
 Split = dict[str, list[Path]]
@@ -115,17 +120,16 @@ def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") ->
     """
     if split_rule in ("auto", "folders"):
         by_folder = _by_folder(root, paths)
-        if by_folder["train"] and not by_folder["val"] and len(by_folder["train"]) > 1:
-            return _with_val(by_folder), f"folders, {1 - VAL_FROM:.0%} of train for val"
         if any(by_folder.values()):
-            return by_folder, "folders"
+            return with_val(by_folder, "folders")
         if split_rule == "folders":
             raise WSSLError("split_rule", split_rule, f"{root} has no train, val or test folder with images")
     if split_rule in ("auto", "celeba"):
-        for folder in (root, *root.resolve().parents[:2]):
+        # Above a link, as above what it leads to.
+        for folder in dict.fromkeys((root, *root.absolute().parents[:2], *root.resolve().parents[:2])):
             mapping, partition = folder / MAPPING_FILE, folder / PARTITION_FILE
             if mapping.is_file() and partition.is_file():
-                return _by_celeba(paths, celeba_hq_partition(mapping, partition)), "celeba"
+                return _by_celeba(root, paths, celeba_hq_partition(mapping, partition)), "celeba"
         if split_rule == "celeba":
             reason = f"{MAPPING_FILE} and {PARTITION_FILE} are missing"
             raise WSSLError("split_rule", split_rule, reason, f"put them into {root}")
@@ -187,20 +191,24 @@ def _by_folder(root: Path, paths: Sequence[Path]) -> Split:
     return split
 
 
-def _with_val(split: Split) -> Split:
-    """Return the split with a fixed part of train as val, at least one image."""
+def with_val(split: Split, rule: str) -> tuple[Split, str]:
+    """Return a split without val with a fixed part of train as val, at least one image, and the name of the rule."""
+    if split["val"] or len(split["train"]) < 2:
+        return split, rule
     fractions = {path: hashed_fraction(path) for path in split["train"]}
     least = min(VAL_FROM, max(fractions.values()))
-    return split | {
+    split = split | {
         "train": [path for path, fraction in fractions.items() if fraction < least],
         "val": [path for path, fraction in fractions.items() if fraction >= least],
     }
+    return split, f"{rule}, {1 - VAL_FROM:.0%} of train for val"
 
 
-def _by_celeba(paths: Sequence[Path], partition: Sequence[str]) -> Split:
+def _by_celeba(root: Path, paths: Sequence[Path], partition: Sequence[str]) -> Split:
     split: Split = {name: [] for name in SPLITS}
     numbers = {path: int(path.stem) for path in paths if path.stem.isdecimal()}
-    first = first_number(list(numbers.values()), [path.stem for path in numbers], len(partition))
+    names = [] if root.name in FROM_0 else [path.stem for path in numbers]
+    first = first_number(list(numbers.values()), names, len(partition))
     for path in paths:
         number = numbers.get(path, -1) - first
         if not 0 <= number < len(partition):
@@ -226,7 +234,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
         split = next((split for start, split in starts.items() if path.name.startswith(start)), None)
         if split and path.suffix in (".flist", ".txt", ".lst") and path.is_file():
             try:
-                lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+                lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
             except OSError as error:
                 raise DataError("split_rule", path, reason(error)) from error
             found.setdefault(split, []).extend(line.strip() for line in lines if line.strip())
@@ -248,12 +256,18 @@ def _by_lists(root: Path, paths: Sequence[Path], folder: Path) -> Split:
     numbers = {path: int(stem) for path, stem in stems.items()}
     first_file = first_number(list(numbers.values()), list(stems.values()), len(listed))
     first_line = first_number(list(listed), [Path(n).stem for n in split_of if Path(n).stem.isdecimal()], len(listed))
-    exact = any(by_path.values()) and (not listed or first_file == first_line)
+    there = {path.relative_to(root).as_posix() for path in paths} | {path.name for path in paths}
+    exact = split_of.keys() <= there or (any(by_path.values()) and (not listed or first_file == first_line))
+    if not exact and len(listed) < sum(Path(name).stem.isdecimal() for name in split_of):
+        why = "its lists give several images one number, and do not name them as they are"
+        raise DataError("split_rule", folder, why, f"list paths below {root}, with their suffixes")
     split: Split = {name: [] for name in SPLITS}
     for path in paths:
         part = by_path[path] if exact else listed.get(numbers.get(path, -1) - first_file + first_line)
         if part:
             split[part].append(path)
+    if spare := len(split_of) - sum(map(len, split.values())):
+        log.warning("split_rule=%s: %d of %d lines name no image of %s", folder, spare, len(split_of), root)
     if not any(split.values()):
         raise DataError("split_rule", folder, f"its lists name none of the {len(paths)} images in {root}")
     return split
