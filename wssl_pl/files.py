@@ -306,8 +306,8 @@ def owned(out: Path, parameter: str = "out", folder: bool = True) -> Iterator[No
     Raises:
         WSSLError: It cannot be written, or another process writes it.
     """
-    home = out if folder else out.parent
-    lock = home / (".lock" if folder else f".{out.name}.lock")
+    home = out if folder else out.absolute().parent  # of `.`, the one above
+    lock = home / (".lock" if folder else f".{out.absolute().name}.lock")
     made = [path for path in (home, *home.parents) if not os.path.exists(path)]  # noqa: PTH110, False for a closed folder
     try:
         with writing(parameter, out):

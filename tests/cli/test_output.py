@@ -46,6 +46,17 @@ def test_another_broken_pipe_is_not_hidden(monkeypatch):
         cli.main([])
 
 
+def test_an_output_may_be_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = Path.cwd().stat().st_ino
+    with output.new_folder(Path(), overwrite=False, files=("a",)) as folder:
+        (folder / "a").write_text("result")
+    assert Path("a").read_text() == "result"
+    assert (tmp_path / "here").stat().st_ino == before
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "a"]
+
+
 def test_what_another_process_has_written_since_the_first_look_is_refused(tmp_path, monkeypatch):
     out = tmp_path / "out"
 

@@ -74,6 +74,16 @@ def test_bytes_after_the_end_marker_are_no_damage(tmp_path: Path) -> None:
         assert damage(path) is None
 
 
+def test_a_photo_to_which_a_phone_has_appended_a_film_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "0.jpg"
+    face(0, 64).save(path)
+    photo, film = path.read_bytes(), bytes(300_000)
+    path.write_bytes(photo + film)
+    assert damage(path) is None
+    path.write_bytes(photo[: len(photo) // 2])
+    assert "truncated" in (damage(path) or "")
+
+
 def test_empty_renamed_and_headless_files_are_named_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.jpg").write_text("not an image")

@@ -60,6 +60,16 @@ def test_a_second_run_decodes_nothing(images: Path, tmp_path: Path, monkeypatch:
     assert contents(tmp_path / "out") == before
 
 
+def test_a_cache_of_other_images_is_not_replaced(images: Path, tmp_path: Path) -> None:
+    make(images, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    (tmp_path / "others").mkdir()
+    face(1).save(tmp_path / "others" / "other.png")
+    with pytest.raises(DataError, match="was made of other images, of which none is here: name a new folder"):
+        make(tmp_path / "others", tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+
+
 def test_new_changed_touched_and_deleted_files_are_noticed(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

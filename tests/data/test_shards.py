@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -9,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from tests.data.fakes import face, image_tree
 from tests.data.test_datamodule import epoch, same
@@ -18,6 +21,7 @@ from tests.data.test_resume import SaveAt, train
 from tests.processes import wait_until
 from wssl_pl.cli import main
 from wssl_pl.data import WSSLDataModule, prepare_shards
+from wssl_pl.data import parquet as tables
 from wssl_pl.data.cache import digest
 from wssl_pl.data.decode import read_image
 from wssl_pl.data.prepare import Report, prepare
@@ -195,6 +199,31 @@ def test_nothing_of_others_is_replaced(images: Path, tmp_path: Path, made: Path)
             write(images, tmp_path / folder)
     with pytest.raises(WSSLError, match="holds nothing of the kind"):
         prepare(images, made, SIZE, workers=0)
+
+
+def test_shards_inside_their_images_are_none_of_them(images: Path, tmp_path: Path) -> None:
+    images = Path(shutil.copytree(images, tmp_path / "images"))
+    write(images, images / "shards")
+    assert write(images, images / "shards").differences == "nothing new"
+    assert prepare(images, images / "cache", SIZE, workers=0).cache.layout == "tree of images"
+
+
+def test_each_group_of_a_parquet_file_is_decoded_once_a_chunk(tmp_path: Path, monkeypatch) -> None:
+    rows = []
+    for number in range(24):
+        buffer = io.BytesIO()
+        face(number).save(buffer, "png")
+        rows.append({"bytes": buffer.getvalue(), "path": None})
+    (tmp_path / "hub").mkdir()
+    parquet.write_table(pyarrow.table({"image": rows}), tmp_path / "hub" / "a.parquet", row_group_size=6)
+    tables._group.cache_clear()
+    shards = write(tmp_path / "hub", tmp_path / "out", chunk_size=12).cache
+    chunks = len(list((tmp_path / "out").rglob("*.bin")))
+    assert tables._group.cache_info().misses <= 4 * chunks < 24
+    cache = prepare(tmp_path / "hub", tmp_path / "cache", SIZE, workers=0).cache
+    assert {entry.source: entry.sha256 for entry in shards.entries} == {
+        entry.source: entry.sha256 for entry in cache.entries
+    }
 
 
 def test_without_the_extra_the_remedy_is_named(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

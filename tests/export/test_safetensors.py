@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from tests.inference.fakes import hostile_files, plane, square
 from wssl_pl.cli import main
@@ -104,6 +105,24 @@ def test_the_card_tells_what_is_known_and_what_is_not(exported, model_files, tmp
     for words in ("license: apache-2.0", "# Faces", "Drawn faces.", "24.97", "400 pairs (hash 0123456789abcdef)"):
         assert words in card
     assert Path("told/model.safetensors").stat().st_size < 0.6 * (exported / "model.safetensors").stat().st_size
+
+
+def test_a_card_has_the_model_s_own_licence():
+    card = model_card(ModelInfo("m", {}, {"license": "for research: only"}), 1, "title", "file", None, None, None)
+    assert yaml.safe_load(card.split("---")[1])["license_name"] == "for research: only"
+    assert "Licence of the weights: for research: only." in card
+
+
+def test_what_is_for_a_card_and_what_would_be_replaced(exported, model_files, capsys):
+    for words, message in (
+        (["out=x.safetensors", "license=mit"], "license=mit: is for the model card, and a single file has none"),
+        (["out=x", "figures=nowhere"], "figures=nowhere: "),
+        (["out=exported", "--overwrite", "ckpt=exported/model.safetensors"], "out=exported: is the model itself"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["export", "safetensors", f"ckpt={model_files['ckpt']}", *words])
+        assert stopped.value.code != 0
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("training", [{"hole_ratio": 1}, {"hole_ratio": ["a", "b"]}, {"steps": "many"}])

@@ -52,14 +52,26 @@ def prepare(
         raise WSSLError("out", None, "is required", "name the cache's folder")
     start = time.perf_counter()
     if check:
-        from wssl_pl.data.cache import check_cache
+        from wssl_pl.data.cache import check_cache, looks_like_cache
+        from wssl_pl.data.files import check_folder
         from wssl_pl.data.shards import check_shards, looks_like_shards
 
+        check_folder("out", out, "name a cache or shards")
+        if not (looks_like_shards(out) or looks_like_cache(out)):
+            raise WSSLError("out", out, "is neither a cache nor shards", "name the out= of an earlier wssl prepare")
         checked = (check_shards if looks_like_shards(out) else check_cache)(out, progress=True)
         print(f"{out}: all {len(checked.entries)} images are as they were written", flush=True)
         return
     if images is None:
         raise WSSLError("images", None, "is required", "name a folder of images")
+    if format == "cache":
+        for name, value, default in (("encoding", encoding, "raw"), ("chunk_size", chunk_size, 256)):
+            if value != default:
+                raise WSSLError(name, value, "is for shards", "add format=shards, or omit it")
+    if encoding == "file":
+        for name, value, default in (("size", size, 256), ("resize_filter", resize_filter, "lanczos")):
+            if value != default:
+                raise WSSLError(name, value, "encoding=file stores the files as they are", "omit one of the two")
     from wssl_pl.data.cache import describe_duplicates, duplicates
     from wssl_pl.data.prepare import prepare
 

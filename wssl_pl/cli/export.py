@@ -11,6 +11,8 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.files import write_atomically, writing
 from wssl_pl.models import ModelInfo
 
+CARD_TITLE = "WSSL inpainting"
+
 
 def export_onnx(
     *,
@@ -69,7 +71,7 @@ def export_safetensors(
     half: bool = False,
     heads: bool = True,
     hole_depth: float | None = None,
-    title: str = "WSSL inpainting",
+    title: str = CARD_TITLE,
     data: str | None = None,
     license: str | None = None,
     figures: Path | None = None,
@@ -96,6 +98,11 @@ def export_safetensors(
     """
     if hole_depth is not None and not 0.0 < hole_depth <= 0.5:
         raise WSSLError("hole_depth", hole_depth, "must be above 0 and at most 0.5")
+    single = out.suffix.lower() == ".safetensors"
+    on_card = {"title": title if title != CARD_TITLE else None, "data": data, "license": license, "figures": figures}
+    for name, value in on_card.items():
+        if single and value is not None:
+            raise WSSLError(name, value, "is for the model card, and a single file has none", "name a folder with out=")
     path = _model_path(model.ckpt, out)
     import_encoder(model.encoder)
 
@@ -107,7 +114,7 @@ def export_safetensors(
         info.training.update({} if hole_depth is None else {"hole_depth": hole_depth})
         return (module.state_dict(), info) if heads else without_heads(module.state_dict(), info)
 
-    if out.suffix.lower() == ".safetensors":
+    if single:
         with own_file(out, overwrite), writing("out", out):
             state, info = read()
             write_safetensors(state, info, out, half)
@@ -185,6 +192,6 @@ def _model_path(ckpt: Path | None, out: Path) -> Path:
     path = find_model(ckpt)
     if path.suffix.lower() == ".onnx":
         raise WSSLError("ckpt", path, "is an ONNX file already", "give the checkpoint that it was made from")
-    if path.resolve() == out.resolve():
+    if out.resolve() in (path.resolve(), path.resolve().parent):
         raise WSSLError("out", out, "is the model itself", "name another")
     return path

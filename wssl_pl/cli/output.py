@@ -115,7 +115,8 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     """
     given, out = out, out.resolve()  # a link stays one
     with writing("out", given):
-        inside = out.is_dir() and (out.is_mount() or not os.access(out.parent, os.W_OK))
+        # The working directory stays too: a shell would be in a folder that is gone.
+        inside = out.is_dir() and (out.is_mount() or out == Path.cwd() or not os.access(out.parent, os.W_OK))
         fresh = (out if inside else out.parent) / unfinished_name(out)
         shutil.rmtree(fresh, ignore_errors=True)  # of a killed command; a link that somebody has put there stays
         fresh.mkdir(parents=True)

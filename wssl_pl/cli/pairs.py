@@ -15,7 +15,9 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import Pairs, write_named_pairs, write_pairs
 
 PAIRS_FILES = ("images", "masks", "inputs", "pairs.csv", "README.md", "manifest.json")
-OF_DRAWN_PAIRS = ("image_size", "resize", "hole_ratio", "dilate")
+OF_DRAWN_PAIRS = (
+    "image_size", "resize", "hole_ratio", "dilate", "limit", "train_images", "split_rule", "resize_filter", "on_error",
+)  # fmt: skip
 STAGES = {"train": "train", "val": "validate", "test": "test"}
 
 

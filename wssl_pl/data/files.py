@@ -103,7 +103,9 @@ def find_tables(root: Path) -> Iterator[Path]:
     """Yield the Parquet files below `root`, without hidden ones and the indices of caches."""
     for path in root.rglob("*.parquet"):
         hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if not hidden and path.is_file() and next(path.parent.glob("images-*.npy"), None) is None:
+        # That of a cache is beside its array, that of shards beside their manifest.
+        index = re.fullmatch(r"index-[0-9a-f]{16}\.parquet", path.name) and (path.parent / "manifest.json").is_file()
+        if not hidden and not index and path.is_file() and next(path.parent.glob("images-*.npy"), None) is None:
             yield path
 
 
@@ -132,7 +134,7 @@ def _damage(file: BinaryIO, size: int) -> str | None:
         file.seek(max(0, size - _TAIL))
         tail = file.read()
         if head.startswith(b"\xff\xd8\xff"):
-            whole = b"\xff\xd9" in tail
+            whole = b"\xff\xd9" in tail or _can_be_decoded(file)  # phones append a film
         elif head.startswith(b"\x89PNG\r\n\x1a\n"):
             whole = b"IEND\xaeB`\x82" in tail
         elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -146,6 +148,17 @@ def _damage(file: BinaryIO, size: int) -> str | None:
             return too_large(image.size)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return reason(error)
+
+
+def _can_be_decoded(file: BinaryIO) -> bool:
+    file.seek(0)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            if too_large(image.size) is None:
+                image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
 
 
 def too_large(size: tuple[int, int], limit: float = MEGAPIXELS) -> str | None:

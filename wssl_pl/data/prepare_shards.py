@@ -24,6 +24,7 @@ from PIL import Image
 
 from wssl_pl.data.cache import MANIFEST, Entry, digest, duplicates, write_index
 from wssl_pl.data.draws import permutation
+from wssl_pl.data.files import natural_key
 from wssl_pl.data.prepare import (
     NO_DIFFERENCE,
     Report,
@@ -197,11 +198,17 @@ def write_chunk(root: Path, work: Path, name: str, settings: dict[str, Any], gro
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     entries: list[Entry] = []
     items: list[bytes] = []
-    for source in group:
+    contents: dict[int, bytes | DataError] = {}
+    # Neighbours of a Parquet file after each other: each of its groups is decoded as a whole.
+    for source in sorted(group, key=lambda source: natural_key(source.source)):
         try:
-            content = read_source(root, source.source)
+            contents[source.row] = read_source(root, source.source)
         except DataError as error:
-            entries.append(replace(source, reason=error.reason))
+            contents[source.row] = error
+    for source in group:
+        content = contents.pop(source.row)
+        if isinstance(content, DataError):
+            entries.append(replace(source, reason=content.reason))
             continue
         pixels, entry = decode(root, source, settings["size"], settings["resize_filter"], content)
         entries.append(entry)

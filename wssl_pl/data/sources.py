@@ -33,7 +33,7 @@ Damaged = list[tuple[str, str]]
 warn, tell = rank_zero_only(log.warning), rank_zero_only(log.info)
 
 
-def resolve(parameter: str, value: str | None) -> str:
+def resolve(parameter: str, value: str | Path | None) -> str:
     """Return the folder to read, or `synthetic`; without a value the default folder if it exists, else `synthetic`.
 
     Args:
@@ -45,6 +45,7 @@ def resolve(parameter: str, value: str | None) -> str:
     """
     if value is None:
         return DEFAULTS[parameter] if Path(DEFAULTS[parameter]).is_dir() else SYNTHETIC
+    value = str(value)
     if value in (SYNTHETIC, OLD_NAME):
         if Path(value).is_dir():
             warn(f"{parameter}={value} is the synthetic dataset: for the folder of this name set {parameter}=./{value}")
@@ -137,8 +138,9 @@ def check_settings(made: Cache | Shards, what: str, size: int, resize_filter: st
     if made.resize_filter not in (resize_filter, None):
         remedy = f"set resize_filter={made.resize_filter}, or {again} filter"
         raise WSSLError("resize_filter", resize_filter, f"{what} was made with {made.resize_filter}", remedy)
-    # A rule may be followed by a remark on how it was applied.
-    if split_rule not in ("auto", made.split_rule, made.split_rule.partition(",")[0]):
+    # A rule may be followed by a remark on how it was applied; that of lists is their folder.
+    rules = made.split_rule, made.split_rule.partition(",")[0], made.split_rule.removeprefix("lists in ")
+    if split_rule not in ("auto", *rules):
         reason = f"{what} is split by {made.split_rule}"
         raise WSSLError("split_rule", split_rule, reason, f"omit it, or {again} rule")
 

@@ -121,6 +121,8 @@ def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") ->
     if split_rule in ("auto", "folders"):
         by_folder = _by_folder(root, paths)
         if any(by_folder.values()):
+            if spare := len(paths) - sum(map(len, by_folder.values())):
+                log.warning("images=%s: %d images are in none of train, val and test: they are omitted", root, spare)
             return with_val(by_folder, "folders")
         if split_rule == "folders":
             raise WSSLError("split_rule", split_rule, f"{root} has no train, val or test folder with images")

@@ -182,6 +182,7 @@ def write_pairs(
             indices = np.delete(indices, [position for position, _ in failures])
             for index, image, mask in zip(indices, batch, masks.read(chosen[indices])[:, 0], strict=True):
                 source = Path(images.paths[index]).name if isinstance(images, FileImages) else ""
+                source = source.encode(errors="replace").decode()  # of names that are not UTF-8
                 entry = Entry(f"{index:05d}", np.ascontiguousarray(image[crop, crop]), mask, source)
                 yield entry if damage is None else damage(entry, int(index), image, spare)
 

@@ -21,7 +21,7 @@ def model_card(
         title: its name.
         file: the name of its folder.
         data: sentences on the training data; default: one that they were not named.
-        terms: the licence of the weights, as the Hub calls it.
+        terms: the licence of the weights, as the Hub calls it; default: the model's own.
         figures: a result folder of `wssl evaluate`, whose table goes into the card.
 
     Raises:
@@ -29,7 +29,11 @@ def model_card(
     """
     settings = {"width": None, "fill": 0, "loss": "wssl", "freeze_layers": 0} | info.hyper_parameters
     training = {"dilate": 0} | info.training
-    result = read_result(figures) if figures else None
+    try:
+        result = read_result(figures) if figures else None
+    except WSSLError as error:
+        error.parameter = "figures"
+        raise
     try:
         ratio = "unknown share"
         if "hole_ratio" in training:
@@ -44,7 +48,7 @@ def model_card(
         file=file,
         parameters=f"{parameters:,}",
         data=data,
-        terms=terms,
+        terms=terms or info.training.get("license"),
         side=info.side,
         settings=settings,
         rival=TITLES.get(info.stage),

@@ -143,6 +143,7 @@ class OnnxPredictor:
         """See `Predictor`."""
         height, width = images.shape[-2:]
         # The graph is made for sides of 32 and more; shorter ones are padded here as the network does it in PyTorch.
+        # There the hole is filled before, which differs where its value depends on the image (`smooth`, `mean`).
         images, masks, inside = _padded(images, masks, (max(height, 32), max(width, 32)), "edge")
         output: Array = self._network.run({"image": images, "mask": masks}, images.shape)[inside]
         return output
