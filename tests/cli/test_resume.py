@@ -368,3 +368,68 @@ def test_a_run_that_was_resumed_once_finds_its_data_after_a_move(train, tmp_path
 def test_a_validation_interval_beyond_the_epoch_is_one_line(refused):
     said = refused(*PRETEXT, "--trainer.val_check_interval=5000", small=TINY)
     assert said.startswith("error: trainer.val_check_interval=5000: ")
+
+
+def test_an_additional_callback_in_a_configuration_file_is_added_once(train):
+    stopping = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/score", "mode": "max"}}
+    Path("own.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks+": [stopping]}, "run": {"dir": "run"}}))
+    for epochs in (1, 2):
+        train(*PRETEXT, "--config=own.yaml", "resume=auto", small=TINY, epochs=epochs)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+    assert len(yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["callbacks"]) == 1
+
+
+def test_the_directory_of_a_configuration_file_is_stronger_than_the_variable_on_resume_too(train, monkeypatch):
+    for name, rate in (("one", "1e-2"), ("two", "1e-3")):
+        train(*SCRATCH, f"--model.lr={rate}", f"--run.dir={name}")
+    Path("dir.yaml").write_text("run: {dir: two}")
+    monkeypatch.setenv("WSSL_RUN__DIR", "one")
+    train("resume=last", "--config=dir.yaml", small=[], epochs=2)
+    assert yaml.safe_load(Path("two/config.yaml").read_text())["model"]["lr"] == 1e-3
+
+
+def test_a_path_of_a_moved_run_does_not_win_over_a_later_configuration(train, monkeypatch):
+    Path("project").mkdir()
+    for folder in ("project/faces", "others"):
+        Path(folder).mkdir()
+        for number in range(12):
+            Image.effect_noise((60, 60), 50 + number).convert("RGB").save(f"{folder}/{number}.png")
+    Path("others.yaml").write_text(yaml.safe_dump({"data": {"images": str(Path("others").absolute())}}))
+    monkeypatch.chdir("project")
+    train(*PRETEXT, "images=faces", "--run.dir=run", small=TINY)
+    monkeypatch.chdir("..")
+    Path("project").rename("moved")
+    monkeypatch.chdir("moved")
+    train("--config=run/config.yaml", "--run.dir=again", small=[])
+    assert Path(yaml.safe_load(Path("again/config.yaml").read_text())["data"]["images"]).name == "faces"
+    train("--config=run/config.yaml", "--config=../others.yaml", "--run.dir=other", small=[])
+    assert Path(yaml.safe_load(Path("other/config.yaml").read_text())["data"]["images"]).name == "others"
+
+
+def test_nothing_left_to_train_is_said(train, capsys):
+    train(*PRETEXT, "--trainer.max_steps=1", "--run.dir=run", small=TINY, epochs=None)
+    capsys.readouterr()
+    train("resume=run", "--trainer.max_epochs=5", small=[], epochs=None)
+    printed = capsys.readouterr().out
+    assert "Nothing was trained: the resumed run has trained its 1 steps; raise" in printed
+
+
+@pytest.mark.parametrize("written", ["nested", "dotted", "group"])
+def test_epochs_limit_a_run_of_given_steps_wherever_they_are_given(train, capsys, written):
+    limits = {"max_epochs": 1, "max_steps": 50}
+    Path("limits.yaml").write_text(yaml.safe_dump(limits))
+    options = {f"trainer.{name}": value for name, value in limits.items()}
+    Path("own.yaml").write_text(yaml.safe_dump({"trainer": limits} if written == "nested" else options))
+    word = "--trainer=limits.yaml" if written == "group" else "--config=own.yaml"
+    train(*PRETEXT, word, "--run.dir=run", small=TINY, epochs=None)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 0
+    train(*PRETEXT, "--trainer.max_steps=3", "--run.dir=steps", small=TINY, epochs=None)
+    assert read_checkpoint("steps/last.ckpt")["global_step"] == 3
+
+
+def test_metrics_of_an_earlier_step_are_marked(train, capsys):
+    train(*PRETEXT, "--trainer.max_steps=3", "--trainer.val_check_interval=2", "--trainer.check_val_every_n_epoch=null",
+          small=TINY, epochs=None)  # fmt: skip
+    assert "(of step 2)" in capsys.readouterr().out
+    train(*PRETEXT, small=TINY)
+    assert "(of step" not in capsys.readouterr().out

@@ -51,13 +51,21 @@ def test_an_arm_without_a_pretext_has_to_beat_the_rival_too_and_an_oracle_is_no_
         (3000, {"jpeg": 0.1}, ["Measured with 3,600 training images", "No pretext is shown to help"], "Recommended"),
         (9, {}, ["The study covers 50 to 3,600 training images, not 9", "Recommended"], "No pretext"),
         (60, {"saturation": 0.9}, ["damages of saturation", "Recommended: heads beside it", "task_loss=0.1"], "covers"),
-        (60, {"noise": 0.9}, ["The study covers saturation, sharpness, not noise"], "No pretext"),
+        (60, {"noise": 0.9}, ["The study covers saturation, sharpness, not noise", "images=CLEAN"], "No pretext"),
     ],
 )  # fmt: skip
 def test_advice_names_what_it_was_measured_with(images, damaged, said, not_said):
     text = "\n".join(advise(FOUND, images, damaged))
     assert all(part in text for part in said), text
     assert not_said not in text
+
+
+def test_a_network_for_damaged_photographs_restores_and_is_trained_on_others():
+    *_, why, command = advise(
+        Findings("x", damaged={"blind": DAMAGED["blind"]}), 400, {"saturation": 0.9, "noise": 0.6}
+    )
+    assert why.startswith("Train on CLEAN, images without these damages")
+    assert "restore=saturation,noise images=CLEAN" in command
 
 
 def test_without_results_it_says_so():

@@ -22,7 +22,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from wssl_pl.cli.config_files import find_options, load_options, load_yaml
+from wssl_pl.cli.config_files import find_options, load_options, load_yaml, option_in
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_local
 
@@ -347,9 +347,9 @@ def value_of(line: CommandLine, key: str) -> str | None:
     if (typed := line.get(key)) is not None:
         return typed
     for config in reversed(list(configs(line))):
-        if (value := load_options(config).get(key)) is not None:
+        if (value := option_in(config, key)) is not None:
             return str(value)
-    return os.environ.get(f"WSSL_{key}".upper())
+    return os.environ.get(f"WSSL_{key.replace('.', '__')}".upper())
 
 
 def _what_is_wrong(

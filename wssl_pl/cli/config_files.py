@@ -47,6 +47,14 @@ def load_options(file: str) -> dict[str, Any]:
     return loaded or {}
 
 
+def option_in(file: str, key: str) -> Any:
+    """Return the value of an option, such as `run.dir`, in a configuration file; None where it is not in there."""
+    options = load_options(file)
+    group, _, name = key.rpartition(".")
+    found = options.get(group) if group else options
+    return options.get(key, found.get(name) if isinstance(found, dict) else None)
+
+
 def find_options(
     node: yaml.Node | None, groups: Collection[str], prefix: str = ""
 ) -> Iterator[tuple[str, int, yaml.Node]]:

@@ -13,7 +13,7 @@ import yaml
 
 from wssl_pl.cli.arguments import CommandLine, configs, value_of
 from wssl_pl.cli.config_files import load_options
-from wssl_pl.cli.run_files import AUTO, CONFIG, DATA, PATHS, RUN_DIR_VARIABLE, find_resumed
+from wssl_pl.cli.run_files import AUTO, CONFIG, DATA, PATHS, find_resumed
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import find_model
 from wssl_pl.modules import read_checkpoint
@@ -71,7 +71,7 @@ def base_on_resumed_run(line: CommandLine) -> None:
             names what has to be trusted.
     """
     resume = line.get("run.resume")
-    checkpoint = find_resumed(resume, line.get("run.dir") or os.environ.get(RUN_DIR_VARIABLE))
+    checkpoint = find_resumed(resume, value_of(line, "run.dir"))
     if checkpoint is None:
         return
     stage = read_checkpoint(checkpoint, stage=line.get("stage"), name="resume")["stage"]
@@ -99,7 +99,11 @@ def base_on_resumed_run(line: CommandLine) -> None:
                 raise WSSLError("resume", resume, reason, f"add --trust if the run is yours, or give trainer.{name}")
     kept: dict[str, Any] = {"model": model, "data": data, "trainer": trainer}
     if resume == AUTO:  # the same line again: what it adds to a list is in the list already
-        for key in [key.removesuffix("+") for key, _ in line.options if key.endswith("+")]:
+        added = [key for key, _ in line.options]
+        for config in configs(line):
+            options = load_options(config)
+            added += [f"{group}.{name}" for group in kept for name in _group(options, group)]
+        for key in [key.removesuffix("+") for key in added if key.endswith("+")]:
             group, _, name = key.partition(".")
             kept.get(group, {}).pop(name, None)
     kept["run"] = {name: run[name] for name in ("monitor", "monitor_mode") if name in run}
@@ -193,11 +197,14 @@ def find_stage(line: CommandLine, stages: Collection[str]) -> str:
 
 
 def add_moved_paths(line: CommandLine) -> None:
-    """Add the typed paths of a `config=` of a run whose absolute ones are gone, as when project and data were moved."""
+    """Put the typed paths of a `config=` of a run right above it where its absolute ones are gone, as after a move."""
     for config in list(configs(line)):
+        moved: dict[str, dict[str, str]] = {}
         for key, value in find_moved(Path(config), load_options(config)).items():
-            if line.get(key) is None:
-                line.options.append((key, value))
+            group, name = key.split(".")
+            moved.setdefault(group, {})[name] = value
+        if moved:
+            line.options.insert(line.options.index(("config", config)) + 1, ("config", yaml.safe_dump(moved)))
 
 
 def find_moved(config: Path, options: Mapping[str, Any]) -> dict[str, str]:

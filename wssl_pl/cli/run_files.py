@@ -350,7 +350,9 @@ def print_result(trainer: Trainer, module: WSSLModule, directory: Path) -> None:
     shown = ", ".join(f"{name} {metrics[name]:.4f}" for name in names)
     # Spawned processes do not report their step.
     after = "" if trains_in_other_processes(trainer) else f" after {trainer.global_step} steps"
-    print(f"Finished{after}" + (f": {shown}" if shown else ""))
+    # A run that ends within an epoch is not validated then.
+    when = f" (of step {module.validated_step})" if module.validated_step not in (None, trainer.global_step) else ""
+    print(f"Finished{after}" + (f": {shown}{when}" if shown else ""))
     for remark in module.remarks():
         print(remark)
     best, last = directory / "best.ckpt", directory / "last.ckpt"

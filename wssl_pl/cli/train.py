@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
 from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line, value_of
-from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes, is_typed
+from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_files import (
     AUTO,
@@ -117,7 +117,7 @@ class WSSLCLI(LightningCLI):
             datamodule_class=WSSLDataModule,
             save_config_callback=RunFiles,
             trainer_defaults={
-                "max_epochs": MODULES[stage].max_epochs,
+                "max_epochs": None,  # see parse_arguments
                 # Our samplers shard themselves, unpadded in evaluation, so that several processes measure as one.
                 "use_distributed_sampler": False,
                 "num_sanity_val_steps": 0,
@@ -180,9 +180,9 @@ class WSSLCLI(LightningCLI):
         """Parse the command line."""
         self.config = self.parser.parse_line(self.line)
         trainer = self.config.trainer
-        given = is_typed(self.line, "trainer.max_epochs") or "WSSL_TRAINER__MAX_EPOCHS" in os.environ
-        if trainer.max_steps not in (None, -1) and not given and self.line.get("run.resume") is None:
-            trainer.max_epochs = -1  # the stage's default could end the training before these steps
+        if trainer.max_epochs is None:
+            # The stage's default could end the training before the steps that are given.
+            trainer.max_epochs = MODULES[self.stage].max_epochs if trainer.max_steps in (None, -1) else -1
         seed = self.config.seed_everything
         if not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise WSSLError("seed_everything", seed, "must be at least 0 and below 2**32")
@@ -298,7 +298,7 @@ class WSSLCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except WSSLError:
             raise
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
             files = "".join(f" (config={file})" for file in configs(self.line))
             raise WSSLError(None, None, f"trainer{files}: {first_lines(str(error))}") from error
 
@@ -321,7 +321,8 @@ class WSSLCLI(LightningCLI):
         self.model.check_data(self.datamodule)
         if self.resumed is not None:
             with self._restoring():
-                self.model.check_resumed(read_checkpoint(self.resumed, stage=self.stage, name="resume"))
+                checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
+                self.model.check_resumed(checkpoint)
         in_place = self.resumed is not None and self.resumed.parent.resolve() == self.directory.resolve()
         if is_first_process() and not in_place:
             set_aside(self.directory)
@@ -363,6 +364,9 @@ class WSSLCLI(LightningCLI):
                 del os.environ[RUN_DIR_VARIABLE]
             else:
                 os.environ[RUN_DIR_VARIABLE] = outer
+        if self.resumed is not None and self.trainer.global_step == checkpoint.get("global_step"):
+            reason = f"the resumed run has trained its {self.trainer.global_step} steps"
+            rank_zero_only(print)(f"Nothing was trained: {reason}; raise trainer.max_epochs or trainer.max_steps")
         rank_zero_only(print_result)(self.trainer, self.model, self.directory)
 
     @contextmanager

@@ -56,6 +56,7 @@ class WSSLModule(TakesHoles, LightningModule):
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
     _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
     _is_sharded = False
+    validated_step: int | None = None  # at which the metrics of the last validation were measured
     _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
 
     def __init__(self, optimizer: OptimizerSettings, ema: float | None, compiles: bool) -> None:
@@ -179,6 +180,8 @@ class WSSLModule(TakesHoles, LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics."""
         self.log_metrics("val")
+        if self._trainer is not None and not self._trainer.sanity_checking:
+            self.validated_step = self._trainer.global_step
         if self._is_sharded:
             set_gathered(self.networks(), False)
 

@@ -3,7 +3,7 @@
 The table is written by `benchmarks/where.py` from the study's results, and is missing until there are some.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
@@ -19,6 +19,7 @@ PLAIN = {FEW_PAIRS: "scratch", DAMAGED: "blind"}
 """The arm without a pretext at equal seconds, by case."""
 RIVAL = {FEW_PAIRS: "inpainting", DAMAGED: "restoring"}
 """The pretext without heads: weighted tasks have to beat it."""
+TARGETS = "Train on CLEAN, images without these damages: they are what the network learns to give back"
 MIN_DAMAGED = 0.5  # fraction of the images in which a head sees a damage
 
 
@@ -99,13 +100,13 @@ def advise(findings: Findings | None, images: int, damaged: Mapping[str, float])
         what = f"damaged images ({', '.join(seen)})" if seen else f"{images:,} training images"
         return [
             f"The study has not covered this case yet: {what}",
-            *_plain("It is not known here whether a pretext helps"),
+            *_plain("It is not known here whether a pretext helps", seen),
         ]
     if case == DAMAGED:
         known = next(iter(read_studies(["where"], [DAMAGED]).values())).restore
         other = [name for name in seen if name not in known]
         notes = [f"The study covers {', '.join(known)}, not {', '.join(other)}"] if other else []
-        rows, shown = findings.damaged, f"damages of {', '.join(seen)}"
+        rows, shown = findings.damaged, f"damages of {', '.join(known)}"
     else:
         counts = sorted(map(int, findings.few_pairs))
         nearest = min(counts, key=lambda count: abs(log(count / max(images, 1))))
@@ -117,9 +118,9 @@ def advise(findings: Findings | None, images: int, damaged: Mapping[str, float])
     lines = [f"Measured with {shown}: {findings.about}", *notes]
     lines += [f"  {row.label}: {row.psnr:.2f} dB" + (f", {row.gain}" if row.gain else "") for row in rows.values()]
     if best is None:
-        return [*lines, *_plain("No pretext is shown to help")]
+        return [*lines, *_plain("No pretext is shown to help", seen)]
     recommended = f"Recommended: {rows[best].label}, {rows[best].gain}"
-    return [*lines, recommended, *commands(best, case, rows[best].options)]
+    return [*lines, recommended, *([TARGETS] if seen else []), *commands(best, case, rows[best].options)]
 
 
 def choose(rows: Mapping[str, Row], case: str) -> str | None:
@@ -141,7 +142,8 @@ def commands(name: str, case: str, chosen: Mapping[str, Any]) -> list[str]:
     arm = study.arms.get(name) or next(arm for full, arm in study.arms.items() if full.rpartition("_")[0] == name)
     ckpt = "none" if arm.pretext is None else "runs/pretext/RUN/best.ckpt"
     lines = [] if arm.pretext is None else [_line(study, "pretext", arm.pretext, "images=POOL masks=DIR")]
-    return [*lines, _line(study, "downstream", _own(arm) | dict(chosen), f"ckpt={ckpt} images=DIR masks=DIR")]
+    images = "CLEAN" if case == DAMAGED else "DIR"
+    return [*lines, _line(study, "downstream", _own(arm) | dict(chosen), f"ckpt={ckpt} images={images} masks=DIR")]
 
 
 def _own(arm: Arm) -> dict[str, Any]:
@@ -158,5 +160,10 @@ def _line(study: Study, stage: str, options: Mapping[str, Any], given: str) -> s
     return "  " + " ".join(words)
 
 
-def _plain(reason: str) -> list[str]:
-    return [f"{reason}: train from scratch", "  wssl train --config configs/downstream_psnr.yaml images=DIR masks=DIR"]
+def _plain(reason: str, damages: Collection[str]) -> list[str]:
+    images = f"restore={','.join(damages)} images=CLEAN" if damages else "images=DIR"
+    return [
+        f"{reason}: train from scratch",
+        *([TARGETS] if damages else []),
+        f"  wssl train --config configs/downstream_psnr.yaml {images} masks=DIR",
+    ]
