@@ -1,5 +1,6 @@
 """Several photos at once: pairs, one ZIP, and errors of each photo."""
 
+import os
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,16 @@ def test_what_is_done_when_the_page_is_full_is_kept(actions, upload, monkeypatch
     assert "3 of 7 photos filled" in report
     assert report.count("holds as many photos as it may") == 4
     assert len(zipfile.ZipFile(download["value"]).namelist()) == 3
+
+
+def test_what_waits_is_not_deleted_as_unused(actions, upload, monkeypatch):
+    photos, masks = [upload(f"{name}.png", noise(0)) for name in "ab"], [upload("m.png", hole())]
+    for each in (*photos, *masks):
+        os.utime(each["path"], (1, 1))
+    seen = []
+    monkeypatch.setattr(actions, "_fill_one", lambda *args: seen.append(Path(photos[1]["path"]).stat().st_mtime) or "")
+    list(actions.fill_all(photos, masks, "", 0))
+    assert min(seen) > 1
 
 
 def test_stop_keeps_what_is_done(actions, upload, monkeypatch):

@@ -78,10 +78,11 @@ def test_a_request_that_tells_of_too_much_is_not_read(ask, length):
     assert left == [b"a" * 10]
 
 
-def test_a_request_that_does_not_tell_is_cut_off_at_the_limit(ask):
+def test_a_request_that_does_not_tell_is_cut_off_at_the_limit(ask, storage):
     (start, _), left = ask([b"a" * 600] * 5)
     assert start["status"] == 413
     assert len(left) == 3
+    assert storage.arriving == 0
 
 
 def test_a_call_is_small(ask):

@@ -217,6 +217,24 @@ def test_zoom_and_fingers(page):
     assert (mask(page) == before).all()
 
 
+def test_a_second_finger_ends_a_stroke_and_removes_a_dot(page):
+    touch = """([type, x, y, id]) => {
+        const canvas = document.querySelector("#editor canvas[tabindex]"), box = canvas.getBoundingClientRect();
+        canvas.setPointerCapture = () => {};
+        canvas.dispatchEvent(new PointerEvent(type, {pointerId: id, bubbles: true, pointerType: "touch",
+            clientX: box.left + x * box.width, clientY: box.top + y * box.height}));
+    }"""
+    for end, empty in ((0.3, True), (0.7, False)):
+        page.evaluate(touch, ["pointerdown", 0.3, 0.5, 10])
+        page.evaluate(touch, ["pointermove", end, 0.5, 10])
+        page.evaluate(touch, ["pointerdown", 0.5, 0.2, 11])
+        for finger in (10, 11):
+            page.evaluate(touch, ["pointerup", 0.5, 0.5, finger])
+        assert page.evaluate("editor.isEmpty") == empty
+    page.evaluate("editor.undo()")
+    assert page.evaluate("editor.isEmpty")
+
+
 def test_large_photos_and_the_next_photo(page):
     drag(page, (0.5, 0.5), (0.6, 0.5))
     page.evaluate("editor.open(canvas(600, 400), {width: 1200, height: 800, keep: true})")

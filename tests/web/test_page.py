@@ -45,8 +45,15 @@ def site(tmp_path_factory, request):
 
 
 class Handler(SimpleHTTPRequestHandler):
+    headers_of_host = ()
+
     def log_message(self, *args):
         pass
+
+    def end_headers(self):
+        for header in self.headers_of_host:
+            self.send_header(*header)
+        super().end_headers()
 
 
 @contextmanager
@@ -274,6 +281,47 @@ def test_what_cannot_be_used_is_refused_and_nothing_is_lost(page):
     assert len(page.asked) == 2
 
 
+def test_a_photo_that_the_page_cannot_show_leaves_the_one_before(page):
+    given = noise(60, 80)
+    choose(page, encoded(given))
+    page.evaluate("""() => {
+        const real = createImageBitmap;
+        window.createImageBitmap = () => Promise.reject(new Error("no memory"));
+        window.restored = () => { window.createImageBitmap = real; };
+    }""")
+    choose(page, encoded(noise(60, 80, seed=1)))
+    assert page.inner_text("#wrong")
+    page.evaluate("restored()")
+    drag(page, (0.3, 0.5), (0.6, 0.5))
+    hole = painted(page)
+    fill(page)
+    assert (np.asarray(result(page)[1])[~hole] == given[~hole]).all()
+
+
+def test_an_earlier_fill_that_is_downloaded_does_not_save_the_last_one(page):
+    choose(page, encoded(noise(60, 80)))
+    for y in (0.3, 0.7):
+        drag(page, (0.3, y), (0.6, y))
+        fill(page)
+    page.click("#undo")
+    page.locator("#state", has_text="undone").wait_for()
+    page.click("[data-tool=clear]")
+    result(page)
+    page.asked.clear()
+    choose(page, encoded(noise(60, 80)))
+    assert len(page.asked) == 1
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
+def test_answers_are_in_view_where_the_button_is(page, size):
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    choose(page, encoded(noise(900, 700)))
+    assert fill(page).startswith("Nothing is painted yet")
+    for seen in ("#fill", "#wrong"):
+        box = page.locator(seen).bounding_box()
+        assert 0 <= box["y"] <= box["y"] + box["height"] <= size[1]
+
+
 def test_cancel_leaves_photo_and_mask(page):
     choose(page, encoded(noise(1100, 1300), compress_level=1))
     page.click("[data-tool=box]")
@@ -290,9 +338,17 @@ def test_cancel_leaves_photo_and_mask(page):
     assert not page.locator("#progress").is_visible()
 
 
-def test_it_works_offline_and_with_threads_after_the_first_load(open_page, site, inpainter):
+def test_it_works_offline_and_with_threads_after_the_first_load(open_page, site, inpainter, monkeypatch):
+    # As hosts do whose answers depend on who asks.
+    monkeypatch.setattr(Handler, "headers_of_host", [("Vary", "Origin, Accept")])
     page = open_page()
     page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    # Other pages below its folder are none of its own.
+    other = page.evaluate(
+        "fetch('other').then(answer => [answer.status, answer.headers.get('Cross-Origin-Embedder-Policy')])"
+    )
+    assert other == [404, None]
+    page.complaints.clear()
     page.server.shutdown()
     page.server.server_close()
     page.reload()

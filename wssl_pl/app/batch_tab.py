@@ -1,8 +1,10 @@
 """The tab of several photos: each is filled by the mask of its name, and all come back in one ZIP file."""
 
 import html
+import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,9 @@ class BatchActions(Actions):
                 problems: list[str] = []
                 with zipfile.ZipFile(out, "w") as archive:
                     for number, (name, photo, mask) in enumerate(jobs):
+                        for path in {path for _, *pair in jobs[number:] for path in pair if path}:
+                            with suppress(OSError):
+                                os.utime(path)  # Gradio deletes what was not used for an hour
                         yield [report(f"{number} of {len(jobs)} photos done; {html.escape(name)} …", problems), off]
                         try:
                             if mask is None:

@@ -111,7 +111,7 @@ class Guard:
         upload = scope["path"].rstrip("/") == UPLOAD
         limit = self.limit if upload else CALL_BYTES
         started = arrived = withheld = False
-        taken, begin = 0, time.monotonic()
+        taken, stored, begin = 0, 0, time.monotonic()
         refusal: tuple[int, str] | None = None
 
         def refuse(status: int, text: str) -> Refused:
@@ -120,7 +120,7 @@ class Guard:
             return Refused(text)
 
         async def counted() -> Message:
-            nonlocal taken, arrived
+            nonlocal taken, stored, arrived
             if arrived:
                 return await receive()
             left = begin + self.patience + taken / MIN_BYTES_PER_S - time.monotonic()
@@ -137,8 +137,10 @@ class Guard:
             arrived = not message.get("more_body", False)
             if taken > limit:
                 raise refuse(413, f"the request is larger than {limit / 1e6:g} MB")
-            if upload and not self.storage.take(body):
-                raise refuse(507, self.storage.full)
+            if upload:
+                stored += body
+                if not self.storage.take(body):
+                    raise refuse(507, self.storage.full)
             return message
 
         async def answered(message: Message) -> None:
@@ -166,7 +168,7 @@ class Guard:
             if isinstance(error, OSError):
                 refuse(500, "the page cannot store this, as its terminal tells")
         finally:
-            self.storage.settle(taken if upload else 0)
+            self.storage.settle(stored)
         # What has begun to answer can only be cut off.
         if not started and (refusal or withheld):
             status, text = refusal or (400, WRONG)

@@ -194,7 +194,8 @@ export function start({element, trigger, props, watch, limit}) {
     event.preventDefault();
   });
   document.addEventListener("click", event => {
-    if (event.target.closest("#download")) unsaved = false;
+    // A fill that was undone is not in it.
+    if (event.target.closest("#download") && document.getElementById("redo").disabled) unsaved = false;
   });
   document.addEventListener("click", event => {
     if (!event.target.closest("#examples") || mayLeave()) return;

@@ -84,7 +84,8 @@ def application(settings: "Settings", options: AppOptions) -> "Guard":
     def part(name: str) -> FileResponse:
         if name not in PARTS:
             raise HTTPException(404)
-        return FileResponse(PARTS[name])
+        # Asked for at every visit, else a browser may have the files of an earlier version for days.
+        return FileResponse(PARTS[name], headers={"Cache-Control": "no-cache"})
 
     app = gr.mount_gradio_app(
         server,

@@ -56,6 +56,7 @@ export class MaskEditor extends EventTarget {
   #tool = "brush"; #brush = 1;
   #view = {x: 0, y: 0, scale: 1, zoom: 1};   // left and top in pixels of the mask, screen pixels for each
   #point = {x: 0, y: 0}; #start = null; #down = false; #byKey = false; #moved = false;
+  #travelled = 0;   // pixels of the mask since the hand was put down
   #pointers = new Map(); #pinch = null; #dirty = null;
 
   constructor(root, {color = "#ff008c"} = {}) {
@@ -215,12 +216,14 @@ export class MaskEditor extends EventTarget {
     this.#before = this.#mask.slice();
     this.#down = true;
     this.#start = this.#point = point;
+    this.#travelled = 0;
     if (this.#isBrush()) this.#drawLine(point, point);
     this.#showCursor();
   }
 
   #move(point) {
     if (this.#down && this.#isBrush()) this.#drawLine(this.#point, point);
+    this.#travelled += Math.hypot(point.x - this.#point.x, point.y - this.#point.y);
     this.#point = point;
     this.#showCursor();
   }
@@ -239,6 +242,12 @@ export class MaskEditor extends EventTarget {
   #lift() {
     if (!this.#down) return;
     if (this.#isBrush()) this.#end();
+    else this.#cancel();
+  }
+
+  /** A second finger, or the system, ends a stroke: what is more than a dot stays, and Undo removes it. */
+  #interrupt() {
+    if (this.#isBrush() && this.#travelled > this.#brush * this.#ratio()) this.#end();
     else this.#cancel();
   }
 
@@ -423,7 +432,7 @@ export class MaskEditor extends EventTarget {
     this.#pointers.set(event.pointerId, {x: event.clientX, y: event.clientY});
     this.#byKey = false;
     if (this.#pointers.size === 2 || event.button === 1) {
-      this.#cancel();   // two fingers move the photo; the first of them has painted a dot
+      this.#interrupt();   // two fingers move the photo
       this.#pinch = this.#fingers();
     } else if (this.#pointers.size === 1) {
       this.#lift();
@@ -456,7 +465,7 @@ export class MaskEditor extends EventTarget {
     if (this.#pinch) {
       this.#pinch = this.#pointers.size ? this.#fingers() : null;
     } else if (event.type === "pointercancel") {
-      this.#cancel();
+      this.#interrupt();
     } else if (!this.#byKey) {
       this.#end();
     }

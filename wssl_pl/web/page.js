@@ -98,6 +98,7 @@ async function take(file) {
   await work("Loading ...", async () => {
     const {width, height, notes} = await call("open", {blob: file});
     await editor.open(file, {width, height});
+    await call("accept");
     name = file.name.replace(/\.[^.]*$/, "") || "photo";
     versions = [{blob: file, label: "the photo"}];
     current = 0;
@@ -139,7 +140,7 @@ async function step(action, by) {
 
 async function download() {
   save(versions[current].blob, `${name}-filled.png`);
-  saved = true;
+  saved ||= current === versions.length - 1;   // an undone fill is not in it
 }
 
 async function cancel() { worker?.postMessage({cancel: true}); }

@@ -14,18 +14,25 @@ self.addEventListener("activate", event => event.waitUntil((async () => {
   await self.clients.claim();
 })()));
 
+// Another page below this folder is none of ours.
+const path = name => new URL(name, self.registration.scope).pathname;
+const OURS = new Set(FILES.map(path)), RUNTIME = path("ort/");
+
 self.addEventListener("fetch", event => {
-  const {method, url} = event.request;
-  if (method === "GET" && url.startsWith(self.registration.scope)) event.respondWith(answer(event.request));
+  const {method, url} = event.request, {origin, pathname} = new URL(url);
+  const ours = origin === self.location.origin && (OURS.has(pathname) || pathname.startsWith(RUNTIME));
+  if (method === "GET" && ours) event.respondWith(answer(event.request));
 });
 
 async function answer(request) {
   const cache = await caches.open(CACHE);
-  let response = await cache.match(request, {ignoreSearch: true});
+  let response = await cache.match(request, {ignoreSearch: true, ignoreVary: true});
   if (!response) {
     response = await fetch(request);
     // What only some browsers need is kept once one has needed it.
-    if (response.ok && new URL(request.url).pathname.includes("/ort/")) await cache.put(request, response.clone());
+    if (response.ok && new URL(request.url).pathname.startsWith(RUNTIME)) {
+      await cache.put(request, response.clone()).catch(() => {});   // the disk is full: it works all the same
+    }
   }
   const headers = new Headers(response.headers);
   headers.set("Cross-Origin-Opener-Policy", "same-origin");

@@ -11,7 +11,7 @@ const RUNTIMES = {
   wasm: ["ort.wasm.min.js", "ort-wasm-simd-threaded"],
   webgpu: ["ort.webgpu.min.js", "ort-wasm-simd-threaded.asyncify"],
 };
-let config, session, ort, photo, past = [], future = [], cancelled = false;
+let config, session, ort, photo, opened, past = [], future = [], cancelled = false;
 
 const actions = {
   async start(given) {
@@ -29,10 +29,15 @@ const actions = {
   },
 
   async open({blob}) {
-    photo = await readPhoto(blob);   // if that fails, the one before stays
+    opened = await readPhoto(blob);
+    return {width: opened.width, height: opened.height, notes: opened.notes};
+  },
+
+  /** The page shows the opened photo; until then the one before stays. */
+  accept() {
+    [photo, opened] = [opened, null];
     past = [];
     future = [];
-    return {width: photo.width, height: photo.height, notes: photo.notes};
   },
 
   async fill({mask}) {
