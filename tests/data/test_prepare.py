@@ -65,7 +65,7 @@ def test_a_cache_of_other_images_is_not_replaced(images: Path, tmp_path: Path) -
     before = contents(tmp_path / "out")
     (tmp_path / "others").mkdir()
     face(1).save(tmp_path / "others" / "other.png")
-    with pytest.raises(DataError, match="was made of other images, of which none is here: name a new folder"):
+    with pytest.raises(DataError, match="was made of other images; none of them is here: name a new folder"):
         make(tmp_path / "others", tmp_path / "out")
     assert contents(tmp_path / "out") == before
 

@@ -363,6 +363,25 @@ def test_it_works_offline_and_with_threads_after_the_first_load(open_page, site,
     check(np.asarray(result(page)[1]), np.asarray(Image.open(site / "example.png")), hole, inpainter)
 
 
+def test_a_newer_version_is_announced(browser, site, tmp_path):
+    shutil.copytree(site, tmp_path / "page")
+    context = browser.new_context(viewport={"width": 800, "height": 900})
+    with served(tmp_path / "page") as server:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+        page.wait_for_function("navigator.serviceWorker.controller")
+        page.reload()
+        page.locator("#about", has_text="Computed").wait_for()
+        assert not page.locator("#newer").is_visible()
+        worker = tmp_path / "page" / "service_worker.js"
+        worker.write_text(worker.read_text().replace('VERSION = "', 'VERSION = "newer '))
+        page.reload()
+        page.locator("#newer", has_text="There is a newer version of this page").wait_for()
+    context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(open_page, scheme):
     page = open_page(color_scheme=scheme)

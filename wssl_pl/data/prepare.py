@@ -212,7 +212,7 @@ def compare(sources: Sequence[Entry], cache: Cache | Shards) -> str:
             found["in another split"] += 1
     found["deleted"] = len(old)
     if cache.index and len(old) == len(cache.index):
-        raise cache.error("was made of other images, of which none is here", "name a new folder")
+        raise cache.error("was made of other images; none of them is here", "name a new folder")
     names = ("new", "changed", "deleted", "in another split")
     return ", ".join(f"{found[name]} {name}" for name in names if found[name]) or NO_DIFFERENCE
 

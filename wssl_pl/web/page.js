@@ -36,7 +36,19 @@ async function start() {
   addEventListener("beforeunload", event => { if (losable()) event.preventDefault(); });
   ready = launch();
   ready.catch(error => complain(error.message));
-  navigator.serviceWorker?.register("service_worker.js").catch(() => {});   // without it the page works online
+  navigator.serviceWorker?.register("service_worker.js").then(announce).catch(() => {});   // it works online without
+}
+
+/** Say that there is a newer version, which starts when no tab shows this one: the files of one belong together. */
+function announce(registration) {
+  const say = worker => {
+    if (worker?.state === "installed" && navigator.serviceWorker.controller) get("newer").hidden = false;
+  };
+  say(registration.waiting);
+  registration.addEventListener("updatefound", () => {
+    const {installing} = registration;
+    installing.addEventListener("statechange", () => say(installing));
+  });
 }
 
 /** Start the worker with the model, by WebGPU where there is one. */

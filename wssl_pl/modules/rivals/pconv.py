@@ -162,8 +162,9 @@ class PConvUNet(nn.Module):
 
     def norms(self) -> list[nn.Module]:
         """Return the encoder's normalisations."""
-        # Not by their type: `sync_batchnorm` puts another one in their place.
-        return [unit.norm for unit in self.encoder if not isinstance(unit.norm, nn.Identity)]
+        norms: list[Any] = [unit.norm for unit in self.encoder]
+        # Not by their own type: `sync_batchnorm` puts another one in their place.
+        return [norm for norm in norms if not isinstance(norm, nn.Identity)]
 
 
 def total_variation(filled: Tensor, mask: Tensor) -> Tensor:
