@@ -43,3 +43,16 @@ def test_a_value_that_cannot_be_used(refused, text, message):
     Path("c.yaml").write_text(text)
     assert message in refused("config=c.yaml", small=[], epochs=None)
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "wrong"),
+    [
+        ("WSSL_MODEL__TASKS", "rotation", "must be"),
+        ("WSSL_DATA__HOLE_RATIO", "0.1,0.2", "is not of the option's type"),
+        ("WSSL_MODEL__LR", "abc", "must be a number"),
+    ],
+)
+def test_a_wrong_value_of_a_variable_names_the_variable(refused, monkeypatch, variable, value, wrong):
+    monkeypatch.setenv(variable, value)
+    assert f"error: {variable}={value}: {wrong}" in refused("stage=pretext")

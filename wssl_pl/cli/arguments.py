@@ -11,7 +11,7 @@ import re
 import textwrap
 from argparse import SUPPRESS, Action, ArgumentError, HelpFormatter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,7 +22,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from wssl_pl.cli.config_files import find_options, load_options, load_yaml, option_in
+from wssl_pl.cli.config_files import find_options, load_options, load_yaml
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_local
 
@@ -172,7 +172,7 @@ class CommandParser(ArgumentParser):
                 line.options[position] = (key, as_list(value))
         if "config" not in {key for key, _ in line.options}:
             for name in self.required:
-                if line.get(name) is None and f"WSSL_{name}".upper() not in os.environ:
+                if line.get(name) is None and variable_of(name) not in os.environ:
                     raise WSSLError(name, None, "is required", named[name].help)
         try:
             values = self.parse_args(line.arguments())
@@ -216,14 +216,19 @@ class CommandParser(ArgumentParser):
                 return WSSLError(line.spelled.get(key, key), value, wrong)
         groups = {option.rpartition(".")[0] for option in named}
         for config in line.values("config"):
-            inline = "\n" in config
-            root = yaml.compose(config) if inline else load_yaml(config, yaml.compose)
+            root = yaml.compose(config) if (inline := "\n" in config) else load_yaml(config, yaml.compose)
             for name, number, node in find_options(root, groups):
                 value = yaml.safe_load(yaml.serialize(node))
                 if wrong := _what_is_wrong(name, value, named, ArgumentParser.parse_object):
                     wrong = wrong.replace("[a,b] or a,b", "[a,b]")  # typed alone it may be without brackets
                     where = "config.yaml of the resumed run" if inline else f"config={config}: line {number}"
                     return WSSLError(None, None, f"{where}: {name}={str(value)[:80]}: {wrong}")
+        for name in named:
+            if (value := os.environ.get(variable_of(name))) is not None:
+                with suppress(yaml.YAMLError):
+                    value = yaml.safe_load(value)
+                if wrong := _what_is_wrong(name, value, named, ArgumentParser.parse_object):
+                    return WSSLError(variable_of(name), value, wrong.replace("[a,b] or a,b", "[a,b]"))
         return None
 
     @contextmanager
@@ -342,14 +347,9 @@ def configs(line: CommandLine) -> Iterator[str]:
     yield from (value for value in line.values("config") if "\n" not in value)
 
 
-def value_of(line: CommandLine, key: str) -> str | None:
-    """Return an option's value before there is a parser: typed, of a configuration file, or of the environment."""
-    if (typed := line.get(key)) is not None:
-        return typed
-    for config in reversed(list(configs(line))):
-        if (value := option_in(config, key)) is not None:
-            return str(value)
-    return os.environ.get(f"WSSL_{key.replace('.', '__')}".upper())
+def variable_of(option: str) -> str:
+    """Return the environment variable of an option."""
+    return f"WSSL_{option.replace('.', '__')}".upper()
 
 
 def _what_is_wrong(

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from wssl_pl.cli.arguments import CommandLine, configs, value_of
-from wssl_pl.cli.config_files import load_options
+from wssl_pl.cli.arguments import CommandLine, configs, variable_of
+from wssl_pl.cli.config_files import load_options, option_in
 from wssl_pl.cli.run_files import AUTO, CONFIG, DATA, PATHS, find_resumed
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import find_model
@@ -124,6 +124,16 @@ def _check_links(directory: Path, resume: str | None) -> None:
         if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
             reason = f"{path} is a link to a file outside the run, which would be written to"
             raise WSSLError("resume", resume, reason, "add --trust if the run is yours")
+
+
+def value_of(line: CommandLine, key: str) -> str | None:
+    """Return an option's value before there is a parser: typed, of a configuration file, or of the environment."""
+    if (typed := line.get(key)) is not None:
+        return typed
+    for config in reversed(list(configs(line))):
+        if (value := option_in(config, key)) is not None:
+            return str(value)
+    return os.environ.get(variable_of(key))
 
 
 def is_typed(line: CommandLine, key: str) -> bool:

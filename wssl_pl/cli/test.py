@@ -10,7 +10,8 @@ from typing import Any
 
 from lightning import Trainer
 
-from wssl_pl.cli.arguments import call, read_line, value_of
+from wssl_pl.cli.arguments import call, read_line
+from wssl_pl.cli.configuration import value_of
 from wssl_pl.cli.evaluate import RESULT_FILES
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.options import Computing, Measuring, import_encoder

@@ -18,8 +18,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
-from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line, value_of
-from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes
+from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line
+from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes, value_of
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_files import (
     AUTO,
