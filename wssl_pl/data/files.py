@@ -112,7 +112,8 @@ def find_tables(root: Path) -> Iterator[Path]:
 def damage(path: Path) -> str | None:
     """Return why a file cannot be complete, or None if its size, magic bytes, header and end marker are correct.
 
-    A few hundred bytes are read; damage inside the compressed data is found only when it is decoded.
+    A few hundred bytes are read; damage inside the compressed data is found only when it is decoded. A JPEG file
+    without an end marker near its end is decoded here: phones append a film to a photo.
     """
     try:
         with path.open("rb") as file:
@@ -134,7 +135,7 @@ def _damage(file: BinaryIO, size: int) -> str | None:
         file.seek(max(0, size - _TAIL))
         tail = file.read()
         if head.startswith(b"\xff\xd8\xff"):
-            whole = b"\xff\xd9" in tail or _can_be_decoded(file)  # phones append a film
+            whole = b"\xff\xd9" in tail or _can_be_decoded(file)
         elif head.startswith(b"\x89PNG\r\n\x1a\n"):
             whole = b"IEND\xaeB`\x82" in tail
         elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":

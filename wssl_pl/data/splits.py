@@ -254,13 +254,14 @@ def _by_lists(root: Path, paths: Sequence[Path], folder: Path) -> Split:
         raise DataError("split_rule", folder, f"{twice} lines name an image that another line names too")
     by_path = {path: split_of.get(path.relative_to(root).as_posix(), split_of.get(path.name)) for path in paths}
     stems = {path: path.stem for path in paths if path.stem.isdecimal()}
-    listed = {int(Path(name).stem): split for name, split in split_of.items() if Path(name).stem.isdecimal()}
+    numbered = {name: Path(name).stem for name in split_of if Path(name).stem.isdecimal()}
+    listed = {int(stem): split_of[name] for name, stem in numbered.items()}
     numbers = {path: int(stem) for path, stem in stems.items()}
     first_file = first_number(list(numbers.values()), list(stems.values()), len(listed))
-    first_line = first_number(list(listed), [Path(n).stem for n in split_of if Path(n).stem.isdecimal()], len(listed))
+    first_line = first_number(list(listed), list(numbered.values()), len(listed))
     there = {path.relative_to(root).as_posix() for path in paths} | {path.name for path in paths}
     exact = split_of.keys() <= there or (any(by_path.values()) and (not listed or first_file == first_line))
-    if not exact and len(listed) < sum(Path(name).stem.isdecimal() for name in split_of):
+    if not exact and len(listed) < len(numbered):
         why = "its lists give several images one number, and do not name them as they are"
         raise DataError("split_rule", folder, why, f"list paths below {root}, with their suffixes")
     split: Split = {name: [] for name in SPLITS}
