@@ -142,3 +142,10 @@ def test_runs_that_a_study_took_over_from_another_are_listed(tmp_path):
     (other / "circle").symlink_to(tmp_path)
     assert list(find_runs(tmp_path / "second")) == [other / "a"]
     assert sorted(find_runs(tmp_path)) == [run, other / "a"]
+
+
+def test_the_help_of_a_stage_has_its_own_number_of_epochs(capsys):
+    for stage, epochs in (("pretext", 40), ("downstream", 20)):
+        with pytest.raises(SystemExit):
+            main([f"stage={stage}", "--help"])
+        assert f"(default: {epochs}, or no limit with max_steps)" in " ".join(capsys.readouterr().out.split())

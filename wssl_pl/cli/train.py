@@ -7,7 +7,7 @@ from argparse import Action
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from inspect import signature
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning import Trainer
@@ -172,6 +172,9 @@ class WSSLCLI(LightningCLI):
             default="auto",
             help="`max` or `min`: which is better; `auto`: `min` for a loss",
         )
+        epochs = f"{MODULES[self.stage].max_epochs}, or no limit with max_steps"
+        named = cast(TrainParser, parser).named()
+        named["trainer.max_epochs"].help = f"Stop after this number of epochs (default: {epochs})"
         if (batch_size := MODULES[self.stage].batch_size) is not None:
             parser.set_defaults({"data.batch_size": batch_size})
         parser.link_arguments("seed_everything", "data.seed", compute_fn=seed_of_data)
