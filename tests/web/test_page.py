@@ -426,6 +426,35 @@ def test_a_browser_that_cannot_do_it_says_so(open_page, script, answer):
     page.locator("#wrong", has_text=re.compile(answer)).wait_for()
 
 
+@pytest.mark.parametrize(
+    ("noise_of_browser", "answer"),
+    [
+        ("pixels.data[4 * 17 + 1] ^= 1", "80 × 60 pixels. This browser changes the pixels that a page reads"),
+        ("pixels.data.fill(255)", "allow this page to read them"),
+    ],
+)
+def test_a_browser_that_changes_pixels_is_noticed(browser, site, tmp_path, noise_of_browser, answer):
+    # As private windows of Firefox do, or its strict protection against fingerprinting.
+    shutil.copytree(site, tmp_path / "page")
+    photo = tmp_path / "page" / "photo.js"
+    reads = f"""const read = OffscreenCanvasRenderingContext2D.prototype.getImageData;
+        OffscreenCanvasRenderingContext2D.prototype.getImageData = function (...area) {{
+            const pixels = read.apply(this, area);
+            {noise_of_browser};
+            return pixels;
+        }};
+    """
+    photo.write_text(reads + photo.read_text())
+    context = browser.new_context(service_workers="block")
+    with served(tmp_path / "page") as server:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.locator("#about", has_text="Computed").wait_for()
+        assert answer in choose(page, encoded(noise(60, 80)))
+    context.close()
+
+
 def test_a_fill_whose_result_cannot_be_written_leaves_no_trace(browser, site, tmp_path):
     # Once, as where the memory does not suffice.
     shutil.copytree(site, tmp_path / "page")

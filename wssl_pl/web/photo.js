@@ -28,12 +28,28 @@ export async function readPhoto(blob) {
   if (facts.profile) facts.chunks.push(["iCCP", await packed(facts.profile)]);
   const photo = {width, height, channels, scale: 255, data: new Uint8Array(width * height * channels),
     alpha: new Uint8Array(width * height), chunks: facts.chunks, notes: facts.notes};
-  let opaque = copyPixels(photo, canvasStrips(bitmap));
+  let strips = canvasStrips, opaque = copyPixels(photo, strips(bitmap));
   // A canvas multiplies colours by alpha, which loses those of transparent pixels.
-  if (!opaque) opaque = copyPixels(photo, textureStrips(bitmap));
+  if (!opaque) opaque = copyPixels(photo, (strips = textureStrips)(bitmap));
   if (opaque) photo.alpha = null;
   bitmap.close();
+  photo.notes.push(...await remarksOnNoise(strips));
   return photo;
+}
+
+/** Private windows and protection against fingerprinting change the pixels that a page reads, a little or altogether. */
+async function remarksOnNoise(strips) {
+  const size = 32, pattern = new ImageData(size, size);
+  for (let i = 0; i < pattern.data.length; i++) pattern.data[i] = i % 4 === 3 ? 255 : (i * 37 >> 2) & 255;
+  const bitmap = await createImageBitmap(pattern);
+  let most = 0;
+  for (const [top, values] of strips(bitmap)) {
+    values.forEach((value, i) => { most = Math.max(most, Math.abs(value - pattern.data[top * size * 4 + i])); });
+  }
+  bitmap.close();
+  const why = "This browser changes the pixels that a page reads (protection against fingerprinting)";
+  if (most > 4) throw new Error(`${why}: allow this page to read them, use another browser, or ${PYTHON}`);
+  return most ? [`${why}: what is not painted can differ from the photo by ${most} of 255.`] : [];
 }
 
 function refuseSize(width, height) {
