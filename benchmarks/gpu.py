@@ -3,10 +3,11 @@
     python benchmarks/gpu.py --images data/celeba_hq --out benchmarks/results
     python benchmarks/gpu.py --small --out /tmp/results          # on a CPU, to see that it runs
 
-Parts: a ceilings of the machine, b training steps, c the Lightning loop, d peak memory (taken along in b), e the ten
-dearest kernels, f float32 against bfloat16. Each is written to `<out>/gpu.json` and `gpu.md` (`gpu_on_cpu` without a
-GPU) as soon as it is done, b case by case; a later call with `--parts` adds to what is there. When `--budget-s` runs
-out no new part or case is begun, and what was left out is listed. From a checkout that is not installed:
+Parts: a ceilings of the machine, b training steps with their peak memory, c the Lightning loop, e the ten most expensive
+kernels, f float32 against bfloat16. Each case is written to `<out>/gpu.json` and `gpu.md` (`gpu_on_cpu` for `--device=cpu`,
+`gpu_small` with `--small`) as soon as it is measured. A later call with the same settings adds its cases, or replaces
+those that it measures again; with other settings, or on another machine, the earlier files are renamed to `gpu-1.json`
+and so on. No case starts after `--budget-s`, and those not measured are listed. From a checkout that is not installed:
 `PYTHONPATH=. python benchmarks/gpu.py`.
 """
 
@@ -58,40 +59,51 @@ FULL = {
 
 
 class Report:
-    """The figures so far, on disk whenever one comes in.
+    """The measurements so far, on disk as soon as they are made.
 
     Args:
-        folder: where `gpu.json` and `gpu.md` go.
-        settings: what the figures were measured with; figures of other settings or machines are not kept.
-        budget: seconds from now in which new work may begin.
+        path: The JSON file; the tables are beside it, as `.md`.
+        settings: What is the same for all measurements of the file.
+        budget: Seconds from now in which a measurement may start.
+        device: Where they are made.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], budget: float) -> None:
-        # A trial on a CPU must not take the place of a GPU's figures.
-        self.path = folder / ("gpu.json" if torch.cuda.is_available() else "gpu_on_cpu.json")
+    def __init__(self, path: Path, settings: dict[str, Any], budget: float, device: torch.device) -> None:
+        self.path = path
         self.start, self.budget = time.monotonic(), budget
-        belongs = {"machine": machine(), "settings": settings}
-        self.data: dict[str, Any] = belongs | {"left_out": [], "seconds": {}, "parts": {}}
-        if self.path.exists():
-            before = json.loads(self.path.read_text())
-            if all(before.get(key) == value for key, value in belongs.items()):
+        belongs = {"machine": machine(device), "settings": settings}
+        self.data: dict[str, Any] = belongs | {"not_measured": [], "seconds": {}, "parts": {}}
+        if path.exists():
+            before = json.loads(path.read_text())
+            if without_date(before) == without_date(belongs):
                 self.data["parts"], self.data["seconds"] = before["parts"], before["seconds"]
-        folder.mkdir(parents=True, exist_ok=True)
+            else:
+                self._rename()
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _rename(self) -> None:
+        number = 1
+        while (to := self.path.with_name(f"{self.path.stem}-{number}.json")).exists():
+            number += 1
+        print(f"{self.path} has other settings, or is of another machine: it is {to.name} now", flush=True)
+        for suffix in (".json", ".md"):
+            if (file := self.path.with_suffix(suffix)).exists():
+                file.rename(to.with_suffix(suffix))
 
     def spent(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return time.monotonic() - self.start
 
     def has_time(self, what: str, share: float = 1.0) -> bool:
-        """Whether `share` of the budget is not used up yet; if it is, `what` is noted as left out."""
+        """Return whether `share` of the budget is not used up yet; if it is, `what` is listed as not measured."""
         if self.spent() < share * self.budget:
             return True
-        self.data["left_out"].append(what)
+        self.data["not_measured"].append(what)
         self.save()
         return False
 
     def save(self) -> None:
-        """Writes both files, each whole or not at all."""
+        """Write both files, each whole or not at all."""
         for path, text in (
             (self.path, json.dumps(self.data, indent=1) + "\n"),
             (self.path.with_suffix(".md"), as_markdown(self.data)),
@@ -100,10 +112,15 @@ class Report:
             beside.write_text(text)
             beside.replace(path)
 
-    def put(self, part: str, figures: Any) -> None:
-        """Adds the figures of a part."""
-        self.data["parts"][part] = figures
+    def put(self, part: str, case: str, record: dict[str, Any]) -> None:
+        """Add the measurements of a case to a part, in place of earlier ones."""
+        self.data["parts"].setdefault(part, {})[case] = record
         self.save()
+
+
+def without_date(data: dict[str, Any]) -> Any:
+    """Return machine and settings, with which measurements have to agree to be in one file."""
+    return {name: value for name, value in data["machine"].items() if name != "date"}, data["settings"]
 
 
 @contextmanager
@@ -127,7 +144,6 @@ def memory_of(device: torch.device, record: dict[str, Any]) -> Any:
 
 def part_a(args: argparse.Namespace, device: torch.device, report: Report) -> None:
     """The machine's ceilings."""
-    figures: dict[str, Any] = {}
     once: dict[str, Callable[[], dict[str, Any]]] = {
         "copy": lambda: copy_ceiling(args.copy_mb, device, args.repeats, args.target),
         "matmul": lambda: matmul_ceiling(args.matmul, device, args.repeats, args.target),
@@ -140,16 +156,14 @@ def part_a(args: argparse.Namespace, device: torch.device, report: Report) -> No
         record: dict[str, Any] = {}
         with memory_of(device, record):
             record |= measure()
-        figures[name] = record
-        report.put("a", figures)
+        report.put("a", name, record)
 
 
-def compile_parts(module: WSSLModule, variant: str, args: argparse.Namespace) -> None:
-    """Compiles nothing (`eager`), the networks in place (`compiled`), or tasks and loss as well (`whole`)."""
+def compile_parts(module: WSSLModule, variant: str, **options: Any) -> None:
+    """Compile nothing (`eager`), the networks in place (`compiled`), or tasks and loss as well (`whole`)."""
     torch._dynamo.reset()
     if variant == "eager":
         return
-    options: dict[str, Any] = {"dynamic": False, "mode": args.compile_mode, "backend": args.compile_backend}
     for network in module.networks():
         network.compile(**options)
     if variant == "whole":
@@ -158,10 +172,15 @@ def compile_parts(module: WSSLModule, variant: str, args: argparse.Namespace) ->
                 setattr(owner, name, torch.compile(getattr(owner, name), **options))
 
 
-def step_figures(
+def compile_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of torch.compile for the steps of parts b and e."""
+    return {"dynamic": False, "mode": args.compile_mode, "backend": args.compile_backend}
+
+
+def measure_step(
     stage: str, kind: str, variant: str, batch: int, module: WSSLModule, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    """Images/s of one kind of step with its spread, TFLOP/s, the peak of memory, and the time until it ran first."""
+    """Return images/s of one kind of step with its spread, TFLOP/s, the peak of memory, and the time of the first call."""
     record: dict[str, Any] = {"stage": stage, "kind": kind, "variant": variant, "batch": batch}
     with memory_of(device, record):
         if kind == "bare":
@@ -182,31 +201,30 @@ def step_figures(
 
 
 def part_b(args: argparse.Namespace, device: torch.device, report: Report) -> None:
-    """Images/s of the steps: eager for all batches, then compiled, then tasks and loss compiled at the first batch."""
+    """The steps: eager for all batches, then compiled, then tasks and loss compiled at the first batch."""
     cases = [
         (variant, batch, stage)
         for variant in args.variants
         for batch in (args.batches if variant != "whole" else args.batches[:1])
         for stage in STAGES
     ]
-    records: list[dict[str, Any]] = []
     for variant, batch, stage in cases:
         if not report.has_time(f"b: {stage} {variant} {batch}", share=0.6):
             continue
         module = make_module(stage, args.width).to(device)
-        compile_parts(module, variant, args)
+        compile_parts(module, variant, **compile_options(args))
         for kind in ("bare", "step") if variant != "whole" else ("step",):
-            records.append(step_figures(stage, kind, variant, batch, module, args, device))
+            record = measure_step(stage, kind, variant, batch, module, args, device)
             module.zero_grad()
-            report.put("b", records)
+            report.put("b", f"{stage} {kind} {variant} {batch}", record)
         del module
 
 
 def best_batch(stage: str, variant: str, report: Report, default: int) -> int:
-    """The batch at which part b found the variant's whole step fastest."""
+    """Return the batch at which the variant's whole step was fastest in part b."""
     found = [
         record
-        for record in report.data["parts"].get("b", [])
+        for record in report.data["parts"].get("b", {}).values()
         if (record["stage"], record["kind"], record["variant"]) == (stage, "step", variant) and "error" not in record
     ]
     return max(found, key=lambda record: record["images_per_s"])["batch"] if found else default
@@ -215,15 +233,14 @@ def best_batch(stage: str, variant: str, report: Report, default: int) -> int:
 def part_c(args: argparse.Namespace, device: torch.device, report: Report) -> None:
     """The command line's own training on images in memory, right after the same step without Lightning."""
     images = load_images(args.images, args.resize, args.images_in_memory)
-    figures: list[dict[str, Any]] = []
     for variant in [name for name in args.variants if name != "whole"]:
         for stage in STAGES:
             if not report.has_time(f"c: {stage} {variant}"):
                 continue
             batch = args.loop_batch or best_batch(stage, variant, report, args.batches[0])
             module = make_module(stage, args.width).to(device)
-            compile_parts(module, variant, args)
-            alone = step_figures(stage, "step", variant, batch, module, args, device)
+            compile_parts(module, variant)  # as training does it: without the options of parts b and e
+            alone = measure_step(stage, "step", variant, batch, module, args, device)
             del module
             record: dict[str, Any] = {"stage": stage, "variant": variant, "batch": batch, "spread": []}
             rates: list[float] = []
@@ -235,8 +252,7 @@ def part_c(args: argparse.Namespace, device: torch.device, report: Report) -> No
             record["step_images_per_s"] = alone.get("images_per_s")
             if rates and record["step_images_per_s"]:
                 record["loop/step"] = statistics.median(rates) / record["step_images_per_s"]
-            figures.append(record)
-            report.put("c", figures)
+            report.put("c", f"{stage} {variant} {batch}", record)
 
 
 def _loop(
@@ -255,7 +271,6 @@ def _loop(
 def part_f(args: argparse.Namespace, device: torch.device, report: Report) -> None:
     """Losses of the same steps on the same data in float32 and bfloat16; and of other initial weights, as a scale."""
     batches = list(host_batches(args.images, args.curve_batch, args.size, args.resize, args.curve_steps))
-    figures: dict[str, Any] = {}
     for stage in STAGES:
         if not report.has_time(f"f: {stage}"):
             continue
@@ -271,8 +286,7 @@ def part_f(args: argparse.Namespace, device: torch.device, report: Report) -> No
             )
             for name in ("bf16", "seed")
         }
-        figures[stage] = {"end": ends, **gaps, "curves": curves}
-        report.put("f", figures)
+        report.put("f", stage, {"end": ends, **gaps, "curves": curves})
 
 
 def loss_curve(
@@ -305,7 +319,6 @@ def part_e(args: argparse.Namespace, device: torch.device, report: Report) -> No
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if device.type == "cuda":
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    figures: dict[str, Any] = {}
     for variant in [name for name in args.variants if name != "whole"]:
         for stage in STAGES:
             if not report.has_time(f"e: {stage} {variant}"):
@@ -313,7 +326,7 @@ def part_e(args: argparse.Namespace, device: torch.device, report: Report) -> No
             record: dict[str, Any] = {"batch": args.batches[0]}
             with memory_of(device, record):
                 module = make_module(stage, args.width).to(device)
-                compile_parts(module, variant, args)
+                compile_parts(module, variant, **compile_options(args))
                 step = optimiser_step(module, full_step(module, args.batches[0], args.size, args.resize))
                 for _ in range(3):
                     step()
@@ -322,14 +335,13 @@ def part_e(args: argparse.Namespace, device: torch.device, report: Report) -> No
                     for _ in range(3):
                         step()
                     wait(device)
-                record["kernels"] = dearest(profiler, device)
+                record["kernels"] = most_expensive(profiler, device)
                 del module, step
-            figures[f"{stage} {variant}"] = record
-            report.put("e", figures)
+            report.put("e", f"{stage} {variant}", record)
 
 
-def dearest(profiler: torch.profiler.profile, device: torch.device, most: int = 10) -> list[dict[str, Any]]:
-    """The `most` dearest kernels (operators on a CPU): name, calls, milliseconds per step, share of all of them."""
+def most_expensive(profiler: torch.profiler.profile, device: torch.device, most: int = 10) -> list[dict[str, Any]]:
+    """Return the `most` expensive kernels (operators on a CPU): name, calls, milliseconds per step, share of all."""
     events: Any = profiler.key_averages()
     if device.type == "cuda":
         # Operators carry the time of the kernels they start, and so do marks such as `Optimizer.step`: only the kernels
@@ -351,24 +363,24 @@ PARTS = {"a": part_a, "b": part_b, "c": part_c, "e": part_e, "f": part_f}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options; those left out come from `FULL`, or from `SMALL` with `--small`."""
+    """Return the options; the defaults are those of `FULL`, or of `SMALL` with `--small`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of images; random ones if left out, built-in faces for f")
+    parser.add_argument("--images", type=Path, help="folder of images; default: random ones, the synthetic dataset for f")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--parts", default="a,b,c,d,e,f", help="which parts, e.g. a,b; d comes with b")
-    parser.add_argument("--budget-s", type=float, default=460.0, help="seconds in which new work may begin")
+    parser.add_argument("--parts", default="a,b,c,e,f", help="which parts, e.g. a,b")
+    parser.add_argument("--budget-s", type=float, default=460.0, help="seconds in which a measurement may start")
     parser.add_argument("--small", action="store_true", help="tiny networks and batches")
     parser.add_argument("--variants", default="eager,compiled,whole", help="whole: tasks and loss compiled as well")
-    parser.add_argument("--compile-mode", default=None, help="of torch.compile, e.g. max-autotune-no-cudagraphs")
-    parser.add_argument("--compile-backend", default="inductor")
+    parser.add_argument("--compile-mode", help="of torch.compile in b and e, e.g. max-autotune-no-cudagraphs")
+    parser.add_argument("--compile-backend", default="inductor", help="of torch.compile in b and e")
     parser.add_argument("--cudnn-benchmark", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")])
     for name in FULL:
         if name != "batches":
             parser.add_argument(f"--{name.replace('_', '-')}", type=float if name == "target" else int)
-    parser.add_argument("--loop-batch", type=int, help="the batch of part c; the best of part b if left out")
+    parser.add_argument("--loop-batch", type=int, help="the batch of part c; default: the best of part b")
     parser.add_argument("--loop-repeats", type=int, default=2)
-    parser.add_argument("--loop-args", default="", help="more options of train.py for part c, in one string")
+    parser.add_argument("--loop-args", default="", help="options of train.py for part c, as --loop-args='--a=1 --b=2'")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
@@ -377,22 +389,25 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             setattr(args, name, value)
     args.loop_args = args.loop_args.split()
     args.variants, args.parts = args.variants.split(","), args.parts.split(",")
-    unknown = set(args.parts) - {*PARTS, "d"} or set(args.variants) - {"eager", "compiled", "whole"}
+    unknown = set(args.parts) - set(PARTS) or set(args.variants) - {"eager", "compiled", "whole"}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     return args
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measures, and returns what `gpu.json` holds."""
+    """Measure, and return what is in the JSON file."""
     args = parse(argv)
     logging.getLogger("wssl_pl").setLevel(logging.ERROR)
     torch.backends.cudnn.benchmark = args.cudnn_benchmark
-    named = ("width", "size", "compile_mode", "cudnn_benchmark", "small")
-    settings = {name: getattr(args, name) for name in named} | {"images": "folder" if args.images else "random"}
-    report = Report(args.out, settings, args.budget_s)
-    report.data["flops_per_image"] = {stage: training_flops(stage, args.width, args.size) for stage in STAGES}
+    # What a case is named by, and what does not change it, is not compared.
+    free = ("out", "parts", "budget_s", "variants", "batches", "loop_batch", "device")
+    settings = {name: value for name, value in vars(args).items() if name not in free}
+    settings["images"] = str(args.images) if args.images else "random"
     device = torch.device(args.device)
+    name = "gpu_small" if args.small else "gpu" if device.type == "cuda" else "gpu_on_cpu"
+    report = Report(args.out / f"{name}.json", settings, args.budget_s, device)
+    report.data["flops_per_image"] = {stage: training_flops(stage, args.width, args.size) for stage in STAGES}
     for part in [part for part in ORDER if part in args.parts]:
         if report.has_time(part):
             began = report.spent()

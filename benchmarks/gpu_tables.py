@@ -1,4 +1,4 @@
-"""The figures of `gpu.py` as Markdown tables."""
+"""The measurements of `gpu.py` as Markdown tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,8 +41,8 @@ def as_markdown(data: dict[str, Any]) -> str:
     for part, (title, make) in SECTIONS.items():
         if part in parts:
             text += [f"## {title}", make(parts)]
-    if data["left_out"]:
-        text += ["## Left out for lack of time", ", ".join(data["left_out"])]
+    if data["not_measured"]:
+        text += ["## Not measured for lack of time", ", ".join(data["not_measured"])]
     return "\n\n".join(text) + "\n"
 
 
@@ -74,7 +74,7 @@ def steps(parts: dict[str, Any]) -> str:
     """Parts b and d."""
     rows = []
     known = parts.get("a", {})
-    for record in parts["b"]:
+    for record in parts["b"].values():
         rate = record.get("tflops")
         over = [known.get(name, {}).get("tflops") for name in (f"convolutions_{record['stage']}", "matmul")]
         rows.append(
@@ -100,7 +100,7 @@ def loops(parts: dict[str, Any]) -> str:
             percent(record["spread"]) if record["spread"] != [] else None, record["step_images_per_s"],
             record.get("loop/step"), record.get("peak_gib"),
         )
-        for record in parts["c"]
+        for record in parts["c"].values()
     ]  # fmt: skip
     heads = ("stage", "variant", "batch", "loop images/s", "spread", "step images/s", "loop/step", "peak GiB")
     return table(heads, rows)
@@ -135,6 +135,6 @@ SECTIONS = {
     "a": ("Ceilings", ceilings),
     "b": ("Steps, and peak memory", steps),
     "c": ("The Lightning loop on images in memory", loops),
-    "e": ("The ten dearest kernels", kernels),
+    "e": ("The ten most expensive kernels", kernels),
     "f": ("Float32 against bfloat16", curves),
 }

@@ -144,6 +144,9 @@ class Repeated(ArrayImages):
     def __len__(self) -> int:
         return self.length
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"length": self.length}
+
     def read(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.uint8], list[Failure]]:
         """The images of `indices`, counted round the array."""
         return super().read(indices % len(self.rows))
@@ -244,15 +247,15 @@ def host_batches(images: Path | None, batch: int, size: int, resize: int, count:
         epoch += 1
 
 
-def machine() -> dict[str, Any]:
-    """Return what the measurements belong to: device, driver, precision, versions and the date."""
-    cuda = torch.cuda.is_available()
-    return evaluation_machine() | {
+def machine(device: torch.device | None = None) -> dict[str, Any]:
+    """Return what measurements belong to: the device (by default a GPU, if there is one), precision, versions, date."""
+    cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
+    return evaluation_machine(device) | {
         "memory_gib": round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1) if cuda else None,
         "driver": _driver() if cuda else None,
         "cuda": torch.version.cuda if cuda else None,
         "cudnn": torch.backends.cudnn.version() if cuda else None,
-        "precision": choose_precision()[0],
+        "precision": choose_precision("auto" if device is None else device.type)[0],
         "threads": torch.get_num_threads(),
         "lightning": lightning.__version__,
         "kornia": kornia.__version__,

@@ -4,9 +4,9 @@
 
 Three runs: `pretext` (saturation 0.3, sharpness 0.7; 40 epochs), `downstream` on its frozen encoder (20 epochs), and
 `scratch`, the same network with nothing frozen (60 epochs). A call stops after `--budget-s` with a checkpoint between
-two batches; the same command goes on from there, and does nothing when all is done. Then the two models are tested:
-`results.json`, `results.md` and `pictures_<run>.png`, which shows the built-in drawn faces and none of the data set;
-for the same reason the runs write no TensorBoard pictures, but `curve.jsonl`.
+two batches; the same command resumes it, and trains nothing when all is done. Other settings need another `--out`. Then
+the two models are tested: `results.json`, `results.md` and `images_<run>.png`, which shows the synthetic dataset and no
+image of the data set; for the same reason the runs write no images for TensorBoard, but `curve.jsonl`.
 
 More options of `train.py` may follow, e.g. `--model.compile=true --trainer.benchmark=true`. From a checkout that is
 not installed: `PYTHONPATH=. python benchmarks/train_gpu.py`.
@@ -29,10 +29,12 @@ from wssl_pl.callbacks import can_stop, image_grid, is_last_epoch
 from wssl_pl.cli import run as run_command
 from wssl_pl.cli.train import train as train_command
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.errors import WSSLError
 from wssl_pl.modules import InpaintModule, read_checkpoint
 
-PICTURES = 6
+IMAGES = 6
 PIECE = 15 * 2**20
+SETTINGS = "settings.json"
 EPOCHS = {"pretext": 40, "downstream": 20}
 RUNS = {
     "pretext": ["stage=pretext", "tasks=saturation,sharpness", "weights=0.3,0.7"],
@@ -111,7 +113,7 @@ def train(name: str, args: argparse.Namespace, more: Sequence[str], deadline: fl
         raise OutOfTime
     resume = ["resume=last"] if (folder / "last.ckpt").exists() else []
     if not resume:
-        # What a call left that was broken off before its first checkpoint.
+        # Of a call that ended before its first checkpoint.
         for path in (folder / "config.yaml", folder / "curve.jsonl"):
             path.unlink(missing_ok=True)
     train_command(
@@ -146,17 +148,34 @@ def evaluate(args: argparse.Namespace) -> dict[str, Any]:
     runs = {}
     for name in TESTED:
         ckpt = args.out / name / "best.ckpt"
-        # Without `out=`: the evaluator's report shows pictures of the data set, which are kept nowhere here.
+        # Without `out=`: the evaluator's report shows images of the data set, which are kept nowhere here.
         figures = run_command(["test", f"ckpt={ckpt}", *data_options(args)])
         last = read_checkpoint(args.out / name / "last.ckpt")
         runs[name] = {**figures, "steps": last["global_step"], "epochs": last["epoch"] + 1, **time_of(args.out / name)}
-        draw(ckpt, args.out / f"pictures_{name}.png", args.size, args.resize)
+        draw(ckpt, args.out / f"images_{name}.png", args.size, args.resize)
     last = read_checkpoint(args.out / "pretext" / "last.ckpt")
     curve = [json.loads(line) for line in (args.out / "pretext" / "curve.jsonl").read_text().splitlines()]
     accuracy = {key: value for key, value in curve[-1].items() if key.startswith(("val/accuracy/", "val/score"))}
     pretext = {**accuracy, "steps": last["global_step"], "epochs": last["epoch"] + 1, **time_of(args.out / "pretext")}
-    settings = {name: getattr(args, name) for name in ("width", "size", "resize", "batch", "epochs_scale", "limit")}
+    settings = json.loads((args.out / SETTINGS).read_text())
     return {"machine": machine(), "settings": settings, "pretext": pretext, "runs": runs}
+
+
+def check_settings(args: argparse.Namespace, more: Sequence[str]) -> None:
+    """Record the settings of the runs, or compare them with those recorded.
+
+    Raises:
+        WSSLError: the folder has runs with other settings.
+    """
+    free = ("out", "budget_s", "in_memory", "export_dir")  # these do not change a result
+    settings = {name: value for name, value in vars(args).items() if name not in free} | {"more": list(more)}
+    path = args.out / SETTINGS
+    if path.exists():
+        for name, value in json.loads(path.read_text()).items():
+            if settings[name] != value:
+                raise WSSLError(name, settings[name], f"the runs in {args.out} have {value}", "name another --out")
+    args.out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n")
 
 
 def time_of(folder: Path) -> dict[str, Any]:
@@ -166,8 +185,8 @@ def time_of(folder: Path) -> dict[str, Any]:
 
 
 def draw(ckpt: Path, path: Path, size: int, resize: int) -> None:
-    """Draws what the model makes of drawn faces: masked input, output, composite, truth."""
-    data = WSSLDataModule("synthetic", "synthetic", image_size=size, resize=resize, batch_size=PICTURES, limit=PICTURES)
+    """Draw what the model makes of the synthetic dataset: masked input, prediction, composite, ground truth."""
+    data = WSSLDataModule("synthetic", "synthetic", image_size=size, resize=resize, batch_size=IMAGES, limit=IMAGES)
     data.setup("test")
     batch = data.on_after_batch_transfer(next(iter(data.test_dataloader())), 0)
     module = InpaintModule.load_from_checkpoint(str(ckpt), map_location="cpu", weights_only=True).eval()
@@ -188,14 +207,14 @@ def as_markdown(results: dict[str, Any]) -> str:
         for run, figures in results["runs"].items()
     ]  # fmt: skip
     heads = ("run", "PSNR", "SSIM", "PSNR composite", "SSIM composite", "epochs", "steps", "seconds")
-    told = ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in pretext.items() if "val/" in name)
+    scores = ", ".join(f"{name.removeprefix('val/')} {value:.3f}" for name, value in pretext.items() if "val/" in name)
     return "\n\n".join(
         [
             "# The paper's best setting, and scratch at the same total of steps",
             f"{about['device']}, {about['date']}, torch {about['torch']}, precision {about['precision']}; width "
             f"{settings['width']}, {settings['size']} px, batch {settings['batch']}. The test split; PSNR in decibel.",
             table(heads, rows),
-            f"Pretext: {pretext['epochs']} epochs, {pretext['steps']} steps, {pretext['seconds']:.0f} s; {told}. Its "
+            f"Pretext: {pretext['epochs']} epochs, {pretext['steps']} steps, {pretext['seconds']:.0f} s; {scores}. Its "
             "steps and those of `downstream` make the total. Seconds include validation and starting.",
         ]
     ) + "\n"  # fmt: skip
@@ -236,13 +255,17 @@ def main(argv: list[str] | None = None) -> bool:
     parser.add_argument("--in-memory", action="store_true", help="decode the training images once, into memory")
     parser.add_argument("--export-dir", type=Path, help="at the end, leave the weights there in pieces of 15 MiB")
     args, more = parser.parse_known_args(argv)
+    try:
+        check_settings(args, more)
+    except WSSLError as error:
+        parser.error(str(error))
     deadline = time.monotonic() + args.budget_s
     try:
         for name in RUNS:
             train(name, args, more, deadline)
             print(f"{name}: finished", flush=True)
     except OutOfTime:
-        print(f"Time is up; the same command goes on with the runs in {args.out}", flush=True)
+        print(f"Time is up; the same command resumes the runs in {args.out}", flush=True)
         return False
     results = evaluate(args)
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")

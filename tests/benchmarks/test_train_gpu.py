@@ -29,7 +29,7 @@ def weights(path):
     return torch.load(path, weights_only=True)["state_dict"]
 
 
-def test_calls_that_stop_in_time_end_with_what_one_call_gives(tmp_path, monkeypatch):
+def test_calls_that_stop_in_time_end_with_what_one_call_gives(tmp_path, monkeypatch, capsys):
     assert train_gpu.main([*SMALL, f"--out={tmp_path / 'whole'}"])
     monkeypatch.setattr(train_gpu, "time", Ticks())
     calls = 1
@@ -45,11 +45,11 @@ def test_calls_that_stop_in_time_end_with_what_one_call_gives(tmp_path, monkeypa
     assert results["runs"]["scratch"]["test/ssim"] > 0
     assert len((tmp_path / "parts" / "scratch" / "curve.jsonl").read_text().splitlines()) == 3
     assert "| scratch |" in (tmp_path / "parts" / "results.md").read_text()
-    # Pictures of the data set are written nowhere.
-    assert {path.name for path in tmp_path.rglob("*.png")} == {"pictures_downstream.png", "pictures_scratch.png"}
+    # Images of the data set are written nowhere.
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"images_downstream.png", "images_scratch.png"}
     assert not list(tmp_path.rglob("events*"))
 
-    # A finished study is only looked at; its weights leave in pieces that make a checkpoint again.
+    # Finished runs are not trained again; their weights are exported in pieces that make a checkpoint again.
     monkeypatch.setattr(train_gpu, "PIECE", 20_000)
     before = (tmp_path / "parts" / "scratch" / "last.ckpt").stat().st_mtime_ns
     assert train_gpu.main([*SMALL, f"--out={tmp_path / 'parts'}", f"--export-dir={tmp_path / 'export'}"])
@@ -63,6 +63,12 @@ def test_calls_that_stop_in_time_end_with_what_one_call_gives(tmp_path, monkeypa
     best = weights(tmp_path / "parts" / "scratch" / "best.ckpt")
     torch.testing.assert_close(module.state_dict(), best, atol=1e-3, rtol=1e-3)
     assert module.decoder.project.weight.dtype == torch.float32
+
+    # Results are never those of runs with other settings.
+    for option in ("--width=8", "--trainer.benchmark=true", "--masks=elsewhere"):
+        with pytest.raises(SystemExit):
+            train_gpu.main([*SMALL, option, f"--out={tmp_path / 'parts'}"])
+        assert "name another --out" in capsys.readouterr().err
 
 
 def test_the_control_has_the_epochs_of_both_stages():
