@@ -39,11 +39,18 @@ class Convolution(NamedTuple):
 
 def training_flops(stage: str, width: int, size: int) -> int:
     """Floating-point operations of a training step's networks for one image, forward and backward, counted."""
+    return sum(count_flops(stage, width, size))
+
+
+def count_flops(stage: str, width: int, size: int) -> tuple[int, int]:
+    """Return the operations of a training step for one image: of the forward and of the backward pass."""
     module = make_module(stage, width).to("meta")
     with FlopCounterMode(display=False) as counter:
-        _loss(module, size).backward()
-    count: int = counter.get_total_flops()
-    return count
+        loss = _loss(module, size)
+        forward: int = counter.get_total_flops()
+        loss.backward()
+        both: int = counter.get_total_flops()
+    return forward, both - forward
 
 
 def convolutions(stage: str, width: int, size: int) -> list[Convolution]:

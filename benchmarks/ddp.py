@@ -1,6 +1,7 @@
 """Images per second of one and two processes, the time in their all-reduce, and a model of many GPUs.
 
-    python benchmarks/ddp.py --json benchmarks/results/ddp.json
+    python benchmarks/ddp.py --rounds 3 --json benchmarks/results/ddp.json
+    python benchmarks/ddp.py --model --json benchmarks/results/ddp.json    # the model alone, and its table in docs/cluster.md
 
 Measured: the bare step of a stage on random tensors, in float32, by one process of one thread, and by two with
 `DistributedDataParallel` over gloo, both on this machine, in turn. The time in all-reduce is that from the start of
@@ -9,8 +10,8 @@ each bucket's to its end, in a hook, added up; it overlaps with the backward pas
 
 Modelled, not measured: the steps of n GPUs. A step computes for operations / `--tflops`. Its gradients, 4 bytes each,
 take a ring all-reduce: 2 (n - 1) / n * bytes / bandwidth + 2 (n - 1) * latency, at the bandwidth of the slowest link.
-With overlap it is hidden behind the backward pass, two thirds of the computing; without, it is added. The efficiency
-is the images per second of n GPUs over n times those of one.
+With overlap it is hidden behind the backward pass, which takes its part of the operations; without, it is added. The
+efficiency is the images per second of n GPUs over n times those of one.
 """
 
 import argparse
@@ -25,15 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ceilings import training_flops
+from blocks import fill_block
+from ceilings import count_flops
 from steps import STAGES, bare_step, machine, make_module
 from torch import distributed, nn
 from torch._C._distributed_c10d import GradBucket  # torch.distributed does not export its type
 from torch.nn.parallel import DistributedDataParallel
 
-GPUS = (1, 2, 4, 8, 16, 32, 64)
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "cluster.md"
+GPUS = (2, 8, 16, 32, 64)
 WIDTHS = (16, 64, 128)
-BACKWARD = 2 / 3  # of a step's computing
 BYTES = 4  # of a gradient
 
 
@@ -59,11 +61,10 @@ def all_reduce_seconds(gpus: int, size: float, gbits: float, latency_s: float) -
     return 2 * (gpus - 1) / gpus * size * 8 / (gbits * 1e9) + 2 * (gpus - 1) * latency_s
 
 
-def efficiency(gpus: int, compute_s: float, size: float, gbits: float, latency_s: float, overlap: bool) -> float:
-    """The images per second of so many GPUs over so many times those of one, by the model."""
-    exchange = all_reduce_seconds(gpus, size, gbits, latency_s)
-    hidden = BACKWARD * compute_s if overlap else 0.0
-    return compute_s / (compute_s - hidden + max(hidden, exchange)) if overlap else compute_s / (compute_s + exchange)
+def efficiency(forward_s: float, backward_s: float, exchange_s: float, overlap: bool) -> float:
+    """The images per second of n GPUs over n times those of one, by the model."""
+    alone = forward_s + backward_s
+    return alone / (forward_s + max(backward_s, exchange_s) if overlap else alone + exchange_s)
 
 
 def model(
@@ -74,27 +75,38 @@ def model(
     for stage in STAGES:
         for width in widths:
             exchanged = gradient_bytes(make_module(stage, width))
-            compute_s = training_flops(stage, width, size) * batch / (tflops * 1e12)
+            forward_s, backward_s = (flops * batch / (tflops * 1e12) for flops in count_flops(stage, width, size))
             for link, gbits in links.items():
-                given = compute_s, exchanged, gbits, latency_s
+                waits = {gpus: all_reduce_seconds(gpus, exchanged, gbits, latency_s) for gpus in GPUS}
                 found = {
-                    gpus: [round(efficiency(gpus, *given, overlap), 3) for overlap in (False, True)] for gpus in GPUS
+                    gpus: [round(efficiency(forward_s, backward_s, wait, overlap), 3) for overlap in (False, True)]
+                    for gpus, wait in waits.items()
                 }
                 rows.append(
                     {"stage": stage, "width": width, "link": link, "gbits": gbits, "gradient_mb": exchanged / 1e6,
-                     "compute_ms": 1000 * compute_s, "efficiency": found}
+                     "compute_ms": 1000 * (forward_s + backward_s), "efficiency": found}
                 )  # fmt: skip
     return rows
 
 
+def lowest(rows: list[dict[str, Any]], link: str) -> str:
+    """Return a sentence with the least that most GPUs reach over a link, by width."""
+    most = GPUS[-1]
+    least = {
+        width: min(row["efficiency"][most][0] for row in rows if (row["width"], row["link"]) == (width, link))
+        for width in WIDTHS
+    }
+    numbers = ", ".join(f"{value:.2f} at width {width}" for width, value in least.items())
+    return f"In this model {most} GPUs at {link} reach an efficiency of at least {numbers}."
+
+
 def as_markdown(rows: list[dict[str, Any]]) -> str:
     """The model's table, without and with overlap."""
-    shown = GPUS[2:]
-    head = ["stage", "width", "gradients", "computing", "link", *(f"{gpus} GPUs" for gpus in shown)]
-    lines = [f"| {' | '.join(head)} |", "|---|---:|---:|---:|---|" + "---:|" * len(shown)]
+    head = ["stage", "width", "gradients", "computing", "link", *(f"{gpus} GPUs" for gpus in GPUS)]
+    lines = [f"| {' | '.join(head)} |", "|---|---:|---:|---:|---|" + "---:|" * len(GPUS)]
     for row in rows:
-        cells = [" to ".join(f"{value:.2f}" for value in row["efficiency"][gpus]) for gpus in shown]
-        facts = [row["stage"], str(row["width"]), f"{row['gradient_mb']:.1f} MB", f"{row['compute_ms']:.1f} ms"]
+        cells = [" to ".join(f"{value:.2f}" for value in row["efficiency"][gpus]) for gpus in GPUS]
+        facts = [row["stage"], str(row["width"]), f"{row['gradient_mb']:.0f} MB", f"{row['compute_ms']:.0f} ms"]
         lines.append(f"| {' | '.join([*facts, row['link'], *cells])} |")
     return "\n".join(lines)
 
@@ -188,10 +200,21 @@ def main() -> None:
     parser.add_argument(
         "--links", nargs="+", default=["25 Gbit/s=25", "100 Gbit/s=100", "NVLink=3600"], help="NAME=Gbit/s"
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--model", action="store_true", help="measure nothing; write the table of the page")
+    parser.add_argument("--json", type=Path, help="file of the result; with --model its measurements stay")
     given = parser.parse_args()
     if given.work:
         work(given.work, given.widths[0], given.batch, given.size, given.steps)
+        return
+    links = {name: float(value) for name, _, value in (link.rpartition("=") for link in given.links)}
+    rows = model(links, given.gpu_batch, given.size, given.tflops, given.latency_us * 1e-6)
+    table = as_markdown(rows)
+    print(table)
+    if given.model:
+        PAGE.write_text(fill_block(PAGE.read_text(), "benchmarks/ddp.py", f"{table}\n\n{lowest(rows, '100 Gbit/s')}"))
+        if given.json:
+            result = json.loads(given.json.read_text())
+            given.json.write_text(json.dumps(result | {"model": rows}, indent=2) + "\n")
         return
     measured = []
     for stage in STAGES:
@@ -207,11 +230,8 @@ def main() -> None:
             ratio = two["images_per_s"] / one["images_per_s"]
             measured.append({"stage": stage, "width": width, "one": one, "two": two, "speedup": ratio})
             print(f"{stage} {width}: {one['images_per_s']:.2f} and {two['images_per_s']:.2f} images/s", flush=True)
-    links = {name: float(value) for name, _, value in (link.rpartition("=") for link in given.links)}
-    rows = model(links, given.gpu_batch, given.size, given.tflops, given.latency_us * 1e-6)
-    print(as_markdown(rows))
     if given.json:
-        settings = {name: value for name, value in vars(given).items() if name not in ("json", "work")}
+        settings = {name: value for name, value in vars(given).items() if name not in ("json", "work", "model")}
         result = {"command": "python benchmarks/ddp.py", "settings": settings, "machine": machine()}
         given.json.write_text(json.dumps(result | {"measured": measured, "model": rows}, indent=2) + "\n")
 

@@ -365,7 +365,9 @@ PARTS = {"a": part_a, "b": part_b, "c": part_c, "e": part_e, "f": part_f}
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the options; the defaults are those of `FULL`, or of `SMALL` with `--small`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of images; default: random ones, the synthetic dataset for f")
+    parser.add_argument(
+        "--images", type=Path, help="folder of images; default: random ones, the synthetic dataset for f"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--parts", default="a,b,c,e,f", help="which parts, e.g. a,b")
     parser.add_argument("--budget-s", type=float, default=460.0, help="seconds in which a measurement may start")

@@ -1,6 +1,7 @@
 import ddp
 import pytest
 import torch
+from ceilings import count_flops, training_flops
 from ddp import all_reduce_seconds, as_markdown, efficiency, gradient_bytes, model
 
 
@@ -9,11 +10,19 @@ def test_the_model_by_hand():
     assert all_reduce_seconds(1, 1e8, 25, 1e-5) == 0.0
     assert all_reduce_seconds(2, 1e8, 25, 0.0) == pytest.approx(0.032)
     assert all_reduce_seconds(4, 1e8, 25, 1e-3) == pytest.approx(1.5 * 0.032 + 6e-3)
-    # A step of 0.096 s; its backward pass takes 0.064 s.
-    assert efficiency(2, 0.096, 1e8, 25, 0.0, overlap=False) == pytest.approx(0.096 / 0.128)
-    assert efficiency(2, 0.096, 1e8, 25, 0.0, overlap=True) == pytest.approx(1.0)
-    assert efficiency(2, 0.024, 1e8, 25, 0.0, overlap=True) == pytest.approx(0.024 / (0.008 + 0.032))
-    assert efficiency(1, 0.024, 1e8, 25, 1.0, overlap=False) == 1.0
+    assert efficiency(0.032, 0.064, 0.032, overlap=False) == pytest.approx(0.096 / 0.128)
+    assert efficiency(0.032, 0.064, 0.032, overlap=True) == pytest.approx(1.0)
+    assert efficiency(0.008, 0.016, 0.032, overlap=True) == pytest.approx(0.024 / (0.008 + 0.032))
+    assert efficiency(0.008, 0.016, 0.0, overlap=False) == 1.0
+
+
+def test_the_operations_of_the_two_passes():
+    # A backward pass takes the gradients of weights and inputs, but none in a frozen encoder.
+    forward, backward = count_flops("pretext", 64, 224)
+    assert backward / forward == pytest.approx(2, abs=0.05)
+    assert training_flops("pretext", 64, 224) == forward + backward
+    forward, backward = count_flops("downstream", 64, 224)
+    assert 1.3 < backward / forward < 1.5
 
 
 def test_the_gradients_that_are_exchanged():

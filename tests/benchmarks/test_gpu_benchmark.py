@@ -87,7 +87,9 @@ def test_measurements_with_other_settings_stay_in_a_file_of_their_own(tmp_path, 
     assert "it is gpu-2.json now" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["--loop-args=--model.norm=batch", "--resize=40", "--images=faces", "--loop-steps=9"])
+@pytest.mark.parametrize(
+    "option", ["--loop-args=--model.norm=batch", "--resize=40", "--images=faces", "--loop-steps=9"]
+)
 def test_what_changes_a_measurement_is_among_the_settings(tmp_path, option):
     call = [*SMALL, "--budget-s=0", f"--out={tmp_path}"]
     main(call)
