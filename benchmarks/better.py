@@ -108,6 +108,8 @@ def measure_costs(study: Study, names: list[str], rounds: int) -> dict[str, Any]
             arm.measure(first=turn == 0)
             plain.measure(first=turn == 0)
         own, other = arm.row(), plain.row()
+        if name == plain_of(study):
+            other = own  # two measurements of one arm differ by noise alone
         rows[name] = own | {f"{key} / plain": own[key] / other[key] for key in ("step_s", "image_s")}
         # Of the plain arm with its pretext stage: what an arm without one may spend on its only stage.
         pretext = study.steps["pretext"] * other["pretext_step_s"] / (study.steps["downstream"] * other["step_s"])
@@ -209,6 +211,8 @@ def main() -> None:
             found["arms"] = json.loads(costs.read_text())["arms"] | found["arms"]
         costs.write_text(json.dumps(found, indent=1) + "\n")
     if options.study:
+        if not costs.is_file():
+            parser.error(f"{costs} is missing: measure it first, with --costs")
         gains.write_text(json.dumps(collect_gains(options.study), indent=1) + "\n")
     if gains.is_file():
         made = table(study, json.loads(costs.read_text()), json.loads(gains.read_text()))

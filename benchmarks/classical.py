@@ -1,11 +1,11 @@
 """Mean fill, Telea, Navier-Stokes and biharmonic on test faces, and models beside them, as one table.
 
-    python benchmarks/classical.py --data DIR --size 224 --ckpt "WSSL=runs/downstream/<run>/best.ckpt"
+    python benchmarks/classical.py --data DIR --size 224 --ckpt "WSSL=runs/downstream/<run>/best.ckpt" --name faces_224
 
 Two protocols on the same faces: QD-style masks of 30 to 50 %, and NVIDIA's masks from 0 to 60 % by bin. Each method's
-result is kept below `--work`, so that a run that was stopped goes on where it stood; `--limit` takes the first pairs
-alone, `--slow-limit` those of the slow methods, biharmonic and FSR. Without `--data` the synthetic dataset is measured;
-LPIPS where WSSL_WEIGHTS names a folder with its weights. Writes `NAME.md` and `NAME.json` in benchmarks/results.
+result is kept below `--work`, where the same call finds it; `--limit` takes the first pairs alone, `--slow-limit` those
+of the slow methods, biharmonic and FSR. Without `--data` the synthetic dataset is measured; LPIPS where WSSL_WEIGHTS
+names a folder with its weights. With `--name` it writes `NAME.md` and `NAME.json` in benchmarks/results.
 """
 
 import argparse
@@ -136,7 +136,9 @@ def by_bin(results: dict[str, Result], metric: str) -> str:
 def main() -> None:
     """Measures, and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with celeba_hq, qd_imd and nvidia_masks")
+    parser.add_argument(
+        "--data", type=lambda text: Path(text).resolve(), help="folder with celeba_hq, qd_imd and nvidia_masks"
+    )
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--slow-limit", type=int, help="pairs for biharmonic and FSR, if fewer")
@@ -147,14 +149,14 @@ def main() -> None:
         "--inpaint", nargs="*", default=[], metavar="NAME=PATH", help="models as wssl inpaint uses them"
     )
     parser.add_argument("--work", type=Path, default=Path("runs/classical"))
-    parser.add_argument("--name", default="classical")
+    parser.add_argument("--name", help="of the files in benchmarks/results; default: the tables are printed alone")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     source = "CelebA-HQ-mini test faces" if args.data else "the synthetic dataset's test faces"
     lines = [f"# Classical inpainting on {source}, {args.size} px", ""]
     result: dict[str, Any] = {"size": args.size, "source": source, "machine": machine(), "protocols": {}}
     for protocol, datamodule in protocols(args.data, args.size).items():
-        folder = args.work / f"{slug(source)}_{args.size}" / slug(protocol)
+        folder = args.work / f"{slug(str(args.data or source))}_{args.size}" / slug(protocol)
         made = (folder / "pairs" / "manifest.json").is_file()
         pairs = Pairs.open(folder / "pairs") if made else write_pairs(datamodule, "test", folder / "pairs")
         summaries: dict[str, Result] = {}
@@ -202,11 +204,11 @@ def main() -> None:
         f"{known['cores']} cores that did other work too (read it to a factor of a few), torch {known['torch']}.",
         "",
     ]
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{args.name}.md").write_text("\n".join(lines))
-    (folder / f"{args.name}.json").write_text(json.dumps(result, indent=2) + "\n")
     print("\n".join(lines))
+    if args.name:
+        path = Path(__file__).parent / "results" / f"{args.name}.json"
+        path.with_suffix(".md").write_text("\n".join(lines))
+        path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _folder_of(name: str, args: argparse.Namespace) -> str:

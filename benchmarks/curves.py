@@ -18,7 +18,7 @@ PREFIX = "val/"
 
 
 def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """The (step, value) pairs of every validation figure in a run's TensorBoard events, later resumptions included."""
+    """Return the (step, value) pairs of every validation metric in a run's TensorBoard events, resumes included."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})
     events.Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(PREFIX)]
@@ -26,9 +26,9 @@ def read_curves(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def wall_seconds(run: Path) -> float:
-    """Seconds between the first and the last logged value, without the time between two sittings of a resumed run."""
+    """Return the seconds from the first to the last logged value, without those between a run and its resume."""
     seconds = 0.0
-    for file in run.glob("events.out.tfevents.*"):  # one for each sitting
+    for file in run.glob("events.out.tfevents.*"):  # one for each resume
         events = EventAccumulator(str(file), size_guidance={"scalars": 0})
         events.Reload()
         times = [event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
@@ -56,12 +56,16 @@ def _in_all(tag: str, curves: dict[str, dict[str, list[tuple[int, float]]]]) -> 
 
 
 def main() -> None:
-    """Reads the runs and writes JSON and picture."""
+    """Read the runs, and write JSON and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True, help="path without suffix")
     args = parser.parse_args()
+    if len({run.name for run in args.runs}) < len(args.runs):
+        parser.error("two runs have one name: rename a folder")
     curves = {run.name: read_curves(run) for run in args.runs}
+    if empty := [str(run) for run in args.runs if not curves[run.name]]:
+        parser.error(f"no validation in the TensorBoard events of {', '.join(empty)}")
     summary: dict[str, dict[str, float]] = {}
     for run in args.runs:
         seconds = wall_seconds(run)

@@ -1,7 +1,7 @@
 """Images per second of one and two processes, the time in their all-reduce, and a model of many GPUs.
 
     python benchmarks/ddp.py --rounds 3 --json benchmarks/results/ddp.json
-    python benchmarks/ddp.py --model --json benchmarks/results/ddp.json    # the model alone, and its table in docs/cluster.md
+    python benchmarks/ddp.py --model --json benchmarks/results/ddp.json   # the model alone, with its table in the docs
 
 Measured: the bare step of a stage on random tensors, in float32, by one process of one thread, and by two with
 `DistributedDataParallel` over gloo, both on this machine, in turn. The time in all-reduce is that from the start of

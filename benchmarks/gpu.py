@@ -3,12 +3,12 @@
     python benchmarks/gpu.py --images data/celeba_hq --out benchmarks/results
     python benchmarks/gpu.py --small --out /tmp/results          # on a CPU, to see that it runs
 
-Parts: a ceilings of the machine, b training steps with their peak memory, c the Lightning loop, e the ten most expensive
-kernels, f float32 against bfloat16. Each case is written to `<out>/gpu.json` and `gpu.md` (`gpu_on_cpu` for `--device=cpu`,
-`gpu_small` with `--small`) as soon as it is measured. A later call with the same settings adds its cases, or replaces
-those that it measures again; with other settings, or on another machine, the earlier files are renamed to `gpu-1.json`
-and so on. No case starts after `--budget-s`, and those not measured are listed. From a checkout that is not installed:
-`PYTHONPATH=. python benchmarks/gpu.py`.
+Parts: a ceilings of the machine, b training steps with their peak memory, c the Lightning loop, e the ten most
+expensive kernels, f float32 against bfloat16. Each case is written to `<out>/gpu.json` and `gpu.md` (`gpu_on_cpu` for
+`--device=cpu`, `gpu_small` with `--small`) as soon as it is measured. A later call with the same settings adds its
+cases, or replaces those that it measures again; with other settings, or on another machine, the earlier files are
+renamed to `gpu-1.json` and so on. No case starts after `--budget-s`, and those not measured are listed. From a checkout
+that is not installed: `PYTHONPATH=. python benchmarks/gpu.py`.
 """
 
 import argparse
@@ -180,7 +180,7 @@ def compile_options(args: argparse.Namespace) -> dict[str, Any]:
 def measure_step(
     stage: str, kind: str, variant: str, batch: int, module: WSSLModule, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    """Return images/s of one kind of step with its spread, TFLOP/s, the peak of memory, and the time of the first call."""
+    """Return images/s of one kind of step with its spread, TFLOP/s, peak of memory, and time of the first call."""
     record: dict[str, Any] = {"stage": stage, "kind": kind, "variant": variant, "batch": batch}
     with memory_of(device, record):
         if kind == "bare":

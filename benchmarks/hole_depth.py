@@ -1,10 +1,11 @@
 """How deep a hole a model should fill at once: strokes and boxes, by `hole_depth` of `wssl export safetensors`.
 
+    WSSL_WEIGHTS=FOLDER python benchmarks/hole_depth.py --data DATA --name hole_depth
     WSSL_WEIGHTS=FOLDER python benchmarks/hole_depth.py --data DATA --ckpt MODEL
 
 Every fourth validation face at the model's training size, under QD-style strokes of 30-50 % and under a box whose sides
-are 5/16 to 5/8 of the image's, filled as by `wssl inpaint`. PSNR and LPIPS of the composite go to
-benchmarks/results/hole_depth.json.
+are 5/16 to 5/8 of the image's, filled as by `wssl inpaint`: PSNR and LPIPS of the composite. With `--name` they are
+written to `NAME.json` in benchmarks/results.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with celeba_hq and qd_imd")
     parser.add_argument("--ckpt", type=Path, help="default: the shipped model")
+    parser.add_argument("--name", help="of the file in benchmarks/results; default: the results are printed alone")
     options = parser.parse_args()
     predictor = open_model(options.ckpt, "cpu")
     side = predictor.info.side
@@ -71,8 +73,10 @@ def main() -> None:
             row = {"holes": kind, "hole_depth": depth, "images": len(psnr), "psnr": float(np.mean(psnr))}
             found.append(row | ({"lpips": float(np.mean(lpips))} if lpips else {}))
             print(found[-1], flush=True)
-    target = Path(__file__).parent / "results" / "hole_depth.json"
-    target.write_text(json.dumps({"machine": machine(), "side": side, "rows": found}, indent=2) + "\n")
+    if options.name:
+        target = Path(__file__).parent / "results" / f"{options.name}.json"
+        result = {"machine": machine(), "model": predictor.info.name, "side": side, "rows": found}
+        target.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

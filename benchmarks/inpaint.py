@@ -1,13 +1,13 @@
 """Speed and memory of inpainting photos; needs nothing but the repository.
 
     python benchmarks/inpaint.py                                  # random weights of width 16
-    python benchmarks/inpaint.py --ckpt best.ckpt --pairs PAIRS   # with a table beside Telea and biharmonic
+    python benchmarks/inpaint.py --ckpt best.ckpt --pairs PAIRS --name inpaint   # beside Telea and biharmonic
 
 Measured: a 512 x 512 photo through ONNX, in float32 and in int8, and through PyTorch, in turn; photos of other sides,
 with other holes and on one thread; 12 million pixels with 1 % hole against 1 million with as many pixels of
 hole; the peak memory of the whole command on 50 million pixels at width 32; how busy a folder of photos keeps the
-cores. `--pairs` is a folder of `wssl pairs`; the first 50 are taken. Writes `NAME.json` and `NAME.md` in
-benchmarks/results.
+cores. `--pairs` is a folder of `wssl pairs`; the first 50 are taken. With `--name` it writes `NAME.json` and `NAME.md`
+in benchmarks/results.
 """
 
 import argparse
@@ -358,7 +358,7 @@ def markdown(result: dict[str, Any], trained: bool) -> str:
 def main() -> None:
     """Measures, prints and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt", type=Path, help="the model; random weights if left out")
+    parser.add_argument("--ckpt", type=Path, help="the model; default: random weights")
     parser.add_argument("--width", type=int, default=16, help="of the random weights")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--megapixels", type=float, default=50)
@@ -366,16 +366,17 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=24)
     parser.add_argument("--pairs", type=Path, help="a folder of `wssl pairs`")
     parser.add_argument("--count", type=int, default=50, help="of the pairs")
-    parser.add_argument("--name", default="inpaint")
+    parser.add_argument("--name", help="of the files in --results; default: the tables are printed alone")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(args, Path(folder))
     text = markdown(result, trained=args.ckpt is not None)
-    args.results.mkdir(exist_ok=True)
-    (args.results / f"{args.name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    (args.results / f"{args.name}.md").write_text(text)
     print(text)
+    if args.name:
+        args.results.mkdir(exist_ok=True)
+        (args.results / f"{args.name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        (args.results / f"{args.name}.md").write_text(text)
 
 
 if __name__ == "__main__":

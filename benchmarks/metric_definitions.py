@@ -1,9 +1,9 @@
 """How far other common definitions of PSNR, SSIM and L1 are from ours, on the same pictures.
 
-    python benchmarks/metric_definitions.py --data DIR
+    python benchmarks/metric_definitions.py --data DIR --write
 
 Measures composites of mean fill and of Telea at 224 px on the synthetic dataset and, with `--data` (a folder with
-celeba_hq and qd_imd), on real faces; rewrites the table in docs/metrics.md and benchmarks/results.
+celeba_hq and qd_imd), on real faces. With `--write` it rewrites the table in docs/metrics.md and benchmarks/results.
 """
 
 import argparse
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from blocks import fill_block
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
 from wssl_pl.data import WSSLDataModule
-from wssl_pl.evaluation.evaluate import predict
+from wssl_pl.evaluation.evaluate import machine, predict
 from wssl_pl.evaluation.methods import Classical
 from wssl_pl.evaluation.metrics import measure
 from wssl_pl.evaluation.pages import markdown
@@ -27,7 +28,6 @@ from wssl_pl.evaluation.pairs import write_pairs
 from wssl_pl.metrics import composite
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
-BEGIN, END = "<!-- made by benchmarks/metric_definitions.py -->", "<!-- end -->"
 METHODS = ("mean", "telea")
 LUMA = np.array([0.299, 0.587, 0.114])
 Picture = NDArray[np.float64]
@@ -128,7 +128,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with celeba_hq and qd_imd")
     parser.add_argument("--count", type=int, default=32, help="images of each set")
+    parser.add_argument("--write", action="store_true", help="write docs/metrics.md and the file in benchmarks/results")
     args = parser.parse_args()
+    if args.write and not args.data:
+        parser.error("--write needs --data: the page has both sets")
     sources = {"synthetic": ("synthetic", "synthetic")}
     if args.data:
         sources["faces"] = (str(args.data / "celeba_hq"), str(args.data / "qd_imd"))
@@ -138,13 +141,13 @@ def main() -> None:
     }
     table = markdown(rows(sets))
     print(table)
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    kept = {"count": args.count, "size": 224, "hole_ratio": [0.3, 0.5], "sets": sets}
-    (results / "metric_definitions.json").write_text(json.dumps(kept, indent=2) + "\n")
-    text = PAGE.read_text()
-    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    PAGE.write_text(f"{before}\n{table}\n{after}")
+    if not args.write:
+        return
+    path = Path(__file__).parent / "results" / "metric_definitions.json"
+    kept = {"machine": machine(), "count": args.count, "size": 224, "hole_ratio": [0.3, 0.5], "sets": sets}
+    path.write_text(json.dumps(kept, indent=2) + "\n")
+    note = f"Composites at 224 px with holes of 30-50 %, {args.count} images of each set."
+    PAGE.write_text(fill_block(PAGE.read_text(), "benchmarks/metric_definitions.py", f"{table}\n\n{note}"))
 
 
 if __name__ == "__main__":

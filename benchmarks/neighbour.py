@@ -1,14 +1,14 @@
 """What a busy neighbour on one core costs training and inference, by OpenMP's way of waiting.
 
-    python benchmarks/neighbour.py                 # all cores, rounds in turn; best on an otherwise quiet machine
-    sudo python benchmarks/neighbour.py --nice -10 # on a shared one: ahead of everybody else's processes
+    python benchmarks/neighbour.py --name neighbour   # all cores, rounds in turn; best on an otherwise quiet machine
+    sudo python benchmarks/neighbour.py --nice -10    # on a shared one: ahead of everybody else's processes
 
 Threads of a parallel region wait for each other at its end. While they spin they hold their core, also against the
 thread that they wait for, so a program that needs one core for itself slows PyTorch on all cores by much more than a
 core's share. Measured, each with and without `while True: pass` beside it: training steps and the fill of a
 12-megapixel photo. What is lost is the time with the neighbour over the time without, under the same policy. A
 neighbour that has a whole core for itself leaves N - 1 of N: its share is a factor of N / (N - 1).
-Writes `neighbour.json` and `neighbour.md` in benchmarks/results.
+With `--name` it writes `NAME.json` and `NAME.md` in benchmarks/results.
 """
 
 import argparse
@@ -151,6 +151,7 @@ def summarise(found: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, 
                 "with neighbour s": statistics.median(taken["neighbour"]),
                 "slower with neighbour": _ratio(taken["neighbour"], taken["alone"]),
                 "alone, over the default": _ratio(taken["alone"], default["alone"]),
+                "alone, over the default, range": _range(taken["alone"], default["alone"]),
                 "with neighbour, over the default": _ratio(taken["neighbour"], default["neighbour"]),
             }
             for policy, taken in policies.items()
@@ -160,6 +161,11 @@ def summarise(found: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, 
 
 def _ratio(over: list[float], under: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def _range(over: list[float], under: list[float]) -> list[float]:
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    return [min(ratios), max(ratios)]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -176,14 +182,15 @@ def table(result: dict[str, Any]) -> str:
         f"A neighbour that takes a whole core is a factor of {share:.2f} for all cores. `wssl` sets `{OURS}`,",
         "and starts a training with one thread less for every core that is busy then.",
         "",
-        "| workload | waiting | alone, s | with neighbour, s | slower with neighbour | alone, over the default |",
-        "|---|---|---|---|---|---|",
+        "| workload | waiting | alone, s | with neighbour, s | slower with neighbour | alone, over default | range |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, policies in result["summary"].items():
         for policy, row in policies.items():
+            low, high = row["alone, over the default, range"]
             lines.append(
                 f"| {name} | {policy} | {row['alone s']:.4f} | {row['with neighbour s']:.4f} "
-                f"| {row['slower with neighbour']:.2f} | {row['alone, over the default']:.2f} |"
+                f"| {row['slower with neighbour']:.2f} | {row['alone, over the default']:.2f} | {low:.2f}-{high:.2f} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -220,7 +227,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(CALLS), choices=list(CALLS), help="workloads")
     parser.add_argument("--policies", nargs="*", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--nice", type=int, default=0, help="priority of everything that is measured")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "neighbour")
+    parser.add_argument("--name", help="of the files in --results; default: the table is printed alone")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--serve", nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve is not None:
@@ -241,10 +249,11 @@ def main() -> None:
         "summary": summarise(found),
         "seconds": found,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    args.out.with_suffix(".md").write_text(table(result))
     print(table(result))
+    if args.name:
+        args.results.mkdir(parents=True, exist_ok=True)
+        (args.results / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        (args.results / f"{args.name}.md").write_text(table(result))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ NAMES = {
     "telea": "OpenCV's Telea",
     "biharmonic": "biharmonic",
     "frozen": "pretext, encoder frozen",
-    "scratch": "from scratch, same steps",
+    "scratch": "from scratch, same downstream steps",
 }
+SIZE = 128
 STAGES = ("pretext", "downstream")
 
 
@@ -31,8 +32,12 @@ def load(name: str) -> Any:
 
 def table_lines() -> list[str]:
     """One row per method, on the same test pairs."""
-    methods = load("classical.json")["protocols"][PROTOCOL]["methods"]
+    measured = load("classical.json")
+    methods = measured["protocols"].get(PROTOCOL, {}).get("methods", {})
+    if measured["size"] != SIZE or not NAMES.keys() <= methods.keys():
+        sys.exit(f"classical.json does not hold {', '.join(NAMES)} at {SIZE} px, under {PROTOCOL}")
     summary = load("mini_curves.json")["summary"]
+    pretext = load("mini_pretext.json")["summary"]["pretext"]
     lines = [
         "| on the same 400 test pairs | PSNR raw | SSIM raw | PSNR composite | SSIM composite | steps | minutes |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -42,6 +47,8 @@ def table_lines() -> list[str]:
         cells = [f"{figures[tag]['mean']:.{digits}f}" for tag, digits in TAGS]
         run = summary.get(key)
         spent = [f"{run['steps']:,}", f"{run['seconds'] / 60:.0f}"] if run else ["", ""]
+        if key == "frozen":
+            spent = [f"{pretext['steps']:,} + {spent[0]}", f"{pretext['seconds'] / 60:.0f} + {spent[1]}"]
         lines.append("| " + " | ".join([name, *cells, *spent]) + " |")
     return [*lines, ""]
 
@@ -80,8 +87,8 @@ def section() -> str:
         BEGIN,
         "",
         *table_lines(),
-        "CelebA-HQ-mini (3,600 / 200 / 400 faces), 128 px, width 16, batch 16, masks of 30-50 %, one seed; pretext: "
-        "saturation 0.3 + sharpness 0.7. Not the paper's 30,000 images.",
+        f"CelebA-HQ-mini (3,600 / 200 / 400 faces), {SIZE} px, width 16, batch 16, masks of 30-50 %, one seed; "
+        "pretext: saturation 0.3 + sharpness 0.7. Not the paper's 30,000 images.",
         "",
         f"Measured on {machine['cores']} shared CPU cores, torch {machine['torch']}. Commands: "
         "[benchmarks/README.md](benchmarks/README.md). Speed: "

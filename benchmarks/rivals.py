@@ -1,13 +1,13 @@
 """What a training step of each rival costs beside its bare network, and how much of it the layer is that names it.
 
-    WSSL_WEIGHTS=FOLDER python benchmarks/rivals.py                                     # 224 px, the papers' widths
+    WSSL_WEIGHTS=FOLDER python benchmarks/rivals.py --name rivals                       # 224 px, the papers' widths
     WSSL_WEIGHTS=FOLDER python benchmarks/rivals.py --size 128 --width 16 --batch 8 --name rivals_128
 
 `step` is a whole training step on random images: losses, discriminator, both optimisers. `bare` is forward and backward
 of the generator alone. Both are measured in turn, on one CPU thread in its own time, so that other programs count
 little, or on the GPU. `layer` is the forward and backward of Shift-Net's shift, and of PIC's attentions, repeated on
 what they were given in a step. `memory` is by how much the process grew, or the GPU's peak. The folder holds VGG16,
-which PConv's losses need. Writes `NAME.json` in benchmarks/results.
+which PConv's losses need. With `--name` it writes `NAME.json` in benchmarks/results.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--name", default="rivals")
+    parser.add_argument("--name", help="of the file in benchmarks/results; default: the results are printed alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     shape = options.width, options.batch, options.size
@@ -185,7 +185,8 @@ def main() -> None:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 row[f"{kind}_mib"] = pool.submit(memory, name, kind, *shape).result()
         print(name, json.dumps(row), flush=True)
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        if options.name:
+            path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

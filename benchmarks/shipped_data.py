@@ -11,6 +11,7 @@ What is there already is not made again.
 """
 
 import argparse
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from where_data import link
 
+from wssl_pl.data.cache import MANIFEST
 from wssl_pl.data.files import list_images
 from wssl_pl.data.prepare import prepare
 
@@ -77,12 +79,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         links = Path(folder)
-        others = sorted(list_images(options.data / "utkface"))
         link(list_images(options.data / "celeba_hq" / "train"), links / "train" / "celeba")
         if not options.celeba:
+            others = sorted(list_images(options.data / "utkface"))
             link([file for number, file in enumerate(others) if number % 10], links / "train" / "utkface")
         link(list_images(options.data / "celeba_hq" / "val"), links / "val")
-        if not (options.out / "images").is_dir():
+        if not (options.out / "images" / MANIFEST).is_file():  # an interrupted call is resumed
             prepare(links, options.out / "images", options.size, progress=True)
     files = sorted(list_images(options.data / "qd_imd" / "train"))
     # The last strokes are those of validation's masks alone.
@@ -90,9 +92,12 @@ def main() -> None:
         target = options.out / "masks" / split
         if target.is_dir():
             continue
-        target.mkdir(parents=True)
+        making = target.with_name(f"{split}-unfinished")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
         for number, mask in enumerate(draw(of_split, count, seed=len(split))):
-            Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)).convert("1").save(target / f"{number:05d}.png")
+            Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)).convert("1").save(making / f"{number:05d}.png")
+        making.rename(target)
 
 
 if __name__ == "__main__":

@@ -422,6 +422,8 @@ def main() -> None:
     if options.costs:
         measure_costs(options.rounds)
     if options.study is None:
+        if not options.costs:
+            parser.error("name the study's folder, or add --costs")
         return
     print(f"{export_study(options.study, options.results)} finished runs in {options.results}")
     folders: list[StudyFolder] = open_sections(options.study)

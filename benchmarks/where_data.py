@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.data.cache import MANIFEST
 from wssl_pl.data.files import list_images
 from wssl_pl.data.prepare import prepare
 from wssl_pl.evaluation.inputs import Damaging, Entry
@@ -60,7 +61,7 @@ def make_caches(data: Path, out: Path, links: Path) -> None:
     link([file for number, file in enumerate(others) if number % 10], links / "pool" / "train" / "utkface")
     link(faces["val"], links / "pool" / "val")
     for name in ("celeba", "pool"):
-        if not (out / name).is_dir():
+        if not (out / name / MANIFEST).is_file():  # an interrupted call is resumed
             prepare(links / name, out / name, RESIZE, progress=True)
 
 
@@ -153,8 +154,7 @@ def main() -> None:
         (out / "masks").symlink_to(data / "qd_imd")
     with tempfile.TemporaryDirectory() as folder:
         links = Path(folder)
-        if not ((out / "celeba").is_dir() and (out / "pool").is_dir()):
-            make_caches(data, out, links)
+        make_caches(data, out, links)
         for name, restore in (("out_of_domain", []), ("out_of_domain_damaged", RESTORE)):
             if (out / name / "manifest.json").is_file():
                 continue

@@ -17,13 +17,13 @@ def test_ratios_are_medians_within_rounds_and_the_table_names_the_machine():
     machine = {"cores": 2, "cpu": "a CPU", "python": "3", "torch": "2", "openmp": "libgomp", "load": [0.1, 0.2]}
     result = {"machine": machine, "rounds": 3, "nice": 0, "share of the neighbour": 2.0, "summary": summary}
     assert "2 cores (a CPU)" in neighbour.table(result)
-    assert "| step | passive | 0.2000 | 0.4000 | 2.00 | 1.00 |" in neighbour.table(result)
+    assert "| step | passive | 0.2000 | 0.4000 | 2.00 | 1.00 | 0.67-2.00 |" in neighbour.table(result)
 
 
 @pytest.mark.slow
 def test_it_measures(tmp_path, monkeypatch):
-    out = tmp_path / "neighbour"
-    words = ["--rounds", "1", "--only", SMALL, "--policies", "one thread", "--out", str(out)]
+    out = tmp_path / "trial"
+    words = ["--rounds", "1", "--only", SMALL, "--policies", "one thread", "--name=trial", f"--results={tmp_path}"]
     monkeypatch.setattr("sys.argv", ["neighbour.py", *words])
     neighbour.main()
     result = json.loads(out.with_suffix(".json").read_text())

@@ -3,6 +3,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import shipped_data
 import where_data
 from PIL import Image
 
@@ -37,8 +38,36 @@ def test_the_study_s_data_from_folders_of_images(tmp_path, monkeypatch):
     strengths = damaged.strengths
     assert strengths["grey-00001"] == strengths["own-00001"]
     again = plain.manifest.hash
+    (out / "pool" / "manifest.json").unlink()  # as an interrupted call leaves it
     where_data.main()
+    assert (out / "pool" / "manifest.json").is_file()
     assert Pairs.open(out / "out_of_domain").manifest.hash == again
+
+
+def test_masks_of_an_interrupted_call_are_drawn_again(tmp_path, monkeypatch):
+    data, out = tmp_path / "data", tmp_path / "shipped"
+    image_tree(data / "celeba_hq", {"train": 2, "val": 2, "test": 2})
+    mask_tree(data / "qd_imd", {"train": [0.4] * 201})
+    words = [str(data), "--out", str(out), "--masks=6", "--size=40", "--celeba"]
+    monkeypatch.setattr(sys, "argv", ["shipped_data.py", *words])
+    draw, lose = shipped_data.draw, lambda *args, **options: iter(())
+
+    def interrupted(*args, **options):
+        yield from list(draw(*args, **options))[:3]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shipped_data, "draw", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shipped_data.main()
+    monkeypatch.setattr(shipped_data, "draw", draw)
+    shipped_data.main()
+    assert {folder.name: len(list(folder.iterdir())) for folder in (out / "masks").iterdir()} == {
+        "train": 6,
+        "test": 200,
+    }
+    monkeypatch.setattr(shipped_data, "draw", lose)
+    shipped_data.main()  # nothing is drawn again
+    assert len(list((out / "masks" / "train").iterdir())) == 6
 
 
 @pytest.mark.parametrize("name", list(where_data.LOSSES))
