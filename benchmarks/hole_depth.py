@@ -75,8 +75,8 @@ def main() -> None:
             print(found[-1], flush=True)
     if options.name:
         target = Path(__file__).parent / "results" / f"{options.name}.json"
-        result = {"machine": machine(), "model": predictor.info.name, "side": side, "rows": found}
-        target.write_text(json.dumps(result, indent=2) + "\n")
+        measured = {"machine": machine(), "model": predictor.info.name, "side": side, "rows": found}
+        target.write_text(json.dumps(measured, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -72,9 +72,17 @@ def test_a_resumed_run_imports_no_task_that_is_not_typed(brightness, capsys):
     assert Path("ran").exists()
 
 
-def test_a_class_path_in_a_configuration_that_the_user_names_is_imported(brightness):
-    Path("own.yaml").write_text("stage: pretext\nmodel:\n  tasks: [brightness.Brightness, rotation]\n")
-    main(["--config=own.yaml", *SMALL, "--model.width=4", "--run.dir=run"])
+@pytest.mark.parametrize("written", ["nested", "dotted", "group", "environment"])
+def test_a_class_path_in_a_configuration_that_the_user_names_is_imported(brightness, monkeypatch, written):
+    tasks = "tasks: [brightness.Brightness, rotation]"
+    Path("model.yaml").write_text(tasks)
+    model = {"dotted": f"model.{tasks}", "group": "model: model.yaml"}.get(written, f"model: {{{tasks}}}")
+    Path("own.yaml").write_text(f"stage: pretext\n{model}\n")
+    words = ["--config=own.yaml"]
+    if written == "environment":
+        monkeypatch.setenv("WSSL_CONFIG", "own.yaml")
+        words = []
+    main([*words, *SMALL, "--model.width=4", "--run.dir=run"])
     assert list(PretextModule.load_from_checkpoint("run/best.ckpt", weights_only=True).tasks) == [
         "rotation",
         "brightness",

@@ -15,7 +15,7 @@ WAITING = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 
 They spin for some 20 µs (KMP: 1 ms) and sleep then. The default of 300,000 rounds (200 ms) keeps a core busy on which
 the awaited thread could work, where another program needs a core: a training step of width 16 took 31 times as long.
-Sleeping at once (`OMP_WAIT_POLICY=passive`) is no better there, and a small step on a quiet machine takes twice as long.
+Sleeping at once (`OMP_WAIT_POLICY=passive`) is no better there, and small steps on a quiet machine take twice as long.
 Measured by `benchmarks/neighbour.py`.
 """
 BF16_ROUNDS = 5

@@ -56,3 +56,9 @@ def test_a_value_that_cannot_be_used(refused, text, message):
 def test_a_wrong_value_of_a_variable_names_the_variable(refused, monkeypatch, variable, value, wrong):
     monkeypatch.setenv(variable, value)
     assert f"error: {variable}={value}: {wrong}" in refused("stage=pretext")
+
+
+@pytest.mark.parametrize(("variable", "value"), [("WSSL_RUN__DIR", "2024"), ("WSSL_DATA__MASKS", "123")])
+def test_a_right_value_of_a_variable_is_not_the_error(refused, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    assert 'key "trainer.logger"' in refused("stage=pretext", "--trainer.logger=NoSuchLogger")

@@ -379,6 +379,47 @@ def test_an_additional_callback_in_a_configuration_file_is_added_once(train):
     assert len(yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["callbacks"]) == 1
 
 
+@pytest.mark.parametrize("written", ["nested", "dotted", "typed group", "group", "environment"])
+def test_what_files_add_and_the_run_directory_are_known_wherever_they_are(train, monkeypatch, written):
+    stopping = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/score", "mode": "max"}}
+    trainer, run = {"callbacks+": [stopping]}, {"dir": "run"}
+    dotted = {f"trainer.{name}": value for name, value in trainer.items()} | {"run.dir": "run"}
+    Path("trainer.yaml").write_text(yaml.safe_dump(trainer))
+    groups = {"trainer": "trainer.yaml", "run": run}
+    content = {"dotted": dotted, "group": groups}.get(written, {"trainer": trainer, "run": run})
+    Path("own.yaml").write_text(yaml.safe_dump(content))
+    words = ["--trainer=trainer.yaml", "--run.dir=run"] if written == "typed group" else ["--config=own.yaml"]
+    if written == "environment":
+        monkeypatch.setenv("WSSL_CONFIG", "own.yaml")
+        words = []
+    for epochs in (1, 2):
+        train(*PRETEXT, *words, "resume=auto", small=TINY, epochs=epochs)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+    assert len(yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["callbacks"]) == 1
+
+
+def test_a_callback_of_one_s_own_in_a_file_is_trusted_on_resume(train, monkeypatch):
+    Path("mine.py").write_text("from lightning.pytorch.callbacks import Callback\nclass Mine(Callback): pass\n")
+    monkeypatch.syspath_prepend(".")
+    Path("own.yaml").write_text("trainer: {callbacks+: [{class_path: mine.Mine}]}")
+    for epochs in (1, 2):
+        train(*PRETEXT, "--config=own.yaml", "--run.dir=run", "resume=auto", small=TINY, epochs=epochs)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+
+
+def test_a_cache_that_lists_have_divided_is_found_on_resume(train):
+    Path("faces").mkdir()
+    Path("lists").mkdir()
+    for number in range(12):
+        Image.effect_noise((60, 60), 50 + number).convert("RGB").save(f"faces/{number}.png")
+    Path("lists/train.txt").write_text("".join(f"{number}.png\n" for number in range(10)))
+    Path("lists/val.txt").write_text("10.png\n11.png\n")
+    main(["prepare", "images=faces", "out=cache", "split_rule=lists", "size=36"])
+    train(*PRETEXT, "images=cache", "--data.split_rule=./lists", "--run.dir=run", small=TINY)
+    train("resume=run", small=[], epochs=2)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+
+
 def test_the_directory_of_a_configuration_file_is_stronger_than_the_variable_on_resume_too(train, monkeypatch):
     for name, rate in (("one", "1e-2"), ("two", "1e-3")):
         train(*SCRATCH, f"--model.lr={rate}", f"--run.dir={name}")

@@ -77,10 +77,17 @@ def test_bytes_after_the_end_marker_are_no_damage(tmp_path: Path) -> None:
 def test_a_photo_to_which_a_phone_has_appended_a_film_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "0.jpg"
     face(0, 64).save(path)
-    photo, film = path.read_bytes(), bytes(300_000)
-    path.write_bytes(photo + film)
-    assert damage(path) is None
-    path.write_bytes(photo[: len(photo) // 2])
+    photo, film = path.read_bytes(), b"\0\0\0\x18ftypmp42" + bytes(300_000)
+    for between in (b"", b"MotionPhoto_Data"):
+        path.write_bytes(photo + between + film)
+        assert damage(path) is None
+
+
+@pytest.mark.parametrize("rest", [b"", bytes(300_000), b"\xa5" * 300_000, b"\0\0\0\x18ftypmp42" + bytes(300_000)])
+def test_a_photo_that_was_cut_short_is_truncated_whatever_follows(tmp_path: Path, rest: bytes) -> None:
+    path = tmp_path / "0.jpg"
+    face(0, 256).save(path)
+    path.write_bytes(path.read_bytes()[:-2000] + rest)
     assert "truncated" in (damage(path) or "")
 
 

@@ -142,6 +142,20 @@ def test_lines_without_an_image_are_counted_and_a_mark_at_the_beginning_is_none_
     assert "1 of 3 lines name no image of" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("names", "said"), [(["1.jpg", "2.jpg"], []), (["1.jpg", "9.jpg"], ["1 of 2 lines name no image"])]
+)
+def test_one_name_of_several_images_counts_once(tmp_path: Path, caplog, names: list[str], said: list[str]) -> None:
+    for folder in ("a", "b"):
+        numbered(tmp_path / "images" / folder, ["1.jpg", "2.jpg"])
+    split, _ = split_images(
+        tmp_path / "images", sorted((tmp_path / "images").rglob("*.jpg")), str(lists(tmp_path / "lists", train=names))
+    )
+    assert len(split["train"]) == 2 * (2 - len(said))
+    assert [message for message in said if message in caplog.text] == said
+    assert bool(caplog.messages) == bool(said)
+
+
 def test_one_number_of_several_images_is_no_name(tmp_path: Path) -> None:
     for name in ("a", "b"):
         numbered(tmp_path / "images" / name, ["1.jpg", "2.jpg"])
@@ -203,8 +217,9 @@ def test_parquet_of_hugging_face(tmp_path: Path, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("names", [["train/0", "test/0"], ["train-0", "test-0"]])
-def test_parquet_in_folders_or_without_a_part_for_validation(tmp_path: Path, names: list[str]) -> None:
-    for first, name in enumerate(names):
+def test_parquet_in_folders_or_without_a_part_for_validation(tmp_path: Path, names: list[str], caplog) -> None:
+    by_name = "-" in names[0]
+    for first, name in enumerate([*names, "extra"] if by_name else names):
         rows = []
         for number in range(20 * first, 20 * first + 20):
             buffer = io.BytesIO()
@@ -219,6 +234,8 @@ def test_parquet_in_folders_or_without_a_part_for_validation(tmp_path: Path, nam
     assert cache.sizes()["test"] == 20
     assert cache.sizes()["train"] + cache.sizes()["val"] == 20
     assert cache.sizes()["val"] > 0
+    said = "1 Parquet files have no split in their name: they are omitted (extra.parquet)"
+    assert (said in caplog.text) == by_name
 
 
 def test_parquet_has_to_be_prepared(make, tmp_path: Path) -> None:

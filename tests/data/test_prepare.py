@@ -70,6 +70,18 @@ def test_a_cache_of_other_images_is_not_replaced(images: Path, tmp_path: Path) -
     assert contents(tmp_path / "out") == before
 
 
+def test_images_that_were_sorted_into_folders_are_known(images: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in (images / "train").iterdir():
+        path.rename(flat / path.name)
+    make(flat, tmp_path / "out", split_rule="hash")
+    (flat / "train").mkdir()
+    for path in list(flat.glob("*.jpg")):
+        path.rename(flat / "train" / path.name)
+    assert "deleted" in make(flat, tmp_path / "out").differences
+
+
 def test_new_changed_touched_and_deleted_files_are_noticed(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

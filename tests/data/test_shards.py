@@ -396,3 +396,13 @@ def test_killed_with_its_worker_processes_it_resumes_and_has_the_same_bytes(tmp_
     write(images, out)
     write(images, tmp_path / "peace")
     assert contents(out) == contents(tmp_path / "peace")
+
+
+def test_photos_are_read_one_at_a_time(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    read, decode = prepare_shards.read_source, prepare_shards.decode
+    monkeypatch.setattr(prepare_shards, "read_source", lambda *args: calls.append("read") or read(*args))
+    monkeypatch.setattr(prepare_shards, "decode", lambda *args: calls.append("decode") or decode(*args))
+    write(images, tmp_path / "out")
+    assert calls == ["read", "decode"] * (len(calls) // 2)
+    assert calls

@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -111,6 +112,17 @@ def test_a_card_has_the_model_s_own_licence():
     card = model_card(ModelInfo("m", {}, {"license": "for research: only"}), 1, "title", "file", None, None, None)
     assert yaml.safe_load(card.split("---")[1])["license_name"] == "for research: only"
     assert "Licence of the weights: for research: only." in card
+    card = model_card(ModelInfo("m", {}, {"license": "a\nb"}), 1, "title", "file", None, None, None)
+    assert yaml.safe_load(card.split("---")[1])["license_name"] == "a b"
+
+
+def test_a_folder_that_has_the_checkpoint_is_no_other_model(model_files, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    shutil.copy(model_files["ckpt"], tmp_path / "run" / "best.ckpt")
+    monkeypatch.chdir(tmp_path / "run")
+    main(["export", "safetensors", "ckpt=best.ckpt", "out=."])
+    assert {path.name for path in Path().iterdir()} == {"best.ckpt", "model.safetensors", "config.json", "README.md"}
+    assert "ckpt=run" in Path("README.md").read_text()
 
 
 def test_what_is_for_a_card_and_what_would_be_replaced(exported, model_files, capsys):
@@ -125,7 +137,7 @@ def test_what_is_for_a_card_and_what_would_be_replaced(exported, model_files, ca
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("training", [{"hole_ratio": 1}, {"hole_ratio": ["a", "b"]}, {"steps": "many"}])
+@pytest.mark.parametrize("training", [{"hole_ratio": 1}, {"hole_ratio": ["a", "b"]}, {"steps": "many"}, {"license": 5}])
 def test_a_card_of_forged_settings(training):
     with pytest.raises(WSSLError, match=r"^ckpt=model: what it says about its training cannot be read"):
         model_card(ModelInfo("model", {}, training), 1, "title", "file", None, None, None)

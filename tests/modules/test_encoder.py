@@ -1,5 +1,7 @@
 """How the downstream stage takes over an encoder and trains it."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -117,6 +119,9 @@ def test_an_epoch_to_unfreeze_at_that_is_not_reached_or_not_resumed_is_said(fit,
     module = InpaintModule(width=2, unfreeze_epoch=1)
     trainer = fit(module)
     assert module.remarks() == ["The encoder was frozen to the end: unfreeze_epoch=1 was not reached"]
+    resumed = InpaintModule(width=2, unfreeze_epoch=1)
+    resumed.trainer = SimpleNamespace(current_epoch=2)  # both epochs are trained: nothing is unfrozen again
+    assert resumed.remarks() == []
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     reached = InpaintModule(width=2, unfreeze_epoch=1)
     fit(reached, resume=tmp_path / "a.ckpt", max_epochs=2)

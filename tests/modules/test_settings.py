@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from lightning import Trainer
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.losses import WSSLLoss, log_cosh, ssim_loss
@@ -160,17 +161,28 @@ def test_the_validation_loss_is_the_loss_and_the_metric_stays_the_same(settings,
         ({"fill": 1.5}, r"fill=1\.5: must be a value between 0 and 1, mean or smooth"),
         ({"fill": float("nan")}, r"fill=nan"),
         ({"log_cosh_a": 0.0}, r"log_cosh_a=0\.0: must be a positive number"),
-        ({"log_cosh_a": 2.0, "loss": "ssim"}, r"log_cosh_a=2\.0: loss=ssim has no log-cosh"),
-        ({"log_cosh_a": 2.0, "alpha": 0.0}, r"log_cosh_a=2\.0: alpha=0\.0 has no log-cosh"),
-        ({"ssim_window": 7, "alpha": 1.0}, r"ssim_window=7: alpha=1\.0 has no SSIM"),
         ({"ssim_window": 10}, r"ssim_window=10: must be odd and at least 3"),
         ({"ssim_sigma": -1.0}, r"ssim_sigma=-1\.0: must be a positive number"),
-        ({"ssim_window": 7, "loss": "log_cosh"}, "ssim_window=7: loss=log_cosh has no SSIM"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_one_line(settings, message):
     with pytest.raises(WSSLError, match=message):
         InpaintModule(width=2, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"log_cosh_a": 2.0, "loss": "ssim"}, r"log_cosh_a=2\.0: loss=ssim has no log-cosh: .* loss=wssl"),
+        ({"log_cosh_a": 2.0, "alpha": 0.0}, r"log_cosh_a=2\.0: alpha=0\.0 has no log-cosh: .* another alpha"),
+        ({"ssim_window": 7, "alpha": 1.0}, r"ssim_window=7: alpha=1\.0 has no SSIM: omit it, or give another alpha"),
+        ({"ssim_sigma": 2.0, "loss": "log_cosh"}, r"ssim_sigma=2\.0: loss=log_cosh has no SSIM"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_before_a_training_and_opened_from_a_file(settings, message):
+    module = InpaintModule(width=2, **settings)  # as version 0.2 has trained it
+    with pytest.raises(WSSLError, match=message):
+        module.check_trainer(Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"))
 
 
 def test_images_smaller_than_the_window_are_refused():

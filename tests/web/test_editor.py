@@ -224,7 +224,9 @@ def test_a_second_finger_ends_a_stroke_and_removes_a_dot(page):
         canvas.dispatchEvent(new PointerEvent(type, {pointerId: id, bubbles: true, pointerType: "touch",
             clientX: box.left + x * box.width, clientY: box.top + y * box.height}));
     }"""
-    for end, empty in ((0.3, True), (0.7, False)):
+    page.evaluate("editor.brushSize = 2")
+    slip = 0.3 + 5 / page.evaluate("document.querySelector('#editor canvas[tabindex]').getBoundingClientRect().width")
+    for end, empty in ((0.3, True), (slip, True), (0.7, False)):
         page.evaluate(touch, ["pointerdown", 0.3, 0.5, 10])
         page.evaluate(touch, ["pointermove", end, 0.5, 10])
         page.evaluate(touch, ["pointerdown", 0.5, 0.2, 11])

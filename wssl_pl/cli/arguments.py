@@ -22,7 +22,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from wssl_pl.cli.config_files import find_options, load_options, load_yaml
+from wssl_pl.cli.config_files import GROUPS, find_options, load_options, load_yaml
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_local
 
@@ -31,7 +31,6 @@ NUMBER = re.compile(r"-\.?\d")
 SHORT = {"c": "config", "h": "help", "o": "out"}
 BARE = {"help", "print_config", "print_shtab"}  # stand alone, and must not become `--flag=true`
 SIMILARITY_CUTOFF = 0.6
-GROUPS = {"run": "Run", "model": "Model", "data": "Data", "trainer": "Lightning's Trainer"}
 HELP_WIDTH, HELP_COLUMN = 100, 26
 EXPECTED = {
     int: "a whole number",
@@ -224,11 +223,12 @@ class CommandParser(ArgumentParser):
                     where = "config.yaml of the resumed run" if inline else f"config={config}: line {number}"
                     return WSSLError(None, None, f"{where}: {name}={str(value)[:80]}: {wrong}")
         for name in named:
-            if (value := os.environ.get(variable_of(name))) is not None:
-                with suppress(yaml.YAMLError):
-                    value = yaml.safe_load(value)
-                if wrong := _what_is_wrong(name, value, named, ArgumentParser.parse_object):
-                    return WSSLError(variable_of(name), value, wrong.replace("[a,b] or a,b", "[a,b]"))
+            if (text := os.environ.get(variable_of(name))) is not None:
+                reasons = [_what_is_wrong(name, text, named, ArgumentParser.parse_object)]
+                with suppress(yaml.YAMLError):  # jsonargparse takes it as it is, or as YAML
+                    reasons.append(_what_is_wrong(name, yaml.safe_load(text), named, ArgumentParser.parse_object))
+                if all(reasons) and (wrong := reasons[-1]):
+                    return WSSLError(variable_of(name), text, wrong.replace("[a,b] or a,b", "[a,b]"))
         return None
 
     @contextmanager

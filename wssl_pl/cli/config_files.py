@@ -8,6 +8,8 @@ import yaml
 
 from wssl_pl.errors import WSSLError
 
+GROUPS = {"run": "Run", "model": "Model", "data": "Data", "trainer": "Lightning's Trainer"}
+
 
 def load_yaml(file: str, read: Callable[[str], Any] = yaml.safe_load) -> Any:
     """Return what a configuration file holds.
@@ -47,12 +49,27 @@ def load_options(file: str) -> dict[str, Any]:
     return loaded or {}
 
 
-def option_in(file: str, key: str) -> Any:
-    """Return the value of an option, such as `run.dir`, in a configuration file; None where it is not in there."""
-    options = load_options(file)
-    group, _, name = key.rpartition(".")
-    found = options.get(group) if group else options
-    return options.get(key, found.get(name) if isinstance(found, dict) else None)
+def options_in(file: str, group: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the options in a configuration file by their names, such as `run.dir`.
+
+    Args:
+        file: the file.
+        group: what it holds the options of, such as `run`; by default all.
+    """
+    for key, value in load_options(file).items():
+        name = f"{group}.{key}" if group else str(key)
+        if name in GROUPS and isinstance(value, dict):
+            yield from ((f"{name}.{option}", item) for option, item in value.items())
+        elif name in GROUPS and isinstance(value, str) and (own := _beside(file, value)):
+            yield from options_in(own, name)
+        else:
+            yield name, value
+
+
+def _beside(file: str, name: str) -> str | None:
+    """Return the file that a configuration file names, from its own folder or from the working directory."""
+    paths = (Path(file).parent / name, Path(name))
+    return next((str(path) for path in paths if path.is_file()), None)
 
 
 def find_options(

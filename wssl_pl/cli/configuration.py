@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from wssl_pl.cli.arguments import CommandLine, configs, variable_of
-from wssl_pl.cli.config_files import load_options, option_in
+from wssl_pl.cli.config_files import GROUPS, load_options, options_in
 from wssl_pl.cli.run_files import AUTO, CONFIG, DATA, PATHS, find_resumed
 from wssl_pl.errors import WSSLError
 from wssl_pl.models import find_model
@@ -33,21 +33,20 @@ def import_classes(line: CommandLine) -> None:
     Not those in the configuration of a resumed run, unless `--trust` is typed: it may be somebody else's, and an import
     runs code.
     """
-    models: list[Mapping[str, Any]] = [
-        {name: line.get(f"model.{name}") for name in ("tasks", "restore", "encoder")},
-        {name: os.environ.get(f"WSSL_MODEL__{name.upper()}") for name in ("tasks", "restore", "encoder")},
-    ]
-    models += [_group(load_options(config), "model") for config in configs(line)]
+    given: list[tuple[str, Any]] = [*_in_environment(), *_in_files(line), *line.options]
+    given += [(name, os.environ.get(variable_of(name))) for name in ("model.tasks", "model.restore", "model.encoder")]
     if trusts(line):
-        models += [_group(yaml.safe_load(value), "model") for value in line.values("config") if "\n" in value]
-    for model in models:
-        if model.get("encoder") not in (None, "null"):
-            import_encoder(str(model["encoder"]))
-        for names in (model.get("tasks"), model.get("restore")):
-            listed = names.strip("[] ").split(",") if isinstance(names, str) else names
-            for name in listed if isinstance(listed, list) else []:
-                if "." in str(name):
-                    import_task(str(name).strip(" '\""))
+        resumed = [_group(yaml.safe_load(value), "model") for value in line.values("config") if "\n" in value]
+        given += [(f"model.{name}", value) for model in resumed for name, value in model.items()]
+    for key, value in given:
+        name = key.removesuffix("+")
+        if name == "model.encoder" and value not in (None, "null"):
+            import_encoder(str(value))
+        elif name in ("model.tasks", "model.restore"):
+            listed = value.strip("[] ").split(",") if isinstance(value, str) else value
+            for task in listed if isinstance(listed, list) else []:
+                if "." in str(task):
+                    import_task(str(task).strip(" '\""))
 
 
 def trusts(line: CommandLine) -> bool:
@@ -99,13 +98,10 @@ def base_on_resumed_run(line: CommandLine) -> None:
                 raise WSSLError("resume", resume, reason, f"add --trust if the run is yours, or give trainer.{name}")
     kept: dict[str, Any] = {"model": model, "data": data, "trainer": trainer}
     if resume == AUTO:  # the same line again: what it adds to a list is in the list already
-        added = [key for key, _ in line.options]
-        for config in configs(line):
-            options = load_options(config)
-            added += [f"{group}.{name}" for group in kept for name in _group(options, group)]
-        for key in [key.removesuffix("+") for key in added if key.endswith("+")]:
+        for key, _ in (*_in_environment(), *_in_files(line), *line.options):
             group, _, name = key.partition(".")
-            kept.get(group, {}).pop(name, None)
+            if key.endswith("+"):
+                kept.get(group, {}).pop(name.removesuffix("+"), None)
     kept["run"] = {name: run[name] for name in ("monitor", "monitor_mode") if name in run}
     if "seed_everything" in loaded:
         kept["seed_everything"] = loaded["seed_everything"]
@@ -130,17 +126,31 @@ def value_of(line: CommandLine, key: str) -> str | None:
     """Return an option's value before there is a parser: typed, of a configuration file, or of the environment."""
     if (typed := line.get(key)) is not None:
         return typed
-    for config in reversed(list(configs(line))):
-        if (value := option_in(config, key)) is not None:
-            return str(value)
-    return os.environ.get(variable_of(key))
+    variable = [(key, os.environ.get(variable_of(key)))]
+    found = [value for name, value in (*_in_environment(), *variable, *_in_files(line)) if name == key]
+    return next((str(value) for value in reversed(found) if value is not None), None)
 
 
 def is_typed(line: CommandLine, key: str) -> bool:
-    """Return whether an option, or what is below it, is on the command line or in a typed `config=`."""
-    group, _, name = key.partition(".")
-    typed = any(other.removesuffix("+") == key or other.startswith(f"{key}.") for other, _ in line.options)
-    return typed or any(name in _group(load_options(config), group) for config in configs(line))
+    """Return whether an option, or what is below it, is on the command line or in a configuration file."""
+    names = [name for name, _ in (*_in_environment(), *_in_files(line), *line.options)]
+    return any(name.removesuffix("+") == key or name.startswith(f"{key}.") for name in names)
+
+
+def _in_environment() -> Iterator[tuple[str, Any]]:
+    """Yield the options in the configuration file that `WSSL_CONFIG` names."""
+    if config := os.environ.get(variable_of("config")):
+        yield from options_in(config)
+
+
+def _in_files(line: CommandLine) -> Iterator[tuple[str, Any]]:
+    """Yield the options in the typed configuration files: of `config=`, and of a group, such as `--trainer=FILE`."""
+    for config in configs(line):
+        yield from options_in(config)
+    for group in GROUPS:
+        for file in line.values(group):
+            if Path(file).is_file():
+                yield from options_in(file, group)
 
 
 def _to_be_trusted(value: Any, key: str, directory: Path) -> Iterator[str]:

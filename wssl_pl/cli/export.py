@@ -126,7 +126,7 @@ def export_safetensors(
         from wssl_pl.export.card import model_card
 
         parameters = sum(value.numel() for value in state.values())
-        card = model_card(info, parameters, title, out.name, data, license, figures)
+        card = model_card(info, parameters, title, out.resolve().name, data, license, figures)
         write_folder(state, info, out, half)
         write_atomically(out / "README.md", card)
     print(f"Written {WEIGHTS}, {CONFIG} and README.md to {out} from {info.name}", flush=True)
@@ -188,10 +188,11 @@ def _model_path(ckpt: Path | None, out: Path) -> Path:
         WSSLError: there is none, or it is an ONNX file.
     """
     from wssl_pl.models import find_model
+    from wssl_pl.models.weights import WEIGHTS
 
     path = find_model(ckpt)
     if path.suffix.lower() == ".onnx":
         raise WSSLError("ckpt", path, "is an ONNX file already", "give the checkpoint that it was made from")
-    if out.resolve() in (path.resolve(), path.resolve().parent):
+    if path.resolve() in (out.resolve(), (out / WEIGHTS).resolve()):
         raise WSSLError("out", out, "is the model itself", "name another")
     return path

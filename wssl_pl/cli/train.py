@@ -322,10 +322,13 @@ class WSSLCLI(LightningCLI):
         """Train, in the run directory."""
         self.model.check_trainer(self.trainer)
         self.model.check_data(self.datamodule)
+        steps_before = None
         if self.resumed is not None:
             with self._restoring():
                 checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
                 self.model.check_resumed(checkpoint)
+                steps_before = checkpoint.get("global_step")
+                del checkpoint  # weights and optimisers, which are read again where they are restored
         in_place = self.resumed is not None and self.resumed.parent.resolve() == self.directory.resolve()
         if is_first_process() and not in_place:
             set_aside(self.directory)
@@ -367,7 +370,7 @@ class WSSLCLI(LightningCLI):
                 del os.environ[RUN_DIR_VARIABLE]
             else:
                 os.environ[RUN_DIR_VARIABLE] = outer
-        if self.resumed is not None and self.trainer.global_step == checkpoint.get("global_step"):
+        if self.resumed is not None and self.trainer.global_step == steps_before:
             reason = f"the resumed run has trained its {self.trainer.global_step} steps"
             rank_zero_only(print)(f"Nothing was trained: {reason}; raise trainer.max_epochs or trainer.max_steps")
         rank_zero_only(print_result)(self.trainer, self.model, self.directory)

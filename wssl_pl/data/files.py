@@ -113,7 +113,7 @@ def damage(path: Path) -> str | None:
     """Return why a file cannot be complete, or None if its size, magic bytes, header and end marker are correct.
 
     A few hundred bytes are read; damage inside the compressed data is found only when it is decoded. A JPEG file
-    without an end marker near its end is decoded here: phones append a film to a photo.
+    without an end marker near its end is read whole: phones append a film to a photo.
     """
     try:
         with path.open("rb") as file:
@@ -135,7 +135,7 @@ def _damage(file: BinaryIO, size: int) -> str | None:
         file.seek(max(0, size - _TAIL))
         tail = file.read()
         if head.startswith(b"\xff\xd8\xff"):
-            whole = b"\xff\xd9" in tail or _can_be_decoded(file)
+            whole = b"\xff\xd9" in tail or _has_film(file)
         elif head.startswith(b"\x89PNG\r\n\x1a\n"):
             whole = b"IEND\xaeB`\x82" in tail
         elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
@@ -151,15 +151,12 @@ def _damage(file: BinaryIO, size: int) -> str | None:
         return reason(error)
 
 
-def _can_be_decoded(file: BinaryIO) -> bool:
+def _has_film(file: BinaryIO) -> bool:
+    """Return whether an MP4 file begins right behind the end marker of a photo."""
     file.seek(0)
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            if too_large(image.size) is None:
-                image.load()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
+    content = file.read()
+    begins = (found.start() for found in re.finditer(rb"ftyp", content))
+    return any(b"\xff\xd9" in content[max(0, start - _TAIL) : start] for start in begins)
 
 
 def too_large(size: tuple[int, int], limit: float = MEGAPIXELS) -> str | None:

@@ -32,7 +32,7 @@ from wssl_pl.data.files import check_folder, damage_in, find_tables, list_images
 from wssl_pl.data.parquet import count_rows, read_row
 from wssl_pl.data.pool import Job, results
 from wssl_pl.data.shards import Shards
-from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images, with_val
+from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images, warn, with_val
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import DataError, Interrupted, WSSLError
 from wssl_pl.files import locked, write_atomically
@@ -191,6 +191,13 @@ def _split_tables(root: Path, tables: Sequence[Path], split_rule: str) -> tuple[
         for file in tables:
             if part := named[file]:
                 split[part] += rows[file]
+        if spare := [file.name for file in tables if named[file] is None]:
+            warn(
+                "images=%s: %d Parquet files have no split in their name: they are omitted (%s)",
+                root,
+                len(spare),
+                spare[0],
+            )
         return with_val(split, "names of the Parquet files")
     paths = [path for file in tables for path in rows[file]]
     if split_rule == "auto":
@@ -211,7 +218,9 @@ def compare(sources: Sequence[Entry], cache: Cache | Shards) -> str:
         elif item.split != source.split:
             found["in another split"] += 1
     found["deleted"] = len(old)
-    if cache.index and len(old) == len(cache.index):
+    # Images that were renamed or sorted into folders have their size and time.
+    known = {(source.bytes, source.mtime_ns) for source in sources}
+    if cache.index and len(old) == len(cache.index) and not any((e.bytes, e.mtime_ns) in known for e in cache.index):
         raise cache.error("was made of other images; none of them is here", "name a new folder")
     names = ("new", "changed", "deleted", "in another split")
     return ", ".join(f"{found[name]} {name}" for name in names if found[name]) or NO_DIFFERENCE

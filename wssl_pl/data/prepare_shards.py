@@ -199,14 +199,19 @@ def write_chunk(root: Path, work: Path, name: str, settings: dict[str, Any], gro
     entries: list[Entry] = []
     items: list[bytes] = []
     contents: dict[int, bytes | DataError] = {}
-    # Neighbours of a Parquet file after each other: each of its groups is decoded as a whole.
-    for source in sorted(group, key=lambda source: natural_key(source.source)):
+
+    def read(source: Entry) -> bytes | DataError:
         try:
-            contents[source.row] = read_source(root, source.source)
+            return read_source(root, source.source)
         except DataError as error:
-            contents[source.row] = error
+            return error
+
+    # Neighbours of a Parquet file after each other: each of its groups is decoded as a whole.
+    rows = [source for source in group if "#" in source.source]
+    for source in sorted(rows, key=lambda source: natural_key(source.source)):
+        contents[source.row] = read(source)
     for source in group:
-        content = contents.pop(source.row)
+        content = contents.pop(source.row, None) or read(source)
         if isinstance(content, DataError):
             entries.append(replace(source, reason=content.reason))
             continue

@@ -138,9 +138,10 @@ def check_settings(made: Cache | Shards, what: str, size: int, resize_filter: st
     if made.resize_filter not in (resize_filter, None):
         remedy = f"set resize_filter={made.resize_filter}, or {again} filter"
         raise WSSLError("resize_filter", resize_filter, f"{what} was made with {made.resize_filter}", remedy)
-    # A rule may be followed by a remark on how it was applied; that of lists is their folder.
-    rules = made.split_rule, made.split_rule.partition(",")[0], made.split_rule.removeprefix("lists in ")
-    if split_rule not in ("auto", *rules):
+    # A rule may be followed by a remark on how it was applied.
+    known = split_rule in ("auto", made.split_rule, made.split_rule.partition(",")[0])
+    lists = made.split_rule.removeprefix("lists in ")
+    if not known and (lists == made.split_rule or Path(lists).resolve() != Path(split_rule).resolve()):
         reason = f"{what} is split by {made.split_rule}"
         raise WSSLError("split_rule", split_rule, reason, f"omit it, or {again} rule")
 

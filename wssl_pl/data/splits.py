@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from wssl_pl.data.files import SUFFIXES, closed, find_tables, reason
 from wssl_pl.errors import DataError, WSSLError
 
-log = logging.getLogger(__name__)
+warn = rank_zero_only(logging.getLogger(__name__).warning)
 
 SPLITS = ("train", "val", "test")
 RULES = ("auto", "folders", "celeba", "hash")
@@ -122,7 +124,7 @@ def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") ->
         by_folder = _by_folder(root, paths)
         if any(by_folder.values()):
             if spare := len(paths) - sum(map(len, by_folder.values())):
-                log.warning("images=%s: %d images are in none of train, val and test: they are omitted", root, spare)
+                warn("images=%s: %d images are in none of train, val and test: they are omitted", root, spare)
             return with_val(by_folder, "folders")
         if split_rule == "folders":
             raise WSSLError("split_rule", split_rule, f"{root} has no train, val or test folder with images")
@@ -264,13 +266,15 @@ def _by_lists(root: Path, paths: Sequence[Path], folder: Path) -> Split:
     if not exact and len(listed) < len(numbered):
         why = "its lists give several images one number, and do not name them as they are"
         raise DataError("split_rule", folder, why, f"list paths below {root}, with their suffixes")
+    lines = {path: number - first_file + first_line for path, number in numbers.items()}
     split: Split = {name: [] for name in SPLITS}
     for path in paths:
-        part = by_path[path] if exact else listed.get(numbers.get(path, -1) - first_file + first_line)
+        part = by_path[path] if exact else listed.get(lines.get(path, -1))
         if part:
             split[part].append(path)
-    if spare := len(split_of) - sum(map(len, split.values())):
-        log.warning("split_rule=%s: %d of %d lines name no image of %s", folder, spare, len(split_of), root)
+    known = len(split_of.keys() & there) if exact else len(listed.keys() & set(lines.values()))
+    if spare := len(split_of) - known:
+        warn("split_rule=%s: %d of %d lines name no image of %s", folder, spare, len(split_of), root)
     if not any(split.values()):
         raise DataError("split_rule", folder, f"its lists name none of the {len(paths)} images in {root}")
     return split

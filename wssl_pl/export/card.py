@@ -39,7 +39,8 @@ def model_card(
         if "hole_ratio" in training:
             ratio = "{:.0f} to {:.0f} %".format(*(100 * each for each in training["hole_ratio"]))
         steps = f"{training['steps']:,}" if "steps" in training else "an unknown number of"
-    except (TypeError, ValueError, IndexError):
+        licence = " ".join(training.get("license", "").split())
+    except (AttributeError, TypeError, ValueError, IndexError):
         raise WSSLError("ckpt", info.name, "what it says about its training cannot be read") from None
     return render(
         "card.md.j2",
@@ -48,7 +49,7 @@ def model_card(
         file=file,
         parameters=f"{parameters:,}",
         data=data,
-        terms=terms or info.training.get("license"),
+        terms=terms or licence or None,
         side=info.side,
         settings=settings,
         rival=TITLES.get(info.stage),

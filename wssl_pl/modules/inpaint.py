@@ -229,20 +229,27 @@ class InpaintModule(FillsHoles, FillingModule):
 
     @staticmethod
     def _check_loss(loss: str, alpha: float | None, log_cosh_a: float, window: int, sigma: float) -> None:
-        """Raise `WSSLError` for a setting of the loss that cannot be used, or has no effect."""
+        """Raise `WSSLError` for a setting of the loss that cannot be used."""
         if alpha is not None and not (loss == "wssl" and 0.0 <= alpha <= 1.0):
             raise WSSLError("alpha", alpha, "needs loss=wssl and a number between 0 and 1")
         check_positive("log_cosh_a", log_cosh_a)
         if window < 3 or window % 2 == 0:
             raise WSSLError("ssim_window", window, "must be odd and at least 3")
         check_positive("ssim_sigma", sigma)
+
+    def _check_effect(self) -> None:
+        """Raise `WSSLError` for a setting of a part that the loss does not have; models of version 0.2 may have one."""
+        loss, alpha = (self.hparams[name] for name in ("loss", "alpha"))
         typed, weight = (f"loss={loss}", LOSSES[loss]) if alpha is None else (f"alpha={alpha}", alpha)
-        remedy = "omit it, or give loss=wssl"
-        if weight == 0.0 and log_cosh_a != 1.0:
-            raise WSSLError("log_cosh_a", log_cosh_a, f"{typed} has no log-cosh", remedy)
-        for name, value, default in (("ssim_window", window, WINDOW), ("ssim_sigma", sigma, SIGMA)):
-            if weight == 1.0 and value != default:
-                raise WSSLError(name, value, f"{typed} has no SSIM", remedy)
+        remedy = "omit it, or give " + ("loss=wssl" if alpha is None else "another alpha")
+        parts = (
+            ("log_cosh_a", 1.0, 0.0, "log-cosh"),
+            ("ssim_window", WINDOW, 1.0, "SSIM"),
+            ("ssim_sigma", SIGMA, 1.0, "SSIM"),
+        )
+        for name, default, without, part in parts:
+            if weight == without and self.hparams[name] != default:
+                raise WSSLError(name, self.hparams[name], f"{typed} has no {part}", remedy)
 
     @staticmethod
     def _check_strengths(damages: Damages | None, task_loss: float, consistency: float) -> int:
@@ -259,11 +266,12 @@ class InpaintModule(FillsHoles, FillingModule):
         return PatchDiscriminator(self.hparams["discriminator_width"] or self.hparams["width"])
 
     def check_trainer(self, trainer: Trainer) -> None:
-        """Raise `WSSLError` also for unfreezing on several devices.
+        """Raise `WSSLError` also for settings without effect, and for unfreezing on several devices.
 
         The devices would not exchange the gradients of what is unfrozen.
         """
         super().check_trainer(trainer)
+        self._check_effect()
         # DDP registers the parameters that require a gradient when it starts, and no others.
         if self.unfreeze_epoch is not None and trainer.num_devices * trainer.num_nodes > 1:
             raise WSSLError("unfreeze_epoch", self.unfreeze_epoch, "works on one device", "give devices=1")
@@ -448,7 +456,9 @@ class InpaintModule(FillsHoles, FillingModule):
         if self.joint is not None and self.joint.left_out:
             left_out = ", ".join(self.joint.left_out)
             found.append(f"task_loss trains without {left_out}: the downstream stage reconstructs anyway")
-        if self.unfreeze_epoch is not None and not all(each.requires_grad for each in self.encoder.parameters()):
+        frozen = not all(each.requires_grad for each in self.encoder.parameters())
+        # A resume that trains nothing unfreezes nothing.
+        if self.unfreeze_epoch is not None and frozen and self.current_epoch <= self.unfreeze_epoch:
             found.append(f"The encoder was frozen to the end: unfreeze_epoch={self.unfreeze_epoch} was not reached")
         return found
 

@@ -23,6 +23,7 @@
 export const MAX_PIXELS = 2 ** 25;   // of a mask, whose bytes and those of its history are in memory
 const BRUSH = 0.04, LARGEST_BRUSH = 0.5, STEP = 0.005;   // fractions of the photo's longer side
 const MAX_ZOOM = 32, HISTORY = 200, STRIP = 512;
+const SLIP = 10;   // screen pixels by which a first finger moves before the second one is there
 const TOOLS = {brush: "Brush", eraser: "Eraser", box: "Box", ellipse: "Ellipse"};
 const KEYS = {b: "brush", e: "eraser", r: "box", o: "ellipse"};
 const ICONS = {
@@ -245,9 +246,10 @@ export class MaskEditor extends EventTarget {
     else this.#cancel();
   }
 
-  /** A second finger, or the system, ends a stroke: what is more than a dot stays, and Undo removes it. */
+  /** A second finger, or the system, ends a stroke: what is more than a dot or a slip stays, and Undo removes it. */
   #interrupt() {
-    if (this.#isBrush() && this.#travelled > this.#brush * this.#ratio()) this.#end();
+    const slip = Math.max(this.#brush * this.#ratio(), SLIP / this.#view.scale);
+    if (this.#isBrush() && this.#travelled > slip) this.#end();
     else this.#cancel();
   }
 
