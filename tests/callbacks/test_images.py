@@ -1,5 +1,6 @@
 import torch
 
+from wssl_pl.callbacks import image_grid
 from wssl_pl.modules import InpaintModule, PretextModule
 
 
@@ -41,3 +42,13 @@ def test_of_inpainting_the_truth_is_last():
     drawn = InpaintModule(width=4).validation_images(data)
     rows = cells(drawn["val/images"].detach())
     assert all(torch.equal(row[3], image) for row, image in zip(rows, data["image"], strict=True))
+
+
+def test_the_hole_of_the_given_image_is_grey():
+    data = batch()
+    (rows, _) = cells(image_grid(data["image"], data["mask"], torch.zeros(2, 3, 32, 32)))
+    hole = data["mask"][0].bool().expand(3, -1, -1)
+    assert torch.equal(rows[0][~hole], data["image"][0][~hole])
+    assert rows[0][hole].unique().numel() == 1
+    assert (rows[2][hole] == 0).all()
+    assert torch.equal(rows[2][~hole], data["image"][0][~hole])

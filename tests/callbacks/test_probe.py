@@ -151,3 +151,15 @@ def test_what_the_probe_cannot_do_is_refused(monkeypatch):
     monkeypatch.setattr(type(sharded), "strategy", object())
     with pytest.raises(WSSLError, match="strategy=ddp"):
         OnlineProbe(2).setup(sharded, module, "fit")
+
+
+def test_the_probe_s_rate_ends_near_zero(monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def watched(self, *args, **kwargs):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched)
+    validated(PretextModule(["rotation"], width=2, probe_steps=5))
+    assert rates[-5:] == pytest.approx([rates[-5] * factor for factor in (1.0, 0.8, 0.6, 0.4, 0.2)])

@@ -2,9 +2,11 @@
 
 import io
 import json
+import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +17,7 @@ from tests.cli.conftest import SMALL
 from tests.cli.interruptions import interrupt_at
 from tests.cli.test_run_table import PRETEXT, TINY
 from tests.processes import run_both_ranks
+from wssl_pl.callbacks.checkpoints import RandomState
 from wssl_pl.cli import main
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
 
@@ -474,3 +477,14 @@ def test_metrics_of_an_earlier_step_are_marked(train, capsys):
     assert "(of step 2)" in capsys.readouterr().out
     train(*PRETEXT, small=TINY)
     assert "(of step" not in capsys.readouterr().out
+
+
+def test_the_states_of_all_generators_are_restored():
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(()).item()  # noqa: NPY002
+
+    saved = RandomState().state_dict()
+    first = draw()
+    assert draw() != first
+    RandomState().load_state_dict(saved)
+    assert draw() == first

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from tests.data.fakes import hole_mask
-from wssl_pl.data.dataset import PairedDataset
+from wssl_pl.data.dataset import RANDOM_NUMBERS, PairedDataset
+from wssl_pl.data.draws import uniform
 from wssl_pl.data.images import ArrayImages
 from wssl_pl.data.masks import Masks
 
@@ -68,3 +69,11 @@ def test_val_and_test_are_paired_apart() -> None:
 def test_without_masks() -> None:
     assert "mask" not in dataset(masks=None)[(0, 0)]
     assert torch.equal(dataset(masks=None)[(0, 0)]["random"], dataset()[(0, 0)]["random"])
+
+
+def test_crops_and_masks_have_numbers_of_their_own() -> None:
+    keys = [(3, index) for index in range(20)]
+    batch = dataset(seed=4).__getitems__(keys)
+    numbers = uniform(4, "train", 3, np.arange(20), RANDOM_NUMBERS + 3)
+    np.testing.assert_array_equal(batch["crop"].numpy(), (numbers[:, -3:-1] * 9).astype(np.int64))
+    np.testing.assert_array_equal(batch["mask"].numpy(), MASKS.draw(numbers[:, -1]))

@@ -114,3 +114,11 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     exec(compile(code[1].replace("max_epochs=5", "max_epochs=1"), "docs/data.md", "exec"), {"__name__": "example"})
     assert (tmp_path / "pretext.ckpt").is_file()
+
+
+def test_in_validation_each_image_has_its_own_numbers_wherever_it_is() -> None:
+    images = torch.rand(3, 3, 32, 32)
+    first = complete_batch({"image": images}, train=False, needs_masks=False)["random"]
+    assert len({tuple(row) for row in first.tolist()}) == 3
+    again = complete_batch({"image": images[[2, 0]]}, train=False, needs_masks=False)["random"]
+    assert torch.equal(again, first[[2, 0]])

@@ -112,3 +112,13 @@ def test_a_small_train_folder_gives_one_image_for_val(tmp_path: Path) -> None:
     files = [tmp_path / "train" / f"{number}.jpg" for number in range(3)]
     split, _ = split_images(tmp_path, files, "folders")
     assert (len(split["train"]), len(split["val"])) == (2, 1)
+
+
+def test_the_hash_divides_by_its_fractions(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(2000)]
+    split, rule = split_images(tmp_path, paths, "hash")
+    assert rule == "hash"
+    bounds = {"train": (0.0, 0.9), "val": (0.9, 0.95), "test": (0.95, 1.0)}
+    for name, (low, high) in bounds.items():
+        assert split[name] == [path for path in paths if low <= hashed_fraction(path) < high]
+        assert len(split[name]) == pytest.approx(2000 * (high - low), abs=40)

@@ -59,3 +59,10 @@ def test_near_chance_is_a_fifth_above_guessing():
     assert near_chance(0.27)
     assert not near_chance(0.3)
     assert near_chance(0.55, chance=0.5)
+
+
+def test_a_validation_at_the_beginning_of_the_last_fifth_counts():
+    # Steps are counted from 0, so that the one at four fifths is a step earlier.
+    curve = [[249, 20.0], [499, 20.0], [749, 20.0], [999, 25.0], [1124, 23.0], [1249, 23.0]]
+    fitted = np.polyfit([999, 1124, 1249], [25.0, 23.0, 23.0], 1)[0] * 1249 * 0.2
+    assert last_slope(curve) == pytest.approx(fitted, rel=1e-6)

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -377,3 +378,19 @@ def test_real_faces_with_real_masks(real_data, tmp_path):
     assert len(result.counts) == 7
     means = [entry["psnr"].mean for name, entry in result.estimates.items() if name != "all"]
     assert means[0] > means[-1] + 5
+
+
+def test_stored_values_are_rounded_and_the_time_is_that_of_an_image(pairs, noisy):
+    result = evaluate(pairs, noisy)
+    values = result.table.column("psnr_hole")
+    assert np.array_equal(values, values.round(6))
+
+    class Slow:
+        name, notes = "slow", ()
+        describe = noisy.describe
+
+        def __call__(self, *given):
+            time.sleep(0.02)
+            return noisy(*given)
+
+    assert 0.02 <= evaluate(pairs, Slow(), Settings(batch_size=1)).seconds_per_image < 8 * 0.02

@@ -7,11 +7,13 @@ from importlib.util import find_spec
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pyarrow import parquet
 
 from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.evaluate import evaluate
+from wssl_pl.evaluation.processes import Part, joined
 from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table, Weights, read_result
 
 VALUES = np.array([[20.5, 0.5], [np.inf, 1.0], [np.nan, 0.75]])
@@ -194,3 +196,26 @@ def test_measuring_writes_nothing(pairs, noisy):
     before = {path: path.stat().st_mtime_ns for path in pairs.folder.parent.rglob("*")}
     evaluate(pairs, noisy)
     assert {path: path.stat().st_mtime_ns for path in pairs.folder.parent.rglob("*")} == before
+
+
+def test_images_won_are_those_of_the_images_that_have_a_value(result, tmp_path):
+    images, ratios, bins = np.array(list("abcd")), np.full(4, 0.3), np.array(["30-40"] * 4)
+    first, other = (
+        replace(result, fid=None, table=Table(images, ratios, bins, ("psnr_composite",), np.array([values]).T))
+        for values in ([20.0, 21.0, np.nan, 23.0], [21.0, 22.0, 30.0, 22.0])
+    )
+    found = compared(tmp_path, first=first, other=other).others[0].groups["all"]["psnr_composite"]
+    assert found.won == pytest.approx(2 / 3)
+
+
+def test_parts_of_processes_are_put_together_in_the_order_of_the_pairs(monkeypatch):
+    whole = np.arange(10.0).reshape(5, 2)
+    parts = [Part(whole[rank::2], {f"metric{rank}"}, 1.0 + rank, {str(rank): torch.zeros(1)}) for rank in range(2)]
+
+    def gather(into, part):
+        into[:] = parts
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    found = joined(parts[0], 2)
+    assert np.array_equal(found.values, whole)
+    assert (found.measured, found.seconds, set(found.outputs)) == ({"metric0", "metric1"}, 3.0, {"0", "1"})

@@ -305,3 +305,28 @@ def test_both_sides_learn():
         losses["adversarial"].backward()
         optimizer.step()
     assert losses["adversarial"] < first["adversarial"] - 0.05
+
+
+def test_recent_losses_and_scores_are_means(tmp_path):
+    adversary = module_with_adversary().adversary
+    seen = []
+    for data in batches(3):
+        found = adversary.compare(torch.rand_like(data["image"]), data["image"], data["mask"], 1)
+        seen.append([found[name].item() for name in ("discriminator", "score_real", "score_fake")])
+    means = torch.tensor(seen).mean(dim=0)
+    assert adversary.recent.tolist() == pytest.approx(means.tolist(), rel=1e-5)
+
+
+def test_the_discriminator_is_that_of_the_seed_and_takes_no_number_of_the_model():
+    module = InpaintModule(**SETTINGS, adversarial=0.1)
+    torch.manual_seed(5)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    first = module._draw_discriminator().state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(7)
+    again = module._draw_discriminator().state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    torch.manual_seed(6)
+    other = module._draw_discriminator().state_dict()
+    assert any(not torch.equal(first[key], other[key]) for key in first)

@@ -131,3 +131,35 @@ def test_an_optimisers_state_is_laid_out_as_the_weights_are(module):
         found = state["state"][number]["exp_avg"]
         assert torch.equal(found, expected[number])
         assert parameter.shape[2:] in ((), (1, 1)) or found.stride() == parameter.stride()
+
+
+@pytest.mark.parametrize(
+    ("saved", "now"),
+    [({"norm": "batch"}, {}), ({"block": "residual"}, {}), ({}, {"mask_channel": True}), ({"width": 2}, {})],
+)
+def test_a_resume_names_the_setting_that_makes_another_network(saved, now):
+    earlier, module = (
+        InpaintModule(**{"ckpt": "none", "freeze_layers": 0, "width": 4} | each) for each in (saved, now)
+    )
+    checkpoint = {"hyper_parameters": dict(earlier.hparams), "state_dict": earlier.state_dict()}
+    name = next(iter(saved | now))
+    with pytest.raises(WSSLError, match=rf"^{name}=.*: the resumed run has {name}="):
+        module.check_resumed(checkpoint)
+
+
+def test_the_last_step_of_a_run_that_was_stopped_within_an_epoch(module):
+    progress = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=4)))
+    module._trainer = SimpleNamespace(
+        current_epoch=1, num_training_batches=7, max_epochs=3, max_steps=-1, accumulate_grad_batches=2, global_step=6,
+        fit_loop=SimpleNamespace(epoch_loop=progress, restarted_mid_epoch=True),
+    )  # fmt: skip
+    assert module._last_step() == 12.0  # 7 batches make 4 steps, of which the second epoch has made 2
+    module._trainer.max_steps = 11
+    assert module._last_step() == 11.0
+
+
+def test_one_group_of_a_resumed_run_becomes_two(module):
+    sizes = [len(list(group["params"])) for group in module.parameter_groups()]
+    (first, second) = module._regrouped([{"params": list(range(sum(sizes))), "lr": 1.0}], {})
+    assert first == {"params": list(range(sizes[0])), "lr": 1.0}
+    assert second == {"params": list(range(sizes[0], sum(sizes))), "lr": 1.0}

@@ -147,3 +147,13 @@ def test_a_newer_format_is_refused_by_every_reader(fit, tmp_path, stage, version
     for read in readers:
         with pytest.raises(WSSLError, match=message):
             read()
+
+
+def test_the_heads_of_an_average_and_of_the_trained_weights_keep_their_relu():
+    state = PretextModule(["rotation"], width=2).state_dict()
+    old = {key: value for key, value in state.items() if not key.endswith(".slope")}
+    checkpoint = {"stage": "pretext", "state_dict": dict(old), "current_model_state": dict(old)}
+    MIGRATIONS[3](checkpoint)
+    for name in ("state_dict", "current_model_state"):
+        assert checkpoint[name].keys() == state.keys()
+        assert checkpoint[name]["heads.rotation.layers.1.slope"] == 0

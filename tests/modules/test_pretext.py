@@ -231,3 +231,14 @@ def test_another_weighting_is_refused_on_resume(before, now):
     with pytest.raises(WSSLError, match=f"weighting={now}: the resumed run has weighting={before}"):
         module.check_resumed(checkpoint)
     module.check_resumed(checkpoint | {"hyper_parameters": {"weighting": now}})
+
+
+def test_the_validation_loss_is_weighted_as_that_of_training(quiet):
+    module = PretextModule(["sharpness", "rotation"], weights=[0.9, 0.1], width=4)
+    for _ in range(2):
+        quiet.clear()
+        module.validation_step(batch(), 0)
+        module.log_metrics("val")
+        losses = [quiet[f"val/loss/{name}"].item() for name in ("sharpness", "rotation")]
+        assert quiet["val/loss"].item() == pytest.approx(0.9 * losses[0] + 0.1 * losses[1], rel=1e-6)
+        assert losses[0] != pytest.approx(losses[1], rel=1e-6)

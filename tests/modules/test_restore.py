@@ -177,3 +177,26 @@ def test_an_oracle_on_a_pretext_encoder_starts_as_the_blind_network(block, tmp_p
 def test_what_an_oracle_cannot_be(options, message):
     with pytest.raises(WSSLError, match=message):
         InpaintModule(ckpt="none", **ORACLE | options)
+
+
+def test_a_damage_has_a_number_of_its_own_for_its_pattern():
+    damages, images = Damages(["noise"]), torch.rand(1, 3, 32, 32).expand(2, -1, -1, -1)
+    numbers = torch.rand(1, 16).repeat(2, 1)
+    numbers[1, 1] = (numbers[0, 1] + 0.5) % 1.0
+    damaged, strengths = damages(images, numbers)
+    assert all(torch.equal(value[0], value[1]) for value in strengths.values())
+    assert not torch.equal(damaged[0], damaged[1])
+    numbers[1] = numbers[0]
+    assert torch.equal(*damages(images, numbers)[0])
+
+
+def test_consistency_compares_with_the_damaged_image(logged, monkeypatch):
+    module = InpaintModule("none", freeze_layers=0, width=2, restore=["saturation"], consistency=1.0)
+    seen = []
+    whole = module._features_of_whole
+    monkeypatch.setattr(module, "_features_of_whole", lambda images: seen.append(images) or whole(images))
+    data = batch()
+    module.training_step(data, 0)
+    damaged, _ = module.damages(data["image"], data["random"])
+    assert torch.equal(seen[0], damaged)
+    assert not torch.equal(damaged, data["image"])

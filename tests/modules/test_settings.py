@@ -140,18 +140,27 @@ def test_the_loss_has_its_settings():
     assert module.loss(a, b).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{}, {"ssim_window": 7}, {"ssim_sigma": 3.0}, {"log_cosh_a": 4.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"ssim_window": 7}, {"ssim_sigma": 3.0}, {"log_cosh_a": 4.0}, {"alpha": 0.3}, {"loss": "ssim"}],
+)
 def test_the_validation_loss_is_the_loss_and_the_metric_stays_the_same(settings, monkeypatch):
     logged = {}
     monkeypatch.setattr(InpaintModule, "log", lambda self, name, value, **kwargs: logged.__setitem__(name, value))
-    module, data = InpaintModule(width=2, **settings), batch()
+    module = InpaintModule(width=2, **settings)
     with torch.no_grad():
-        for _ in range(2):
-            module.validation_step(data, 0)
+        for _ in range(2):  # a validation starts again
+            parts = [batch(3), batch(1)]
+            for part in parts:
+                module.validation_step(part, 0)
             module.on_validation_epoch_end()
-        output = module(data["image"], data["mask"])
-        assert logged["val/loss"].item() == pytest.approx(module.loss(output, data["image"]).item(), rel=1e-5)
-        assert logged["val/ssim"].item() == pytest.approx(1 - ssim_loss(output, data["image"]).item(), abs=1e-6)
+            outputs = [module(part["image"], part["mask"]) for part in parts]
+            losses, ssims = (
+                [measure(output, part["image"]).item() for output, part in zip(outputs, parts, strict=True)]
+                for measure in (module.loss, ssim_loss)
+            )
+            assert logged["val/loss"].item() == pytest.approx((3 * losses[0] + losses[1]) / 4, rel=1e-5)
+            assert logged["val/ssim"].item() == pytest.approx(1 - (3 * ssims[0] + ssims[1]) / 4, abs=1e-6)
 
 
 @pytest.mark.parametrize(

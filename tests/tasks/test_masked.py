@@ -7,6 +7,7 @@ from wssl_pl.modules.damages import Damages
 from wssl_pl.modules.heads import change_images
 from wssl_pl.networks import UNetEncoder
 from wssl_pl.study.definition import read_studies
+from wssl_pl.synthetic import synthetic_faces
 from wssl_pl.tasks import Autoencoder, Masked, make_tasks
 from wssl_pl.tasks.masked import PATCHES, SCALE, expand
 
@@ -158,3 +159,26 @@ def test_figures_are_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, state = task.loss(output, target), task.state(output, target)
     assert loss.dtype == state.dtype == torch.float32
+
+
+def test_filling_with_the_mean_colour_costs_about_one_and_explains_nothing():
+    faces = torch.from_numpy(synthetic_faces("train", 96, 16)).permute(0, 3, 1, 2).float() / 255
+    small = F.avg_pool2d(faces, 4)
+    task = Autoencoder()
+    for images, size in ((small, 24), (faces, 96)):
+        logits = torch.logit(images.mean(dim=(2, 3), keepdim=True)).expand(-1, 3, size, size)
+        assert task.loss(logits, faces).item() == pytest.approx(1.0, abs=0.35)
+    # Of each image and each channel: a grey of the same brightness explains less than nothing.
+    mean = torch.logit(small.mean(dim=(2, 3), keepdim=True)).expand(-1, 3, 24, 24)
+    assert task.score(task.state(mean, faces)).item() == pytest.approx(0.0, abs=1e-5)
+    grey = torch.logit(small.mean(dim=(1, 2, 3), keepdim=True)).expand(-1, 3, 24, 24)
+    assert task.score(task.state(grey, faces)).item() < -0.01
+
+
+def test_the_mask_of_two_tasks_that_mask_is_their_union():
+    tasks = {"first": Masked([0.3, 0.3]), "second": Masked([0.3, 0.3])}
+    images, drawn = change_images(tasks, 0.1 + 0.9 * torch.rand(2, 3, 48, 48), torch.rand(2, 16), 0)
+    patches = [F.interpolate(drawn.drawn[name].float(), size=(48, 48)) > 0.5 for name in tasks]
+    assert torch.equal(drawn.mask.bool(), patches[0] | patches[1])
+    assert torch.equal(images == 0, drawn.mask.bool().expand_as(images))
+    assert not torch.equal(*patches)

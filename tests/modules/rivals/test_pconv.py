@@ -425,3 +425,12 @@ def test_onnx_has_the_same_outputs(tmp_path):
     for norm in module.network.norms():
         nn.init.normal_(norm.running_mean)
     assert write_onnx(module, ModelInfo("pconv", dict(module.hparams), {}, "pconv"), tmp_path / "a.onnx") < 1e-4
+
+
+def test_a_mask_of_one_half_is_known_as_everywhere_else():
+    module = PConvModule(width=4, perceptual=0, style=0, features=None).eval()
+    images, masks = torch.rand(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
+    masks[..., 20:40, 20:40] = 1.0
+    half = masks.clone()
+    half[..., :10, :] = 0.5
+    assert torch.equal(module(images, masks), module(images, half))

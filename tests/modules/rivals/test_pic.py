@@ -23,6 +23,7 @@ from wssl_pl.modules.rivals.pic_networks import (
     ShortLongAttention,
     SpectralConv,
     UpBlock,
+    activation,
 )
 
 SIZE = 64
@@ -475,3 +476,14 @@ def test_an_exported_file_gives_the_same_sample(tmp_path):
     module.generator.attention.alpha.data.fill_(0.5)
     info = ModelInfo("pic", dict(module.hparams), {"image_size": 64}, "pic")
     assert write_onnx(module, info, tmp_path / "pic.onnx") < 1e-5  # at three sizes
+
+
+def test_activations_by_hand():
+    assert activation(torch.tensor([-1.0, 0.0, 2.0])).tolist() == pytest.approx([-0.1, 0.0, 2.0])
+    features = torch.randn(1, 3, 8, 8)
+    for raw in (True, False):
+        block = ResidualBlock(3, 3, raw=raw).eval()
+        given = features if raw else activation(features)
+        expected = features + block.second(activation(block.first(given)))
+        torch.testing.assert_close(block(features), expected)
+    assert [block.raw for block in Encoder(4).blocks] == [True, False, False, False, False]
