@@ -52,3 +52,11 @@ def test_the_hole_of_the_given_image_is_grey():
     assert rows[0][hole].unique().numel() == 1
     assert (rows[2][hole] == 0).all()
     assert torch.equal(rows[2][~hole], data["image"][0][~hole])
+
+
+def test_a_composite_keeps_the_known_pixels_of_what_was_given():
+    data, given = batch(), torch.rand(2, 3, 32, 32)
+    (rows, _) = cells(image_grid(data["image"], data["mask"], torch.zeros(2, 3, 32, 32), given))
+    known = data["mask"][0].expand(3, -1, -1) == 0
+    assert torch.equal(rows[2][known], given[0][known])
+    assert torch.equal(rows[3], data["image"][0])

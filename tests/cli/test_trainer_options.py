@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ import yaml
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from wssl_pl.callbacks import AtomicCheckpointIO, with_atomic_checkpoints
+from wssl_pl.callbacks.checkpoints import BestCheckpoint
 from wssl_pl.cli.messages import LOGGERS, silence_messages
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import DiskFull
@@ -169,3 +171,28 @@ def test_a_full_disk_is_named_where_a_checkpoint_is_written(tmp_path, monkeypatc
     monkeypatch.setattr("wssl_pl.callbacks.checkpoints.replacing", lambda path: nullcontext(Full()))
     with pytest.raises(DiskFull, match=r"last\.ckpt \(No space left on device\); there was none before; make room"):
         AtomicCheckpointIO().save_checkpoint({"weight": torch.zeros(9)}, tmp_path / "last.ckpt")
+
+
+def test_checkpoints_are_read_as_plain_values_whatever_is_asked(tmp_path):
+    class Stranger:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"x": Stranger()}, tmp_path / "last.ckpt")
+    with pytest.raises(pickle.UnpicklingError):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt", weights_only=False)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_best_score_goes_with_its_checkpoint(tmp_path):
+    saved = {
+        "monitor": "val/score", "best_model_score": torch.tensor(0.9), "best_loss": 0.1, "kth_value": torch.tensor(0.9),
+        "current_score": torch.tensor(0.9), "best_k_models": {},
+    }  # fmt: skip
+    without, there = BestCheckpoint(str(tmp_path / "a"), "val/score"), BestCheckpoint(str(tmp_path / "b"), "val/score")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "best.ckpt").touch()
+    for each in (without, there):
+        each.load_state_dict(saved)
+    assert (without.best_model_score, without._best_loss) == (None, None)
+    assert (there.best_model_score, there._best_loss) == (0.9, 0.1)

@@ -13,7 +13,7 @@ from wssl_pl.inference import Inpainter
 from wssl_pl.inference.diagnosis import Diagnoser
 from wssl_pl.models import ModelInfo, open_heads, open_model
 from wssl_pl.modules import InpaintModule, PretextModule
-from wssl_pl.synthetic import synthetic_faces
+from wssl_pl.synthetic import draw_mask, synthetic_faces
 from wssl_pl.tasks import Blur, Rotation, Saturation
 
 SIZE = 32
@@ -200,3 +200,13 @@ def test_made_up_settings_are_one_line(settings, data, message, tmp_path):
     module.hparams.update(settings)
     with pytest.raises(WSSLError, match=message):
         Diagnoser(open_heads(save(module, tmp_path / "a.ckpt", **data), "cpu"))
+
+
+def test_heads_that_were_trained_with_holes_look_under_several_masks(joint, tmp_path, faces):
+    heads = open_heads(save(joint, tmp_path / "joint.ckpt"), "cpu")
+    found = heads(faces[0].numpy())
+    masks = torch.from_numpy(np.stack([draw_mask(seed, SIZE) for seed in range(8)])).float()[:, None]
+    with torch.no_grad():
+        looks = joint.eval().probabilities(faces[:1].expand(8, -1, -1, -1), masks)
+    np.testing.assert_allclose(found["blur"], looks["blur"].mean(dim=0).numpy(), atol=1e-5)
+    assert looks["blur"].std(dim=0).max() > 1e-4

@@ -5,6 +5,7 @@ import pytest
 
 from tests.inference.fakes import Fake, constant, draw_plane, plane, square
 from wssl_pl.inference.engine import Tiling, fill_images, windows
+from wssl_pl.inference.seams import push_pull
 from wssl_pl.models import ModelInfo
 
 SMALL = Tiling(whole=64, radius=6.4, tile=128, margin=32, soft=8)
@@ -202,3 +203,28 @@ def test_the_sizes_follow_the_training():
 def test_a_file_says_how_deep_a_hole_its_model_fills_at_once(stored, radius):
     info = ModelInfo("model", {}, {"image_size": 128} | stored)
     assert Tiling.of(info).radius == pytest.approx(radius)
+
+
+@pytest.mark.parametrize(("side", "whole"), [(14, True), (18, False)])
+def test_a_small_image_is_seen_whole_unless_its_hole_is_deep(side, whole):
+    backend = constant(0.5)
+    fill_one(plane(64, 64, 3, np.uint8), square(64, 64, 20, 20, side), backend)
+    assert (backend.windows == [(1, 3, 64, 64)]) == whole  # depth 7 and 9, of 1.25 x 6.4
+
+
+def test_what_is_reduced_has_a_margin_at_its_smallest_size():
+    hole = square(1024, 1024, 400, 400, 100)
+    _, (reduced,) = windows(hole, SMALL)
+    levels = math.ceil(math.log2(50 / SMALL.radius))
+    assert 400 - reduced.top >= (SMALL.margin - 1) * 2**levels
+
+
+def test_a_seam_s_error_is_the_mean_nearby_where_enough_is_known():
+    """Where a tenth of the neighbourhood is known, far pixels have no say."""
+    known = np.zeros((64, 64), np.float32)
+    known[:, :8] = known[:, -8:] = 1
+    error = np.where(np.arange(64) < 32, 0.0, 1.0).astype(np.float32)[None, None] * known[None]
+    extended = push_pull(np.broadcast_to(error, (1, 64, 64)).copy(), known, sigma=4.0)
+    assert extended[0, :, 9].max() < 1e-3
+    assert extended[0, :, -10].min() > 1 - 1e-3
+    assert 0.3 < extended[0, 32, 31] < 0.7

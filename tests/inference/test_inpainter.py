@@ -9,6 +9,7 @@ from PIL import Image
 from tests.inference.fakes import plane, square
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
+from wssl_pl.inference.arrays import _read_mask
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,17 @@ def test_progress_is_told(inpainter):
     told = []
     inpainter(PICTURE, HOLE, progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (400, 400)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "hole"),
+    [
+        ([0.0, 0.49, 0.5, 1.0], np.float32, [False, False, True, True]),
+        ([0, 1, 1, 0], np.uint8, [False, True, True, False]),
+        ([0, 100, 127, 128], np.uint8, [False, False, False, True]),
+        ([0, 1, 30_000, 65_535], np.uint16, [False, False, False, True]),
+    ],
+)
+def test_where_a_mask_begins(values, kind, hole):
+    (mask,) = _read_mask(np.array([values], kind), (1, 1, 4))
+    assert mask.tolist() == [hole]
