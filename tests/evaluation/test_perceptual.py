@@ -193,3 +193,13 @@ def inception_state(module):
     with patch.object(module.torch, "load", return_value={}):
         Recording("inception-v3-compat", ["64"], "none")
     return seen
+
+
+def test_inception_sees_images_of_8_bits():
+    seen = []
+    metric = object.__new__(FID)
+    metric.features = {}
+    metric.network = lambda images: seen.append(images) or images.flatten(1).float()
+    metric.update(image=torch.tensor([0.0, 0.4 / 255, 0.6 / 255, 254.6 / 255]).view(1, 1, 2, 2))
+    assert seen[0].dtype == torch.uint8
+    assert seen[0].flatten().tolist() == [0, 0, 1, 255]

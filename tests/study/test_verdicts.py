@@ -161,3 +161,10 @@ def test_a_figure_without_values_is_not_decided(tmp_path):
         write_evaluation(folder / "runs" / f"downstream-s{seed}-good" / "evaluation", np.full(60, np.nan))
     (verdict,) = verdicts(folder)
     assert (verdict.state, verdict.reason) == ("not decided", "SSIM composite is finite for no image")
+
+
+def test_the_correction_counts_the_claims_about_a_metric(tmp_path):
+    claims = [replace(BETTER, metrics=[metric]) for metric in ("psnr_composite", "psnr_composite", "ssim_composite")]
+    found = judged(tmp_path, {"good": FakeArm(effect=0.5), "plain": FakeArm()}, *claims)
+    families = [entry.family for verdict in found for entry in verdict.comparisons.values()]
+    assert families == [2, 2, 1]
