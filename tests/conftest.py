@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ REAL_DATA = Path(os.environ.get("WSSL_TEST_DATA") or Path(__file__).parents[2] /
 if "PYTEST_XDIST_WORKER" in os.environ and torch is not None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+# A shell's background job (`make test &`) ignores SIGINT, which tests of Ctrl-C send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Ray gives its workers a niceness of 15: beside another test process they would wait for most of the time.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
