@@ -1,6 +1,8 @@
 import torch
 
 from wssl_pl.modules import PretextModule
+from wssl_pl.modules.heads import Answers, TaskMetrics
+from wssl_pl.tasks import make_tasks
 
 
 def test_a_validation_keeps_its_temperatures(fit, tmp_path):
@@ -31,3 +33,16 @@ def test_old_checkpoints_have_none(tmp_path):
     checkpoint = {"stage": "pretext", "state_dict": module.state_dict(), "hyper_parameters": settings}
     torch.save(checkpoint, tmp_path / "a.ckpt")
     assert PretextModule.load_from_checkpoint(tmp_path / "a.ckpt").hparams["temperatures"] is None
+
+
+def test_a_validation_s_temperatures_are_of_its_own_answers():
+    tasks = make_tasks(["rotation"])
+    metrics, labels = TaskMetrics(tasks), torch.arange(64) % 4
+    found = []
+    for right in (0.95, 0.55, 0.95):  # how often the confident head is right
+        answers = torch.where(torch.arange(64) < 64 * right, labels, (labels + 1) % 4)
+        outputs = {"rotation": 4.0 * torch.nn.functional.one_hot(answers, 4).float()}
+        metrics.update(tasks, Answers.of(tasks, outputs, {"rotation": labels}), count=64)
+        metrics.compute()
+        found.append(metrics.temperatures["rotation"])
+    assert found[0] == found[2] < found[1]
