@@ -291,6 +291,17 @@ def test_stop_reload_and_files_that_are_too_large(runs, tmp_path, quick):
     assert outside == []
 
 
+def late_images(page):
+    """A route on which images take a few seconds, as with a slow connection."""
+
+    def route(route):
+        if route.request.resource_type == "image":
+            page.wait_for_timeout(3000)
+        route.continue_()
+
+    return route
+
+
 def test_a_phone_and_many_photos(photo, runs, tmp_path):
     outside, before = [], shown(photo)
     with (
@@ -300,8 +311,10 @@ def test_a_phone_and_many_photos(photo, runs, tmp_path):
         page.set_input_files("#photo", photo)
         wait_for_photo(page)
         paint(page, BAR, touch=True)
+        # The result comes into view, however long its image takes, and nothing is wider than the screen.
+        page.route("**/gradio_api/file=**", late_images(page))
         fill(page)
-        # The result comes into view, and nothing is wider than the screen.
+        page.unroute("**/gradio_api/file=**")
         page.wait_for_function(
             "(() => { const {top, bottom} = document.querySelector('#result').getBoundingClientRect();"
             "return top >= -1 && top < innerHeight / 2; })()"

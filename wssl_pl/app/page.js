@@ -59,6 +59,7 @@ export function start({element, trigger, props, watch, limit}) {
   const veil = element.querySelector(".photo-busy"), tab = element.closest("[role=tabpanel]");
   const stop = veil.querySelector("button");
   let arrived = null, doing = "", unsaved = false, focused = null, showing = null, shown = false;
+  let actions = 0;   // of the visitor
 
   async function send(file, name = file.name) {
     const why = tooLarge({name, size: file.size}, limit);
@@ -154,13 +155,18 @@ export function start({element, trigger, props, watch, limit}) {
       } else if (wrong) bring(wrong);
       else if (done && done !== LOADING && !document.querySelector("#status .stopped")) {
         unsaved = true;
-        const result = document.getElementById("result");
-        for (let tries = 0; tries < 20 && ![...result.querySelectorAll("img")].at(-1)?.height; tries++) await wait(100);
-        bring(result);
+        const result = document.getElementById("result"), before = actions;
+        const image = () => [...result.querySelectorAll("img")].at(-1);
+        for (let tries = 0; tries < 20 && !image()?.src; tries++) await wait(100);
+        while (image()?.complete === false && actions === before) await wait(100);   // a slow connection takes long
+        if (actions === before) bring(result);
       }
     },
   };
 
+  for (const kind of ["pointerdown", "wheel", "keydown"]) {
+    window.addEventListener(kind, () => { actions += 1; }, {capture: true, passive: true});
+  }
   watch("value", () => { showing = Promise.resolve(showing).then(show); });   // one after the other
   editor.addEventListener("fill", () => click("fill"));
   stop.addEventListener("click", () => {
