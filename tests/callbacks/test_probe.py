@@ -16,6 +16,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.methods import Classical
 from wssl_pl.metrics import psnr_hole
 from wssl_pl.modules import PretextModule
+from wssl_pl.networks import mean_colour
 
 
 def data(**settings):
@@ -163,3 +164,24 @@ def test_the_probe_s_rate_ends_near_zero(monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "step", watched)
     validated(PretextModule(["rotation"], width=2, probe_steps=5))
     assert rates[-5:] == pytest.approx([rates[-5] * factor for factor in (1.0, 0.8, 0.6, 0.4, 0.2)])
+
+
+def test_the_probe_learns_from_the_hole_alone(monkeypatch):
+    losses, backward = [], torch.Tensor.backward
+
+    def watched(self, *args, **kwargs):
+        losses.append(self.item())
+        return backward(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", watched)
+    module, loaders = PretextModule(["saturation"], width=4, probe_steps=1), data()
+    trainer().validate(module, loaders, verbose=False)
+    # Before its first step the probe adds to the mean colour what its new decoder makes of the features.
+    probe = OnlineProbe(1)
+    batch = loaders.on_after_batch_transfer(loaders.fixed_batches("train", probe.images, probe.batch_size)[0], 0)
+    decoder = probe._new_decoder(module.encoder.out_channels)
+    with torch.no_grad():
+        features, skips = module.encoder.eval()(module.with_holes(batch["image"], batch["mask"]))
+        filled = mean_colour(batch["image"], batch["mask"]) + decoder(features, skips)
+    hole = (batch["mask"] > 0.5).expand_as(filled)
+    assert losses == pytest.approx([(filled - batch["image"])[hole].square().mean().item()], rel=1e-4)

@@ -125,11 +125,13 @@ def test_fsr_is_called_as_opencv_has_it(monkeypatch, name):
         assert pixels.shape == (32, 48, 3)
         assert known.shape == (32, 48)
         assert known.dtype == np.uint8
+        assert (pixels[known == 1] == (76, 51, 26)).all()  # blue, green, red
         filled[:] = pixels + 1  # as rounding would change known pixels
         filled[known == 0] = (30, 20, 10)
 
     monkeypatch.setattr(cv2, "xphoto", SimpleNamespace(inpaint=inpaint), raising=False)
-    image, mask = torch.rand(2, 3, 20, 33) * 0.9, (torch.rand(2, 1, 20, 33) < 0.4).float()
+    image = torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1).expand(2, 3, 20, 33)
+    mask = (torch.rand(2, 1, 20, 33) < 0.4).float()
     filled = Classical(name)(["a", "b"], torch.where(mask > 0.5, 0.0, image), mask)
     hole = (mask > 0.5).expand_as(image)
     assert torch.equal(filled[~hole], image[~hole])
