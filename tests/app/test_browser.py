@@ -87,7 +87,8 @@ def test_a_photo_is_repaired_step_by_step(photo, runs, tmp_path):
         # Paint and fill; what breaks off on the way loses nothing.
         paint(page, BAR)
         page.route("**/gradio_api/upload*", lambda route: route.abort())
-        assert "the connection broke off" in fill(page)
+        fill(page)
+        assert "The mask did not arrive: the connection broke off" in page.locator(".photo-note").inner_text()
         page.unroute("**/gradio_api/upload*")
         assert "1200 × 1800 pixels" in fill(page)
         first = changed(page, before, tmp_path)
@@ -114,6 +115,7 @@ def test_a_photo_is_repaired_step_by_step(photo, runs, tmp_path):
         assert (changed(page, before, tmp_path) == first).all()
         page.click("#redo")
         wait_for_fill(page, 2)
+        page.wait_for_selector(".wssl-editor [data-tool=clear][aria-disabled=true]")
 
         # Two models side by side, and the second is chosen.
         page.get_by_role("button", name="More: several models").click()

@@ -7,7 +7,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import huggingface_hub
@@ -23,6 +25,7 @@ from wssl_pl.app.server import running
 from wssl_pl.errors import WSSLError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio")]
+http = SimpleNamespace(get=partial(httpx.get, timeout=PATIENCE_S), post=partial(httpx.post, timeout=PATIENCE_S))
 DOCS = Path(__file__).parents[2] / "docs" / "app.md"
 
 
@@ -114,7 +117,7 @@ def test_the_page_shows_the_same_lines_with_its_address_and_the_licence():
 
 def test_only_the_documented_endpoint_is_open(url, client):
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/inpaint"]
-    config = httpx.get(f"{url}/config").json()
+    config = http.get(f"{url}/config").json()
     private = [each["id"] for each in config["dependencies"] if each["api_name"] != "inpaint"]
     assert len(private) >= 20
     for number in private:
@@ -156,26 +159,26 @@ def test_bad_photos_are_one_line(client, pair, tmp_path, write, message):
 
 
 def test_a_file_above_the_limit_is_not_taken(url):
-    response = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"a" * 550_000)})
+    response = http.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"a" * 550_000)})
     assert response.status_code == 413
     many = [("files", (f"{number}.png", b"a" * 200_000)) for number in range(4)]
-    assert httpx.post(f"{url}/gradio_api/upload", files=many).status_code == 413
-    assert httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"a" * 1000)}).status_code == 200
+    assert http.post(f"{url}/gradio_api/upload", files=many).status_code == 413
+    assert http.post(f"{url}/gradio_api/upload", files={"files": ("a.png", b"a" * 1000)}).status_code == 200
 
 
 def call(url, *data):
     """The end of the answer to a call of `/inpaint` with raw data, as an event stream."""
-    started = httpx.post(f"{url}/gradio_api/call/inpaint", json={"data": list(data)})
+    started = http.post(f"{url}/gradio_api/call/inpaint", json={"data": list(data)})
     if started.status_code != 200:
         assert 400 <= started.status_code < 500
         return started.text
-    return httpx.get(f"{url}/gradio_api/call/inpaint/{started.json()['event_id']}", timeout=PATIENCE_S).text
+    return http.get(f"{url}/gradio_api/call/inpaint/{started.json()['event_id']}").text
 
 
 def test_files_of_the_server_and_addresses_are_not_read(url, pair, outside, runs, tmp_path):
     secret = tmp_path / "secret.png"
     Image.open(pair[0]).save(secret)
-    (uploaded,) = httpx.post(f"{url}/gradio_api/upload", files={"files": pair[1].read_bytes()}).json()
+    (uploaded,) = http.post(f"{url}/gradio_api/upload", files={"files": pair[1].read_bytes()}).json()
     meta = {"_type": "gradio.FileData"}
     mask = {"path": uploaded, "meta": meta}
     held = sorted(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*"))
@@ -190,40 +193,40 @@ def test_files_of_the_server_and_addresses_are_not_read(url, pair, outside, runs
     assert "Addresses are not fetched here" in answer
     assert outside == []
     # The same way with a file that was uploaded goes through.
-    (photo,) = httpx.post(f"{url}/gradio_api/upload", files={"files": pair[0].read_bytes()}).json()
+    (photo,) = http.post(f"{url}/gradio_api/upload", files={"files": pair[0].read_bytes()}).json()
     assert "event: complete" in call(url, {"path": photo, "meta": meta}, mask, "")
 
 
 def test_no_file_of_the_server_is_handed_out(url, ckpt):
     for path in ("/etc/passwd", ckpt, Path(__file__), "setup.cfg", Path.cwd() / "setup.cfg"):
-        assert httpx.get(f"{url}/gradio_api/file={path}").status_code in (403, 404), path
+        assert http.get(f"{url}/gradio_api/file={path}").status_code in (403, 404), path
 
 
 def test_pictures_cannot_be_piled_up_in_memory(url):
     """Gradio's own components may have functions that take files into memory."""
-    config = httpx.get(f"{url}/config").json()
+    config = http.get(f"{url}/config").json()
     assert all(not each["props"].get("server_fns") for each in config["components"])
     for number in [each["id"] for each in config["components"]]:
         form = {"type": "background", "index": "null", "id": "x", "fn_name": "accept_blobs"}
         form |= {"session_hash": "y", "component_id": str(number)}
-        response = httpx.post(f"{url}/gradio_api/component_server", data=form, files={"file": b"a" * 1000})
+        response = http.post(f"{url}/gradio_api/component_server", data=form, files={"file": b"a" * 1000})
         assert response.status_code in (404, 422)
 
 
 def test_the_pages_own_parts_are_served_and_nothing_beside_them(url):
     for name in ("page.js", "page.css", "editor.js", "editor.css"):
-        answer = httpx.get(f"{url}/page/{name}")
+        answer = http.get(f"{url}/page/{name}")
         assert answer.headers["cache-control"] == "no-cache"
         assert answer.status_code == 200
         assert "default-src 'self'" in answer.headers["content-security-policy"]
     for name in ("page.py", "..%2Fpage.py", "%2e%2e/page.py", "../app/page.py", "", "a/page.js"):
-        assert httpx.get(f"{url}/page/{name}").status_code == 404, name
+        assert http.get(f"{url}/page/{name}").status_code == 404, name
 
 
 def session(url, number, data, key="one"):
     """The answer to a private call as the page makes it: outputs, or the message of an error."""
     body = {"data": data, "fn_index": number, "session_hash": key, "event_data": None, "trigger_id": None}
-    joined = httpx.post(f"{url}/gradio_api/queue/join", json=body)
+    joined = http.post(f"{url}/gradio_api/queue/join", json=body)
     if joined.status_code != 200:
         return joined.text
     with httpx.stream(
@@ -239,12 +242,12 @@ def session(url, number, data, key="one"):
 @pytest.fixture
 def numbers(url):
     """The number of each private call, by the name of its method."""
-    calls = httpx.get(f"{url}/config").json()["dependencies"]
+    calls = http.get(f"{url}/config").json()["dependencies"]
     return {each["api_name"]: each["id"] for each in calls if each["backend_fn"]}
 
 
 def uploaded(url, path):
-    (path,) = httpx.post(f"{url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()
+    (path,) = http.post(f"{url}/gradio_api/upload", files={"files": (path.name, path.read_bytes())}).json()
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
@@ -253,12 +256,12 @@ def test_a_session_is_its_visitors_and_its_files_are_behind_random_names(url, nu
     opened = session(url, numbers["open"], [None, photo])
     preview = opened[2]["photo"]["path"]
     assert re.search(r"/[0-9a-f]{32}/preview\.png$", preview)
-    filled = session(url, numbers["fill"], [None, mask, "", "shipped model", [], 0])
+    filled = session(url, numbers["fill"], [None, mask, preview, 1, "shipped model", [], 0])
     assert "of them filled" in filled[1]
-    assert httpx.get(f"{url}/gradio_api/file={preview}").status_code == 200
+    assert http.get(f"{url}/gradio_api/file={preview}").status_code == 200
     folder = Path(preview).parent
     for guess in (folder, folder.parent, f"{folder.parent}/{'0' * 32}/preview.png"):
-        assert httpx.get(f"{url}/gradio_api/file={guess}").status_code in (403, 404)
+        assert http.get(f"{url}/gradio_api/file={guess}").status_code in (403, 404)
     # Another visitor has no photo, whatever he sends in place of a session.
     for state in (None, filled, {"steps": [str(pair[0])]}, "one"):
         assert "Load a photo first" in session(url, numbers["undo"], [state], key="other")[1]
@@ -272,12 +275,12 @@ def test_a_session_is_its_visitors_and_its_files_are_behind_random_names(url, nu
 
 
 @pytest.mark.parametrize("name", ["open", "fill", "undo", "redo", "turn_upright", "restore", "compare", "show_windows",
-                                  "diagnose", "fill_all", "resume"])  # fmt: skip
+                                  "diagnose", "fill_all", "resume", "stop"])  # fmt: skip
 def test_private_calls_take_no_files_of_the_server_and_no_wrong_arguments(url, numbers, pair, name, tmp_path, outside):
     secret = tmp_path / "secret.png"
     shutil.copyfile(pair[0], secret)
-    count = {"open": 2, "fill": 6, "undo": 1, "redo": 1, "turn_upright": 2, "restore": 2, "compare": 3,
-             "show_windows": 2, "diagnose": 2, "fill_all": 4, "resume": 1}[name]  # fmt: skip
+    count = {"open": 2, "fill": 7, "undo": 1, "redo": 1, "turn_upright": 3, "restore": 3, "compare": 3,
+             "show_windows": 2, "diagnose": 2, "fill_all": 4, "resume": 1, "stop": 1}[name]  # fmt: skip
     meta = {"_type": "gradio.FileData"}
     takes_file = {"open": 1, "fill": 1, "fill_all": 0}
     for file in (
@@ -300,32 +303,32 @@ def test_private_calls_take_no_files_of_the_server_and_no_wrong_arguments(url, n
 
 
 def test_wrong_calls_are_answered_with_4xx_and_print_nothing(url, pair, capfd, caplog):
-    (uploaded,) = httpx.post(f"{url}/gradio_api/upload", files={"files": pair[1].read_bytes()}).json()
+    (uploaded,) = http.post(f"{url}/gradio_api/upload", files={"files": pair[1].read_bytes()}).json()
     file = {"path": uploaded, "meta": {"_type": "gradio.FileData"}}
     for data in ([], ["secret"], [file, file], [file, file, "", 1], [1, 2, 3], ["secret", [], {}], [[file], file, ""]):
-        answer = httpx.post(f"{url}/gradio_api/call/inpaint", json={"data": data})
+        answer = http.post(f"{url}/gradio_api/call/inpaint", json={"data": data})
         assert answer.status_code == 400, data
         assert "null" not in answer.text
         assert "secret" not in answer.text
     for number in (99, -1, None, "secret"):
         body = {"data": ["secret"], "fn_index": number, "session_hash": "secret"}
-        assert 400 <= httpx.post(f"{url}/gradio_api/queue/join", json=body).status_code < 500
+        assert 400 <= http.post(f"{url}/gradio_api/queue/join", json=body).status_code < 500
     for path in ("call/secret", "call/v2/secret", "call/v2/inpaint", "run/inpaint", "run/secret", "api/secret"):
-        answer = httpx.post(f"{url}/gradio_api/{path}", json={"data": ["secret"]})
+        answer = http.post(f"{url}/gradio_api/{path}", json={"data": ["secret"]})
         assert 400 <= answer.status_code < 500, path
-    assert httpx.post(f"{url}/gradio_api/call/inpaint", json={"data": ["a" * 1_100_000]}).status_code == 413
+    assert http.post(f"{url}/gradio_api/call/inpaint", json={"data": ["a" * 1_100_000]}).status_code == 413
     printed = capfd.readouterr()
     assert "Traceback" not in printed.out + printed.err + caplog.text
     assert "secret'" not in "".join(printed).replace("/secret'", "")
 
 
 def test_requests_from_elsewhere_are_refused_by_the_page_itself(url):
-    assert httpx.get(f"{url}/config", headers={"host": "evil.example"}).status_code == 400
+    assert http.get(f"{url}/config", headers={"host": "evil.example"}).status_code == 400
     for origin in ("http://evil.example", "http://localhost:9999", "null"):
-        answer = httpx.post(f"{url}/gradio_api/upload", files={"files": b"a"}, headers={"origin": origin})
+        answer = http.post(f"{url}/gradio_api/upload", files={"files": b"a"}, headers={"origin": origin})
         assert answer.status_code == 403
         assert "access-control-allow-origin" not in answer.headers
-    assert httpx.post(f"{url}/gradio_api/upload", files={"files": b"a"}, headers={"origin": url}).status_code == 200
+    assert http.post(f"{url}/gradio_api/upload", files={"files": b"a"}, headers={"origin": url}).status_code == 200
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(url):
@@ -344,7 +347,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(url):
 
 
 def test_users_queue(url):
-    config = httpx.get(f"{url}/config").json()
+    config = http.get(f"{url}/config").json()
     assert config["enable_queue"]
     assert all(each["queue"] for each in config["dependencies"] if each["backend_fn"])
 
@@ -359,5 +362,5 @@ def test_names_in_messages_are_text_not_html():
 
 
 def test_nothing_turned_to_another_machine(url, client, outside):
-    assert httpx.get(url).status_code == 200
+    assert http.get(url).status_code == 200
     assert outside == []

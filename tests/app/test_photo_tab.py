@@ -75,7 +75,7 @@ def opened(actions, photo):
 
 @pytest.fixture
 def filled(actions, opened, mask):
-    return seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None))
+    return seen(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, [], 0, None))
 
 
 def test_a_photo_is_opened_to_be_painted_on(opened, photo):
@@ -87,7 +87,7 @@ def test_a_photo_is_opened_to_be_painted_on(opened, photo):
 
 
 def test_painting_goes_on_from_the_result_and_known_pixels_stay(actions, filled, photo, mask):
-    again = seen(actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None))
+    again = seen(actions.fill(filled.session, mask(SECOND), "", 1, MODEL, [], 0, None))
     before, first, second = pixels(photo), pixels(filled.download["value"]), pixels(again.download["value"])
     holes = np.zeros(before.shape[:2], bool)
     holes[HOLE] = True
@@ -111,13 +111,13 @@ def test_fills_are_undone_with_their_masks_and_redone(actions, filled, opened, m
     on = seen(actions.redo(back.session))
     assert on.canvas == filled.canvas
     assert on.download == filled.download
-    other = seen(actions.fill(back.session, mask(SECOND), "", MODEL, [], 0, None))
+    other = seen(actions.fill(back.session, mask(SECOND), "", 1, MODEL, [], 0, None))
     assert not Path(filled.download["value"]).exists()
     assert len(other.session.steps) == 2
 
 
 def test_several_models_fill_one_mask_and_one_is_chosen_to_go_on_with(actions, opened, mask):
-    done = seen(actions.fill(opened.session, mask(HOLE), "", MODEL, ["Telea", "Navier-Stokes", MODEL], 0, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, ["Telea", "Navier-Stokes", MODEL], 0, None))
     captions = [caption.split(" · ")[0] for _, caption in done.results["value"]]
     assert captions == [MODEL, "Telea", "Navier-Stokes"]
     assert all(caption.endswith(" s") for _, caption in done.results["value"])
@@ -126,37 +126,39 @@ def test_several_models_fill_one_mask_and_one_is_chosen_to_go_on_with(actions, o
     assert chosen.results["selected_index"] == 1
     assert chosen.right["value"] == 2
     assert (pixels(chosen.download["value"]) != pixels(done.download["value"])).any()
-    again = seen(actions.fill(chosen.session, mask(SECOND), "", "Telea", [], 0, None))
+    again = seen(actions.fill(chosen.session, mask(SECOND), "", 1, "Telea", [], 0, None))
     assert (pixels(again.download["value"])[HOLE] == pixels(chosen.download["value"])[HOLE]).all()
     slider = actions.compare(again.session, 1, 2)
     assert [Path(path) for path in slider] == [again.session.versions[index].preview for index in (1, 2)]
 
 
 def test_a_model_that_fails_does_not_stop_the_others(actions, opened, mask):
-    done = seen(actions.fill(opened.session, mask(HOLE), "", "no <such>", ["Telea"], 0, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", 1, "no <such>", ["Telea"], 0, None))
     assert len(done.session.versions) == 2
     assert "no &lt;such&gt;: There is no model" in done.line
     for others in (["also none"], ["Telea"] * 2 + list("abcdef")):
-        bad = seen(actions.fill(opened.session, mask(HOLE), "", "none", others, 0, None))
+        bad = seen(actions.fill(opened.session, mask(HOLE), "", 1, "none", others, 0, None))
         assert 'role="alert"' in bad.line
 
 
 def test_a_hole_that_takes_a_classical_method_too_long_is_refused(actions, opened, mask, monkeypatch):
     monkeypatch.setitem(work.check_hole.__globals__["LARGEST"], "biharmonic", 1e-4)
-    bad = seen(actions.fill(opened.session, mask(HOLE), "", "biharmonic", [], 0, None))
+    bad = seen(actions.fill(opened.session, mask(HOLE), "", 1, "biharmonic", [], 0, None))
     assert "The hole is too large for biharmonic" in bad.line
-    assert seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None)).session.position == 1
+    assert seen(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, [], 0, None)).session.position == 1
 
 
 def test_a_soft_edge_blends_around_the_hole_alone(actions, opened, photo, mask):
-    done = seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 3, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, [], 3, None))
     changed = (pixels(done.download["value"]) != pixels(photo)).any(axis=-1)
     assert changed[7:10, 35:45].any()
     changed[7:28, 27:53] = False
     assert not changed.any()
     assert "within 3 pixels are blended" in done.line
     for wrong in (-1, 65, "3", None):
-        assert "soft edge must have" in seen(actions.fill(opened.session, mask(HOLE), "", MODEL, [], wrong, None)).line
+        assert (
+            "soft edge must have" in seen(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, [], wrong, None)).line
+        )
 
 
 def test_what_the_model_looked_at_is_framed(actions, filled):
@@ -170,7 +172,7 @@ def test_what_the_model_looked_at_is_framed(actions, filled):
 
 def test_a_mask_of_the_editors_limit_is_enlarged(actions, opened, mask):
     small = mask((slice(5, 12), slice(15, 25)), size=(30, 40))
-    done = seen(actions.fill(opened.session, small, "", MODEL, [], 0, None))
+    done = seen(actions.fill(opened.session, small, "", 1, MODEL, [], 0, None))
     changed = (pixels(done.download["value"]) != pixels(opened.canvas["photo"]["path"])).any(axis=-1)
     assert changed[10:24, 30:50].mean() > 0.9
     assert changed.sum() <= 14 * 20
@@ -184,7 +186,7 @@ def jpeg_mask(path):
 
 def test_a_grey_mask_of_jpeg_is_taken_by_the_nearer_of_black_and_white(actions, opened, tmp_path):
     jpeg_mask(tmp_path / "grey.jpg")
-    done = seen(actions.fill(opened.session, {"path": str(tmp_path / "grey.jpg")}, "", MODEL, [], 0, None))
+    done = seen(actions.fill(opened.session, {"path": str(tmp_path / "grey.jpg")}, "", 1, MODEL, [], 0, None))
     changed = (pixels(done.download["value"]) != pixels(opened.canvas["photo"]["path"])).any(axis=-1)
     assert abs(int(changed.sum()) - 15 * 20) < 30
 
@@ -200,7 +202,7 @@ def test_a_grey_mask_of_jpeg_is_taken_by_the_nearer_of_black_and_white(actions, 
 )
 def test_a_wrong_mask_is_one_line_and_nothing_is_lost(actions, filled, mask, boxes, size, message, tmp_path):
     held = sorted((tmp_path / "files").rglob("*"))
-    bad = actions.fill(filled.session, mask(*boxes, size=size), "", MODEL, [], 0, None)
+    bad = actions.fill(filled.session, mask(*boxes, size=size), "", 1, MODEL, [], 0, None)
     assert message in bad[1]
     assert str(tmp_path) not in bad[1]
     assert all("value" not in each for index, each in enumerate(bad) if index != 1)
@@ -253,10 +255,10 @@ def test_odd_photos_are_opened(actions, tmp_path, name):
 
 def test_two_tabs_of_one_photo_do_not_disturb_each_other(actions, photo, mask):
     one, other = (seen(actions.open(None, {"path": str(photo)})) for _ in range(2))
-    one = seen(actions.fill(one.session, mask(HOLE), "", MODEL, [], 0, None))
+    one = seen(actions.fill(one.session, mask(HOLE), "", 1, MODEL, [], 0, None))
     actions.open(one.session, {"path": str(photo)})  # the first tab goes on to another photo
     assert not Path(one.download["value"]).exists()
-    assert seen(actions.fill(other.session, mask(HOLE), "", MODEL, [], 0, None)).session.position == 1
+    assert seen(actions.fill(other.session, mask(HOLE), "", 1, MODEL, [], 0, None)).session.position == 1
 
 
 def test_a_fill_that_ends_after_another_photo_was_opened_is_dropped(actions, opened, photo, mask, monkeypatch):
@@ -268,7 +270,7 @@ def test_a_fill_that_ends_after_another_photo_was_opened_is_dropped(actions, ope
         return made
 
     monkeypatch.setattr(PhotoActions, "filled", late)
-    assert all("value" not in each for each in actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None))
+    assert all("value" not in each for each in actions.fill(opened.session, mask(HOLE), "", 1, MODEL, [], 0, None))
 
 
 PAGE, OTHER_PAGE = SimpleNamespace(session_hash="one"), SimpleNamespace(session_hash="two")
@@ -289,13 +291,13 @@ def test_stop_ends_a_fill_within_a_tile_and_leaves_all_as_it_is(actions, filled,
 
     monkeypatch.setattr(Inpainter, "fill", fill)
     held = sorted((tmp_path / "files").rglob("*"))
-    stopped = actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None, PAGE)
+    stopped = actions.fill(filled.session, mask(SECOND), "", 1, MODEL, [], 0, None, PAGE)
     assert stopped[1] == '<p class="line stopped" role="status">Stopped</p>'
     assert all("value" not in each for index, each in enumerate(stopped) if index != 1)
     assert tiles == [0, 1, 2, 3, 4, 5]
     assert sorted((tmp_path / "files").rglob("*")) == held
     monkeypatch.undo()
-    assert seen(actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None, PAGE)).session.position == 2
+    assert seen(actions.fill(filled.session, mask(SECOND), "", 1, MODEL, [], 0, None, PAGE)).session.position == 2
 
 
 def test_stop_keeps_what_other_models_have_made(actions, opened, mask, monkeypatch):
@@ -307,7 +309,7 @@ def test_stop_keeps_what_other_models_have_made(actions, opened, mask, monkeypat
         return fill(self, *args, **options)
 
     monkeypatch.setattr(Inpainter, "fill", stopped)
-    done = seen(actions.fill(opened.session, mask(HOLE), "", MODEL, ["Telea", "Navier-Stokes"], 0, None, PAGE))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, ["Telea", "Navier-Stokes"], 0, None, PAGE))
     assert [version.by for version in done.session.versions] == ["", MODEL]
     assert done.line.endswith("<br>Stopped</p>")
 
@@ -316,7 +318,7 @@ def test_what_waits_for_its_turn_is_stopped(actions, opened, mask):
     outputs = []
     with actions.settings.computing:
         thread = threading.Thread(
-            target=lambda: outputs.extend(actions.fill(opened.session, mask(HOLE), "", MODEL, [], 0, None, PAGE))
+            target=lambda: outputs.extend(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, [], 0, None, PAGE))
         )
         thread.start()
         while thread.is_alive():
@@ -326,6 +328,33 @@ def test_what_waits_for_its_turn_is_stopped(actions, opened, mask):
     assert ">Stopped<" in outputs[1]
 
 
+def test_a_press_that_was_stopped_before_its_call_arrived_does_nothing(actions, opened, mask):
+    with pytest.raises(gr.Error):
+        actions.stop(PAGE, 7)
+    assert ">Stopped<" in actions.fill(opened.session, mask(HOLE), "", 7, MODEL, [], 0, None, PAGE)[1]
+    assert seen(actions.fill(opened.session, mask(HOLE), "", 7, MODEL, [], 0, None, OTHER_PAGE)).session.position == 1
+    assert seen(actions.fill(opened.session, mask(HOLE), "", 8, MODEL, [], 0, None, PAGE)).session.position == 1
+
+
+def test_the_end_of_a_fill_leaves_a_newer_one_its_stop(actions, opened):
+    with actions.job(PAGE) as older:
+        with actions.job(PAGE) as newer:
+            pass
+        actions._jobs["one"] = newer
+    actions.stop(PAGE)
+    assert (older.stopped.is_set(), newer.stopped.is_set()) == (False, True)
+
+
+def test_a_mask_of_another_version_fills_nothing(actions, opened, filled, mask):
+    # The page missed that the photo was filled.
+    now = seen(actions.fill(filled.session, mask(SECOND), opened.canvas["photo"]["path"], 1, MODEL, [], 0, None))
+    assert now.session.position == 1
+    assert now.canvas == filled.canvas
+    assert "as it is now" in now.line
+    seen_now = now.canvas["photo"]["path"]
+    assert seen(actions.fill(now.session, mask(SECOND), seen_now, 1, MODEL, [], 0, None)).session.position == 2
+
+
 def test_a_reloaded_page_has_its_versions_again(actions, filled, mask, monkeypatch):
     key = filled.canvas["key"]
     again = seen(actions.resume(key))
@@ -333,7 +362,7 @@ def test_a_reloaded_page_has_its_versions_again(actions, filled, mask, monkeypat
     # Gradio forgets the page before after an hour: the files are not its own any more.
     filled.session.close()
     assert seen(actions.undo(again.session)).session.position == 0
-    assert seen(actions.fill(again.session, mask(SECOND), "", MODEL, [], 0, None)).session.position == 2
+    assert seen(actions.fill(again.session, mask(SECOND), "", 1, MODEL, [], 0, None)).session.position == 2
 
 
 def test_a_duplicate_of_a_tab_takes_the_photo_and_the_first_one_says_so(actions, filled, mask, monkeypatch):
@@ -344,7 +373,7 @@ def test_a_duplicate_of_a_tab_takes_the_photo_and_the_first_one_says_so(actions,
         return fill(self, *args, **options)
 
     monkeypatch.setattr(Inpainter, "fill", resumed)
-    assert ">Stopped<" in actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None)[1]
+    assert ">Stopped<" in actions.fill(filled.session, mask(SECOND), "", 1, MODEL, [], 0, None)[1]
     assert "gone to another tab: reload this page" in actions.undo(filled.session)[1]
     assert "value" not in actions.compare(filled.session, 0, 1)
 
@@ -361,7 +390,7 @@ def test_nobody_has_a_photo_without_its_key(actions, opened, filled, photo):
 
 def test_a_full_page_says_so_and_keeps_what_there_is(actions, filled, mask, monkeypatch):
     monkeypatch.setattr(actions.settings.storage, "quota", MIN_BYTES)
-    full = actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None)
+    full = actions.fill(filled.session, mask(SECOND), "", 1, MODEL, [], 0, None)
     assert "The page holds as many photos as it may" in full[1]
     assert Path(filled.download["value"]).exists()
 
@@ -378,7 +407,7 @@ def test_what_fails_is_one_line_and_leaves_no_files(
     monkeypatch.setattr(work, "write_photo", fails)
     held = sorted((tmp_path / "files").rglob("*"))
     with caplog.at_level(logging.CRITICAL):
-        bad = actions.fill(filled.session, mask(SECOND), "", MODEL, [], 0, None)
+        bad = actions.fill(filled.session, mask(SECOND), "", 1, MODEL, [], 0, None)
     assert message in bad[1]
     assert "secret" not in bad[1]
     assert sorted((tmp_path / "files").rglob("*")) == held
@@ -387,9 +416,9 @@ def test_what_fails_is_one_line_and_leaves_no_files(
 def test_without_a_photo_or_a_stroke_it_says_so(actions, opened):
     for method in (actions.undo, actions.redo):
         assert "Load a photo first" in seen(method(None)).line
-    assert "Load a photo first" in seen(actions.fill(None, None, "", MODEL, [], 0, None)).line
-    assert "Nothing is painted yet" in seen(actions.fill(opened.session, None, "", MODEL, [], 0, None)).line
-    assert "&lt;b&gt; broke off" in seen(actions.fill(opened.session, None, "<b> broke off", MODEL, [], 0, None)).line
+    assert "Load a photo first" in seen(actions.fill(None, None, "", 1, MODEL, [], 0, None)).line
+    assert "Nothing is painted yet" in seen(actions.fill(opened.session, None, "", 1, MODEL, [], 0, None)).line
+    assert "not here any more" in seen(actions.fill(None, None, "preview.png", 1, MODEL, [], 0, None)).line
     for index in (-1, 99, None, "0"):
         assert "no such example" in seen(actions.open_example(None, SimpleNamespace(index=index))).line
         assert "value" not in actions.compare(opened.session, index, 0)
@@ -428,10 +457,10 @@ def test_what_is_wrong_is_listed_with_its_fixes(damaged, photo, monkeypatch):
     assert upright == {"visible": True, "__type__": "update"}
     assert (restore["visible"], restore["value"]) == (True, "Restore saturation")
 
-    turned = seen(damaged.turn_upright(session, name))
+    turned = seen(damaged.turn_upright(session, name, 1))
     assert (pixels(turned.download["value"]) == np.rot90(pixels(photo), -1)).all()
     assert (turned.canvas["width"], turned.canvas["height"]) == (60, 80)
-    restored = seen(damaged.restore(turned.session, name, None))
+    restored = seen(damaged.restore(turned.session, name, 1, None))
     assert (pixels(restored.download["value"]) != pixels(turned.download["value"])).any()
     assert [each.title for each in restored.session.versions] == ["Original", "Turn 1", f"Restore 2: {name}"]
     assert Path(restored.download["value"]).name == "photo-restored.png"
@@ -441,15 +470,15 @@ def test_what_is_wrong_is_listed_with_its_fixes(damaged, photo, monkeypatch):
         return found(rotation=90.0)(self, image)
 
     monkeypatch.setattr(Inpainter, "diagnose", stopped)
-    assert ">Stopped<" in damaged.turn_upright(session, name, PAGE)[1]
+    assert ">Stopped<" in damaged.turn_upright(session, name, 1, PAGE)[1]
 
     def stop(*args, **options):
         damaged.stop(PAGE)
 
-    assert ">Stopped<" in damaged.restore(session, name, stop, PAGE)[1]
+    assert ">Stopped<" in damaged.restore(session, name, 1, stop, PAGE)[1]
 
     monkeypatch.setattr(Inpainter, "diagnose", found())
-    assert "is upright" in seen(damaged.turn_upright(session, name)).line
+    assert "is upright" in seen(damaged.turn_upright(session, name, 1)).line
 
 
 @pytest.mark.parametrize("model", [MODEL, "Telea"])
@@ -458,7 +487,7 @@ def test_a_model_without_heads_or_that_does_not_restore_says_so(actions, opened,
     assert "This model has no heads: give the checkpoint of" in words
     assert not upright["visible"]
     assert not restore["visible"]
-    assert "This model fills holes and restores nothing" in seen(actions.restore(opened.session, model, None)).line
+    assert "This model fills holes and restores nothing" in seen(actions.restore(opened.session, model, 1, None)).line
     assert "Load a photo first" in actions.diagnose(None, model)[0]
 
 
@@ -477,7 +506,7 @@ def test_models_of_other_papers_fill_too(stage, photo, mask, tmp_path):
     models = Models(tmp_path / "rival.ckpt", device="cpu")
     actions = PhotoActions(Settings(models, [], Storage(tmp_path / "files", 1e9), megapixels=1.0))
     opened = seen(actions.open(None, {"path": str(photo)}))
-    done = seen(actions.fill(opened.session, mask(HOLE), "", "", [], 0, None))
+    done = seen(actions.fill(opened.session, mask(HOLE), "", 1, "", [], 0, None))
     changed = (read_photo(Path(done.download["value"])).pixels != read_photo(photo).pixels).any(axis=-1)
     assert changed[HOLE].mean() > 0.9
     changed[HOLE] = False

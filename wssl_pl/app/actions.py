@@ -6,6 +6,7 @@ import logging
 import secrets
 import shutil
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from wssl_pl.inference import Inpainter
 logger = logging.getLogger(__name__)
 
 FEATHER = 64  # the most pixels
+STOPS = 1000  # that are remembered, until the calls that they stop have arrived
 POLL_S = 0.1  # in which a fill that waits for another one notices that it was stopped
 
 
@@ -162,25 +164,43 @@ class Actions:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._jobs: dict[str | None, Job] = {}
+        self._stopped: deque[tuple[str | None, int]] = deque(maxlen=STOPS)
 
     @contextmanager
     def job(
-        self, request: gr.Request | None, progress: Any = None, closed: threading.Event | None = None
+        self,
+        request: gr.Request | None,
+        progress: Any = None,
+        closed: threading.Event | None = None,
+        press: int | None = None,
     ) -> Iterator[Job]:
-        """Yield a :class:`Job` that `stop` ends when the same page of the same visitor calls it."""
+        """Yield a :class:`Job` that `stop` ends when the same page of the same visitor calls it.
+
+        Raises:
+            Stopped: this press of a button was stopped before its call arrived.
+        """
         key = request.session_hash if request else None
         self._jobs[key] = job = Job(self.settings, progress, closed)
         try:
+            if (key, press) in self._stopped:
+                raise Stopped
             yield job
         finally:
-            self._jobs.pop(key, None)
+            if self._jobs.get(key) is job:
+                del self._jobs[key]
 
-    def stop(self, request: gr.Request) -> None:
+    def stop(self, request: gr.Request, press: int | None = None) -> None:
         """Stop what this page of a visitor computes, and none of the visitor's other pages.
+
+        Args:
+            request: of the page.
+            press: the number of the press that started it, whose call may still be on the way.
 
         Raises:
             gr.Error: nothing is computed yet; Gradio can remove what waits in its queue.
         """
+        if isinstance(press, int):
+            self._stopped.append((request.session_hash, press))
         job = self._jobs.get(request.session_hash)
         if job is None:
             raise gr.Error("", visible=False, print_exception=False)

@@ -18,6 +18,8 @@ from wssl_pl.inference.masks import MOST
 from wssl_pl.inference.photo import PHOTO_SUFFIXES
 
 MOST_PHOTOS = 200
+BEGINS = "() => ({__type__: 'update', visible: true})"
+ENDS = "() => { window.wsslPage.batchEnds(); return {__type__: 'update', visible: false}; }"
 
 
 class BatchTab:
@@ -49,14 +51,13 @@ class BatchTab:
         report = gr.HTML(js_on_load=None, elem_id="batch-report", min_height=28)
         download = gr.DownloadButton("Download ZIP", interactive=False, elem_id="batch-download")
         actions = BatchActions(settings)
-        shown, hidden = (f"() => ({{__type__: 'update', visible: {each}}})" for each in ("true", "false"))
-        fill.click(None, None, [stop], js=shown, api_visibility="private")  # first, as Gradio calls one after another
+        fill.click(None, None, [stop], js=BEGINS, api_visibility="private")  # first, as Gradio calls one after another
         filling = fill.click(
             actions.fill_all, [photos, masks, self.model, feather], [report, download], api_visibility="private",
             preprocess=False, concurrency_id="batch", concurrency_limit=1, show_progress="hidden",
         )  # fmt: skip
         for end in (filling.then, filling.failure):
-            end(None, None, [stop], js=hidden, api_visibility="private")
+            end(None, None, [stop], js=ENDS, api_visibility="private")
         stopping(stop.click, actions, [filling], report)
 
 

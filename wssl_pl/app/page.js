@@ -1,10 +1,17 @@
 /* What the photo's tab does in the browser: a photo is loaded and painted on, and its mask sent when it is filled. */
 import {MaskEditor} from "./editor.js";
 
-const UPLOAD = new URL("gradio_api/upload", document.baseURI);
+const UPLOAD = new URL("gradio_api/upload", document.baseURI), ALIVE = new URL("gradio_api/app_id", document.baseURI);
 const click = id => document.getElementById(id)?.click();
-const LOADING = "Loading the photo …", FILLING = "Filling …", WORKING = "Working …", STOPPING = "Stopping …";
+const LOADING = "Loading the photo …", FILLING = "Filling …", WORKING = "Working …", LOOKING = "Looking …";
+const STOPPING = "Stopping …", AWAY = "The connection broke off: waiting for it …";
 const wait = ms => new Promise(resolve => setTimeout(resolve, ms));
+
+async function fetched(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  return answer.blob();
+}
 
 /** Scroll to an element that is not wholly visible. */
 function bring(element) {
@@ -52,14 +59,14 @@ function sift(event, limit) {
   note.textContent = wrong.join(". ");
 }
 
-/** Start the tab; `element`, `trigger`, `props` and `watch` are those of Gradio's HTML component. */
-export function start({element, trigger, props, watch, limit}) {
+/** Start the tab; `element`, `trigger`, `props` and `watch` are those of Gradio's HTML component, `again` triggers too. */
+export function start({element, trigger, props, watch, again, limit}) {
   const editor = new MaskEditor(element.querySelector(".photo-mask"));
   const note = element.querySelector(".photo-note"), input = element.querySelector("input[type=file]");
   const veil = element.querySelector(".photo-busy"), tab = element.closest("[role=tabpanel]");
   const stop = veil.querySelector("button");
-  let arrived = null, doing = "", unsaved = false, focused = null, showing = null, shown = false;
-  let actions = 0;   // of the visitor
+  let arrived = null, doing = "", unsaved = false, focused = null, showing = null, shown = "";
+  let presses = 0, actions = 0, unsent = "", isLost = false, isAway = false, zipUnsaved = false;
 
   async function send(file, name = file.name) {
     const why = tooLarge({name, size: file.size}, limit);
@@ -93,6 +100,8 @@ export function start({element, trigger, props, watch, limit}) {
   }
 
   const losable = () => unsaved || !editor.isEmpty;
+  const batch = name => document.getElementById(`batch-${name}`);
+  const isBatchLosable = () => batch("stop")?.offsetParent || (zipUnsaved && !batch("download").disabled);
   const mayLeave = () => !losable() || confirm("What is filled or painted is not downloaded yet. Open another photo?");
 
   async function load(file) {
@@ -107,21 +116,42 @@ export function start({element, trigger, props, watch, limit}) {
     }
   }
 
+  /** Show the version that the page's value names, however often its files do not arrive, until it names another. */
   async function show() {
     const {photo, mask, width, height, first, key} = props.value ?? {};
-    if (!photo) return;
+    if (!photo || photo.path === shown) return;   // strokes are not touched
     unsaved = !first && (unsaved || !shown);   // after a reload
-    shown = true;
     try {
       sessionStorage.setItem("wssl", key);   // with which a reload finds it again
     } catch {}   // the browser stores nothing
-    try {
-      await editor.open(photo.url, {width, height, keep: !first});
-      if (!first) editor.clear();   // its own undo brings the strokes back
-      if (mask) await editor.loadMask(await (await fetch(mask.url)).blob());
-    } catch (error) {
-      note.textContent = error.message;
+    const isBusy = Boolean(doing);
+    while (props.value?.photo?.path === photo.path) {
+      note.textContent = "";
+      try {
+        const strokes = mask && await fetched(mask.url);
+        await editor.open(photo.url, {width, height, keep: !first});
+        shown = photo.path;
+        if (!first) editor.clear();   // its own undo brings the strokes back
+        if (strokes) await editor.loadMask(strokes);
+        break;
+      } catch (error) {
+        if (!isBusy) busy(LOADING);   // what would be painted now was for this version
+        note.textContent = `The photo cannot be shown: ${error.message}`;
+        if (!(error instanceof TypeError)) break;
+        note.textContent += ". Trying again …";   // it did not arrive
+        await wait(2000);
+      }
     }
+    if (!isBusy && doing === LOADING) busy();
+  }
+
+  /** After a call broke off: wait for the server, and show what has become of the photo there. */
+  async function findAgain() {
+    busy(AWAY);
+    isAway = true;
+    while (!await fetch(ALIVE).then(({ok}) => ok, () => false)) await wait(2000);
+    isAway = isLost = false;
+    again();   // ends in done()
   }
 
   window.wsslPage = {
@@ -130,30 +160,49 @@ export function start({element, trigger, props, watch, limit}) {
       arrived = null;
       return file;
     },
-    /** Return the painted mask, or null, and what went wrong. */
+    /** Return the painted mask, or null, the version that it was painted on, and the number of this press. */
     async takeMask() {
-      if (editor.isEmpty) return [null, ""];
+      presses += 1;
+      if (editor.isEmpty) return [null, shown, presses];
       busy(FILLING);
       try {
-        const mask = await send(new File([await editor.mask()], "mask.png"), "the mask");
+        const mask = await send(new File([await editor.mask()], "mask.png"), "The mask");
         busy(FILLING, true);
-        return [mask, ""];
+        return [mask, shown, presses];
       } catch (error) {
-        return [null, error.message];
+        unsent = error.message;
+        throw error;   // nothing is called but done()
       }
     },
-    begin() { busy(WORKING, true); },
+    /** Return the number of this press. */
+    begin() {
+      busy(WORKING, true);
+      return presses += 1;
+    },
+    look() { busy(LOOKING); },
+    open() { busy(LOADING); },
+    key: () => props.value?.key ?? "",
+    presses: () => presses,
+    batchEnds() { zipUnsaved = true; },
     async done() {
+      if (isAway) return;
+      if (isLost) return findAgain();
       const done = doing;
       await wait(100);   // Gradio has the answer, and now shows it
       await showing;
       busy();
+      if (unsent) {
+        note.textContent = unsent;
+        unsent = "";
+        return;
+      }
       const wrong = document.querySelector("#status .problem");
       if (wrong && done === LOADING) {   // where the photo was chosen
         note.textContent = wrong.textContent;
         wrong.hidden = true;
       } else if (wrong) bring(wrong);
-      else if (done && done !== LOADING && !document.querySelector("#status .stopped")) {
+      else if (done === AWAY) note.textContent = "The connection had broken off: this is the photo as it is now";
+      else if (done && ![LOADING, LOOKING].includes(done) && !document.querySelector("#status .stopped")) {
         unsaved = true;
         const result = document.getElementById("result"), before = actions;
         const image = () => [...result.querySelectorAll("img")].at(-1);
@@ -167,6 +216,10 @@ export function start({element, trigger, props, watch, limit}) {
   for (const kind of ["pointerdown", "wheel", "keydown"]) {
     window.addEventListener(kind, () => { actions += 1; }, {capture: true, passive: true});
   }
+  window.addEventListener("wssl-lost", () => {
+    isLost = true;
+    if (!doing) findAgain();   // else once what is done has ended
+  });
   watch("value", () => { showing = Promise.resolve(showing).then(show); });   // one after the other
   editor.addEventListener("fill", () => click("fill"));
   stop.addEventListener("click", () => {
@@ -202,6 +255,7 @@ export function start({element, trigger, props, watch, limit}) {
   document.addEventListener("click", event => {
     // A fill that was undone is not in it.
     if (event.target.closest("#download") && document.getElementById("redo").disabled) unsaved = false;
+    if (event.target.closest("#batch-download")) zipUnsaved = false;
   });
   document.addEventListener("click", event => {
     if (!event.target.closest("#examples") || mayLeave()) return;
@@ -209,6 +263,9 @@ export function start({element, trigger, props, watch, limit}) {
     event.stopPropagation();
   }, true);
   for (const kind of ["change", "drop"]) document.addEventListener(kind, event => sift(event, limit), true);
-  window.addEventListener("beforeunload", event => { if (losable()) event.preventDefault(); });
-  show();
+  window.addEventListener("beforeunload", event => {
+    if (losable() || isBatchLosable()) event.preventDefault();
+  });
+  showing = show();
+  if (input.files[0]) load(input.files[0]);   // chosen before this script arrived
 }

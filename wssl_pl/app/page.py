@@ -1,6 +1,5 @@
 """The page: its tabs, its style, and what is refused before it queues."""
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,10 @@ from wssl_pl.models import SHIPPED_LICENSE
 logger = logging.getLogger(__name__)
 
 PARTS = {
-    name: Path(__file__).parent / name if name.startswith("page") else Path(__file__).parents[1] / "web" / name
-    for name in ("page.js", "page.css", "editor.js", "editor.css")
+    name: Path(__file__).parents[1] / "web" / name if name.startswith("editor") else Path(__file__).parent / name
+    for name in ("page.js", "connection.js", "page.css", "editor.js", "editor.css")
 }
 """The files of our own that the page loads from its server, below /page/."""
-
-HEAD_START_S = 0.1
-"""Seconds for which the answer to a call is held back, see `build_page`."""
 
 TITLE = "Fill what you paint over"
 SENTENCE = "Load a photo, paint over what should go, and press **Fill**: only the painted pixels change."
@@ -39,6 +35,7 @@ print(fill(handle_file("photo.jpg"), handle_file("mask.png"), api_name="/inpaint
 ```
 """
 HEAD = """\
+<script src="page/connection.js"></script>
 <link rel="stylesheet" href="page/editor.css">
 <link rel="stylesheet" href="page/page.css">
 """
@@ -112,8 +109,13 @@ def build_page(settings: Settings) -> gr.Blocks:
         def loaded(request: gr.Request) -> list[Any]:
             """List the models of the moment, and show the address by which the page was reached."""
             names = settings.models.choices()
-            one, none = gr.update(choices=names, value=names[0]), gr.update(choices=names, value=[])
-            return [one, none, one, footer(f"{request.url.scheme}://{request.headers['host']}", settings.where, names)]
+            listed = gr.update(choices=names)  # what is chosen by now stays
+            return [
+                listed,
+                listed,
+                listed,
+                footer(f"{request.url.scheme}://{request.headers['host']}", settings.where, names),
+            ]
 
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
         page.load(loaded, None, [*lists, words], **private)
@@ -128,13 +130,7 @@ def build_page(settings: Settings) -> gr.Blocks:
 
     async def checked(body: Any, *args: Any, **kwargs: Any) -> Any:
         why = await page.why_wrong(body)
-        if why:
-            return False, why, "error"
-        answer = await push(body, *args, **kwargs)
-        # Gradio closes the stream of answers after the last of them. Should the browser hear of this event before it
-        # hears of that, it waits on a closed stream; so the answers so far go first.
-        await asyncio.sleep(HEAD_START_S)
-        return answer
+        return (False, why, "error") if why else await push(body, *args, **kwargs)
 
     page._queue.push = checked  # type: ignore[method-assign]
     return page

@@ -33,11 +33,20 @@ CANVAS = """\
 </div>
 """
 ON_LOAD = """\
-import(new URL('page/page.js', document.baseURI)).then(page => page.start({{
-    element, trigger, props, watch, limit: {limit}}}));
+const load = () => import(new URL('page/page.js', document.baseURI));
+load().catch(load).then(page => page.start({{
+    element, trigger, props, watch, again: () => trigger('again'), limit: {limit},
+}})).catch(() => {{
+    element.querySelector('.photo-note').textContent = 'This page did not arrive as a whole: reload it';
+}});
 """
-MASK_FIRST = "async (session, mask, trouble, ...others) => [session, ...await window.wsslPage.takeMask(), ...others]"
-BEGIN = "(session, model) => { window.wsslPage.begin(); return [session, model]; }"
+MASK_FIRST = """\
+async (session, mask, basis, press, ...others) => [session, ...await window.wsslPage.takeMask(), ...others]
+"""
+BEGIN = "(session, model) => [session, model, window.wsslPage.begin()]"
+LOOK = "(session, model) => { window.wsslPage.look(); return [session, model]; }"
+EXAMPLE = "session => { window.wsslPage.open(); return [session]; }"
+AGAIN = "() => [window.wsslPage.key()]"
 RESUME = "() => { try { return [sessionStorage.getItem('wssl')]; } catch { return ['']; } }"
 DONE = """\
 async () => {
@@ -127,7 +136,8 @@ class PhotoTab:
                     elem_id="examples",
                 )
         with gr.Row(visible=False):
-            self.photo, self.mask, self.trouble, self.key = gr.File(), gr.File(), gr.Textbox(), gr.Textbox()
+            self.photo, self.mask, self.basis, self.key = gr.File(), gr.File(), gr.Textbox(), gr.Textbox()
+            self.press = gr.Number(precision=0)
         self._connect(settings)
 
     def _connect(self, settings: Settings) -> None:
@@ -144,18 +154,19 @@ class PhotoTab:
         }  # fmt: skip
         # However fast the clicks are, one after the other: Gradio ignores those before the last one's answer otherwise.
         each: dict[str, Any] = short | {"trigger_mode": "multiple", "concurrency_id": "undo", "concurrency_limit": 1}
-        painted = [session, self.mask, self.trouble, model, self.others, self.feather]
+        painted = [session, self.mask, self.basis, self.press, model, self.others, self.feather]
         taken = "(session, photo) => [session, window.wsslPage.taken()]"
         long = [
             self.fill.click(do.fill, painted, shown, js=MASK_FIRST, **busy),
-            self.upright.click(do.turn_upright, [session, model], shown, js=BEGIN, **busy),
-            self.restore.click(do.restore, [session, model], shown, js=BEGIN, **busy),
+            self.upright.click(do.turn_upright, [session, model, self.press], shown, js=BEGIN, **busy),
+            self.restore.click(do.restore, [session, model, self.press], shown, js=BEGIN, **busy),
         ]
-        stopping(self.canvas.stop, do, long, self.status)
+        stopping(self.canvas.stop, do, long, self.status, self.press)
         changes = [
             *long,
             self.canvas.upload(do.open, [session, self.photo], shown, js=taken, **short),
-            self.examples.select(do.open_example, [session], shown, **short),
+            self.canvas.again(do.resume, [self.key], shown, js=AGAIN, **short),
+            self.examples.select(do.open_example, [session], shown, js=EXAMPLE, **short),
             self.undo.click(do.undo, [session], shown, **each),
             self.redo.click(do.redo, [session], shown, **each),
             self.results.select(do.choose, [session], shown, **short),
@@ -164,17 +175,35 @@ class PhotoTab:
         for change in changes:
             for end in (change.then, change.failure):  # `then` is not called after an error
                 end(None, None, found, js=DONE, api_visibility="private")
-        gr.on([self.left.input, self.right.input], do.compare, [session, self.left, self.right], [self.slider], **short)
+        gr.on(
+            [self.left.input, self.right.input], do.compare, [session, self.left, self.right], [self.slider],
+            trigger_mode="always_last", **short,
+        )  # fmt: skip
         gr.on([self.slider.change, self.shows.input], do.show_windows, [session, self.shows], [self.seen], **short)
-        self.look.click(do.diagnose, [session, model], found, **busy | {"show_progress_on": [self.findings]})
+        looked = self.look.click(
+            do.diagnose, [session, model], found, js=LOOK, **busy | {"show_progress_on": [self.findings]}
+        )
+        for end in (looked.then, looked.failure):
+            end(None, None, None, js="() => window.wsslPage.done()", api_visibility="private")
 
 
-def stopping(pressed: Callable[..., Any], actions: Actions, events: list[Any], output: gr.HTML) -> None:
-    """Let a button stop what other events have started: what is computed, and what waits in Gradio's queue."""
+def stopping(
+    pressed: Callable[..., Any], actions: Actions, events: list[Any], output: gr.HTML, press: gr.Number | None = None
+) -> None:
+    """Let a button stop what other events have started: what is computed, and what waits in Gradio's queue.
+
+    Args:
+        pressed: adds what the button calls.
+        actions: whose `stop` that is.
+        events: what it stops.
+        output: where that is said.
+        press: the number of the press that started them, if they are given it.
+    """
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     waiting = gr.Button(visible="hidden", elem_id=f"{output.elem_id}-waiting")
     waiting.click(None, None, [output], js=f"() => {json.dumps(STOPPED)}", cancels=events, **private)
-    stop = pressed(actions.stop, None, None, preprocess=False, **private)
+    count: dict[str, Any] = {"js": "() => [window.wsslPage.presses()]"} if press else {}
+    stop = pressed(actions.stop, [press] if press else None, None, preprocess=False, **count, **private)
     # By a button, as Gradio does not look at `cancels` of what comes after a failure.
     stop.failure(None, None, None, js=f"() => document.getElementById('{waiting.elem_id}').click()", **private)
 
@@ -232,18 +261,24 @@ class PhotoActions(Actions):
         self,
         session: Session | None,
         mask: dict[str, Any] | None,
-        trouble: str | None,
+        basis: str | None,
+        press: int | None,
         model: str | None,
         others: list[str] | None,
         feather: Any,
         progress: Any = gr.Progress(),
         request: gr.Request | None = None,
     ) -> list[Any]:
-        """The button: one more version of the photo, or one of each model; `trouble` is why the mask did not arrive."""
+        """The button: one more version of the photo, or one of each model.
+
+        `basis` is the version that the mask was painted on. Another one, after a lost connection, is shown only.
+        """
         names = list(dict.fromkeys([model or self.settings.models.names()[0], *(others or [])]))
+        if session is None and basis:
+            raise WSSLError(None, None, "this photo is not here any more: load it again")
         photo, session = opened(session)
-        if trouble:
-            raise WSSLError(None, None, str(trouble)[:400])
+        if basis and basis != str(photo.preview):
+            return self._shown(session, "This is the photo as it is now: the connection had broken off")
         if mask is None:
             raise WSSLError(None, None, "nothing is painted yet: paint with the brush over what is to be filled")
         if len(names) > MOST_MODELS:
@@ -255,7 +290,7 @@ class PhotoActions(Actions):
 
         versions: list[Version] = []
         failed: list[str] = []
-        with self.job(request, progress, session.closed) as job:
+        with self.job(request, progress, session.closed, press) as job:
             for name in names:
                 try:
                     inpainter = self.settings.models.get(name)
@@ -277,11 +312,13 @@ class PhotoActions(Actions):
         return self._added(session, Step(tuple(versions), mask=path), ". ".join(failed))
 
     @shows_errors
-    def turn_upright(self, session: Session | None, model: str | None, request: gr.Request | None = None) -> list[Any]:
+    def turn_upright(
+        self, session: Session | None, model: str | None, press: int | None, request: gr.Request | None = None
+    ) -> list[Any]:
         """A fix: the photo turned as the model's head says."""
         photo, session = opened(session)
         inpainter = self.settings.models.get(model or "")
-        with self.job(request, None, session.closed) as job, job.turn(), self.new_folder() as folder:
+        with self.job(request, None, session.closed, press) as job, job.turn(), self.new_folder() as folder:
             angle = self._angle(photo, inpainter)
             if not angle:
                 raise WSSLError(None, None, "the photo is upright, as the model sees it")
@@ -294,13 +331,14 @@ class PhotoActions(Actions):
         self,
         session: Session | None,
         model: str | None,
+        press: int | None,
         progress: Any = gr.Progress(),
         request: gr.Request | None = None,
     ) -> list[Any]:
         """A fix: the photo without the damages that the model can undo."""
         photo, session = opened(session)
         inpainter = self.settings.models.get(model or "")
-        with self.job(request, progress, session.closed) as job, job.turn(), self.new_folder() as folder:
+        with self.job(request, progress, session.closed, press) as job, job.turn(), self.new_folder() as folder:
             report = job.reported("Restoring")
             made = restore_photo(photo.path, inpainter, folder, self.settings.megapixels, report)
             job.check()

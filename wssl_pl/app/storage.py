@@ -38,7 +38,7 @@ class Storage:
 
     def measure(self) -> None:
         """Count the folder anew; what is left of broken uploads is removed after two hours."""
-        self.held = 0
+        held = 0
         for path in self.folder.rglob("*"):
             with suppress(OSError):
                 status = path.lstat()
@@ -46,7 +46,8 @@ class Storage:
                 if stat.S_ISREG(status.st_mode) and self.begin < status.st_mtime < time.time() - MAX_AGE_S:
                     path.unlink()
                 elif stat.S_ISREG(status.st_mode):
-                    self.held += max(MIN_BYTES, status.st_size)
+                    held += max(MIN_BYTES, status.st_size)
+        self.held = held
 
     def take(self, size: int) -> bool:
         """Count bytes that have arrived, until `settle`; return whether there is room for them."""
