@@ -312,6 +312,46 @@ def test_an_earlier_fill_that_is_downloaded_does_not_save_the_last_one(page):
     assert len(page.asked) == 1
 
 
+def test_a_photo_stays_when_its_file_is_changed(page, tmp_path):
+    file = tmp_path / "photo.png"
+    file.write_bytes(encoded(noise(60, 80)))
+    page.set_input_files("#file", file)
+    page.locator("#state", has_text="80 × 60").wait_for()
+    drag(page, (0.3, 0.5), (0.6, 0.5))
+    fill(page)
+    file.write_bytes(b"another one")
+    page.click("#undo")
+    page.locator("#state", has_text="undone").wait_for()
+    assert page.inner_text("#wrong") == ""
+
+
+def test_an_example_that_is_on_its_way_is_waited_for(open_page):
+    held = []
+    page = open_page(service_workers="block")
+    page.route("**/example.png", lambda route: held.append(route))
+    with page.expect_request("**/example.png"):
+        page.click("#example")
+    page.locator("#state", has_text="Loading").wait_for()
+    held[0].continue_()
+    page.locator("#state", has_text="Loading").wait_for(state="detached")
+    assert "pixels" in page.inner_text("#state")
+
+
+def test_what_did_not_arrive_at_the_start_is_asked_for_again(open_page):
+    page = open_page(ready=False, script="""
+        const real = fetch;
+        let away = true;
+        window.back = () => { away = false; };
+        window.fetch = (...given) => away ? Promise.reject(new TypeError("Failed to fetch")) : real(...given);
+    """)  # fmt: skip
+    page.locator("#wrong", has_text="did not arrive: check the connection").wait_for()
+    assert "did not arrive" in choose(page, encoded(noise(60, 80)))
+    page.evaluate("back()")
+    assert "80 × 60 pixels" in choose(page, encoded(noise(60, 80)))
+    drag(page, (0.3, 0.5), (0.6, 0.5))
+    assert "pixels filled" in fill(page)
+
+
 @pytest.mark.parametrize("size", [(390, 844), (1280, 720)])
 def test_answers_are_in_view_where_the_button_is(page, size):
     page.set_viewport_size({"width": size[0], "height": size[1]})

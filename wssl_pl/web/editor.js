@@ -51,7 +51,8 @@ const HELP = [
 
 export class MaskEditor extends EventTarget {
   #root; #color; #stage; #base; #paint; #cursor; #outline; #size; #status; #alert; #file; #buttons = {};
-  #source = null; #photo = {width: 0, height: 0};
+  #source = null; #decoded = null;   // by the editor itself
+  #photo = {width: 0, height: 0};
   #mask = new Uint8Array(0); #width = 0; #height = 0;
   #past = []; #future = []; #before = null;
   #tool = "brush"; #brush = 1;
@@ -98,7 +99,10 @@ export class MaskEditor extends EventTarget {
       if (!answer.ok) throw new Error(`The photo cannot be loaded: ${answer.status}`);
       source = await answer.blob();
     }
-    if (source instanceof Blob) source = await decode(source, "The photo");
+    const decoded = source instanceof Blob ? await decode(source, "The photo") : null;
+    this.#decoded?.close();
+    this.#decoded = decoded;
+    source = decoded ?? source;
     width ??= source.naturalWidth ?? source.width;
     height ??= source.naturalHeight ?? source.height;
     const same = width === this.#photo.width && height === this.#photo.height;
@@ -147,6 +151,7 @@ export class MaskEditor extends EventTarget {
         loaded[at] = (0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2] >= 127.5) !== black ? 1 : 0;
       }
     }
+    bitmap.close();
     this.#edit(mask => mask.set(loaded));
     const part = loaded.reduce((sum, each) => sum + each, 0) / loaded.length;
     const note = part > 0.5 ? ": if black is the hole, press Invert" : "";

@@ -6,7 +6,7 @@ const get = id => document.getElementById(id);
 const query = new URLSearchParams(location.search);   // ?device=wasm&threads=1 to try what another browser would do
 const editor = new MaskEditor(get("editor"));
 const waiting = new Map();
-let config, worker, ready, name = "photo", versions = [], current = 0, busy = false, saved = true, calls = 0;
+let config, worker, ready = null, name = "photo", versions = [], current = 0, busy = false, saved = true, calls = 0;
 
 start().catch(error => complain(error.message));
 
@@ -34,8 +34,7 @@ async function start() {
     take(event.dataTransfer.files[0]);
   });
   addEventListener("beforeunload", event => { if (losable()) event.preventDefault(); });
-  ready = launch();
-  ready.catch(error => complain(error.message));
+  launched().catch(error => complain(error.message));
   navigator.serviceWorker?.register("service_worker.js").then(announce).catch(() => {});   // it works online without
 }
 
@@ -51,9 +50,27 @@ function announce(registration) {
   });
 }
 
+async function arriving(file) {
+  try {
+    return await fetch(file);
+  } catch {
+    throw new Error("A part of the page did not arrive: check the connection, and try again");
+  }
+}
+
+/** Start once, and again after it failed. */
+function launched() {
+  ready ??= launch().catch(error => {
+    ready = null;
+    throw error;
+  });
+  return ready;
+}
+
 /** Start the worker with the model, by WebGPU where there is one. */
 async function launch() {
-  const answer = await fetch("config.json");
+  worker?.terminate();
+  const answer = await arriving("config.json");
   if (!answer.ok) throw new Error("config.json is missing: run `wssl export web` again");
   config = await answer.json();
   worker = new Worker("worker.js", {type: "module"});
@@ -97,22 +114,26 @@ function call(action, content, transfer = []) {
 }
 
 async function takeExample() {
-  const answer = await fetch("example.png");
-  if (!answer.ok) throw new Error("The example cannot be loaded");
-  await take(new File([await answer.blob()], "example.png", {type: "image/png"}));
+  await take({name: "example.png"}, async () => {
+    const answer = await arriving("example.png");
+    if (!answer.ok) throw new Error("The example cannot be loaded");
+    return answer.blob();
+  });
 }
 
 const losable = () => !saved || !editor.isEmpty;
 
-async function take(file) {
+async function take(file, load = () => file) {
   if (!file || busy) return;
   if (losable() && !confirm("What is filled or painted is not downloaded yet. Open another photo?")) return;
   await work("Loading ...", async () => {
-    const {width, height, notes} = await call("open", {blob: file});
-    await editor.open(file, {width, height});
+    const given = await load();
+    const blob = new Blob([await given.arrayBuffer()], {type: given.type});   // the file may change
+    const {width, height, notes} = await call("open", {blob});
+    await editor.open(blob, {width, height});
     await call("accept");
     name = file.name.replace(/\.[^.]*$/, "") || "photo";
-    versions = [{blob: file, label: "the photo"}];
+    versions = [{blob, label: "the photo"}];
     current = 0;
     saved = true;
     say([`${width} × ${height} pixels.`, ...notes].join(" "));
@@ -165,7 +186,7 @@ async function work(text, action) {
   say(text);
   update();
   try {
-    await ready;
+    await launched();
     await action();
   } catch (error) {
     say("");
