@@ -39,7 +39,7 @@ class Models:
 
     def __init__(self, ckpt: Path | None = None, folder: Path | None = None, device: str = "auto") -> None:
         self.ckpt, self.folder, self.device = ckpt, folder or Path("runs"), device
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self._paths: dict[str, Path] = {}
         # By the time of the last change, so that a file that was replaced is read again.
         self._fits = functools.lru_cache(maxsize=None)(lambda path, time: is_inpainting_model(path))
@@ -89,6 +89,7 @@ class Models:
                 return Inpainter.from_method(METHODS[name])
             if path is None:
                 raise WSSLError(None, None, f"there is no model {name[:80]!r}", "choose one of the list")
+        with self._loading:  # while others list the models
             return self._load(path, _time(path))
 
 

@@ -66,7 +66,7 @@ export function start({element, trigger, props, watch, again, limit}) {
   const veil = element.querySelector(".photo-busy"), tab = element.closest("[role=tabpanel]");
   const stop = veil.querySelector("button");
   let arrived = null, doing = "", unsaved = false, focused = null, showing = null, shown = "";
-  let presses = 0, actions = 0, unsent = "", isLost = false, isAway = false, zipUnsaved = false;
+  let presses = 0, actions = 0, basis = "", unsent = "", isLost = false, isAway = false, zipUnsaved = false;
 
   async function send(file, name = file.name) {
     const why = tooLarge({name, size: file.size}, limit);
@@ -163,6 +163,7 @@ export function start({element, trigger, props, watch, again, limit}) {
     /** Return the painted mask, or null, the version that it was painted on, and the number of this press. */
     async takeMask() {
       presses += 1;
+      basis = shown;
       if (editor.isEmpty) return [null, shown, presses];
       busy(FILLING);
       try {
@@ -177,6 +178,7 @@ export function start({element, trigger, props, watch, again, limit}) {
     /** Return the number of this press. */
     begin() {
       busy(WORKING, true);
+      basis = shown;
       return presses += 1;
     },
     look() { busy(LOOKING); },
@@ -201,8 +203,10 @@ export function start({element, trigger, props, watch, again, limit}) {
         note.textContent = wrong.textContent;
         wrong.hidden = true;
       } else if (wrong) bring(wrong);
-      else if (done === AWAY) note.textContent = "The connection had broken off: this is the photo as it is now";
-      else if (done && ![LOADING, LOOKING].includes(done) && !document.querySelector("#status .stopped")) {
+      else if (done === AWAY) {
+        unsaved ||= shown !== basis;
+        note.textContent = "The connection had broken off: this is the photo as it is now";
+      } else if (done && ![LOADING, LOOKING].includes(done) && shown !== basis) {
         unsaved = true;
         const result = document.getElementById("result"), before = actions;
         const image = () => [...result.querySelectorAll("img")].at(-1);
