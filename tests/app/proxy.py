@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
+from tests.processes import PATIENCE_S
+
 PIECE = 65_536
 
 
@@ -22,18 +24,24 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.target, self.delay, self.closed = port, 0.0, threading.Event()
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._loop = asyncio.new_event_loop()
 
-    def cut(self) -> None:
-        """Break all connections; new ones can be made."""
-        self._loop.call_soon_threadsafe(lambda: [writer.transport.abort() for writer in self._open])
+    def cut(self, unnoticed: bool = False) -> None:
+        """Break all connections, if so without the server's notice; new ones can be made."""
+
+        def cut() -> None:
+            for to_browser, to_server in list(self._open):
+                to_browser.transport.abort()
+                if not unnoticed:
+                    to_server.transport.abort()
+
+        self._loop.call_soon_threadsafe(cut)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_server: asyncio.StreamWriter
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.target)
-        both = {writer, to_server}
-        self._open |= both
+        self._open.add((writer, to_server))
         answers = False
 
         async def up() -> None:
@@ -42,7 +50,8 @@ class Proxy:
                 answers = data.startswith(b"GET /gradio_api/queue/data")
                 to_server.write(data)
                 await to_server.drain()
-            to_server.close()
+            if not writer.transport.is_closing():
+                to_server.close()
 
         arrived: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -62,7 +71,7 @@ class Proxy:
             writer.close()
 
         await asyncio.gather(up(), down(), late(), return_exceptions=True)
-        self._open -= both
+        self._open.discard((writer, to_server))
 
     async def _serve(self, ready: threading.Event) -> None:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -83,7 +92,7 @@ class Proxy:
         task = self._loop.create_task(self._serve(ready))
         thread = threading.Thread(target=self._loop.run_until_complete, args=(task,), daemon=True)
         thread.start()
-        ready.wait()
+        assert ready.wait(PATIENCE_S)
         try:
             yield self.url
         finally:

@@ -1,186 +1,84 @@
-"""The page on a connection that is slow, and that breaks off: nothing is lost, and nothing waits for ever."""
+"""The server's half of what a broken connection needs."""
 
-import sys
-import threading
-from contextlib import contextmanager
-from pathlib import Path
+import asyncio
 
-import numpy as np
-import pytest
-from PIL import Image
+from tests.app.test_guard import connect, reads_all
+from wssl_pl.app.connection import SCRIPT, ScriptFirst, Streams
 
-from tests.app.proxy import behind_proxy
-from tests.processes import unused_port
-from wssl_pl.app.options import AppOptions
-from wssl_pl.app.server import running
-from wssl_pl.inference import inpainter
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from app_picture import fill, find_chromium, opened, paint, wait_for_photo
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio"),
-    pytest.mark.skipif(find_chromium() is None, reason="there is no Chromium on this machine"),
-]
-BAR = [[(-50, 0), (50, 0)]]
-SEEN = "document.querySelector('.wssl-stage canvas').toDataURL()"
-PAINTED = ".wssl-editor [data-tool=clear][aria-disabled=false]"
+STREAM = {"type": "http", "method": "GET", "headers": [], "path": "/gradio_api/queue/data"}
 
 
-@pytest.fixture
-def page_of(runs, tmp_path):
-    """Opens the page of a photo, with a stroke on it, behind a proxy."""
-
-    @contextmanager
-    def page_of(strokes=BAR):
-        for name, seed in (("photo", 0), ("other", 1)):
-            blocks = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)
-            Image.fromarray(blocks).resize((300, 200)).save(tmp_path / f"{name}.png")
-        with (
-            running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
-            behind_proxy(url) as proxy,
-            opened(proxy.url, 1280, 900, []) as page,
-        ):
-            page.set_input_files("#photo", tmp_path / "photo.png")
-            wait_for_photo(page)
-            if strokes:
-                paint(page, strokes)
-            yield page, proxy
-
-    return page_of
+def test_a_stream_of_answers_ends_where_none_is_to_come():
+    streams = Streams(reads_all, {"one": {"a call"}, "two": set()})
+    for path, query, ended in (
+        ("/gradio_api/queue/data", b"session_hash=one", False),
+        ("/gradio_api/queue/data", b"session_hash=two", True),
+        ("/gradio_api/queue/data", b"session_hash=three", True),
+        ("/gradio_api/queue/data", b"", True),
+        ("/config", b"", False),
+    ):
+        (start, body), _ = connect(streams, {"path": path, "query_string": query, "method": "GET"})
+        assert (body["body"] == b'data: {"msg": "close_stream"}\n\n') == ended, (path, query)
+        assert (b"text/event-stream" in dict(start["headers"]).get(b"content-type", b"")) == ended
 
 
-@pytest.fixture
-def fills(monkeypatch):
-    """Fills wait until it is set."""
-    go, fill_images = threading.Event(), inpainter.fill_images
+def test_a_newer_stream_ends_the_older_one_whose_answers_are_lost():
+    pending, log = {"one": {"lost"}}, []
 
-    def filled(images, masks, predictor, tiling, progress=None, *options):
-        while not go.wait(0.02):
-            progress(0, 1)
-        return fill_images(images, masks, predictor, tiling, progress, *options)
+    async def application(scope, receive, send):
+        """Streams until it is disconnected, as Gradio does."""
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        log.append("open")
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        log.append("over")
 
-    monkeypatch.setattr(inpainter, "fill_images", filled)
-    yield go
-    go.set()
+    async def never():
+        await asyncio.Event().wait()
 
+    async def both():
+        streams, sent = Streams(application, pending), []
 
-def wait_for_version(page, title):
-    page.wait_for_function("title => document.querySelector('#right input').value.startsWith(title)", arg=title)
-    page.wait_for_selector("#canvas .photo-busy", state="hidden")
+        async def send(message):
+            sent.append(message)
 
+        scope = {**STREAM, "query_string": b"session_hash=one"}
+        older = asyncio.create_task(streams(scope, never, send))
+        while not log:
+            await asyncio.sleep(0)
+        sent.clear()
+        await streams(scope, never, send)  # nothing is left that it could wait for
+        await older
+        assert sent[1]["body"] == b'data: {"msg": "close_stream"}\n\n'
 
-def wait_for_end(page, proxy):
-    """Wait until the server has ended its stream, whatever of it has arrived."""
-    for _ in range(3000):
-        if proxy.closed.is_set():
-            return
-        page.wait_for_timeout(20)  # in which the browser's requests are let through
-    pytest.fail("the server did not end its stream")
-
-
-def test_a_break_that_nobody_noticed_changes_nothing(page_of):
-    with page_of() as (page, proxy):
-        proxy.cut()
-        assert "300 × 200 pixels" in fill(page)
-        wait_for_version(page, "Fill 1")
+    asyncio.run(asyncio.wait_for(both(), 60))
+    assert log == ["open", "over"]
+    assert pending == {"one": set()}
 
 
-def test_a_fill_that_breaks_off_keeps_the_strokes_and_can_be_made_again(page_of, fills):
-    with page_of() as (page, proxy):
-        page.evaluate("window.isSamePage = true")
-        page.click("#fill")
-        page.wait_for_selector(".photo-stop")
-        page.wait_for_selector("#status:has-text('Filling')")
-        proxy.cut()
-        page.wait_for_selector(".photo-note:has-text('had broken off')")
-        page.wait_for_selector("#canvas .photo-busy", state="hidden")
-        page.wait_for_selector(PAINTED)
-        fills.set()
-        fill(page)
-        wait_for_version(page, "Fill 1")
-        assert page.evaluate("window.isSamePage")
+def test_a_call_made_while_its_stream_ends_is_not_lost():
+    pending = {"one": {"first"}}
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        pending["one"].remove("first")
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        pending["one"].add("second")
+        assert (await receive())["type"] == "http.disconnect"
+
+    connect(Streams(application, pending), {**STREAM, "query_string": b"session_hash=one"}, [None])
+    assert pending == {"one": {"second"}}
 
 
-def test_what_was_filled_although_the_connection_broke_is_shown(page_of):
-    with page_of() as (page, proxy):
-        proxy.closed.clear()
-        proxy.delay = 60.0  # the answers do not arrive
-        page.click("#fill")
-        wait_for_end(page, proxy)
-        proxy.delay = 0.0
-        proxy.cut()
-        wait_for_version(page, "Fill 1")
-        assert page.locator(PAINTED).count() == 0
-        page.click("#undo")
-        wait_for_version(page, "Original")
-        page.wait_for_selector(PAINTED)
+def test_the_script_is_the_first_one_of_the_page():
+    async def page(scope, receive, send):
+        headers = [(b"content-type", b"text/html"), (b"content-length", b"38")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"<head><script src=a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"></script></head>"})
 
-
-def test_a_call_while_the_server_ends_its_stream_is_answered(page_of):
-    with page_of() as (page, proxy):
-        for number in (1, 2):
-            fill(page)
-            wait_for_version(page, f"Fill {number}")
-            paint(page, BAR)
-        proxy.closed.clear()
-        proxy.delay = 0.5
-        page.click("#undo")
-        wait_for_end(page, proxy)
-        page.click("#undo")  # before the page knows that the stream has ended
-        wait_for_version(page, "Original")
-
-
-def test_a_call_that_cannot_be_sent_says_so_and_the_next_one_is(page_of):
-    with page_of() as (page, _):
-        page.route("**/gradio_api/queue/join*", lambda route: route.abort())
-        page.click("#fill")
-        page.wait_for_selector(".photo-busy:has-text('waiting for it')")
-        page.unroute("**/gradio_api/queue/join*")
-        page.wait_for_selector("#canvas .photo-busy", state="hidden")
-        page.wait_for_selector(PAINTED)
-        fill(page)
-        wait_for_version(page, "Fill 1")
-
-
-def test_strokes_never_fill_a_photo_that_is_not_shown(page_of, tmp_path):
-    with page_of(strokes=None) as (page, _):
-        before = page.evaluate(SEEN)
-        page.route("**/gradio_api/file=**", lambda route: route.abort())
-        page.set_input_files("#photo", tmp_path / "other.png")
-        page.wait_for_selector(".photo-note:has-text('Trying again')")
-        assert page.locator(".photo-busy").is_visible()
-        page.unroute("**/gradio_api/file=**")
-        page.wait_for_selector("#canvas .photo-busy", state="hidden")
-        assert page.locator(".photo-note").inner_text() == ""
-        assert page.evaluate(SEEN) != before
-
-
-def test_stop_counts_although_the_call_arrives_after_it(page_of):
-    held = []
-    with page_of() as (page, _):
-        page.route("**/gradio_api/queue/join*", lambda route: held.append(route) if not held else route.continue_())
-        page.click("#fill")
-        page.click(".photo-stop")
-        page.wait_for_selector("#status .stopped")
-        held[0].continue_()
-        page.wait_for_selector("#canvas .photo-busy", state="hidden")
-        fill(page)
-        wait_for_version(page, "Fill 1")
-        page.click("#undo")
-        wait_for_version(page, "Original")
-
-
-def test_nothing_is_painted_while_an_example_is_on_its_way(page_of):
-    held = []
-    with page_of(strokes=None) as (page, _):
-        page.route("**/gradio_api/queue/join*", lambda route: held.append(route))
-        page.locator("#examples button").first.click()
-        page.wait_for_selector(".photo-busy:has-text('Loading')")
-        paint(page, BAR)
-        assert page.locator(PAINTED).count() == 0
-        page.unroute("**/gradio_api/queue/join*")
-        held[0].continue_()
-        page.wait_for_selector("#status:has-text('512 × 512')")
-        page.wait_for_selector("#canvas .photo-busy", state="hidden")
+    (start, body), _ = connect(ScriptFirst(page), {"path": "/", "method": "GET"})
+    assert body["body"] == b"<head>" + SCRIPT + b"<script src=a></script></head>"
+    assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
+    (_, *parts), _ = connect(ScriptFirst(page), {"path": "/other", "method": "GET"})
+    assert len(parts) == 2

@@ -6,7 +6,7 @@ import os
 import pytest
 from starlette.formparsers import MultiPartException
 
-from wssl_pl.app.guard import CALL_BYTES, Guard, OwnAddress, Streams
+from wssl_pl.app.guard import CALL_BYTES, Guard, OwnAddress
 from wssl_pl.app.storage import MIN_BYTES, Storage
 
 UPLOAD = "/gradio_api/upload"
@@ -270,17 +270,3 @@ def test_the_name_of_this_machine_is_an_address_of_it(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "Desk")
     assert [status_of("0.0.0.0", host) for host in ("desk:7860", "desk.local", "tower")] == [200, 200, 400]
     assert status_of("127.0.0.1", "desk") == 400
-
-
-def test_a_stream_of_answers_ends_where_none_is_to_come():
-    streams = Streams(reads_all, {"one": {"a call"}, "two": set()})
-    for path, query, ended in (
-        ("/gradio_api/queue/data", b"session_hash=one", False),
-        ("/gradio_api/queue/data", b"session_hash=two", True),
-        ("/gradio_api/queue/data", b"session_hash=three", True),
-        ("/gradio_api/queue/data", b"", True),
-        ("/config", b"", False),
-    ):
-        (start, body), _ = connect(streams, {"path": path, "query_string": query, "method": "GET"})
-        assert (body["body"] == b'data: {"msg": "close_stream"}\n\n') == ended, (path, query)
-        assert (b"text/event-stream" in dict(start["headers"]).get(b"content-type", b"")) == ended

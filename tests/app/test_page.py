@@ -214,7 +214,7 @@ def test_pictures_cannot_be_piled_up_in_memory(url):
 
 
 def test_the_pages_own_parts_are_served_and_nothing_beside_them(url):
-    for name in ("page.js", "page.css", "editor.js", "editor.css"):
+    for name in ("page.js", "connection.js", "page.css", "editor.js", "editor.css"):
         answer = http.get(f"{url}/page/{name}")
         assert answer.headers["cache-control"] == "no-cache"
         assert answer.status_code == 200

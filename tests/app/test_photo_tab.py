@@ -336,6 +336,13 @@ def test_a_press_that_was_stopped_before_its_call_arrived_does_nothing(actions, 
     assert seen(actions.fill(opened.session, mask(HOLE), "", 8, MODEL, [], 0, None, PAGE)).session.position == 1
 
 
+def test_presses_of_what_is_no_page_are_not_remembered(actions):
+    for session, press in (("a" * 1000, 1), ("one", ["a"] * 1000), ("one", None)):
+        with pytest.raises(gr.Error):
+            actions.stop(SimpleNamespace(session_hash=session), press)
+    assert not actions._stopped
+
+
 def test_the_end_of_a_fill_leaves_a_newer_one_its_stop(actions, opened):
     with actions.job(PAGE) as older:
         with actions.job(PAGE) as newer:
@@ -350,7 +357,7 @@ def test_a_mask_of_another_version_fills_nothing(actions, opened, filled, mask):
     now = seen(actions.fill(filled.session, mask(SECOND), opened.canvas["photo"]["path"], 1, MODEL, [], 0, None))
     assert now.session.position == 1
     assert now.canvas == filled.canvas
-    assert "as it is now" in now.line
+    assert "changed meanwhile: paint again" in now.line
     seen_now = now.canvas["photo"]["path"]
     assert seen(actions.fill(now.session, mask(SECOND), seen_now, 1, MODEL, [], 0, None)).session.position == 2
 
@@ -363,6 +370,19 @@ def test_a_reloaded_page_has_its_versions_again(actions, filled, mask, monkeypat
     filled.session.close()
     assert seen(actions.undo(again.session)).session.position == 0
     assert seen(actions.fill(again.session, mask(SECOND), "", 1, MODEL, [], 0, None)).session.position == 2
+
+
+def test_after_a_lost_call_the_photo_is_as_the_server_has_it(actions, opened, filled, mask):
+    again = seen(actions.again(filled.session, opened.canvas["key"]))
+    assert again.canvas == filled.canvas
+    assert filled.session.closed.is_set()  # what was computed for it ends
+    assert not again.session.closed.is_set()
+    # A page that was reloaded has its key alone; without one there was no photo.
+    assert seen(actions.again(None, again.canvas["key"])).canvas == filled.canvas
+    assert "not here any more" in seen(actions.again(None, "0" * 32)).line
+    assert actions.again(None, "") == [gr.skip()] * 10
+    # A photo that has gone to another tab stays there.
+    assert "another tab" in seen(actions.again(again.session, again.canvas["key"])).line
 
 
 def test_a_duplicate_of_a_tab_takes_the_photo_and_the_first_one_says_so(actions, filled, mask, monkeypatch):

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 FEATHER = 64  # the most pixels
 STOPS = 1000  # that are remembered, until the calls that they stop have arrived
+MAX_HASH = 64  # characters; Gradio's client makes 11, another one may send anything
 POLL_S = 0.1  # in which a fill that waits for another one notices that it was stopped
 
 
@@ -199,7 +200,7 @@ class Actions:
         Raises:
             gr.Error: nothing is computed yet; Gradio can remove what waits in its queue.
         """
-        if isinstance(press, int):
+        if isinstance(press, int) and len(request.session_hash or "") <= MAX_HASH:
             self._stopped.append((request.session_hash, press))
         job = self._jobs.get(request.session_hash)
         if job is None:

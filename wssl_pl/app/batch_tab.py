@@ -1,6 +1,7 @@
 """The tab of several photos: each is filled by the mask of its name, and all come back in one ZIP file."""
 
 import html
+import json
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,15 @@ from wssl_pl.inference.masks import MOST
 from wssl_pl.inference.photo import PHOTO_SUFFIXES
 
 MOST_PHOTOS = 200
-BEGINS = "() => ({__type__: 'update', visible: true})"
-ENDS = "() => { window.wsslPage.batchEnds(); return {__type__: 'update', visible: false}; }"
+BEGINS = "() => { window.wsslPage.batchBegins(); return {__type__: 'update', visible: true}; }"
+ENDS = "() => { window.wsslPage.batchEnds(true); return {__type__: 'update', visible: false}; }"
+BROKEN_OFF = line("It broke off: press Fill all again", "problem")
+FAILS = f"""\
+() => {{
+    window.wsslPage.batchEnds(false);
+    return [{{__type__: 'update', visible: false}}, {json.dumps(BROKEN_OFF)}];
+}}
+"""
 
 
 class BatchTab:
@@ -56,8 +64,8 @@ class BatchTab:
             actions.fill_all, [photos, masks, self.model, feather], [report, download], api_visibility="private",
             preprocess=False, concurrency_id="batch", concurrency_limit=1, show_progress="hidden",
         )  # fmt: skip
-        for end in (filling.then, filling.failure):
-            end(None, None, [stop], js=ENDS, api_visibility="private")
+        filling.then(None, None, [stop], js=ENDS, api_visibility="private")
+        filling.failure(None, None, [stop, report], js=FAILS, api_visibility="private")
         stopping(stop.click, actions, [filling], report)
 
 

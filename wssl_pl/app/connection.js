@@ -4,7 +4,7 @@
    closes it after the last answer. But a call that is made while the server closes the stream is never answered, a stream
    that ends otherwise is never opened again, and after a call that cannot be sent the client takes no other. Here `fetch`
    holds back what would be too early, and answers in place of a server that is away: the call fails, and can be made
-   again. The window then gets the event `wssl-lost`. */
+   again. The window then gets the event `wssl-lost`, and `wsslIsLost`. The script is the first one of the page. */
 (() => {
   const LOST = "The connection broke off";
   const send = window.fetch.bind(window), news = new EventTarget();
@@ -17,11 +17,15 @@
   const change = () => news.dispatchEvent(new Event("change"));
   const changed = () => new Promise(resolve => news.addEventListener("change", resolve, {once: true}));
   const line = content => new TextEncoder().encode(`data: ${JSON.stringify(content)}\n\n`);
-  const tell = () => window.dispatchEvent(new Event("wssl-lost"));
+
+  function tell() {
+    window.wsslIsLost = true;
+    window.dispatchEvent(new Event("wssl-lost"));
+  }
 
   function failed() {
     tell();
-    return Response.json({detail: LOST}, {status: 500});
+    return new Response(JSON.stringify({detail: LOST}), {status: 500, headers: {"Content-Type": "application/json"}});
   }
 
   async function join(...request) {
@@ -69,8 +73,9 @@
       calls.delete(event_id);
       yield line({msg: "process_completed", event_id, output, success: false});
     }
-    if (!closed) for (const each of [...joining, ...calls.values()]) each.lost = true;
-    if (!closed || left.length) tell();
+    const unsent = closed ? [] : [...joining, ...calls.values()];
+    for (const each of unsent) each.lost = true;
+    if (left.length || unsent.length) tell();
     yield line({msg: "close_stream"});
   }
 
@@ -99,7 +104,10 @@
     closed = false;
     const body = new ReadableStream({
       async pull(controller) {
-        const {done, value} = await parts.next();
+        const {done, value} = await parts.next().catch(error => {
+          stop();
+          throw error;   // the client ended it itself
+        });
         if (!done) return controller.enqueue(encoder.encode(`${value.filter(hear).join("\n")}\n`));
         for (const each of end()) controller.enqueue(each);
         controller.close();
@@ -112,6 +120,13 @@
     });
     return new Response(body, {headers: {"Content-Type": "text/event-stream"}});
   }
+
+  // Before Gradio, which closes its connection while the visitor is asked, and cannot open it again.
+  window.addEventListener("beforeunload", event => {
+    if (!window.wsslPage?.losable()) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  });
 
   window.fetch = async (...request) => {
     const {pathname} = new URL(request[0].url ?? request[0], document.baseURI);

@@ -5,11 +5,11 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
@@ -22,8 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
-UPLOAD, STREAM = "/gradio_api/upload", "/gradio_api/queue/data"
-END_OF_STREAM = 'data: {"msg": "close_stream"}\n\n'
+UPLOAD = "/gradio_api/upload"
 CALL_BYTES = 1_000_000  # of a request that is no upload: names of files and options
 PATIENCE_S, MIN_BYTES_PER_S = 30.0, 50_000  # a request may take so long, and longer by its size
 WRONG = "this is no request that the page takes"
@@ -83,29 +82,6 @@ class OwnAddress(TrustedHostMiddleware):
             await self.app(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
-
-
-class Streams:
-    """ASGI middleware that ends a stream of answers at once where none is to come, which Gradio leaves open.
-
-    A browser whose connection breaks off before anything has arrived asks again by itself: its answers are gone.
-
-    Args:
-        app: the application.
-        pending: the calls that are not answered yet, of each session.
-    """
-
-    def __init__(self, app: Callable[..., Any], pending: Mapping[str, Collection[str]]) -> None:
-        self.app, self.pending = app, pending
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """One connection."""
-        if scope["type"] == "http" and scope["path"] == STREAM:
-            session = QueryParams(scope["query_string"]).get("session_hash", "")
-            if not self.pending.get(session):
-                await PlainTextResponse(END_OF_STREAM, media_type="text/event-stream")(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
 
 
 class Refused(MultiPartException):

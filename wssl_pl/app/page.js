@@ -7,10 +7,16 @@ const LOADING = "Loading the photo …", FILLING = "Filling …", WORKING = "Wor
 const STOPPING = "Stopping …", AWAY = "The connection broke off: waiting for it …";
 const wait = ms => new Promise(resolve => setTimeout(resolve, ms));
 
+class NotArrived extends Error {}
+
 async function fetched(url) {
-  const answer = await fetch(url);
-  if (!answer.ok) throw new Error(`status ${answer.status}`);
-  return answer.blob();
+  try {
+    const answer = await fetch(url);
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    return await answer.blob();
+  } catch (error) {
+    throw error instanceof TypeError ? new NotArrived("it did not arrive") : error;
+  }
 }
 
 /** Scroll to an element that is not wholly visible. */
@@ -18,6 +24,15 @@ function bring(element) {
   const {top, bottom, height} = element.getBoundingClientRect();
   if (top >= 0 && bottom <= window.innerHeight) return;
   element.scrollIntoView({block: height < window.innerHeight ? "center" : "start"});
+}
+
+/** The key of the photo that this tab has shown, also before a reload. */
+function stored() {
+  try {
+    return sessionStorage.getItem("wssl") ?? "";
+  } catch {
+    return "";   // the browser stores nothing
+  }
 }
 
 const megabytes = bytes => `${(bytes / 1e6).toFixed(1)} MB`;
@@ -66,7 +81,8 @@ export function start({element, trigger, props, watch, again, limit}) {
   const veil = element.querySelector(".photo-busy"), tab = element.closest("[role=tabpanel]");
   const stop = veil.querySelector("button");
   let arrived = null, doing = "", unsaved = false, focused = null, showing = null, shown = "";
-  let presses = 0, actions = 0, basis = "", unsent = "", isLost = false, isAway = false, zipUnsaved = false;
+  let presses = 0, actions = 0, basis = "", unsent = "", isAway = false, finds = 0;
+  let isBatch = false, zipUnsaved = false;
 
   async function send(file, name = file.name) {
     const why = tooLarge({name, size: file.size}, limit);
@@ -97,11 +113,12 @@ export function start({element, trigger, props, watch, again, limit}) {
     const free = [document.body, stop].includes(document.activeElement);
     stop.hidden = !stoppable;
     if (!what && free) focused?.focus({preventScroll: true});
+    if (!what && window.wsslIsLost) findAgain();
   }
 
   const losable = () => unsaved || !editor.isEmpty;
   const batch = name => document.getElementById(`batch-${name}`);
-  const isBatchLosable = () => batch("stop")?.offsetParent || (zipUnsaved && !batch("download").disabled);
+  const isBatchLosable = () => isBatch || (zipUnsaved && !batch("download").disabled);
   const mayLeave = () => !losable() || confirm("What is filled or painted is not downloaded yet. Open another photo?");
 
   async function load(file) {
@@ -128,8 +145,8 @@ export function start({element, trigger, props, watch, again, limit}) {
     while (props.value?.photo?.path === photo.path) {
       note.textContent = "";
       try {
-        const strokes = mask && await fetched(mask.url);
-        await editor.open(photo.url, {width, height, keep: !first});
+        const [image, strokes] = [await fetched(photo.url), mask && await fetched(mask.url)];
+        await editor.open(image, {width, height, keep: !first});
         shown = photo.path;
         if (!first) editor.clear();   // its own undo brings the strokes back
         if (strokes) await editor.loadMask(strokes);
@@ -137,8 +154,8 @@ export function start({element, trigger, props, watch, again, limit}) {
       } catch (error) {
         if (!isBusy) busy(LOADING);   // what would be painted now was for this version
         note.textContent = `The photo cannot be shown: ${error.message}`;
-        if (!(error instanceof TypeError)) break;
-        note.textContent += ". Trying again …";   // it did not arrive
+        if (!(error instanceof NotArrived)) break;
+        note.textContent += ". Trying again …";
         await wait(2000);
       }
     }
@@ -147,11 +164,14 @@ export function start({element, trigger, props, watch, again, limit}) {
 
   /** After a call broke off: wait for the server, and show what has become of the photo there. */
   async function findAgain() {
+    if (isAway) return;
     busy(AWAY);
     isAway = true;
+    basis = shown;
+    if (finds++) await wait(2000);
     while (!await fetch(ALIVE).then(({ok}) => ok, () => false)) await wait(2000);
-    isAway = isLost = false;
-    again();   // ends in done()
+    window.wsslIsLost = false;
+    again();   // ends in found()
   }
 
   window.wsslPage = {
@@ -183,12 +203,22 @@ export function start({element, trigger, props, watch, again, limit}) {
     },
     look() { busy(LOOKING); },
     open() { busy(LOADING); },
-    key: () => props.value?.key ?? "",
+    key: () => props.value?.key ?? stored(),
     presses: () => presses,
-    batchEnds() { zipUnsaved = true; },
+    batchBegins() { isBatch = true; },
+    batchEnds(zip) {
+      isBatch = false;
+      zipUnsaved ||= zip;
+    },
+    losable: () => losable() || isBatchLosable(),
+    async found() {
+      isAway = false;
+      await this.done();
+      if (!isAway) finds = 0;
+    },
     async done() {
-      if (isAway) return;
-      if (isLost) return findAgain();
+      if (isAway) return;   // found() comes
+      if (window.wsslIsLost) return findAgain();
       const done = doing;
       await wait(100);   // Gradio has the answer, and now shows it
       await showing;
@@ -203,10 +233,10 @@ export function start({element, trigger, props, watch, again, limit}) {
         note.textContent = wrong.textContent;
         wrong.hidden = true;
       } else if (wrong) bring(wrong);
-      else if (done === AWAY) {
-        unsaved ||= shown !== basis;
+      else if (done === AWAY && shown) {
+        unsaved ||= !props.value.first && shown !== basis;
         note.textContent = "The connection had broken off: this is the photo as it is now";
-      } else if (done && ![LOADING, LOOKING].includes(done) && shown !== basis) {
+      } else if (done && ![LOADING, LOOKING, AWAY].includes(done) && shown !== basis) {
         unsaved = true;
         const result = document.getElementById("result"), before = actions;
         const image = () => [...result.querySelectorAll("img")].at(-1);
@@ -220,10 +250,7 @@ export function start({element, trigger, props, watch, again, limit}) {
   for (const kind of ["pointerdown", "wheel", "keydown"]) {
     window.addEventListener(kind, () => { actions += 1; }, {capture: true, passive: true});
   }
-  window.addEventListener("wssl-lost", () => {
-    isLost = true;
-    if (!doing) findAgain();   // else once what is done has ended
-  });
+  window.addEventListener("wssl-lost", () => { if (!doing) findAgain(); });   // else once what is done has ended
   watch("value", () => { showing = Promise.resolve(showing).then(show); });   // one after the other
   editor.addEventListener("fill", () => click("fill"));
   stop.addEventListener("click", () => {
@@ -267,9 +294,7 @@ export function start({element, trigger, props, watch, again, limit}) {
     event.stopPropagation();
   }, true);
   for (const kind of ["change", "drop"]) document.addEventListener(kind, event => sift(event, limit), true);
-  window.addEventListener("beforeunload", event => {
-    if (losable() || isBatchLosable()) event.preventDefault();
-  });
   showing = show();
+  if (window.wsslIsLost) findAgain();
   if (input.files[0]) load(input.files[0]);   // chosen before this script arrived
 }

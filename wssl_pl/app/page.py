@@ -35,7 +35,6 @@ print(fill(handle_file("photo.jpg"), handle_file("mask.png"), api_name="/inpaint
 ```
 """
 HEAD = """\
-<script src="page/connection.js"></script>
 <link rel="stylesheet" href="page/editor.css">
 <link rel="stylesheet" href="page/page.css">
 """

@@ -19,6 +19,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
 from wssl_pl.inference.photo import PHOTO_SUFFIXES, Photo
 
+GONE = "this photo is not here any more: load it again"
 MOST_MODELS = 6  # on one mask
 CANVAS = """\
 <div class="photo-bar">
@@ -46,7 +47,8 @@ async (session, mask, basis, press, ...others) => [session, ...await window.wssl
 BEGIN = "(session, model) => [session, model, window.wsslPage.begin()]"
 LOOK = "(session, model) => { window.wsslPage.look(); return [session, model]; }"
 EXAMPLE = "session => { window.wsslPage.open(); return [session]; }"
-AGAIN = "() => [window.wsslPage.key()]"
+AGAIN = "session => [session, window.wsslPage.key()]"
+FOUND = "() => window.wsslPage.found()"
 RESUME = "() => { try { return [sessionStorage.getItem('wssl')]; } catch { return ['']; } }"
 DONE = """\
 async () => {
@@ -165,12 +167,14 @@ class PhotoTab:
         changes = [
             *long,
             self.canvas.upload(do.open, [session, self.photo], shown, js=taken, **short),
-            self.canvas.again(do.resume, [self.key], shown, js=AGAIN, **short),
             self.examples.select(do.open_example, [session], shown, js=EXAMPLE, **short),
             self.undo.click(do.undo, [session], shown, **each),
             self.redo.click(do.redo, [session], shown, **each),
             self.results.select(do.choose, [session], shown, **short),
         ]
+        again = self.canvas.again(do.again, [session, self.key], shown, js=AGAIN, **short)
+        for end in (again.then, again.failure):
+            end(None, None, None, js=FOUND, api_visibility="private")
         found = [self.findings, self.upright, self.restore]
         for change in changes:
             for end in (change.then, change.failure):  # `then` is not called after an error
@@ -238,6 +242,16 @@ class PhotoActions(Actions):
         return [gr.skip()] * 10
 
     @shows_errors
+    def again(self, session: Session | None, key: Any) -> list[Any]:
+        """A call of the page broke off: the photo appears as it is now, and what is computed for it ends."""
+        if session is None:
+            found = self.resume(key)
+            if key and found[0] == gr.skip():
+                raise WSSLError(None, None, GONE)
+            return found
+        return self._shown(opened(session)[1].taken_over())
+
+    @shows_errors
     def open(self, session: Session | None, photo: dict[str, Any] | None) -> list[Any]:
         """A photo was uploaded. One that cannot be used leaves what is there."""
         if photo is None:
@@ -271,14 +285,12 @@ class PhotoActions(Actions):
     ) -> list[Any]:
         """The button: one more version of the photo, or one of each model.
 
-        `basis` is the version that the mask was painted on. Another one, after a lost connection, is shown only.
+        `basis` is the version that the mask was painted on. If the photo has another one by now, that is shown alone.
         """
         names = list(dict.fromkeys([model or self.settings.models.names()[0], *(others or [])]))
         if session is None and basis:
-            raise WSSLError(None, None, "this photo is not here any more: load it again")
+            raise WSSLError(None, None, GONE)
         photo, session = opened(session)
-        if basis and basis != str(photo.preview):
-            return self._shown(session, "This is the photo as it is now: the connection had broken off")
         if mask is None:
             raise WSSLError(None, None, "nothing is painted yet: paint with the brush over what is to be filled")
         if len(names) > MOST_MODELS:
@@ -291,6 +303,8 @@ class PhotoActions(Actions):
         versions: list[Version] = []
         failed: list[str] = []
         with self.job(request, progress, session.closed, press) as job:
+            if basis and basis != str(photo.preview):
+                return self._shown(session, "The photo has changed meanwhile: paint again")
             for name in names:
                 try:
                     inpainter = self.settings.models.get(name)

@@ -73,7 +73,8 @@ def application(settings: "Settings", options: AppOptions) -> "Guard":
     from fastapi import FastAPI, HTTPException
     from fastapi.responses import FileResponse
 
-    from wssl_pl.app.guard import Guard, OwnAddress, Streams
+    from wssl_pl.app.connection import ScriptFirst, Streams
+    from wssl_pl.app.guard import Guard, OwnAddress
     from wssl_pl.app.page import HEAD, PARTS, build_page, theme
 
     limit = int(options.max_mb * 1e6)
@@ -104,9 +105,9 @@ def application(settings: "Settings", options: AppOptions) -> "Guard":
     )
     # Else Gradio takes paths of files that nobody has uploaded.
     page.has_launched = page.is_running = True
-    streams = Streams(app, page._queue.pending_event_ids_session)
+    connected = ScriptFirst(Streams(app, page._queue.pending_event_ids_session))
     # Beside the file there are the names and borders of a form.
-    return Guard(OwnAddress(streams, options.host, options.names or ()), limit + 100_000, settings.storage)
+    return Guard(OwnAddress(connected, options.host, options.names or ()), limit + 100_000, settings.storage)
 
 
 @contextmanager
