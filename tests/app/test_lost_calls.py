@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.app.proxy import behind_proxy
 from tests.processes import unused_port
+from wssl_pl.app import photo_tab
 from wssl_pl.app.options import AppOptions
 from wssl_pl.app.server import running
 from wssl_pl.inference import inpainter
@@ -71,13 +72,13 @@ def wait_for_version(page, title):
     page.wait_for_selector("#canvas .photo-busy", state="hidden")
 
 
-def wait_for_end(page, proxy):
-    """Wait until the server has ended its stream, whatever of it has arrived."""
+def wait_for(page, event):
+    """Wait for what happens on the server, such as `proxy.closed`: it has ended its stream, whatever has arrived."""
     for _ in range(3000):
-        if proxy.closed.is_set():
+        if event.is_set():
             return
         page.wait_for_timeout(20)  # in which the browser's requests are let through
-    pytest.fail("the server did not end its stream")
+    pytest.fail("it did not happen")
 
 
 def test_a_break_that_nobody_noticed_changes_nothing(page_of):
@@ -94,7 +95,7 @@ def test_a_fill_that_breaks_off_keeps_the_strokes_and_can_be_made_again(page_of,
         page.wait_for_selector(".photo-stop")
         page.wait_for_selector("#status:has-text('Filling')")
         proxy.cut()
-        page.wait_for_selector(".photo-note:has-text('had broken off')")
+        page.wait_for_selector("#status:has-text('had broken off')")
         page.wait_for_selector("#canvas .photo-busy", state="hidden")
         page.wait_for_selector(PAINTED)
         fills.set()
@@ -110,7 +111,7 @@ def test_what_was_filled_although_the_connection_broke_is_shown(page_of, fills):
         proxy.closed.clear()
         proxy.delay = 60.0  # the answers do not arrive
         fills.set()
-        wait_for_end(page, proxy)
+        wait_for(page, proxy.closed)
         proxy.delay = 0.0
         proxy.cut()
         wait_for_version(page, "Fill 1")
@@ -125,7 +126,7 @@ def test_a_break_that_the_server_does_not_notice(page_of, fills):
         page.click("#fill")
         page.wait_for_selector("#status:has-text('Filling')")
         proxy.cut(unnoticed=True)
-        page.wait_for_selector(".photo-note:has-text('had broken off')")
+        page.wait_for_selector("#status:has-text('had broken off')")
         page.wait_for_selector("#canvas .photo-busy", state="hidden")
         page.wait_for_selector(PAINTED)
         fills.set()
@@ -145,16 +146,24 @@ def test_who_stays_after_all_keeps_the_fill(page_of, fills):
         wait_for_version(page, "Fill 1")
 
 
-def test_a_photo_whose_opening_broke_off_is_shown(page_of, tmp_path):
+def test_a_photo_whose_opening_broke_off_is_shown(page_of, tmp_path, monkeypatch):
+    opening, original = threading.Event(), photo_tab.original
+
+    def watched(*args):
+        proxy.closed.clear()  # what ends from now on is the stream of this call
+        opening.set()
+        return original(*args)
+
     with page_of(strokes=None) as (page, proxy):
         before = page.evaluate(SEEN)
-        proxy.closed.clear()
+        monkeypatch.setattr(photo_tab, "original", watched)
         proxy.delay = 60.0
         page.set_input_files("#photo", tmp_path / "other.png")
-        wait_for_end(page, proxy)
+        wait_for(page, opening)
+        wait_for(page, proxy.closed)
         proxy.delay = 0.0
         proxy.cut()
-        page.wait_for_selector(".photo-note:has-text('had broken off')")
+        page.wait_for_selector("#status:has-text('had broken off')")
         page.wait_for_selector("#canvas .photo-busy", state="hidden")
         assert page.evaluate(SEEN) != before
         paint(page, BAR)
@@ -196,7 +205,7 @@ def test_a_call_while_the_server_ends_its_stream_is_answered(page_of):
         proxy.closed.clear()
         proxy.delay = 0.5
         page.click("#undo")
-        wait_for_end(page, proxy)
+        wait_for(page, proxy.closed)
         page.click("#undo")  # before the page knows that the stream has ended
         wait_for_version(page, "Original")
 

@@ -375,6 +375,7 @@ def test_a_reloaded_page_has_its_versions_again(actions, filled, mask, monkeypat
 def test_after_a_lost_call_the_photo_is_as_the_server_has_it(actions, opened, filled, mask):
     again = seen(actions.again(filled.session, opened.canvas["key"]))
     assert again.canvas == filled.canvas
+    assert "had broken off" in again.line
     assert filled.session.closed.is_set()  # what was computed for it ends
     assert not again.session.closed.is_set()
     # A page that was reloaded has its key alone; without one there was no photo.

@@ -233,10 +233,8 @@ export function start({element, trigger, props, watch, again, limit}) {
         note.textContent = wrong.textContent;
         wrong.hidden = true;
       } else if (wrong) bring(wrong);
-      else if (done === AWAY && shown) {
-        unsaved ||= !props.value.first && shown !== basis;
-        note.textContent = "The connection had broken off: this is the photo as it is now";
-      } else if (done && ![LOADING, LOOKING, AWAY].includes(done) && shown !== basis) {
+      else if (done === AWAY) unsaved ||= !props.value?.first && shown !== basis;
+      else if (done && ![LOADING, LOOKING].includes(done) && shown !== basis) {
         unsaved = true;
         const result = document.getElementById("result"), before = actions;
         const image = () => [...result.querySelectorAll("img")].at(-1);

@@ -19,6 +19,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
 from wssl_pl.inference.photo import PHOTO_SUFFIXES, Photo
 
+BROKE_OFF = "The connection had broken off: this is the photo as it is now"
 GONE = "this photo is not here any more: load it again"
 MOST_MODELS = 6  # on one mask
 CANVAS = """\
@@ -249,7 +250,7 @@ class PhotoActions(Actions):
             if key and found[0] == gr.skip():
                 raise WSSLError(None, None, GONE)
             return found
-        return self._shown(opened(session)[1].taken_over())
+        return self._shown(opened(session)[1].taken_over(), BROKE_OFF)
 
     @shows_errors
     def open(self, session: Session | None, photo: dict[str, Any] | None) -> list[Any]:
