@@ -274,13 +274,26 @@ def test_a_session_is_its_visitors_and_its_files_are_behind_random_names(url, nu
     )
 
 
+def test_a_chosen_model_stays_unless_it_is_gone(url, numbers):
+    mine = "downstream/today/best.ckpt"
+    for chosen, others, of_batch, values in (
+        (mine, [], "Telea", [None, None, None]),
+        ("gone", [mine], "gone", ["shipped model", None, "shipped model"]),
+        (None, [mine, "gone"], mine, ["shipped model", [], None]),
+    ):
+        answer = session(url, numbers["loaded"], [chosen, others, of_batch], key="models")
+        assert [each.get("value") for each in answer[:3]] == values
+        assert all(mine in dict(each["choices"]) for each in answer[:3])
+
+
 @pytest.mark.parametrize("name", ["open", "fill", "undo", "redo", "turn_upright", "restore", "compare", "show_windows",
-                                  "diagnose", "fill_all", "resume", "stop"])  # fmt: skip
+                                  "diagnose", "fill_all", "resume", "stop", "again", "loaded"])  # fmt: skip
 def test_private_calls_take_no_files_of_the_server_and_no_wrong_arguments(url, numbers, pair, name, tmp_path, outside):
     secret = tmp_path / "secret.png"
     shutil.copyfile(pair[0], secret)
     count = {"open": 2, "fill": 7, "undo": 1, "redo": 1, "turn_upright": 3, "restore": 3, "compare": 3,
-             "show_windows": 2, "diagnose": 2, "fill_all": 4, "resume": 1, "stop": 1}[name]  # fmt: skip
+             "show_windows": 2, "diagnose": 2, "fill_all": 4, "resume": 1, "stop": 1, "again": 2,
+             "loaded": 3}[name]  # fmt: skip
     meta = {"_type": "gradio.FileData"}
     takes_file = {"open": 1, "fill": 1, "fill_all": 0}
     for file in (

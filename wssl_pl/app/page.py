@@ -105,19 +105,23 @@ def build_page(settings: Settings) -> gr.Blocks:
             api_button = gr.Button()
         lists = [one.model, one.others, several.model]
 
-        def loaded(request: gr.Request) -> list[Any]:
+        def loaded(chosen: Any, others: Any, of_batch: Any, request: gr.Request) -> list[Any]:
             """List the models of the moment, and show the address by which the page was reached."""
             names = settings.models.choices()
-            listed = gr.update(choices=names)  # what is chosen by now stays
-            return [
-                listed,
-                listed,
-                listed,
-                footer(f"{request.url.scheme}://{request.headers['host']}", settings.where, names),
-            ]
+            url = f"{request.url.scheme}://{request.headers['host']}"
+
+            def listed(value: Any, default: Any) -> Any:
+                """The list; what is chosen by now stays, unless it is gone."""
+                if all(name in names for name in (value if isinstance(value, list) else [value])):
+                    return gr.update(choices=names)
+                return gr.update(choices=names, value=default)
+
+            first = names[0]
+            new = [listed(chosen, first), listed(others or [], []), listed(of_batch, first)]
+            return [*new, footer(url, settings.where, names)]
 
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "preprocess": False}
-        page.load(loaded, None, [*lists, words], **private)
+        page.load(loaded, lists, [*lists, words], **private)
         page.load(one.actions.resume, [one.key], one.shown, js=RESUME, **private)
         inputs = [api_photo, api_mask, api_model]
         api_button.click(
