@@ -1,9 +1,12 @@
 """Small models and a running page for the tests of it."""
 
+import threading
+
 import pytest
 import torch
 
 from wssl_pl.inference import Inpainter
+from wssl_pl.inference import inpainter as inpainting
 from wssl_pl.modules import InpaintModule, PretextModule
 
 
@@ -29,3 +32,18 @@ def ckpt(runs):
 @pytest.fixture(scope="session")
 def inpainter(ckpt):
     return Inpainter.from_checkpoint(ckpt, device="cpu")
+
+
+@pytest.fixture
+def fills(monkeypatch):
+    """Fills take many tiles until it is set."""
+    go, fill_images = threading.Event(), inpainting.fill_images
+
+    def filled(images, masks, predictor, tiling, progress=None, *options):
+        while not go.wait(0.02):
+            progress(0, 1)
+        return fill_images(images, masks, predictor, tiling, progress, *options)
+
+    monkeypatch.setattr(inpainting, "fill_images", filled)
+    yield go
+    go.set()

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 import zipfile
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from PIL import Image, ImageOps
 from tests.processes import unused_port
 from wssl_pl.app.options import AppOptions
 from wssl_pl.app.server import running
-from wssl_pl.inference import inpainter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from app_picture import fill, find_chromium, opened, paint, wait_for_photo
@@ -222,22 +220,7 @@ def test_an_example_takes_the_place_of_a_painted_photo_when_asked(runs, tmp_path
         page.wait_for_function("!document.querySelector('#status').innerText.includes('300 × 200')")
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Fills take many tiles until it is set."""
-    quick, fill = threading.Event(), inpainter.fill_images
-
-    def filled(images, masks, predictor, tiling, progress=None, *options):
-        while not quick.wait(0.02):
-            progress(0, 1)
-        return fill(images, masks, predictor, tiling, progress, *options)
-
-    monkeypatch.setattr(inpainter, "fill_images", filled)
-    yield quick
-    quick.set()
-
-
-def test_stop_reload_and_files_that_are_too_large(runs, tmp_path, quick):
+def test_stop_reload_and_files_that_are_too_large(runs, tmp_path, fills):
     outside = []
     with (
         running(AppOptions(ckpts=runs, port=unused_port(), device="cpu", max_mb=1.0)) as url,
@@ -264,7 +247,7 @@ def test_stop_reload_and_files_that_are_too_large(runs, tmp_path, quick):
         page.wait_for_selector("#canvas .photo-busy", state="hidden")
         assert page.locator("#undo").is_disabled()
         # The strokes are still there.
-        quick.set()
+        fills.set()
         assert "300 × 200 pixels" in fill(page)
 
         page.on("dialog", lambda dialog: dialog.accept())

@@ -1,4 +1,4 @@
-"""The page on a connection that is slow, and that breaks off: nothing is lost, and nothing waits for ever."""
+"""The page on a connection that is slow, and that breaks off: photo and strokes stay, and calls can be made again."""
 
 import sys
 import threading
@@ -14,7 +14,6 @@ from tests.processes import unused_port
 from wssl_pl.app import photo_tab
 from wssl_pl.app.options import AppOptions
 from wssl_pl.app.server import running
-from wssl_pl.inference import inpainter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from app_picture import fill, find_chromium, opened, paint, wait_for_photo
@@ -52,21 +51,6 @@ def page_of(runs, tmp_path):
     return page_of
 
 
-@pytest.fixture
-def fills(monkeypatch):
-    """Fills wait until it is set."""
-    go, fill_images = threading.Event(), inpainter.fill_images
-
-    def filled(images, masks, predictor, tiling, progress=None, *options):
-        while not go.wait(0.02):
-            progress(0, 1)
-        return fill_images(images, masks, predictor, tiling, progress, *options)
-
-    monkeypatch.setattr(inpainter, "fill_images", filled)
-    yield go
-    go.set()
-
-
 def wait_for_version(page, title):
     page.wait_for_function("title => document.querySelector('#right input').value.startsWith(title)", arg=title)
     page.wait_for_selector("#canvas .photo-busy", state="hidden")
@@ -88,13 +72,17 @@ def test_a_break_that_nobody_noticed_changes_nothing(page_of):
         wait_for_version(page, "Fill 1")
 
 
-def test_a_fill_that_breaks_off_keeps_the_strokes_and_can_be_made_again(page_of, fills):
+def start_fill(page):
+    page.click("#fill")
+    page.wait_for_selector("#status:has-text('Filling')")
+
+
+@pytest.mark.parametrize("unnoticed", [False, True])
+def test_a_fill_that_breaks_off_keeps_the_strokes_and_can_be_made_again(page_of, fills, unnoticed):
     with page_of() as (page, proxy):
         page.evaluate("window.isSamePage = true")
-        page.click("#fill")
-        page.wait_for_selector(".photo-stop")
-        page.wait_for_selector("#status:has-text('Filling')")
-        proxy.cut()
+        start_fill(page)
+        proxy.cut(unnoticed)
         page.wait_for_selector("#status:has-text('had broken off')")
         page.wait_for_selector("#canvas .photo-busy", state="hidden")
         page.wait_for_selector(PAINTED)
@@ -106,8 +94,7 @@ def test_a_fill_that_breaks_off_keeps_the_strokes_and_can_be_made_again(page_of,
 
 def test_what_was_filled_although_the_connection_broke_is_shown(page_of, fills):
     with page_of() as (page, proxy):
-        page.click("#fill")
-        page.wait_for_selector("#status:has-text('Filling')")
+        start_fill(page)
         proxy.closed.clear()
         proxy.delay = 60.0  # the answers do not arrive
         fills.set()
@@ -121,23 +108,9 @@ def test_what_was_filled_although_the_connection_broke_is_shown(page_of, fills):
         page.wait_for_selector(PAINTED)
 
 
-def test_a_break_that_the_server_does_not_notice(page_of, fills):
-    with page_of() as (page, proxy):
-        page.click("#fill")
-        page.wait_for_selector("#status:has-text('Filling')")
-        proxy.cut(unnoticed=True)
-        page.wait_for_selector("#status:has-text('had broken off')")
-        page.wait_for_selector("#canvas .photo-busy", state="hidden")
-        page.wait_for_selector(PAINTED)
-        fills.set()
-        fill(page)
-        wait_for_version(page, "Fill 1")
-
-
 def test_who_stays_after_all_keeps_the_fill(page_of, fills):
     with page_of() as (page, _):
-        page.click("#fill")
-        page.wait_for_selector("#status:has-text('Filling')")
+        start_fill(page)
         with page.expect_event("dialog") as asked:
             page.once("dialog", lambda dialog: dialog.dismiss())
             page.evaluate("setTimeout(() => location.reload())")
@@ -171,17 +144,20 @@ def test_a_photo_whose_opening_broke_off_is_shown(page_of, tmp_path, monkeypatch
         wait_for_version(page, "Fill 1")
 
 
-def test_a_batch_that_breaks_off_says_so_and_can_be_repeated(page_of, fills, tmp_path):
+def start_batch(page, folder):
     mask = Image.new("L", (300, 200))
     mask.paste(255, (100, 80, 150, 120))
-    mask.save(tmp_path / "mask.png")
+    mask.save(folder / "mask.png")
+    page.get_by_role("tab", name="Several photos").click()
+    for kind, name in (("photos", "photo.png"), ("masks", "mask.png")):
+        page.set_input_files(f"#batch-{kind} input[type=file]", folder / name)
+        page.wait_for_selector(f"#batch-{kind} .file-preview")
+    page.click("#batch-fill")
+
+
+def test_a_batch_that_breaks_off_says_so_and_can_be_repeated(page_of, fills, tmp_path):
     with page_of(strokes=None) as (page, proxy):
-        page.get_by_role("tab", name="Several photos").click()
-        page.set_input_files("#batch-photos input[type=file]", tmp_path / "photo.png")
-        page.set_input_files("#batch-masks input[type=file]", tmp_path / "mask.png")
-        page.wait_for_selector("#batch-masks .file-preview")
-        page.wait_for_selector("#batch-photos .file-preview")
-        page.click("#batch-fill")
+        start_batch(page, tmp_path)
         page.wait_for_selector("#batch-report:has-text('0 of 1 photos done')")
         assert page.evaluate("window.wsslPage.losable()")
         proxy.cut()
@@ -194,6 +170,22 @@ def test_a_batch_that_breaks_off_says_so_and_can_be_repeated(page_of, fills, tmp
         with page.expect_download():
             page.click("#batch-download")
         assert not page.evaluate("window.wsslPage.losable()")
+
+
+def test_a_batch_that_is_stopped_in_the_queue_is_stopped(page_of, fills, tmp_path):
+    with page_of(strokes=None) as (page, proxy):
+        start_batch(page, tmp_path)
+        page.wait_for_selector("#batch-report:has-text('0 of 1 photos done')")
+        other = page.context.browser.new_page()
+        other.goto(proxy.url)
+        other.wait_for_selector(".photo-mask .wssl-bar", state="attached")
+        with other.expect_response("**/gradio_api/queue/join*"):
+            start_batch(other, tmp_path)
+        other.click("#batch-stop")
+        other.wait_for_selector("#batch-stop", state="hidden")
+        other.wait_for_selector("#batch-report:has-text('Stopped')")
+        assert "broke off" not in other.inner_text("#batch-report")
+        fills.set()
 
 
 def test_a_call_while_the_server_ends_its_stream_is_answered(page_of):

@@ -20,12 +20,12 @@ from wssl_pl.inference.photo import PHOTO_SUFFIXES
 
 MOST_PHOTOS = 200
 BEGINS = "() => { window.wsslPage.batchBegins(); return {__type__: 'update', visible: true}; }"
-ENDS = "() => { window.wsslPage.batchEnds(true); return {__type__: 'update', visible: false}; }"
+ENDS = "() => { window.wsslPage.batchEnds(); return {__type__: 'update', visible: false}; }"
 BROKEN_OFF = line("It broke off: press Fill all again", "problem")
 FAILS = f"""\
 () => {{
-    window.wsslPage.batchEnds(false);
-    return [{{__type__: 'update', visible: false}}, {json.dumps(BROKEN_OFF)}];
+    const report = window.wsslPage.batchBreaks() ? {json.dumps(BROKEN_OFF)} : {{__type__: 'update'}};
+    return [{{__type__: 'update', visible: false}}, report];
 }}
 """
 

@@ -206,9 +206,15 @@ export function start({element, trigger, props, watch, again, limit}) {
     key: () => props.value?.key ?? stored(),
     presses: () => presses,
     batchBegins() { isBatch = true; },
-    batchEnds(zip) {
+    batchEnds() {
       isBatch = false;
-      zipUnsaved ||= zip;
+      zipUnsaved = true;
+    },
+    /** Return whether it was not stopped. */
+    batchBreaks() {
+      const breaks = isBatch;
+      isBatch = false;
+      return breaks;
     },
     losable: () => losable() || isBatchLosable(),
     async found() {
@@ -285,6 +291,7 @@ export function start({element, trigger, props, watch, again, limit}) {
     // A fill that was undone is not in it.
     if (event.target.closest("#download") && document.getElementById("redo").disabled) unsaved = false;
     if (event.target.closest("#batch-download")) zipUnsaved = false;
+    if (event.target.closest("#batch-stop")) isBatch = false;
   });
   document.addEventListener("click", event => {
     if (!event.target.closest("#examples") || mayLeave()) return;
