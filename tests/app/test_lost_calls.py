@@ -124,13 +124,13 @@ def test_a_photo_whose_opening_broke_off_is_shown(page_of, tmp_path, monkeypatch
 
     def watched(*args):
         proxy.closed.clear()  # what ends from now on is the stream of this call
+        proxy.delay = 60.0  # not before, or the end of an earlier stream would be late
         opening.set()
         return original(*args)
 
     with page_of(strokes=None) as (page, proxy):
         before = page.evaluate(SEEN)
         monkeypatch.setattr(photo_tab, "original", watched)
-        proxy.delay = 60.0
         page.set_input_files("#photo", tmp_path / "other.png")
         wait_for(page, opening)
         wait_for(page, proxy.closed)
