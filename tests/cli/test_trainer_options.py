@@ -48,12 +48,13 @@ def test_what_lightning_is_asked_to_report_is_shown(train, caplog):
     assert any("Metric val/loss improved" in message for message in shown)
 
 
-def test_a_plain_run_shows_our_lines_alone(train, caplog, capsys):
+def test_a_plain_run_shows_our_lines_alone(train, caplog, capsys, recwarn):
     caplog.set_level(logging.INFO)
-    train("--run.dir=run", small=TINY)
+    train("--run.dir=run", "--model.ema=0.9", small=TINY)
     train("resume=last", "--run.dir=run", small=["--trainer.enable_progress_bar=false"], epochs=2)
     assert {record.name.partition(".")[0] for record in caplog.records} == {"wssl_pl"}
     assert "lightning" not in capsys.readouterr().err.lower()
+    assert not [each for each in recwarn if "WeightAveraging" in str(each.message)]
 
 
 def test_single_messages_are_silenced_at_their_loggers(caplog):

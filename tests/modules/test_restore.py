@@ -55,6 +55,28 @@ def test_filters_read_real_pixels_beyond_the_crop():
     torch.testing.assert_close(damaged, expected)
 
 
+def test_some_images_are_left_as_they_are():
+    damages, images = Damages(["saturation", "jpeg"], undamaged=0.5), torch.rand(4, 3, 16, 16)
+    uniform = torch.tensor([[0.0, 0.0, 0.49, 0.0], [0.49, 0.0, 0.75, 0.0], [0.5, 0.0, 0.0, 0.0], [0.75, 0.0, 0.5, 0.0]])
+    damaged, strengths = damages(images, uniform)
+    torch.testing.assert_close(strengths["saturation"], torch.tensor([1.0, 1.0, 0.0, 0.5]))
+    torch.testing.assert_close(strengths["jpeg"], torch.tensor([100.0, 55.0, 100.0, 10.0]))
+    torch.testing.assert_close(damaged[0], images[0])
+    assert (damaged[1:] - images[1:]).abs().amax(dim=(1, 2, 3)).min() > 0.05
+    same = Damages(["saturation", "jpeg"])(images, uniform)
+    expected = 10.0 + 90.0 * uniform[:, 2]
+    assert torch.equal(same[1]["saturation"], uniform[:, 0])  # by default all are damaged
+    torch.testing.assert_close(same[1]["jpeg"], expected)
+
+
+@pytest.mark.parametrize("value", [1.0, -0.1, float("nan")])
+def test_a_probability_that_leaves_nothing_to_learn_is_an_error(value):
+    with pytest.raises(WSSLError, match=r"undamaged=.* is a probability of at least 0 and below 1"):
+        InpaintModule(ckpt="none", width=2, restore=NAMES, undamaged=value)
+    with pytest.raises(WSSLError, match=r"undamaged=0\.5: there are no damages"):
+        InpaintModule(ckpt="none", width=2, undamaged=0.5)
+
+
 def test_damages_and_tasks_are_not_rounded_under_autocast():
     images, uniform = torch.rand(4, 3, 44, 44), torch.rand(4, 16)
     damages = Damages(["saturation", "sharpness", "blur", "contrast"])

@@ -20,7 +20,7 @@ MESSAGES = re.compile(
     r"|.*try installing \[lit(logger|models)\]"
     r"|`Trainer\.\w+` stopped: `max_(steps|epochs)=.*` reached"
     r"|Restor(ing|ed all) states from the checkpoint|Loaded model weights from the checkpoint"
-    r"|`weights_only` was not set"
+    r"|`weights_only` was not set|Found current_model_state in the checkpoint"
     r"|Your model can run with static graph optimizations"
     r"|Loading `train_dataloader` to estimate"
     r"|Initializing distributed: |-+\ndistributed_backend="
@@ -33,6 +33,7 @@ WARNINGS = (
     ".*The dirpath has changed from.*",  # see BestCheckpoint
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Experiment logs directory .* exists and is not empty.*",
+    ".*WeightAveraging callback with a model that overrides the configure_model.*",  # ema with sharding is an error
 )
 
 

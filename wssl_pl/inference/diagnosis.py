@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wssl_pl.models.weights import Heads
     from wssl_pl.tasks import Classification
 
-UNCHANGED = 0.5  # of photos, as far as one task is concerned; training draws all levels alike
+UNCHANGED = 0.5  # of photos, as far as one task is concerned
 LARGEST = 1024  # pixels on a side that are looked at: a file may say any size, and ask for all memory
 
 
@@ -120,13 +120,16 @@ class Diagnoser:
         start = (self.reduced_to - self.side) // 2
         seen = pixels[start : start + self.side, start : start + self.side]
         probabilities = self.heads(np.ascontiguousarray(np.moveaxis(seen, -1, 0), np.float32) / 255.0)
-        findings = [_finding(task, probabilities[name].tolist()) for name, task in self.heads.tasks.items()]
+        shares = self.heads.unchanged_shares
+        findings = [
+            _finding(task, probabilities[name].tolist(), shares[name]) for name, task in self.heads.tasks.items()
+        ]
         return Diagnosis(tuple(findings), self.reduced_to, self.side, self.heads.calibrated)
 
 
-def _finding(task: "Classification", probabilities: Sequence[float]) -> Finding:
+def _finding(task: "Classification", probabilities: Sequence[float], unchanged_share: float) -> Finding:
     unchanged = task.unchanged
-    levels = _of_photos(dict(zip(task.levels, probabilities, strict=True)), unchanged)
+    levels = _of_photos(dict(zip(task.levels, probabilities, strict=True)), unchanged, unchanged_share)
     likely = max(levels, key=levels.__getitem__)
     found = likely != unchanged
     probability = levels[likely]
@@ -140,13 +143,13 @@ def _finding(task: "Classification", probabilities: Sequence[float]) -> Finding:
     return Finding(task.name, found, level, probability, levels, text)
 
 
-def _of_photos(levels: dict[float, float], unchanged: float | None) -> dict[float, float]:
-    """Return the probabilities of levels for photos, from those for images each of whose levels is as frequent.
+def _of_photos(levels: dict[float, float], unchanged: float | None, share: float) -> dict[float, float]:
+    """Return the probabilities of levels for photos, from those for images of which training left `share` unchanged.
 
     By Bayes' rule (Saerens et al. 2002): without it a head that knows nothing would find a change in most photos.
     """
     if unchanged is None:
         return levels
-    weights = {each: UNCHANGED * (len(levels) - 1) if each == unchanged else 1.0 - UNCHANGED for each in levels}
-    total = sum(weights[each] * share for each, share in levels.items())
-    return {each: weights[each] * share / total for each, share in levels.items()}
+    weights = {each: UNCHANGED / share if each == unchanged else (1.0 - UNCHANGED) / (1.0 - share) for each in levels}
+    total = sum(weights[each] * probability for each, probability in levels.items())
+    return {each: weights[each] * probability / total for each, probability in levels.items()}

@@ -120,6 +120,12 @@ class Heads:
         self.info, self._device = info, device
         self.calibrated = bool(module.hparams["temperatures"])
 
+    @property
+    def unchanged_shares(self) -> dict[str, float]:
+        """By task the fraction of the training's images that it has left as they are."""
+        shares: dict[str, float] = self._module.unchanged_shares
+        return shares
+
     def __call__(self, image: Array) -> dict[str, Array]:
         """Return the probabilities `(levels,)` by task for an image `(3, S, S)` in [0, 1], S at least 32.
 

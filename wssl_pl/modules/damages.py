@@ -21,13 +21,14 @@ class Damages(nn.Module):
 
     Args:
         names: tasks, or class paths of your own subclasses of `Damage`, each at most once.
+        undamaged: probability that a task leaves an image as it is, for each task on its own; in [0, 1).
 
     Attributes:
         margin: pixels around the image that the filters read.
         numbers: random numbers per sample that `forward` takes.
 
     Raises:
-        WSSLError: an unknown task, a task twice, or one that cannot damage.
+        WSSLError: an unknown task, a task twice, one that cannot damage, or `undamaged` outside [0, 1).
 
     Example:
         >>> import torch
@@ -36,8 +37,13 @@ class Damages(nn.Module):
         (torch.Size([2, 3, 32, 32]), ['saturation', 'jpeg'])
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], undamaged: float = 0.0) -> None:
         super().__init__()
+        if not 0.0 <= undamaged < 1.0:
+            raise WSSLError(
+                "undamaged", undamaged, "is a probability of at least 0 and below 1", "give 0.5, or omit it"
+            )
+        self.undamaged = undamaged
         try:
             found = make_tasks(names)
         except WSSLError as error:
@@ -64,12 +70,18 @@ class Damages(nn.Module):
         strengths = {}
         with without_autocast(images.device):  # as in `change_images`
             for number, (name, task) in enumerate(self.tasks.items()):
-                strengths[name] = task.strength(uniform[:, NUMBERS * number])
+                strengths[name] = self.strength(name, uniform[:, NUMBERS * number])
                 images = task.damage(images, strengths[name], uniform[:, NUMBERS * number + 1])
                 # Cut after each filter, so that none ever reads what the one before it made of a border.
                 used = min(margin, task.margin)
                 images, margin = trim(images, used), margin - used
         return trim(images, margin), strengths
+
+    def strength(self, name: str, uniform: Tensor) -> Tensor:
+        """Return strengths `(B,)` of a task from uniform numbers `(B,)`: of those below `undamaged` none at all."""
+        task = self.tasks[name]
+        drawn: Tensor = task.strength(((uniform - self.undamaged) / (1.0 - self.undamaged)).clamp(min=0.0))
+        return torch.where(uniform < self.undamaged, task.default_levels[-1], drawn)
 
     def fractions(self, strengths: Mapping[str, Tensor]) -> Tensor:
         """Return the strengths of each damage as `forward` returns them, from 0 to 1, as one tensor `(B, damages)`."""

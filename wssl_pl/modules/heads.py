@@ -1,6 +1,6 @@
 """What both stages do with pretext tasks: change images, read the heads' outputs, and measure them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,6 +15,9 @@ from wssl_pl.metrics import Mean
 from wssl_pl.networks import without_autocast
 from wssl_pl.tasks import Classification, Damage, PretextTask, Restoration, best_temperature
 from wssl_pl.tasks.classification import TEMPERATURE_STEPS
+
+SPREAD = 4096
+"""How many evenly spread random numbers measure how often a level is drawn."""
 
 
 class TaskState(Metric):
@@ -82,8 +85,7 @@ def change_images(
         the changed images `(B, 3, S, S)`, and what was drawn for them.
     """
     drawn, targets, masks, first = {}, {}, [], 0
-    # What is restored has the damages of the downstream stage.
-    any_strength = any(isinstance(task, Restoration) for task in tasks.values())
+    any_strength = has_restoration(tasks)
     with without_autocast(images.device):  # filters round in it, and a sum of weights is not 1
         for name, task in tasks.items():
             numbers = uniform[:, first : first + task.numbers]
@@ -104,6 +106,25 @@ def change_images(
             images, margin = trim(images, used), margin - used
     mask = torch.cat(masks, dim=1).amax(dim=1, keepdim=True) if masks else None
     return trim(images, margin), Drawn(drawn, targets, mask)
+
+
+def has_restoration(tasks: Mapping[str, PretextTask]) -> bool:
+    """Return whether damages have any strength between their levels, as those of the downstream stage."""
+    return any(isinstance(task, Restoration) for task in tasks.values())
+
+
+def unchanged_share(task: Classification, strength: Callable[[Tensor], Tensor] | None = None) -> float:
+    """Return the fraction of the training's images that a task has left as they are, by the labels of its head.
+
+    Args:
+        task: the task.
+        strength: returns strengths from uniform numbers, to which the nearest level is the label; None: all levels are
+            drawn alike.
+    """
+    if strength is None or not isinstance(task, Damage) or task.unchanged is None:
+        return 1.0 / len(task.levels)
+    labels = task.nearest(strength((torch.arange(SPREAD) + 0.5) / SPREAD))
+    return float((labels == task.levels.index(task.unchanged)).float().mean())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The downstream stage: the pretext encoder, frozen as far as asked, and a decoder that fills holes."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,7 @@ from wssl_pl.modules.encoder import (
 )
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources
+from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources, unchanged_share
 from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.network import ORACLE, FillsHoles
 from wssl_pl.modules.optimizer import OptimizerSettings, check_factor, check_positive
@@ -84,6 +85,8 @@ class InpaintModule(FillsHoles, FillingModule):
         restore: damages that are undone beside the holes: one or more of saturation, sharpness, contrast, blur, noise,
             jpeg, and class paths of your own. Each image is damaged by all of them, at random strengths, before it is
             masked; the target is the clean image.
+        undamaged: probability that a damage of `restore` leaves an image as it is, for each damage on its own, such as
+            0.5: photographs have few of them, and the model learns to leave what is good.
         strength_channels: the encoder gets the strength of each damage of `restore` as a constant channel in [0, 1]: an
             oracle, which shows in a study how much knowing the strengths would be worth. Of a photo nobody knows them,
             so that such a model is only trained and measured.
@@ -144,6 +147,7 @@ class InpaintModule(FillsHoles, FillingModule):
         discriminator_lr: float = DISCRIMINATOR_LR,
         discriminator_width: int | None = None,
         restore: list[str] | None = None,
+        undamaged: float = 0.0,
         strength_channels: bool = False,
         task_loss: float = 0.0,
         tasks: list[str] | None = None,
@@ -174,7 +178,9 @@ class InpaintModule(FillsHoles, FillingModule):
             check_positive("encoder_lr", encoder_lr)
         typed: dict[str, Any] = {"encoder": encoder, "width": width, "norm": norm, "block": block}
         typed |= {"mask_channel": mask_channel, "fill": fill}
-        damages = None if restore is None else Damages(restore)
+        if undamaged and restore is None:
+            raise WSSLError("undamaged", undamaged, "there are no damages", "give restore=..., or omit it")
+        damages = None if restore is None else Damages(restore, undamaged)
         strengths = self._check_strengths(damages, task_loss, consistency) if strength_channels else 0
         start = read_start(ckpt, reuse)
         finished = start is not None and start["stage"] == "downstream"
@@ -385,6 +391,15 @@ class InpaintModule(FillsHoles, FillingModule):
     def heads_see_holes(self) -> bool:
         """Whether heads of `task_loss` were trained on images with holes."""
         return self.joint is not None and len(self.joint.others) < len(self.joint.tasks)
+
+    @property
+    def unchanged_shares(self) -> dict[str, float]:
+        """The fraction of the training's images that each task of `task_loss` has left as they are."""
+        if self.joint is None:
+            return {}
+        restored = self.joint.tasks.keys() - {*self.joint.others}
+        drawn = {name: partial(self.damages.strength, name) for name in restored if self.damages is not None}
+        return {name: unchanged_share(task, drawn.get(name)) for name, task in self.joint.tasks.items()}
 
     def probabilities(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Return the calibrated probabilities `(B, levels)` of each head of `task_loss`.

@@ -17,9 +17,9 @@ OF_NETWORK = frozenset({*DEFAULTS, *OF_MODEL})
 OF_TRAINING = frozenset(
     """
     reuse freeze_layers loss alpha init unfreeze_epoch encoder_lr perceptual style features adversarial
-    discriminator_lr discriminator_width restore strength_channels task_loss tasks weights levels consistency lr
-    composite_loss lr_schedule warmup_steps optimizer weight_decay betas eps ema log_cosh_a ssim ssim_window
-    ssim_sigma compile temperatures
+    discriminator_lr discriminator_width restore undamaged strength_channels task_loss tasks weights levels
+    consistency lr composite_loss lr_schedule warmup_steps optimizer weight_decay betas eps ema log_cosh_a ssim
+    ssim_window ssim_sigma compile temperatures
     """.split()
 )
 """Those without effect on the prediction of a finished model, unless it has `strength_channels`."""

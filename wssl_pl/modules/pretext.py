@@ -21,13 +21,24 @@ from wssl_pl.modules.heads import (
     calibrated,
     change_images,
     check_temperatures,
+    has_restoration,
     named_metrics,
     sources,
+    unchanged_share,
 )
 from wssl_pl.modules.optimizer import OptimizerSettings
 from wssl_pl.modules.upgrad import UPGrad
 from wssl_pl.networks import WIDTH, UNetDecoder, crop_to, initialise, pad_to_multiple
-from wssl_pl.tasks import FixedWeights, PretextTask, UncertaintyWeights, make_tasks, normalise_weights, task_names
+from wssl_pl.tasks import (
+    Classification,
+    Damage,
+    FixedWeights,
+    PretextTask,
+    UncertaintyWeights,
+    make_tasks,
+    normalise_weights,
+    task_names,
+)
 
 
 class PretextModule(WSSLModule):
@@ -238,6 +249,14 @@ class PretextModule(WSSLModule):
     def heads_see_holes(self) -> bool:
         """Whether the heads were trained on images with holes."""
         return self.pretext_holes or any(task.masks_input for task in self.tasks.values())
+
+    @property
+    def unchanged_shares(self) -> dict[str, float]:
+        """The fraction of the training's images that each classification has left as they are."""
+        tasks = [task for task in self.tasks.values() if isinstance(task, Classification)]
+        any_strength = has_restoration(self.tasks)
+        drawn = {task: task.strength if any_strength and isinstance(task, Damage) else None for task in tasks}
+        return {task.name: unchanged_share(task, strength) for task, strength in drawn.items()}
 
     def probabilities(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Return the calibrated probabilities `(B, levels)` of each classification.
