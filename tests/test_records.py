@@ -19,7 +19,7 @@ class Inner:
 class Outer:
     names: list[str]
     by_seed: dict[int, Inner] = field(default_factory=dict)
-    options: dict[str, Any] | None = field(default=None, metadata={"formerly": "settings"})
+    options: dict[str, Any] | None = None
     count: int = 1
     flag: bool = False
 
@@ -28,7 +28,7 @@ def test_nested_values_become_dataclasses():
     values = {
         "names": "one",
         "by_seed": {"0": {"kind": "a", "rate": "5e-4"}},
-        "settings": {"x": [1, None]},
+        "options": {"x": [1, None]},
         "count": None,
     }
     assert read_record(Outer, values) == Outer(["one"], {0: Inner("a", 0.0005)}, {"x": [1, None]})

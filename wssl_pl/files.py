@@ -2,6 +2,8 @@
 
 import errno
 import functools
+import hashlib
+import json
 import os
 import re
 import secrets
@@ -13,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from filelock import FileLock, LeaseCompromise, SoftFileLease, Timeout, lock_descriptor
 
@@ -84,6 +86,21 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON for people too, as `write_atomically` writes a file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as a hexadecimal number."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

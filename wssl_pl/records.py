@@ -34,8 +34,8 @@ def read_record(kind: Any, value: Any, name: str = "") -> Any:
     """Return `value` as `kind`: a dataclass, list, dict, Literal, `X | None`, str, int, float, bool or Any.
 
     A field with a default may be missing, or None. Text stands for a list of one, `none` for None, and text such as
-    `5e-4`, which is no number in YAML, for a float. A field's metadata may have its name in an earlier version
-    (`formerly`) and what to give where it is missing (`example`).
+    `5e-4`, which is no number in YAML, for a float. A field's metadata may have what to give where it is missing
+    (`example`).
 
     Args:
         kind: the type.
@@ -123,13 +123,9 @@ def _has_default(field: Field[Any]) -> bool:
 
 @cache
 def _fields(kind: Any) -> dict[str, tuple[Field[Any], Any]]:
-    """Return a dataclass's fields and their types by the keys that stand for them."""
+    """Return a dataclass's fields and their types by name."""
     hints = get_type_hints(kind)
-    return {
-        key: (field, hints[field.name])
-        for field in fields(kind)
-        for key in (field.name, field.metadata.get("formerly", field.name))
-    }
+    return {field.name: (field, hints[field.name]) for field in fields(kind)}
 
 
 def _check_plain(value: Any, name: str, depth: int = 0) -> Any:

@@ -95,37 +95,22 @@ def test_a_table_of_runs(train, refused, monkeypatch, capsys, listed):
     }  # fmt: skip
 
 
-def test_runs_without_a_record_are_read_from_their_checkpoints(train, monkeypatch, listed):
-    train(*PRETEXT, "--run.dir=runs/done", small=TINY)
-    train("stage=downstream", "ckpt=runs/done/best.ckpt", "--run.dir=runs/down", small=TINY)
-    interrupt_at(monkeypatch, PretextModule, [2])
-    with pytest.raises(SystemExit):
-        train(*PRETEXT, "--run.dir=runs/stopped", small=TINY, epochs=3)
-    with_records = listed()
-    for record in Path("runs").glob("*/run.json"):
-        record.unlink()
-    for name, row in listed().items():
-        assert row == with_records[name] | {"time": None}
-
-
-def test_what_else_is_found_below_a_directory(train, listed):
-    train(*PRETEXT, "--run.dir=runs/damaged", small=TINY)
-    Path("runs/damaged/run.json").unlink()
-    Path("runs/damaged/last.ckpt").write_bytes(b"cut short")
-    for name, size in (("empty", 88), ("foreign", 5000)):
-        Path(f"runs/{name}").mkdir()
-        Path(f"runs/{name}/events.out.tfevents.1").write_bytes(bytes(size))
-    for name, file, text in (
-        ("number", "run.json", '{"state": "failed", "best": "high"}'),
-        ("list", "config.yaml", "trainer: [1]\nmodel: 5"),
-        ("nested", "run.json", "[" * 100_000),
+def test_what_else_is_found_below_a_directory(tmp_path, monkeypatch, listed):
+    monkeypatch.chdir(tmp_path)
+    for name, record in (
+        ("damaged", '{"state": "running"}'),
+        ("number", '{"state": "failed", "best": "high"}'),
+        ("nested", "[" * 100_000),
+        ("foreign", None),
     ):
-        Path(f"runs/{name}").mkdir()
-        Path(f"runs/{name}/{file}").write_text(text)
-        Path(f"runs/{name}/data.json").touch()
+        Path(f"runs/{name}").mkdir(parents=True)
+        if record is not None:
+            Path(f"runs/{name}/run.json").write_text(record)
+    Path("runs/damaged/last.ckpt").write_bytes(b"cut short")
+    Path("runs/foreign/best.ckpt").touch()
     Path("runs/config.yaml").write_text("of the user\n")
-    damaged = dict.fromkeys(["damaged", "number", "list", "nested"], "damaged")
-    assert {name: row["state"] for name, row in listed().items()} == damaged | {"empty": "not started"}
+    damaged = dict.fromkeys(["damaged", "number", "nested"], "damaged")
+    assert {name: row["state"] for name, row in listed().items()} == damaged | {"foreign": "unknown"}
 
 
 def test_a_run_of_which_only_a_record_is_left_is_running_only_while_its_process_lives(tmp_path, listed):

@@ -409,18 +409,10 @@ def test_without_a_data_set_the_synthetic_one_is_used_with_a_warning(
 
 
 @pytest.mark.usefixtures("drawn")
-def test_sample_is_the_former_name_of_the_synthetic_dataset(make: Make) -> None:
-    module = make(images="sample", masks="sample", limit=4)
-    module.setup("fit")
-    assert (module.images, module.masks) == ("synthetic", "synthetic")
-    assert module.describe()["images"]["layout"] == "synthetic dataset"
-
-
-@pytest.mark.usefixtures("drawn")
-@pytest.mark.parametrize("name", ["synthetic", "sample"])
 def test_a_folder_named_like_the_synthetic_dataset(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    name = "synthetic"
     monkeypatch.chdir(tmp_path)
     image_tree(tmp_path / name, {"train": 4, "val": 2})
     make(images=name, masks="synthetic", limit=4).setup("fit")

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow
@@ -19,6 +21,7 @@ from tests.data.test_datamodule import epoch, same
 from tests.data.test_prepare import contents
 from tests.data.test_resume import SaveAt, train
 from tests.processes import wait_until
+from wssl_pl import files
 from wssl_pl.cli import main
 from wssl_pl.data import WSSLDataModule, prepare_shards
 from wssl_pl.data import parquet as tables
@@ -146,17 +149,18 @@ def test_an_interrupted_one_resumes_and_has_the_same_bytes(
 def test_stopped_between_the_last_names_it_only_writes_those(
     images: Path, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: str
 ) -> None:
-    real = prepare_shards.write_atomically
+    real = files.replacing
 
-    def stopped(path: Path, content: bytes | str) -> None:
+    def stopped(path: Path) -> AbstractContextManager[BinaryIO]:
         if path == tmp_path / "out" / stopped_at:
             raise KeyboardInterrupt
-        real(path, content)
+        return real(path)
 
-    monkeypatch.setattr(prepare_shards, "write_atomically", stopped)
-    with pytest.raises(Interrupted):
-        write(images, tmp_path / "out")
-    monkeypatch.setattr(prepare_shards, "write_atomically", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "replacing", stopped)
+        with pytest.raises(Interrupted):
+            write(images, tmp_path / "out")
+    assert not (tmp_path / "out" / stopped_at).exists()
     monkeypatch.setattr(prepare_shards, "write_chunk", lambda *_: pytest.fail("written again"))
     write(images, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(made)

@@ -120,22 +120,6 @@ def test_a_result_survives_its_folder(result, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"per_image.parquet", "summary.json"}
 
 
-def test_a_result_of_version_0_1_is_read(result, tmp_path):
-    result.save(tmp_path)
-    wide = {
-        "name": ["b", "a", "c"], "mask": ["masks/x.png"] * 3, "ratio": [0.2, 0.4, 0.11],
-        "psnr": pa.nulls(3, pa.float64()), "ssim": [0.5, 1.0, 0.75], "psnr_hole": [20.5, np.inf, None],
-        "bin": ["10-20", "30-40", "10-20"],
-    }  # fmt: skip
-    parquet.write_table(pa.table(wide), tmp_path / "per_image.parquet")
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    summary["figures"] = summary.pop("metrics")
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
-    again = read_result(tmp_path)
-    assert again.table.metrics == ("ssim", "psnr_hole")
-    assert again.estimates["all"]["psnr_hole"] == result.estimates["all"]["psnr_hole"]
-
-
 def test_what_is_no_result_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(DataError, match=r"is not a finished result of `wssl evaluate`: run") as caught:
         read_result(tmp_path)

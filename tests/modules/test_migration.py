@@ -7,7 +7,7 @@ from wssl_pl.callbacks import checkpoint_callbacks
 from wssl_pl.errors import WSSLError
 from wssl_pl.models.weights import read_module
 from wssl_pl.modules import InpaintModule, PretextModule, read_checkpoint
-from wssl_pl.modules.migration import FORMAT, MIGRATIONS, SETTINGS_2, add_slopes
+from wssl_pl.modules.migration import FORMAT, MIGRATIONS, OLDEST, add_slopes
 
 MODULES = {
     "pretext": lambda **settings: PretextModule(["rotation"], width=2, **settings),
@@ -15,21 +15,14 @@ MODULES = {
 }
 
 
-def to_version_1(checkpoint):
-    """What version 1 would have written: no format, not the settings that version 2 added, and its mean score."""
-    del checkpoint["format"]
+def to_oldest(checkpoint):
+    """What version 0.2 would have written: Lightning's keys of the callbacks, and heads with a ReLU."""
+    checkpoint["format"] = OLDEST
     names = {"wssl.best": checkpoint["callbacks"]["wssl.best"]["monitor"], "wssl.last": None}
     for name, monitor in names.items():
         mode = "min" if monitor is None else "max"
         key = {"monitor": monitor, "mode": mode, "every_n_train_steps": 0, "every_n_epochs": 1}
         checkpoint["callbacks"][f"ModelCheckpoint{key}"] = checkpoint["callbacks"].pop(name)
-    for key, state in list(checkpoint["callbacks"].items()):
-        if state.get("monitor") == "val/score":
-            del checkpoint["callbacks"][key]
-            old = key.replace("'val/score'", "'val/accuracy'")
-            checkpoint["callbacks"][old] = state | {"monitor": "val/accuracy"}
-    for name in SETTINGS_2[checkpoint["stage"]]:
-        del checkpoint["hyper_parameters"][name]
     for key in [key for key in checkpoint["state_dict"] if key.endswith(".slope")]:
         del checkpoint["state_dict"][key]
     return checkpoint
@@ -42,18 +35,18 @@ def stage(request):
 
 @pytest.fixture
 def run(fit, tmp_path, stage):
-    """Train two epochs into a folder and make its checkpoints those of version 1."""
+    """Train two epochs into a folder and make its checkpoints those of version 0.2."""
     (tmp_path / "run").mkdir()
     module = MODULES[stage]()
     callbacks = checkpoint_callbacks(str(tmp_path / "run"), module.monitor)
     fit(module, callbacks=callbacks, enable_checkpointing=True)
     for path in (tmp_path / "run").glob("*.ckpt"):
-        torch.save(to_version_1(torch.load(path, weights_only=True)), path)
+        torch.save(to_oldest(torch.load(path, weights_only=True)), path)
     return tmp_path / "run"
 
 
 def test_there_is_a_migration_from_every_earlier_format():
-    assert set(MIGRATIONS) == set(range(1, FORMAT))
+    assert set(MIGRATIONS) == set(range(OLDEST, FORMAT))
 
 
 def test_todays_checkpoints_say_their_format(fit, tmp_path, stage):
@@ -61,14 +54,11 @@ def test_todays_checkpoints_say_their_format(fit, tmp_path, stage):
     assert torch.load(tmp_path / "a.ckpt", weights_only=True)["format"] == FORMAT
 
 
-def test_an_old_checkpoint_is_read_with_the_settings_of_its_time(run, stage):
-    checkpoint = read_checkpoint(run / "last.ckpt")
-    assert checkpoint["format"] == FORMAT
-    monitors = {state["monitor"] for state in checkpoint["callbacks"].values() if state.get("monitor")}
-    assert monitors == {"val/score" if stage == "pretext" else "val/ssim"}
-    assert checkpoint["hyper_parameters"].items() >= SETTINGS_2[stage].items()
-    module = type(MODULES[stage]()).load_from_checkpoint(run / "last.ckpt")
-    assert module.hparams.items() >= SETTINGS_2[stage].items()
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_checkpoint_from_before_version_0_2_is_an_error(run, version):
+    torch.save(torch.load(run / "last.ckpt", weights_only=True) | {"format": version}, run / "last.ckpt")
+    with pytest.raises(WSSLError, match=r"ckpt=.*last\.ckpt: is older than version 0\.2 of wssl-pl, which"):
+        read_checkpoint(run / "last.ckpt")
 
 
 @pytest.mark.parametrize("stage", ["pretext"], indirect=True)
@@ -106,7 +96,6 @@ def test_an_old_run_resumes_and_keeps_its_best_checkpoint(fit, run, stage):
     trainer = fit(module, resume=run / "last.ckpt", max_epochs=2, callbacks=callbacks, enable_checkpointing=True)
     assert trainer.current_epoch == 2
     assert (run / "best.ckpt").read_bytes() == best
-    # A setting that version 1 did not have is typed, and so it takes effect.
     assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.1
     assert torch.load(run / "last.ckpt", weights_only=True)["format"] == FORMAT
 

@@ -1,5 +1,4 @@
 import csv
-import json
 import re
 from datetime import date
 from pathlib import Path
@@ -95,23 +94,6 @@ def test_a_study_survives_json(declare, tmp_path):
     study = read_study([declare()])
     StudyFolder(tmp_path / "study").start(study)
     assert StudyFolder(tmp_path / "study").study() == study
-
-
-def test_a_study_of_version_1_is_read(declare, tmp_path):
-    """0.1 had `figures` of claims, `figure` of the search and `left_out`, and an arm may have such a name."""
-    arms = TINY["arms"] | {"figure": {"pretext": "none"}}
-    tune = {"values": [0.1, 0.2], "metric": "psnr"}
-    study = read_study([declare(arms=arms, tune=tune, seconds="unequal")])
-    folder = StudyFolder(tmp_path / "study")
-    folder.start(study)
-    path = folder.path / "study.json"
-    old = json.loads(path.read_text())
-    (claim,) = old["study"]["sections"][0]["claims"]
-    claim["figures"], old["study"]["tune"]["figure"] = claim.pop("metrics"), old["study"]["tune"].pop("metric")
-    old["study"]["left_out"] = old["study"].pop("omitted")
-    path.write_text(json.dumps(old | {"version": 1}))
-    assert folder.study() == study
-    folder.start(study)
 
 
 def test_broken_yaml_is_named_with_its_line(tmp_path):

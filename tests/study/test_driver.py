@@ -10,11 +10,12 @@ import pytest
 
 from tests.processes import PATIENCE_S
 from wssl_pl.errors import DiskFull, TrainingStopped, WSSLError
+from wssl_pl.files import write_json
 from wssl_pl.study import driver
 from wssl_pl.study.definition import read_study
 from wssl_pl.study.driver import Progress, Resources, fits, run_study
 from wssl_pl.study.execute import Unfinished
-from wssl_pl.study.folder import StudyFolder, write_json
+from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status
 
 ROOT = Path(__file__).parents[2]

@@ -15,11 +15,12 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from tests.study.fakes import write_evaluation
 from wssl_pl.cli import main
 from wssl_pl.errors import DiskFull, TrainingStopped, WSSLError, write_error
+from wssl_pl.files import write_json
 from wssl_pl.study import cost
 from wssl_pl.study import execute as module
 from wssl_pl.study.definition import Tuning, read_study
 from wssl_pl.study.execute import Unfinished, choose, execute
-from wssl_pl.study.folder import StudyFolder, write_json
+from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Status
 from wssl_pl.study.results import read_results
 from wssl_pl.study.summary import summarise

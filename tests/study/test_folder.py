@@ -68,7 +68,7 @@ def test_a_disk_that_is_full_stops_the_study_and_fails_no_run(started, declare, 
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folder_module, "write_atomically", full)
+    monkeypatch.setattr(folder_module, "write_json", full)
     with pytest.raises(DiskFull, match=r"status\.json cannot be written: No space left"):
         started.set_status(next(iter(started.plan().runs)), Status("done"))
     with pytest.raises(WSSLError, match=r"out=.*: cannot be written: No space left on device: make room"):

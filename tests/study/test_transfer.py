@@ -10,12 +10,12 @@ from tests.study.conftest import TINY
 from tests.study.fakes import write_curve, write_evaluation
 from tests.study.test_driver import FakeRay
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import owned
+from wssl_pl.files import owned, write_json
 from wssl_pl.study import driver
 from wssl_pl.study import transfer as module
 from wssl_pl.study.definition import read_studies, read_study
 from wssl_pl.study.driver import Resources, run_study
-from wssl_pl.study.folder import Session, StudyFolder, write_json
+from wssl_pl.study.folder import Session, StudyFolder
 from wssl_pl.study.plan import Status
 from wssl_pl.study.results import read_results
 from wssl_pl.study.sections import open_sections, start_sections

@@ -82,8 +82,6 @@ def base_on_resumed_run(line: CommandLine) -> None:
         return
     loaded = load_options(str(path))
     model, data, trainer, run = (_group(loaded, name) for name in ("model", "data", "trainer", "run"))
-    if "split" in data:  # the name of `split_rule` in version 0.1
-        data["split_rule"] = data.pop("split")
     for key, value in find_moved(path, loaded).items():
         group, name = key.split(".")
         loaded[group][name] = value

@@ -18,7 +18,6 @@ PAIRS_FILES = ("images", "masks", "inputs", "pairs.csv", "README.md", "manifest.
 OF_DRAWN_PAIRS = (
     "image_size", "resize", "hole_ratio", "dilate", "limit", "train_images", "split_rule", "resize_filter", "on_error",
 )  # fmt: skip
-STAGES = {"train": "train", "val": "validate", "test": "test"}
 
 
 def pairs(
@@ -99,7 +98,7 @@ def show_data(
     from wssl_pl.data.show import draw_batch, first_batch
 
     with own_file(out, overwrite):
-        batch = first_batch(data, split, STAGES[split], count, epoch)
+        batch = first_batch(data, split, count, epoch)
         path = draw_batch(data, batch, out, f"{data.images}, {split}, epoch {epoch}")
     print(f"Drawn to {path}", flush=True)
     return path

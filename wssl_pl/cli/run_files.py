@@ -24,11 +24,10 @@ from wssl_pl.cli.runs import RECORD, read_record
 from wssl_pl.data.sources import SYNTHETIC
 from wssl_pl.data.splits import RULES
 from wssl_pl.errors import Interrupted, Terminated, WSSLError
-from wssl_pl.files import check_local, is_address, write_atomically
+from wssl_pl.files import check_local, is_address, write_atomically, write_json
 from wssl_pl.modules.base import WSSLModule
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.provenance import program
-from wssl_pl.study.folder import write_json
 
 CONFIG, DATA = "config.yaml", "data.json"
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.stages import STAGES
 
 FIELDS = ("stage", "label", "tasks", "weights", "freeze_layers", "steps", "metric", "best", "state", "time")
 RECORD = "run.json"
-EMPTY_EVENTS_BYTES = 200  # an event file with nothing but its header has 88 bytes
 TAIL_BYTES = 1 << 16
 
 
@@ -22,7 +20,7 @@ def runs(dir: Path = Path("runs"), *, json: bool = False) -> list[dict[str, Any]
 
     The tasks of a downstream run are those of its pretext checkpoint. The state is running, `running on HOST?` (what
     another host has started cannot be seen from here), finished, interrupted (the run can be resumed), failed (it ended
-    with an error) or not started.
+    with an error) or, of a folder with checkpoints and no record, unknown.
 
     Example:
         wssl runs runs/study
@@ -48,18 +46,11 @@ def find_runs(root: Path) -> Iterator[Path]:
     """Yield the directories that hold a run, those of links included; what is inside a run is not searched."""
     for folder, subfolders, files in os.walk(root):
         path, names = Path(folder), set(files)
-        started = bool(names & {"run.json", "last.ckpt", "best.ckpt"}) or {"config.yaml", "data.json"} <= names
-        if started or _not_started(path, names):
+        if names & {RECORD, "last.ckpt", "best.ckpt"}:
             subfolders.clear()
             yield path
         # A run that a study took over from another one is a link. Links to other folders could lead in circles.
         yield from (link for name in subfolders if (link := path / name).is_symlink() and (link / "run.json").is_file())
-
-
-def _not_started(path: Path, names: set[str]) -> bool:
-    """Return whether there is nothing but an empty event file, as runs left it that failed to start."""
-    events = [path / name for name in names if name.startswith("events.out.tfevents.")]
-    return bool(events) and all(file.stat().st_size < EMPTY_EVENTS_BYTES for file in events)
 
 
 def read_record(directory: Path) -> dict[str, Any]:
@@ -82,25 +73,21 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    """Return the same, or raise whatever a damaged file leads to.
-
-    A run that was written before `run.json` existed is described from its checkpoint and `config.yaml`.
-    """
+    """Return the same, or raise whatever a damaged file leads to."""
     record = read_record(path)
-    if record and record.get("state") != "running":
-        return _row(path, record)
+    if record.get("state") != "running":
+        return _row(path, record or {"state": "unknown"})
     error, checkpoint = None, None
     try:
         checkpoint = _read(path / "last.ckpt")
     except WSSLError:
         error = "damaged"
-    about = record or _about(path, checkpoint)
-    state = _state(path, record, checkpoint)
+    state = _state(path)
     metric, best = _best(checkpoint)
     steps = checkpoint["global_step"] if checkpoint else 0
     if state.startswith("running") or checkpoint is None:
         steps = max(steps, _logged_steps(path / "metrics.csv"))
-    return _row(path, about | {"steps": steps, "metric": metric, "best": best, "state": error or state})
+    return _row(path, record | {"steps": steps, "metric": metric, "best": best, "state": error or state})
 
 
 def _row(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,45 +101,14 @@ def _read(path: Path) -> dict[str, Any] | None:
     return read_checkpoint(path, mmap=True) if path.is_file() else None
 
 
-def _config(path: Path) -> dict[str, Any]:
-    import yaml
+def _state(path: Path) -> str:
+    """Return the state of a run that has not recorded its end."""
+    from wssl_pl.files import is_held, owner_elsewhere
 
-    try:
-        config = yaml.load((path / "config.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
-def _about(path: Path, checkpoint: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what `run.json` would hold, from the configuration of the run and its pretext checkpoint."""
-    from wssl_pl.cli.run_names import describe_run
-
-    config = _config(path)
-    stage = str(checkpoint["stage"] if checkpoint else config.get("stage"))
-    model = dict(config.get("model") or {}) | (checkpoint["hyper_parameters"] if checkpoint else {})
-    try:
-        return describe_run(stage, model)
-    except (WSSLError, KeyError, TypeError):  # the pretext checkpoint is gone, or there is no configuration
-        return {"stage": stage if stage in STAGES else None, "freeze_layers": model.get("freeze_layers")}
-
-
-def _state(path: Path, record: Mapping[str, Any], checkpoint: Mapping[str, Any] | None) -> str:
-    if record:
-        from wssl_pl.files import is_held, owner_elsewhere
-
-        if is_held(path / ".lock"):
-            return "running"
-        host = owner_elsewhere(path)
-        return f"running on {host}?" if host else "interrupted"  # by a kill
-    if checkpoint is None:
-        return "interrupted" if (path / "config.yaml").exists() else "not started"
-    limits = _config(path).get("trainer") or {}
-    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    for done, most in ((epochs, limits.get("max_epochs")), (checkpoint["global_step"], limits.get("max_steps"))):
-        if isinstance(most, int) and 0 < most <= done:
-            return "finished"
-    return "interrupted"
+    if is_held(path / ".lock"):
+        return "running"
+    host = owner_elsewhere(path)
+    return f"running on {host}?" if host else "interrupted"  # by a kill
 
 
 def _best(checkpoint: Mapping[str, Any] | None) -> tuple[str | None, float | None]:

@@ -1,6 +1,5 @@
 """`wssl test`: a downstream model is measured by the evaluator, a pretext model as its own validation measures it."""
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from wssl_pl.cli.options import Computing, Measuring, import_encoder
 from wssl_pl.cli.output import own_folder, remove_files
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import writing
+from wssl_pl.files import write_json, writing
 from wssl_pl.modules import PretextModule, read_checkpoint
 
 
@@ -41,8 +40,7 @@ def test(args: Sequence[str]) -> dict[str, float]:
     ckpt = value_of(read_line(args), "ckpt")
     checkpoint = read_checkpoint(ckpt, mmap=True) if ckpt is not None else {}
     trained_with = checkpoint.get("datamodule_hyper_parameters", {})
-    # `split_rule` was `split` in version 0.1.
-    defaults = {f"data.{'split_rule' if name == 'split' else name}": value for name, value in trained_with.items()}
+    defaults = {f"data.{name}": value for name, value in trained_with.items()}
     command = measure_pretext if checkpoint.get("stage") == "pretext" else measure_downstream
     metrics: dict[str, float] = call(command, "test", args, defaults)
     return metrics
@@ -144,6 +142,6 @@ def _print_metrics(metrics: Mapping[str, float], ckpt: Path, out: Path | None) -
         print(f"{name:<22} {value:.4f}", flush=True)
     if out is not None:
         with writing("out", out):
-            (out / "metrics.json").write_text(json.dumps({"ckpt": str(ckpt), **metrics}, indent=2) + "\n")
+            write_json(out / "metrics.json", {"ckpt": str(ckpt), **metrics})
         report = out / "report.html"
         print(f"Report {report}" if report.exists() else f"Metrics {out / 'metrics.json'}", flush=True)

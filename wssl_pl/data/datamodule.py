@@ -142,12 +142,12 @@ class WSSLDataModule(pl.LightningDataModule):
         """Open the splits that a stage needs: list and check the files, measure the masks, print one line.
 
         Masks are read only if the trainer's module wants them (its `needs_masks` is not False). Beside Lightning's
-        stages, `train` opens the training split alone.
+        stages, the name of a split opens this split alone.
 
         Raises:
             DataError: A split is empty, a file is damaged, or no mask is within `hole_ratio`.
         """
-        splits = {"fit": ["train", "val"], "train": ["train"], "validate": ["val"]}.get(stage, ["test"])
+        splits = {"fit": ["train", "val"], "validate": ["val"], "train": ["train"], "val": ["val"]}.get(stage, ["test"])
         if stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0:
             splits = ["train"]
         module = self.trainer.lightning_module if self.trainer is not None else None
@@ -220,7 +220,7 @@ class WSSLDataModule(pl.LightningDataModule):
             epoch 0. Files that cannot be read are reported as by the loaders.
         """
         if split not in self._datasets:
-            self.setup({"train": "train", "val": "validate"}.get(split, "test"))
+            self.setup(split)
         dataset = self._datasets[split]
         chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int).tolist()
         batches = []

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageOps
 
 from wssl_pl.data.files import FORMATS, reason, too_large
 from wssl_pl.errors import DataError
@@ -86,8 +86,7 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
                 raise DataError("masks", path, why)
             selected, binary = binarised(opened, bright=bright)
             opened.close()  # its pixels, which a large mask has no room for
-        # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
-        return resize_area(np.asarray(selected), size) >= 127.5 - 1e-3, binary
+        return resize_mask(np.asarray(selected), size), binary
     except DataError:
         raise
     except Exception as error:
@@ -156,12 +155,18 @@ def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArr
     return np.asarray(cv2.resize(pixels.astype(np.float32), targets[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
+def resize_mask(selected: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return a mask of 0 and 255 resized as by `resize_area`, True where a pixel is covered by half or more."""
+    # Also where the sum of its parts is rounded.
+    return resize_area(selected, size) >= 127.5 - 1e-3
+
+
 def dilate(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     """Return `(H, W)` bool with its True region widened by `pixels` on every side, corners included."""
-    if pixels == 0:
-        return mask
-    widened = Image.fromarray(mask.astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * pixels + 1))
-    return np.asarray(widened).astype(bool)
+    import cv2
+
+    side = 2 * pixels + 1
+    return cv2.dilate(mask.view(np.uint8), np.ones((side, side), np.uint8)).view(bool)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

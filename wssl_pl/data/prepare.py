@@ -35,7 +35,7 @@ from wssl_pl.data.shards import Shards
 from wssl_pl.data.splits import FOLDERS, SPLITS, Split, find_layout, split_images, warn, with_val
 from wssl_pl.devices import usable_cores
 from wssl_pl.errors import DataError, Interrupted, WSSLError
-from wssl_pl.files import locked, write_atomically
+from wssl_pl.files import locked, write_atomically, write_json
 
 CHUNK = 16
 """Images that a worker process takes at a time."""
@@ -470,7 +470,7 @@ def _finish(sources: Sources, out: Path, work: Path, size: int, resize_filter: s
     write_atomically(out / manifest["index"]["file"], index)
     if (work / "images.npy").is_file():
         (work / "images.npy").replace(out / name)
-    write_atomically(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_json(out / MANIFEST, manifest)
     for path in [*out.glob("images-*.npy"), *out.glob("index-*.parquet")]:
         if path.name not in (name, manifest["index"]["file"]):
             path.unlink()

@@ -42,7 +42,7 @@ from wssl_pl.data.prepare import (
 from wssl_pl.data.shards import CHUNK_NAME, ENCODINGS, FORMAT, INDEX, VERSION, WORK, Folder, Shards, looks_like_shards
 from wssl_pl.data.splits import SPLITS
 from wssl_pl.errors import DataError, WSSLError
-from wssl_pl.files import write_atomically
+from wssl_pl.files import write_atomically, write_json
 
 CHUNK_BYTES = 2**28
 """The largest chunk, unless one image is larger: a worker process holds it in memory."""
@@ -306,7 +306,7 @@ def _finish(
     manifest["sha256"] = digest(manifest)
     for split, text in indices.items():
         write_atomically(out / split / INDEX, text)
-    write_atomically(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_json(out / MANIFEST, manifest)
     chunk_files = (path for split in SPLITS for path in out.glob(f"{split}/chunk-*.bin"))
     for path in [*out.glob("index-*.parquet"), *chunk_files]:
         named = path.relative_to(out).as_posix() in names

@@ -33,6 +33,7 @@ from wssl_pl.data.files import reason as cannot_read
 from wssl_pl.data.images import Failure, decode_all
 from wssl_pl.data.splits import SPLITS
 from wssl_pl.errors import DataError
+from wssl_pl.files import sha256
 
 FORMAT = "wssl shards"
 VERSION = 1
@@ -221,10 +222,10 @@ class Shards:
         Raises:
             DataError: `index.json` is not that of the manifest, or says what these shards never hold.
         """
-        images, sha256 = self._splits[split]
+        images, expected = self._splits[split]
         try:
             content = self.store.read(f"{split}/{INDEX}", INDEX_BYTES)
-            if hashlib.sha256(content).hexdigest() != sha256:
+            if hashlib.sha256(content).hexdigest() != expected:
                 raise ValueError("it is not that of the manifest")
             index = json.loads(content)
             config = index["config"]
@@ -425,8 +426,7 @@ def check_shards(folder: Path, progress: bool = False) -> Shards:
 
     def intact(chunk: Chunk) -> bool:
         try:
-            with shards.store.path(chunk).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest().startswith(chunk.digest)
+            return sha256(shards.store.path(chunk)).startswith(chunk.digest)
         except OSError:
             return False
 

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 
 from wssl_pl.data.datamodule import WSSLDataModule
+from wssl_pl.data.loader import BatchLoader
 from wssl_pl.data.sampler import KeySampler
 from wssl_pl.drawing import Panel, draw_panels, save_figure
 
 Batch = dict[str, Any]
 
 
-def first_batch(module: WSSLDataModule, split: str, stage: str, count: int, epoch: int) -> Batch:
+def first_batch(module: WSSLDataModule, split: str, count: int, epoch: int) -> Batch:
     """The loader's first ``count`` samples of an epoch, as they come, before the transfer to a device."""
-    module.setup(stage)
-    loader = {"train": module.train_dataloader, "val": module.val_dataloader, "test": module.test_dataloader}[split]()
+    module.setup(split)
+    loader: BatchLoader = getattr(module, f"{split}_dataloader")()
     if isinstance(loader.sampler, KeySampler):
         loader.sampler.set_epoch(epoch)
     batches = []

@@ -22,7 +22,6 @@ from wssl_pl.files import check_local
 log = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
-OLD_NAME = "sample"  # of the synthetic dataset, in configurations of earlier versions
 DEFAULTS = {"images": "data/celeba_hq", "masks": "data/qd_imd"}
 
 Damaged = list[tuple[str, str]]
@@ -46,7 +45,7 @@ def resolve(parameter: str, value: str | Path | None) -> str:
     if value is None:
         return DEFAULTS[parameter] if Path(DEFAULTS[parameter]).is_dir() else SYNTHETIC
     value = str(value)
-    if value in (SYNTHETIC, OLD_NAME):
+    if value == SYNTHETIC:
         if Path(value).is_dir():
             warn(f"{parameter}={value} is the synthetic dataset: for the folder of this name set {parameter}=./{value}")
         return SYNTHETIC

@@ -27,18 +27,18 @@ from wssl_pl.data.files import FORMATS
 from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
 from wssl_pl.data.sources import tell, warn
+from wssl_pl.data.splits import SPLITS
 from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.files import join, match_files, read_rgb, reading
 from wssl_pl.evaluation.inputs import Damaging, Entry
 from wssl_pl.evaluation.pages import render
 from wssl_pl.evaluation.results import numbers
-from wssl_pl.files import writing
+from wssl_pl.files import sha256, write_json, writing
 from wssl_pl.metrics.bins import bin_of
 from wssl_pl.records import read_json
 
 MAX_REPEATS = 4.0
 """How many times as often as the average mask those of one bin may be used."""
-STAGES = {"train": "fit", "val": "validate", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Manifest:
     size: int | None
     hole_in_masks: str = "white"
     split: str | None = None
-    omitted: list[str] = field(default_factory=list, metadata={"formerly": "left_out"})
+    omitted: list[str] = field(default_factory=list)
     masks: dict[str, int] | None = None
     data: Any = None
     restore: list[str] = field(default_factory=list)
@@ -158,11 +158,11 @@ def write_pairs(
         WSSLError: There is no such split or damage, or the folder is not empty.
         DataError: The data cannot be used, see `WSSLDataModule.setup`.
     """
-    if split not in STAGES:
-        raise WSSLError("split", split, f"is not one of {', '.join(STAGES)}")
+    if split not in SPLITS:
+        raise WSSLError("split", split, f"is not one of {', '.join(SPLITS)}")
     folder = _new_folder(out)
     damage = None if restore is None else Damaging(restore, datamodule.pair_seed, split)
-    datamodule.setup(STAGES[split])
+    datamodule.setup(split)
     dataset = getattr(datamodule, f"{split}_dataloader")().dataset
     images, masks = dataset.images, dataset.masks
     chosen = assign_masks(mask_ratios(masks), len(images), datamodule.pair_seed)
@@ -304,14 +304,14 @@ def write_entries(folder: Path, entries: Iterable[Entry], restore: list[str], **
         (folder / "README.md").write_text(render("pairs.md.j2", count=count, size=size, restore=restore))
         manifest = Manifest(
             hash=pixels.hexdigest(),
-            pairs_csv_sha256=_sha256(folder / "pairs.csv"),
+            pairs_csv_sha256=sha256(folder / "pairs.csv"),
             count=count,
             size=width if width == height else None,
             restore=restore,
             **facts,
         )
         # Written last: a folder without it is not finished.
-        (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2) + "\n")
+        write_json(folder / "manifest.json", asdict(manifest))
     return Pairs.open(folder)
 
 
@@ -390,12 +390,7 @@ def _read_csv(path: Path, columns: dict[str, pa.DataType]) -> pa.Table:
 
 def _save(array: NDArray[np.uint8], path: Path) -> str:
     Image.fromarray(array).save(path)
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def _changed(folder: Path, pair: Pair, restore: bool) -> Iterator[str]:
@@ -407,7 +402,7 @@ def _changed(folder: Path, pair: Pair, restore: bool) -> Iterator[str]:
             yield f"{name} (outside of the folder)"
         elif not (folder / name).is_file():
             yield f"{name} (missing)"
-        elif _sha256(folder / name) != digest:
+        elif sha256(folder / name) != digest:
             yield name
 
 
@@ -442,7 +437,7 @@ class Pairs:
                 raise DataError("pairs", folder, "is not a finished pairs folder", remedy)
             again = "write the pairs again with `wssl pairs`"
             manifest: Manifest = read_json(folder / "manifest.json", Manifest, "pairs", again)
-            if _sha256(folder / "pairs.csv") != manifest.pairs_csv_sha256:
+            if sha256(folder / "pairs.csv") != manifest.pairs_csv_sha256:
                 raise DataError("pairs", folder, "its pairs.csv was changed since it was written (hash)", again)
             restore = bool(manifest.restore)
             names = [name for name in COLUMNS if restore or name not in OF_INPUTS]

@@ -1,6 +1,5 @@
 """LPIPS, FID and KID from weights on disk: torchmetrics' implementations, without its downloads."""
 
-import hashlib
 import io
 import math
 import tempfile
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Weights
+from wssl_pl.files import sha256
 from wssl_pl.foreign_weights import VARIABLE, find_weights
 from wssl_pl.modules.checkpoint import read_tensors
 
@@ -27,8 +27,7 @@ MIN_SIDES = {"alex": 31, "vgg": 16}
 
 def weights_of(path: str | Path, network: str) -> Weights:
     """Return what a result keeps of a file of weights."""
-    with Path(path).open("rb") as file:
-        return Weights(Path(path).name, hashlib.file_digest(file, "sha256").hexdigest(), network)
+    return Weights(Path(path).name, sha256(Path(path)), network)
 
 
 Metric = TypeVar("Metric", "LPIPS", "FID")

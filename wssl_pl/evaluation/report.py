@@ -1,6 +1,5 @@
 """The reports of a result, `report.md` and `report.html`, and the page of a comparison."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -19,7 +18,7 @@ from wssl_pl.evaluation.metrics import LABELS, LOWER_IS_BETTER, METRICS, arrow
 from wssl_pl.evaluation.pages import number, render, signed, span
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Estimate, Result, Table, read_result, sample_rows
-from wssl_pl.files import writing
+from wssl_pl.files import write_json, writing
 
 GALLERIES = (("psnr_hole", "psnr"), ("lpips_composite", "lpips"))
 """Metrics by which the best, median and worst images are shown: usually, and where inputs are damaged."""
@@ -206,7 +205,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
             (folder / "comparison.png").write_bytes(samples)
         for name in ("md", "html"):
             (folder / f"comparison.{name}").write_text(comparison_page(comparison, name, samples))
-        (folder / "comparison.json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")
+        write_json(folder / "comparison.json", asdict(comparison))
 
 
 def _samples_side_by_side(comparison: Comparison) -> bytes | None:

@@ -91,16 +91,11 @@ class Table:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> "Table":
-        """Return the table of rows as `to_arrow` gives them, or of a column per metric as version 0.1 wrote them.
+        """Return the table of rows as `to_arrow` gives them.
 
         Raises:
             ValueError, KeyError, pa.ArrowException: A column is missing or of another type, or there is no row.
         """
-        if "metric" not in table.column_names:
-            wide = table.to_pydict()
-            metrics = tuple(name for name in METRICS if any(value is not None for value in wide.get(name, [])))
-            values = np.array([wide[name] for name in metrics], float).reshape(len(metrics), -1).T
-            return cls(np.array(wide["name"]), np.array(wide["ratio"]), np.array(wide["bin"]), metrics, values)
         table = table.select(SCHEMA.names).cast(SCHEMA)
         image, metric = (table[name].combine_chunks().dictionary_encode() for name in ("image", "metric"))
         metrics = tuple(metric.dictionary.to_pylist())
@@ -232,7 +227,7 @@ class Summary:
     method: dict[str, Any]
     pairs: MeasuredPairs
     counts: dict[str, int]
-    metrics: Any = field(metadata={"formerly": "figures"})
+    metrics: Any
     fid: dict[str, float | None] | None
     notes: list[str]
     seconds_per_image: float | None

@@ -33,7 +33,8 @@ class HubModel(InpaintModule, PyTorchModelHubMixin):
         place = {key: options.pop(key, None) for key in ("revision", "cache_dir", "token")}
         place |= {key: options.pop(key, False) for key in ("force_download", "local_files_only")}
         map_location = options.pop("map_location", "cpu")
-        options.pop("strict", None)
+        for name in ("strict", "training", "stage", "library"):  # the last three of `config.json`: no settings
+            options.pop(name, None)
         if Path(model_id).is_dir():
             state, info = read_weights(Path(model_id))
             if info.stage != cls.stage:

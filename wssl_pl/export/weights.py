@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from wssl_pl.files import write_atomically
+from wssl_pl.files import write_atomically, write_json
 from wssl_pl.models import ModelInfo
 from wssl_pl.models.weights import CONFIG, JOINT, WEIGHTS
 
@@ -39,7 +39,7 @@ def write_folder(state: Mapping[str, Tensor], info: ModelInfo, folder: Path, hal
     """Write `model.safetensors` and `config.json`, which `open_model` and huggingface_hub read."""
     write_safetensors(state, info, folder / WEIGHTS, half)
     config = info.hyper_parameters | {"library": "wssl-pl", "stage": info.stage, "training": info.training}
-    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_json(folder / CONFIG, config)
 
 
 def without_heads(state: Mapping[str, Tensor], info: ModelInfo) -> tuple[dict[str, Tensor], ModelInfo]:

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageOps
 
-from wssl_pl.data.decode import binarised, resize_area
+from wssl_pl.data.decode import binarised, dilate, resize_mask
 from wssl_pl.data.files import MEGAPIXELS
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import Photo, open_image
@@ -115,8 +114,7 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
     if not hole.any():
         raise WSSLError(name, value, "marks no hole, so that there is nothing to fill", remedy)
     if options.dilate:
-        side = 2 * options.dilate + 1
-        hole = cv2.dilate(hole.view(np.uint8), np.ones((side, side), np.uint8)).view(bool)
+        hole = dilate(hole, options.dilate)
     if hole.all():
         raise WSSLError(name, value, "marks the whole photo as hole, so that no pixel is known", remedy)
     return hole, notes
@@ -130,8 +128,7 @@ def _read_mask(path: Path, shape: tuple[int, ...], options: MaskOptions) -> tupl
             raise WSSLError("mask", path, sizes, "give one of the same size, or resize_mask=true")
         holes, binary = binarised(ImageOps.exif_transpose(image), bright=options.hole == "white")
         pixels = np.asarray(holes)
-        # A pixel that is covered by half is a hole, also where the sum of its parts is rounded.
-        return pixels >= 128 if size == shape else resize_area(pixels, shape) >= 127.5 - 1e-3, binary
+        return pixels >= 128 if size == shape else resize_mask(pixels, shape), binary
 
 
 def _of_colour(pixels: NDArray[Any], colour: str) -> NDArray[np.bool_]:

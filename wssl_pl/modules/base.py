@@ -3,7 +3,7 @@
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule, Trainer
@@ -39,9 +39,16 @@ class WSSLModule(TakesHoles, LightningModule):
     A subclass holds its networks as submodules, and sets the attributes below.
 
     Args:
-        optimizer: the settings of the optimiser and its schedule.
-        ema: decay of the moving average of the weights; None for no average.
-        compiles: whether the networks are compiled.
+        lr: learning rate.
+        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
+        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
+        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
+        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
+        betas: of the optimiser: decay of the averages of gradients and of their squares.
+        eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
+        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
+            the model; none if omitted.
+        compile: compile the networks with torch.compile.
     """
 
     stage: ClassVar[str]
@@ -59,11 +66,26 @@ class WSSLModule(TakesHoles, LightningModule):
     validated_step: int | None = None  # at which the metrics of the last validation were measured
     _group_options: list[list[dict[str, Any]]]  # by optimiser and parameter group, as configured: without `params`
 
-    def __init__(self, optimizer: OptimizerSettings, ema: float | None, compiles: bool) -> None:
+    def __init__(
+        self,
+        lr: float = 1e-4,
+        lr_schedule: Literal["constant", "cosine"] = "constant",
+        warmup_steps: int = 0,
+        optimizer: Literal["adam", "adamw"] = "adam",
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        ema: float | None = None,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
+        # Those of the subclass too. The checkpoint that a module will be saved to holds what `ckpt` gave.
+        self.save_hyperparameters(ignore=["ckpt"])
+        self.hparams["betas"] = list(betas)  # as they come back from JSON
         if ema is not None and not 0.0 < ema < 1.0:
             raise WSSLError("ema", ema, "must be between 0 and 1, such as 0.999", "omit it for no average")
-        self.optimizer_settings, self.ema, self.compiles = optimizer, ema, compiles
+        self.optimizer_settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
+        self.ema, self.compiles = ema, compile
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -182,12 +204,9 @@ class WSSLModule(TakesHoles, LightningModule):
         self.log_metrics("val")
         if self._trainer is not None and not self._trainer.sanity_checking:
             self.validated_step = self._trainer.global_step
-        if self._is_sharded:
-            set_gathered(self.networks(), False)
+        self.on_predict_epoch_end()
 
-    def on_predict_start(self) -> None:
-        """Do what a validation does."""
-        self.on_validation_start()
+    on_test_start = on_predict_start = on_validation_start
 
     def on_predict_epoch_end(self) -> None:
         """Shard the networks again."""
@@ -198,15 +217,10 @@ class WSSLModule(TakesHoles, LightningModule):
         """Add one batch to the metrics."""
         self.validation_step(batch, batch_idx)
 
-    def on_test_start(self) -> None:
-        """Do what a validation does."""
-        self.on_validation_start()
-
     def on_test_epoch_end(self) -> None:
         """Log the same metrics as validation does."""
         self.log_metrics("test")
-        if self._is_sharded:
-            set_gathered(self.networks(), False)
+        self.on_predict_epoch_end()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimiser changes, sooner or later; a group sets what is not as in the hyperparameters."""

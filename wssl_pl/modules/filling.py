@@ -1,5 +1,7 @@
 """What all modules that fill holes share: losses in the features of a network, metrics, and images."""
 
+from typing import Any
+
 import torch
 from lightning import Trainer
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from wssl_pl.metrics import BinnedMetrics, InpaintingMetrics, composite, image_m
 from wssl_pl.metrics.gaussian import RADIUS
 from wssl_pl.modules.adversarial import AdversarialModule
 from wssl_pl.modules.features import FORMS, load_features
-from wssl_pl.modules.optimizer import OptimizerSettings, check_factor
+from wssl_pl.modules.optimizer import check_factor
 
 
 class FillingModule(AdversarialModule):
@@ -26,8 +28,8 @@ class FillingModule(AdversarialModule):
     perceptual: float = 0.0  # factors of the losses in features
     style: float = 0.0
 
-    def __init__(self, optimizer: OptimizerSettings, ema: float | None, compiles: bool) -> None:
-        super().__init__(optimizer, ema, compiles)
+    def __init__(self, **training: Any) -> None:
+        super().__init__(**training)
         # In a list, so that it is no submodule: it is not trained, saved, exported or exchanged between processes.
         self._features: list[nn.Module] = []
         self.val_metrics = InpaintingMetrics()

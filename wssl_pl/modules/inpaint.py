@@ -30,7 +30,7 @@ from wssl_pl.modules.filling import FillingModule
 from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources, unchanged_share
 from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.network import ORACLE, FillsHoles
-from wssl_pl.modules.optimizer import OptimizerSettings, check_factor, check_positive
+from wssl_pl.modules.optimizer import check_factor, check_positive
 from wssl_pl.networks import PatchDiscriminator, initialise, make_contexts, pad_to_multiple
 
 
@@ -100,21 +100,12 @@ class InpaintModule(FillsHoles, FillingModule):
         levels: levels by task, as in the pretext stage; default: the checkpoint's.
         consistency: factor of the mean squared distance between the encoder's last features of the masked and of the
             whole image, added to the training loss; the latter take no gradient.
-        lr: learning rate.
-        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
-        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
-        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
-        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
-        betas: of the optimiser: decay of the averages of gradients and of their squares.
-        eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
-        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
-            the model; none if omitted.
         log_cosh_a: sharpness of the bend of log-cosh: the larger, the closer to the absolute error.
         ssim: the SSIM of the loss: `fast`, or `kornia` for the reference.
         ssim_window: side of the Gaussian window of the loss's SSIM in pixels, odd; the metrics keep 11.
         ssim_sigma: standard deviation of that window in pixels; the metrics keep 1.5.
-        compile: compile the networks with torch.compile.
         temperatures: of `task_loss`, as in the pretext stage.
+        training: learning rate, schedule, optimiser, `ema` and `compile`: see `WSSLModule`.
     """
 
     stage = "downstream"
@@ -154,25 +145,14 @@ class InpaintModule(FillsHoles, FillingModule):
         weights: list[float] | None = None,
         levels: dict[str, list[float]] | None = None,
         consistency: float = 0.0,
-        lr: float = 1e-4,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
-        warmup_steps: int = 0,
-        optimizer: Literal["adam", "adamw"] = "adam",
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        ema: float | None = None,
         log_cosh_a: float = 1.0,
         ssim: Literal["fast", "kornia"] = "fast",
         ssim_window: int = 11,
         ssim_sigma: float = 1.5,
-        compile: bool = False,
         temperatures: dict[str, float] | None = None,
+        **training: Any,
     ) -> None:
-        settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
-        super().__init__(settings, ema, compile)
-        # The checkpoint that this module will be saved to holds the encoder itself.
-        self.save_hyperparameters(ignore=["ckpt"])
+        super().__init__(**training)
         self._check_loss(loss, alpha, log_cosh_a, ssim_window, ssim_sigma)
         if encoder_lr is not None:
             check_positive("encoder_lr", encoder_lr)
@@ -186,7 +166,7 @@ class InpaintModule(FillsHoles, FillingModule):
         finished = start is not None and start["stage"] == "downstream"
         self.encoder, agreed, added = load_encoder(start, ckpt, typed, init, strengths)
         agreed |= model_settings(start, {"output": output, "context": context, "context_levels": context_levels})
-        self.hparams.update(agreed, betas=list(betas))  # as they come back from JSON
+        self.hparams.update(agreed)
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         check_temperatures(temperatures)
         self.encoder.freeze(freeze_layers)

@@ -15,38 +15,7 @@ from torch import Tensor
 from wssl_pl.errors import WSSLError
 
 FORMAT = 5
-
-BOTH_2 = {
-    "warmup_steps": 0,
-    "optimizer": "adam",
-    "weight_decay": 0.0,
-    "betas": [0.9, 0.999],
-    "eps": 1e-8,
-    "ema": None,
-    "init": "he",
-    "fill": 0.0,
-}
-SETTINGS_2: dict[str, dict[str, Any]] = {
-    "pretext": BOTH_2 | {"probe_steps": 0},
-    "downstream": BOTH_2 | {"log_cosh_a": 1.0, "ssim_window": 11, "ssim_sigma": 1.5},
-}
-"""By stage, the hyperparameters that version 2 added, with the values that version 1 trained with."""
-
-
-def from_1_to_2(checkpoint: dict[str, Any]) -> None:
-    """Add the new hyperparameters, so that a resumed run knows which of them were typed."""
-    checkpoint["hyper_parameters"] = SETTINGS_2.get(checkpoint["stage"], {}) | checkpoint.get("hyper_parameters", {})
-
-
-def from_2_to_3(checkpoint: dict[str, Any]) -> None:
-    """Rename the pretext stage's mean score, so that a resumed run keeps its best value: it was `val/accuracy`."""
-    old, new = "val/accuracy", "val/score"
-    callbacks = checkpoint.get("callbacks", {})
-    for key in [key for key in callbacks if repr(old) in key]:
-        state = callbacks.pop(key)
-        if isinstance(state, dict) and state.get("monitor") == old:
-            state["monitor"] = new
-        callbacks[key.replace(repr(old), repr(new))] = state
+OLDEST = 3  # of version 0.2
 
 
 def from_3_to_4(checkpoint: dict[str, Any]) -> None:
@@ -74,8 +43,6 @@ def from_4_to_5(checkpoint: dict[str, Any]) -> None:
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], None]] = {
-    1: from_1_to_2,
-    2: from_2_to_3,
     3: from_3_to_4,
     4: from_4_to_5,
 }
@@ -86,19 +53,21 @@ def migrate(checkpoint: dict[str, Any], name: str, path: object) -> None:
     """Bring a checkpoint of one of our stages to the present format, in place.
 
     Args:
-        checkpoint: as it was loaded; one without a version is of version 1.
+        checkpoint: as it was loaded; one without a format, as by hand, is taken for one of version 0.2.
         name: the parameter that gave it, for the error message.
         path: the value of the parameter.
 
     Raises:
-        WSSLError: it is newer than this program, or its version is not a number.
+        WSSLError: it is newer than this program, or older than version 0.2, or its format is not a number.
     """
-    version = checkpoint.get("format", 1)
+    version = checkpoint.get("format", OLDEST)
     if type(version) is not int or version < 1:
         raise WSSLError(name, path, f"is not a checkpoint of this project: its format is {version!r}")
     if version > FORMAT:
         reason = f"its format is {version}, this version of wssl-pl reads up to {FORMAT}"
         raise WSSLError(name, path, reason, "update wssl-pl")
+    if version < OLDEST:
+        raise WSSLError(name, path, "is older than version 0.2 of wssl-pl, which still reads it", "train it again")
     for number in range(version, FORMAT):
         MIGRATIONS[number](checkpoint)
     checkpoint["format"] = FORMAT

@@ -26,7 +26,6 @@ from wssl_pl.modules.heads import (
     sources,
     unchanged_share,
 )
-from wssl_pl.modules.optimizer import OptimizerSettings
 from wssl_pl.modules.upgrad import UPGrad
 from wssl_pl.networks import WIDTH, UNetDecoder, crop_to, initialise, pad_to_multiple
 from wssl_pl.tasks import (
@@ -69,19 +68,10 @@ class PretextModule(WSSLModule):
         fill: the encoder's input in a hole: a value in [0, 1], `mean` (the mean colour outside) or `smooth`
             (interpolated). The downstream stage uses the same.
         init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only).
-        lr: learning rate.
-        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
-        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
-        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
-        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
-        betas: of the optimiser: decay of the averages of gradients and of their squares.
-        eps: of the optimiser, PyTorch's 1e-8. TensorFlow's Adam, with which the paper trained, has 1e-7.
         probe_steps: steps of the online probe at every validation, e.g. 200: how well a small decoder inpaints from the
             encoder's features (`val/probe_psnr`), and their effective rank (`val/rankme`). 0: no probe.
-        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
-            the model; none if omitted.
-        compile: compile the encoder with torch.compile.
         temperatures: by task, of the head's logits, for calibrated probabilities; every validation finds them.
+        training: learning rate, schedule, optimiser, `ema` and `compile`: see `WSSLModule`.
     """
 
     stage = "pretext"
@@ -105,28 +95,18 @@ class PretextModule(WSSLModule):
         mask_channel: bool = False,
         fill: float | Literal["mean", "smooth"] = 0.0,
         init: Literal["he", "xavier", "pytorch"] = "he",
-        lr: float = 1e-4,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
-        warmup_steps: int = 0,
-        optimizer: Literal["adam", "adamw"] = "adam",
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
         probe_steps: int = 0,
-        ema: float | None = None,
-        compile: bool = False,
         temperatures: dict[str, float] | None = None,
+        **training: Any,
     ) -> None:
-        settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
-        super().__init__(settings, ema, compile)
-        self.save_hyperparameters()
-        self.hparams.update(encoder=encoder_path(encoder), betas=list(betas))  # as they come back from JSON
+        super().__init__(**training)
+        self.hparams.update(encoder=encoder_path(encoder))
         self.set_inputs(fill, mask_channel)
         check_temperatures(temperatures)
         found = make_tasks(tasks, levels)
         if weights is not None and weighting != "fixed":
             raise WSSLError("weights", weights, f"weighting={weighting} finds its own", "omit one of the two")
-        if compile and weighting == "upgrad":
+        if self.compiles and weighting == "upgrad":
             raise WSSLError("compile", True, "weighting=upgrad differentiates more than once", "omit one of the two")
         if (wanted := sum(task.numbers for task in found.values())) > RANDOM_NUMBERS:
             raise WSSLError("tasks", tasks, f"take {wanted} random numbers per sample, there are {RANDOM_NUMBERS}")

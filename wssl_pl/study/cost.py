@@ -316,7 +316,6 @@ def time_left(
         return None
     rates = learned_costs(plan, trained)
     rate = median(status.seconds / (status.steps * factors[name]) for name, status in trained.items())
-    # Runs of version 0.1 have no `wall_seconds`.
     timed = {name: status for name, status in known.items() if status.wall_seconds and plan.runs[name].reported}
     measured = [status.wall_seconds - status.seconds for status in timed.values()]
     evaluation = median(measured) if measured else EVALUATION_S

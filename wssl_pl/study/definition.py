@@ -76,9 +76,7 @@ class Claim:
     claim: str
     better: list[str]
     than: list[str]
-    metrics: list[Metric] = field(
-        default_factory=lambda: ["psnr_composite", "ssim_composite"], metadata={"formerly": "figures"}
-    )
+    metrics: list[Metric] = field(default_factory=lambda: ["psnr_composite", "ssim_composite"])
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Tuning:
     values: list[float] = field(default_factory=list)
     steps: int = 500
     seed: int = 100
-    metric: Metric = field(default="psnr_composite", metadata={"formerly": "figure"})
+    metric: Metric = "psnr_composite"
     downstream: Options = field(default_factory=dict)
 
 
@@ -150,7 +148,7 @@ class Study:
     validations: int
     options: dict[str, Options]
     tune: Tuning | None = None
-    omitted: dict[str, str] = field(default_factory=dict, metadata={"formerly": "left_out"})
+    omitted: dict[str, str] = field(default_factory=dict)
     out_of_domain: str = ""
     seconds: str = "equal"
     convergence: str = "required"

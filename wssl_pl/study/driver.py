@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError
+from wssl_pl.errors import DiskFull, Interrupted, Terminated, TrainingStopped, WSSLError, first_line
 from wssl_pl.study import cost
 from wssl_pl.study.execute import GRACE_S, Unfinished, execute
 from wssl_pl.study.folder import Session, StudyFolder, read_metrics
@@ -155,7 +155,7 @@ def start_ray(resources: Resources) -> Any:
     try:
         ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise WSSLError("ray.address", resources.address, str(error).splitlines()[0]) from None
+        raise WSSLError("ray.address", resources.address, first_line(error)) from None
     # Ray's `auto` takes any Ray process that it finds.
     if resources.address is not None and PRIVATE in ray.cluster_resources():
         ray.shutdown()
@@ -352,7 +352,7 @@ class _Driver:
         except self.ray.exceptions.RayError as error:
             # The worker died more often than it was started again, or its machine is gone.
             self._set(run, Status())
-            raise Unfinished(f"{run}: {str(error).splitlines()[0]}") from None
+            raise Unfinished(f"{run}: {first_line(error)}") from None
         self._set(run, status)
 
     def _set(self, run: str, status: Status) -> None:

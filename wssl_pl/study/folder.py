@@ -9,7 +9,7 @@ runs/<id>/status.json       its state
 runs/<id>/error.json        the error with which its last command ended
 runs/<id>/evaluation/       the result of `wssl evaluate`
 runs/<id>/out_of_domain/    that on the pairs from elsewhere, where the study has some
-runs/<id>/curve.json        its validation metrics by step, if it was imported or is of version 0.1 (else metrics.csv)
+runs/<id>/curve.json        its validation metrics by step, if it was imported (else metrics.csv)
 """
 
 import csv
@@ -25,7 +25,7 @@ import numpy as np
 
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.evaluation.results import Result, read_result
-from wssl_pl.files import write_atomically, writing
+from wssl_pl.files import write_json, writing
 from wssl_pl.provenance import program
 from wssl_pl.records import read_json
 from wssl_pl.study.definition import STAGES, Study
@@ -188,12 +188,7 @@ class StudyFolder:
         Raises:
             DiskFull: it cannot be written.
         """
-        path = self.run(identity) / "status.json"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, asdict(status))
-        except OSError as error:
-            raise DiskFull(f"{path} cannot be written: {error.strerror}") from None
+        _write(self.run(identity) / "status.json", asdict(status))
         return status
 
     def sessions(self) -> list[Session]:
@@ -210,11 +205,7 @@ class StudyFolder:
         Raises:
             DiskFull: they cannot be written.
         """
-        path = self.path / "sessions.json"
-        try:
-            write_json(path, [asdict(session) for session in sessions])
-        except OSError as error:
-            raise DiskFull(f"{path} cannot be written: {error.strerror}") from None
+        _write(self.path / "sessions.json", [asdict(session) for session in sessions])
 
     def is_imported(self, identity: str) -> bool:
         """Return whether a run was imported, so that it has its curves and no model."""
@@ -405,6 +396,10 @@ def differences(before: Any, now: Any, where: str = "") -> Iterator[str]:
         yield f"{where}: {before} -> {now}"
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write a file that is complete whenever it exists."""
-    write_atomically(path, json.dumps(values, indent=2) + "\n")
+def _write(path: Path, values: Any) -> None:
+    """Write a file, or raise `DiskFull`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, values)
+    except OSError as error:
+        raise DiskFull(f"{path} cannot be written: {error.strerror}") from None

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import owned, writing
+from wssl_pl.files import owned, write_json, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.definition import Study
-from wssl_pl.study.folder import StudyFolder, write_json
+from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan
 
 SECTIONS = "sections.json"

@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wssl_pl.errors import WSSLError
-from wssl_pl.files import cache_folder, replacing, writing
+from wssl_pl.errors import WSSLError, first_line
+from wssl_pl.files import cache_folder, replacing, write_json, writing
 from wssl_pl.records import read_json
-from wssl_pl.study.folder import OUT_OF_DOMAIN, VERSION, Started, StudyFolder, write_json
+from wssl_pl.study.folder import OUT_OF_DOMAIN, VERSION, Started, StudyFolder
 from wssl_pl.study.plan import ENDED, Run
 
 SYNC_S = 30.0  # between two times that the files of a training are sent; a lost machine costs so much of its work
@@ -276,7 +276,7 @@ class Storage:
             yield
         except ImportError as error:
             remedy = "pip install 'wssl-pl[stream]' for s3://, or the package of another file system"
-            raise StorageError("storage", self.url, str(error).splitlines()[0], remedy) from None
+            raise StorageError("storage", self.url, first_line(error), remedy) from None
         except Exception as error:  # each file system has errors of its own
             reason = " ".join(str(error).split()) or type(error).__name__
             remedy = "check the address, the credentials and the rights"

@@ -17,7 +17,7 @@ import numpy as np
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
-from wssl_pl.files import owned, write_atomically, writing
+from wssl_pl.files import owned, write_atomically, write_json, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.folder import (
     EVALUATION,
@@ -25,7 +25,6 @@ from wssl_pl.study.folder import (
     VERSION,
     Started,
     StudyFolder,
-    write_json,
 )
 from wssl_pl.study.plan import Run, Status
 from wssl_pl.study.sections import SECTIONS, open_sections, section_names, start_sections

@@ -1,6 +1,7 @@
 """PConv (Liu et al. 2018, "Image inpainting for irregular holes using partial convolutions"): networks and training."""
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -211,15 +212,7 @@ class PConvModule(FillingModule):
             learning rate is `second_phase_lr`; 0 for none.
         second_phase_lr: learning rate of the second phase, which a schedule multiplies as it does `lr`.
         lr: learning rate.
-        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
-        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
-        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
-        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
-        betas: of the optimiser: decay of the averages of gradients and of their squares.
-        eps: of the optimiser.
-        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
-            the model; none if omitted.
-        compile: compile the network with torch.compile.
+        training: schedule, optimiser, `ema` and `compile`: see `WSSLModule`.
     """
 
     stage = "pconv"
@@ -239,20 +232,13 @@ class PConvModule(FillingModule):
         second_phase: float = 0.25,
         second_phase_lr: float = 5e-5,
         lr: float = 2e-4,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
-        warmup_steps: int = 0,
-        optimizer: Literal["adam", "adamw"] = "adam",
-        weight_decay: float = 0.0,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        ema: float | None = None,
-        compile: bool = False,
+        **training: Any,
     ) -> None:
-        phases = second_phase, second_phase_lr
-        settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps, *phases)
-        super().__init__(settings, ema, compile)
-        self.save_hyperparameters()
-        self.hparams.update(betas=list(betas), features=absolute_features(features, None))  # as JSON gives them back
+        super().__init__(lr=lr, **training)
+        self.optimizer_settings = replace(
+            self.optimizer_settings, second_phase=second_phase, second_phase_lr=second_phase_lr
+        )
+        self.hparams["features"] = absolute_features(features, None)
         self.set_features(perceptual, style, features)
         self.factors = {"known": known, "hole": hole, "total_variation": total_variation}
         for name, value in self.factors.items():

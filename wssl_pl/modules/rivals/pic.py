@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from wssl_pl.metrics import composite
 from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.modules.checkpoint import check_state
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.optimizer import OptimizerSettings, check_factor, check_positive
+from wssl_pl.modules.optimizer import check_factor, check_positive
 from wssl_pl.modules.rivals.pic_networks import FACTORS, OUTPUTS, Discriminator, Distribution, Encoder, Generator
 from wssl_pl.networks import crop_to, pad_to_multiple
 from wssl_pl.networks.inputs import GREY
@@ -131,16 +131,8 @@ class PICModule(FillingModule):
         discriminator_lr: learning rate of the discriminators, whose schedule is that of `lr`; default: twice the
             default `lr`.
         discriminator_width: feature maps of the discriminators' first block; default: `width`.
-        lr: learning rate.
-        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
-        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
-        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
-        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
         betas: of the optimiser and of the discriminators': decay of the averages of gradients and of their squares.
-        eps: of the optimiser.
-        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
-            the model; none if omitted.
-        compile: compile the networks with torch.compile.
+        training: learning rate, schedule, optimiser, `ema` and `compile`: see `WSSLModule`.
     """
 
     stage = "pic"
@@ -157,20 +149,10 @@ class PICModule(FillingModule):
         adversarial: float = 1.0,
         discriminator_lr: float = 2e-4,
         discriminator_width: int | None = None,
-        lr: float = 1e-4,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
-        warmup_steps: int = 0,
-        optimizer: Literal["adam", "adamw"] = "adam",
-        weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.0, 0.999),
-        eps: float = 1e-8,
-        ema: float | None = None,
-        compile: bool = False,
+        **training: Any,
     ) -> None:
-        settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
-        super().__init__(settings, ema, compile)
-        self.save_hyperparameters()
-        self.hparams["betas"] = list(betas)  # as they come back from JSON
+        super().__init__(betas=betas, **training)
         check_positive("width", width)
         for name, value in (("kl", kl), ("l1", l1)):
             check_factor(name, value)

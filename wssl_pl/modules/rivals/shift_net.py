@@ -1,7 +1,7 @@
 """Shift-Net (Yan et al. 2018): a U-Net that copies features of the known part into the hole."""
 
 import itertools
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from wssl_pl.metrics import composite
 from wssl_pl.modules.adversarial import Adversary
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.optimizer import OptimizerSettings, check_factor, check_positive
+from wssl_pl.modules.optimizer import check_factor, check_positive
 from wssl_pl.networks import Fill, InstanceNorm, crop_to, pad_to_multiple, without_autocast
 
 SHIFT_LEVEL = 3
@@ -271,15 +271,8 @@ class ShiftNetModule(FillingModule):
         features: what the two compare: `vgg16:FILE` or `alexnet:FILE`, torchvision's weights (without `:FILE` searched
             in `WSSL_WEIGHTS` and torch hub's cache), or `pretext:CKPT`, the encoder of a pretext checkpoint.
         lr: learning rate.
-        lr_schedule: `constant` (the paper's) or `cosine`, which ends at 0.
-        warmup_steps: optimiser steps over which the learning rate first rises linearly; a cosine starts after them.
-        optimizer: `adam` (the paper's) or `adamw` (Loshchilov, Hutter 2019).
-        weight_decay: with `adam` an L2 penalty, added to the gradients; with `adamw` the decoupled decay.
         betas: of the optimiser: decay of the averages of gradients and of their squares.
-        eps: of the optimiser.
-        ema: decay of an exponential moving average of the weights, such as 0.999, which is then validated and saved as
-            the model; none if omitted.
-        compile: compile the networks with torch.compile.
+        training: schedule, optimiser, `ema` and `compile`: see `WSSLModule`.
     """
 
     stage = "shift_net"
@@ -301,19 +294,11 @@ class ShiftNetModule(FillingModule):
         style: float = 0.0,
         features: str | None = None,
         lr: float = 2e-4,
-        lr_schedule: Literal["constant", "cosine"] = "constant",
-        warmup_steps: int = 0,
-        optimizer: Literal["adam", "adamw"] = "adam",
-        weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.5, 0.999),
-        eps: float = 1e-8,
-        ema: float | None = None,
-        compile: bool = False,
+        **training: Any,
     ) -> None:
-        settings = OptimizerSettings(lr, lr_schedule, warmup_steps, optimizer, weight_decay, betas, eps)
-        super().__init__(settings, ema, compile)
-        self.save_hyperparameters()
-        self.hparams.update(betas=list(betas), features=absolute_features(features, None))  # as JSON gives them back
+        super().__init__(lr=lr, betas=betas, **training)
+        self.hparams["features"] = absolute_features(features, None)
         check_positive("width", width)
         if downs <= SHIFT_LEVEL:
             raise WSSLError("downs", downs, "must be at least 4: the shift copies features of the third layer")
