@@ -47,7 +47,7 @@ def main() -> None:
     """Draws the gallery: the painted pictures above, the repaired ones below."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/gallery.jpg"))
-    parser.add_argument("--ckpt", type=Path, help="the shipped model if left out")
+    parser.add_argument("--ckpt", type=Path, help="default: the shipped model")
     args = parser.parse_args()
     inpainter = Inpainter.from_checkpoint(args.ckpt)
     shown = pictures()

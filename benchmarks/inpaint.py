@@ -198,7 +198,7 @@ def peak_memory(folder: Path, model: Path, megapixels: float) -> dict[str, Any]:
 
 
 def folder_mode(folder: Path, model: Path, count: int) -> dict[str, Any]:
-    """How many of the cores a folder of photos keeps busy, the start of the process left out."""
+    """How many of the cores a folder of photos keeps busy, without the start of the process."""
     for name in ("photos", "masks"):
         (folder / name).mkdir(exist_ok=True)
     for number in range(count):

@@ -157,7 +157,7 @@ class ImagesInMemory(Callback):
 
     Args:
         array: `(N, resize, resize, 3)` uint8, or None for the images of the run itself, decoded once.
-        length: how many images an epoch has; as many as there are if left out.
+        length: how many images an epoch has; default: as many as there are.
     """
 
     def __init__(self, array: NDArray[np.uint8] | None = None, length: int | None = None) -> None:

@@ -121,8 +121,8 @@ def test_lists_counted_from_zero_fit_images_counted_from_one(tmp_path: Path, pad
 @pytest.mark.parametrize("first", [0, 1])
 def test_names_that_all_exist_are_taken_as_they_are(tmp_path: Path, first: int, caplog) -> None:
     names = [f"{number}.png" for number in range(first, first + 10)]
-    root, left_out = numbered(tmp_path / "images", names), {names[0], names[7]}
-    kept = [name for name in names if name not in left_out]
+    root, omitted = numbered(tmp_path / "images", names), {names[0], names[7]}
+    kept = [name for name in names if name not in omitted]
     folder = lists(tmp_path / "lists", train=kept[:5], val=kept[5:])
     split, _ = split_images(root, sorted(root.iterdir()), str(folder))
     assert {name: {path.name for path in paths} for name, paths in split.items()} == {

@@ -162,7 +162,7 @@ def test_a_single_file_as_it_is_shipped(model_files, tmp_path, monkeypatch, caps
     assert "hole_depth=0.8: must be above 0 and at most 0.5" in capsys.readouterr().err
 
 
-def test_heads_are_left_out_on_request(tmp_path, monkeypatch):
+def test_heads_are_omitted_on_request(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     module = InpaintModule(width=2, freeze_layers=0, task_loss=0.1, tasks=["rotation"]).eval()

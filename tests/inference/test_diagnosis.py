@@ -95,7 +95,7 @@ def heads_of(task, probabilities, **training):
 
     heads.info, heads.shown = ModelInfo("model", {}, {"image_size": SIZE} | training), shown
     heads.tasks, heads.calibrated = {task.name: task}, True
-    heads.unchanged_shares = {task.name: 1 / len(task.levels)}
+    heads.unchanged_fractions = {task.name: 1 / len(task.levels)}
     return heads
 
 
@@ -122,18 +122,21 @@ def test_findings_by_hand(task, probabilities, text, level, probability):
 def test_what_the_training_left_unchanged_counts():
     # Of 100 images 60 were unchanged, of photos 50 are: [0.1 / 0.4, 0, 0.1 / 0.4, 0.8 / 0.6] / 2 of [0.1, 0, 0.1, 0.8].
     heads = heads_of(Saturation(), [0.1, 0.0, 0.1, 0.8])
-    heads.unchanged_shares = {"saturation": 0.6}
+    heads.unchanged_fractions = {"saturation": 0.6}
     (found,) = Diagnoser(heads)(np.zeros((40, 50, 3), np.uint8)).findings
     assert (found.found, found.probability) == (False, pytest.approx((0.8 / 0.6) / (0.2 / 0.4 + 0.8 / 0.6)))
 
 
 def test_how_often_the_training_left_images_unchanged():
-    assert PretextModule(["rotation", "saturation"], width=2).unchanged_shares == {"rotation": 0.25, "saturation": 0.25}
+    assert PretextModule(["rotation", "saturation"], width=2).unchanged_fractions == {
+        "rotation": 0.25,
+        "saturation": 0.25,
+    }
     # Of levels 0, 1/3, 2/3 and 1 the last is the nearest of one strength in six.
     any_strength = PretextModule(["saturation", "restoration"], width=2, levels={"saturation": [0, 1 / 3, 2 / 3, 1]})
-    assert any_strength.unchanged_shares == {"saturation": pytest.approx(1 / 6, abs=1e-3)}
+    assert any_strength.unchanged_fractions == {"saturation": pytest.approx(1 / 6, abs=1e-3)}
     settings = {"width": 2, "freeze_layers": 0, "restore": ["blur"], "task_loss": 1.0, "tasks": ["blur", "rotation"]}
-    found = InpaintModule(ckpt="none", **settings, undamaged=0.6).unchanged_shares
+    found = InpaintModule(ckpt="none", **settings, undamaged=0.6).unchanged_fractions
     assert found == {
         "blur": pytest.approx(0.6 + 0.4 * 0.125, abs=1e-3),
         "rotation": 0.25,

@@ -82,7 +82,7 @@ def test_where_convergence_is_reported_claims_are_about_the_declared_steps(tmp_p
     assert sentence(verdict, report, 3).endswith("Not converged in these steps: good.")
 
 
-def test_a_group_goes_on_without_an_arm_that_is_left_out(tmp_path):
+def test_a_group_goes_on_without_an_arm_that_is_omitted(tmp_path):
     arms = {"a": FakeArm(effect=1.0), "b": FakeArm(effect=9.0, rise=0.5), "c": FakeArm(effect=1.2), "plain": FakeArm()}
     (verdict,) = judged(tmp_path, arms, Claim("three beat one", ["a", "b", "c"], ["plain"]))
     assert verdict.state == "supported"

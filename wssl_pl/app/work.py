@@ -198,8 +198,8 @@ def save_preview(photo: Photo, path: Path) -> None:
     pixels = _shrunk(photo.pixels, height, width)
     colours: NDArray[Any] = np.broadcast_to(pixels, (height, width, 3))
     if photo.alpha is not None:
-        share = _shrunk(photo.alpha[..., None], height, width).astype(np.float32) / 255
-        colours = np.rint(colours * share + 255 * (1 - share)).astype(np.uint8)
+        opacity = _shrunk(photo.alpha[..., None], height, width).astype(np.float32) / 255
+        colours = np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8)
     profile = {"icc_profile": photo.profile} if photo.profile and photo.pixels.shape[-1] == 3 else {}
     # Quick to write: it is read once, most often on the same machine.
     Image.fromarray(np.ascontiguousarray(colours)).save(path, "PNG", compress_level=1, **profile)

@@ -58,7 +58,7 @@ def advise(*, images: Path, masks: Path, ckpt: Path | None = None, device: str =
         for finding in found[0].findings:
             seen = [each.found for diagnosis in found for each in diagnosis.findings if each.task == finding.task]
             damaged[finding.task] = float(np.mean(seen))
-        lines.append("Damages seen: " + ", ".join(f"{task} in {share:.0%}" for task, share in damaged.items()))
+        lines.append("Damages seen: " + ", ".join(f"{task} in {fraction:.0%}" for task, fraction in damaged.items()))
     damaged.pop("rotation", None)  # is no damage
     lines += lines_of(read_findings(), len(train), damaged)
     print("\n".join(lines), flush=True)

@@ -130,7 +130,7 @@ def study(
         evaluate: measure the trained models on the test split and write the report
         reuse: folders of other studies, whose finished runs are taken over where they are the same
         cpus_per_run: CPU cores of each run
-        gpus_per_run: share of a GPU of each run; default: a whole one where there is one
+        gpus_per_run: fraction of a GPU of each run; default: a whole one where there is one
         parallel: runs at a time; default: as many as fit
         storage: where the machines of a cluster exchange files if they share no folder: a path or s3://BUCKET/PREFIX
         ray: where the runs are trained

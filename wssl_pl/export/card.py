@@ -35,7 +35,7 @@ def model_card(
         error.parameter = "figures"
         raise
     try:
-        ratio = "unknown share"
+        ratio = "unknown ratio"
         if "hole_ratio" in training:
             ratio = "{:.0f} to {:.0f} %".format(*(100 * each for each in training["hole_ratio"]))
         steps = f"{training['steps']:,}" if "steps" in training else "an unknown number of"

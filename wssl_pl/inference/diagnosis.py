@@ -120,16 +120,16 @@ class Diagnoser:
         start = (self.reduced_to - self.side) // 2
         seen = pixels[start : start + self.side, start : start + self.side]
         probabilities = self.heads(np.ascontiguousarray(np.moveaxis(seen, -1, 0), np.float32) / 255.0)
-        shares = self.heads.unchanged_shares
+        fractions = self.heads.unchanged_fractions
         findings = [
-            _finding(task, probabilities[name].tolist(), shares[name]) for name, task in self.heads.tasks.items()
+            _finding(task, probabilities[name].tolist(), fractions[name]) for name, task in self.heads.tasks.items()
         ]
         return Diagnosis(tuple(findings), self.reduced_to, self.side, self.heads.calibrated)
 
 
-def _finding(task: "Classification", probabilities: Sequence[float], unchanged_share: float) -> Finding:
+def _finding(task: "Classification", probabilities: Sequence[float], unchanged_fraction: float) -> Finding:
     unchanged = task.unchanged
-    levels = _of_photos(dict(zip(task.levels, probabilities, strict=True)), unchanged, unchanged_share)
+    levels = _of_photos(dict(zip(task.levels, probabilities, strict=True)), unchanged, unchanged_fraction)
     likely = max(levels, key=levels.__getitem__)
     found = likely != unchanged
     probability = levels[likely]
@@ -137,19 +137,21 @@ def _finding(task: "Classification", probabilities: Sequence[float], unchanged_s
         probability = 1.0 - levels[unchanged]
     level = likely
     if task.ordered:
-        counted = {each: share for each, share in levels.items() if not (found and each == unchanged)}
-        level = sum(each * share for each, share in counted.items()) / sum(counted.values())
+        counted = {each: probability for each, probability in levels.items() if not (found and each == unchanged)}
+        level = sum(each * probability for each, probability in counted.items()) / sum(counted.values())
     text = task.describe(level) if found else f"{task.name}: nothing found"
     return Finding(task.name, found, level, probability, levels, text)
 
 
-def _of_photos(levels: dict[float, float], unchanged: float | None, share: float) -> dict[float, float]:
-    """Return the probabilities of levels for photos, from those for images of which training left `share` unchanged.
+def _of_photos(levels: dict[float, float], unchanged: float | None, fraction: float) -> dict[float, float]:
+    """Return the probabilities of levels for photos, from those for images of which training left `fraction` unchanged.
 
     By Bayes' rule (Saerens et al. 2002): without it a head that knows nothing would find a change in most photos.
     """
     if unchanged is None:
         return levels
-    weights = {each: UNCHANGED / share if each == unchanged else (1.0 - UNCHANGED) / (1.0 - share) for each in levels}
+    weights = {
+        each: UNCHANGED / fraction if each == unchanged else (1.0 - UNCHANGED) / (1.0 - fraction) for each in levels
+    }
     total = sum(weights[each] * probability for each, probability in levels.items())
     return {each: weights[each] * probability / total for each, probability in levels.items()}

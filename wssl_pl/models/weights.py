@@ -121,10 +121,10 @@ class Heads:
         self.calibrated = bool(module.hparams["temperatures"])
 
     @property
-    def unchanged_shares(self) -> dict[str, float]:
+    def unchanged_fractions(self) -> dict[str, float]:
         """By task the fraction of the training's images that it has left as they are."""
-        shares: dict[str, float] = self._module.unchanged_shares
-        return shares
+        fractions: dict[str, float] = self._module.unchanged_fractions
+        return fractions
 
     def __call__(self, image: Array) -> dict[str, Array]:
         """Return the probabilities `(levels,)` by task for an image `(3, S, S)` in [0, 1], S at least 32.

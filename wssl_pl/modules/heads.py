@@ -113,7 +113,7 @@ def has_restoration(tasks: Mapping[str, PretextTask]) -> bool:
     return any(isinstance(task, Restoration) for task in tasks.values())
 
 
-def unchanged_share(task: Classification, strength: Callable[[Tensor], Tensor] | None = None) -> float:
+def unchanged_fraction(task: Classification, strength: Callable[[Tensor], Tensor] | None = None) -> float:
     """Return the fraction of the training's images that a task has left as they are, by the labels of its head.
 
     Args:

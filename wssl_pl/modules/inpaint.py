@@ -27,7 +27,7 @@ from wssl_pl.modules.encoder import (
 )
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources, unchanged_share
+from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources, unchanged_fraction
 from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.network import ORACLE, FillsHoles
 from wssl_pl.modules.optimizer import check_factor, check_positive
@@ -373,13 +373,13 @@ class InpaintModule(FillsHoles, FillingModule):
         return self.joint is not None and len(self.joint.others) < len(self.joint.tasks)
 
     @property
-    def unchanged_shares(self) -> dict[str, float]:
+    def unchanged_fractions(self) -> dict[str, float]:
         """The fraction of the training's images that each task of `task_loss` has left as they are."""
         if self.joint is None:
             return {}
         restored = self.joint.tasks.keys() - {*self.joint.others}
         drawn = {name: partial(self.damages.strength, name) for name in restored if self.damages is not None}
-        return {name: unchanged_share(task, drawn.get(name)) for name, task in self.joint.tasks.items()}
+        return {name: unchanged_fraction(task, drawn.get(name)) for name, task in self.joint.tasks.items()}
 
     def probabilities(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Return the calibrated probabilities `(B, levels)` of each head of `task_loss`.
@@ -448,9 +448,9 @@ class InpaintModule(FillsHoles, FillingModule):
         found = super().remarks()
         if self.joint is not None and (at_chance := self.joint.metrics.at_chance(self.joint.tasks)):
             found.append(f"Still at chance: {', '.join(at_chance)}; train longer, or lower --model.lr")
-        if self.joint is not None and self.joint.left_out:
-            left_out = ", ".join(self.joint.left_out)
-            found.append(f"task_loss trains without {left_out}: the downstream stage reconstructs anyway")
+        if self.joint is not None and self.joint.omitted:
+            omitted = ", ".join(self.joint.omitted)
+            found.append(f"task_loss trains without {omitted}: the downstream stage reconstructs anyway")
         frozen = not all(each.requires_grad for each in self.encoder.parameters())
         # A resume that trains nothing unfreezes nothing.
         if self.unfreeze_epoch is not None and frozen and self.current_epoch <= self.unfreeze_epoch:

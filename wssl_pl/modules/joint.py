@@ -29,7 +29,7 @@ class JointTasks(nn.Module):
         weights: the weight of each task.
         in_channels: feature maps of the encoder's last features.
         restored: names of the damages that the restoration makes.
-        left_out: names of the checkpoint's tasks that have no place in the downstream stage.
+        omitted: names of the checkpoint's tasks that have no place in the downstream stage.
 
     Attributes:
         others: the names of the tasks that take images of their own.
@@ -43,7 +43,7 @@ class JointTasks(nn.Module):
         weights: Mapping[str, float],
         in_channels: int,
         restored: Collection[str] = (),
-        left_out: Sequence[str] = (),
+        omitted: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.tasks: Any = nn.ModuleDict(tasks)
@@ -54,7 +54,7 @@ class JointTasks(nn.Module):
         changes = tasks.values() if self.others else ()
         self.numbers = sum(task.numbers for task in changes)
         self.margin = sum(task.margin for task in changes)
-        self.left_out = list(left_out)
+        self.omitted = list(omitted)
 
     def change(self, images: Tensor, uniform: Tensor, margin: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what the encoder is given for `others`, and their targets.
@@ -101,14 +101,14 @@ class PretextHeads:
         tasks: the tasks, with their levels.
         weights: the weight of each at the end of the pretext stage; equal ones of `weighting=upgrad`.
         heads: the state dict of each head.
-        left_out: names of the other tasks: what they do is the downstream stage itself.
+        omitted: names of the other tasks: what they do is the downstream stage itself.
     """
 
     paths: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, PretextTask] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     heads: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
+    omitted: list[str] = field(default_factory=list)
 
 
 def make_joint_tasks(
@@ -154,7 +154,7 @@ def make_joint_tasks(
         if task.levels != kept.get(name, task.levels):
             raise WSSLError("levels", task.levels, f"the head of {name} in ckpt={ckpt} has {kept[name]}", "omit them")
     fixed = normalise_weights(names, weights)
-    joint = JointTasks(tasks, fixed, in_channels, task_names(restored), saved.left_out)
+    joint = JointTasks(tasks, fixed, in_channels, task_names(restored), saved.omitted)
     if init != "he":
         initialise(joint.heads, init)
     for name in kept:
@@ -181,10 +181,10 @@ def read_heads(ckpt: str) -> PretextHeads:
     if saved.get("weighting") == "uncertainty":
         learned = torch.exp(-pretext["state_dict"]["weighting.log_variances"].float())
         weights = dict(zip(found, learned.tolist(), strict=True))
-    left_out = [name for name, task in found.items() if _is_downstream(task)]
-    paths = {name: path for name, path in paths.items() if name not in left_out}
+    omitted = [name for name, task in found.items() if _is_downstream(task)]
+    paths = {name: path for name, path in paths.items() if name not in omitted}
     heads = {name: part_of(pretext, f"heads.{name}.") for name in paths}
-    return PretextHeads(paths, {name: found[name] for name in paths}, weights, heads, left_out)
+    return PretextHeads(paths, {name: found[name] for name in paths}, weights, heads, omitted)
 
 
 def _is_downstream(task: PretextTask) -> bool:

@@ -24,7 +24,7 @@ from wssl_pl.modules.heads import (
     has_restoration,
     named_metrics,
     sources,
-    unchanged_share,
+    unchanged_fraction,
 )
 from wssl_pl.modules.upgrad import UPGrad
 from wssl_pl.networks import WIDTH, UNetDecoder, crop_to, initialise, pad_to_multiple
@@ -231,12 +231,12 @@ class PretextModule(WSSLModule):
         return self.pretext_holes or any(task.masks_input for task in self.tasks.values())
 
     @property
-    def unchanged_shares(self) -> dict[str, float]:
+    def unchanged_fractions(self) -> dict[str, float]:
         """The fraction of the training's images that each classification has left as they are."""
         tasks = [task for task in self.tasks.values() if isinstance(task, Classification)]
         any_strength = has_restoration(self.tasks)
         drawn = {task: task.strength if any_strength and isinstance(task, Damage) else None for task in tasks}
-        return {task.name: unchanged_share(task, strength) for task, strength in drawn.items()}
+        return {task.name: unchanged_fraction(task, strength) for task, strength in drawn.items()}
 
     def probabilities(self, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Return the calibrated probabilities `(B, levels)` of each classification.

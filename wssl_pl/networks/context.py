@@ -68,7 +68,7 @@ class FourierUnit(nn.Module):
 
     Each frequency's real and imaginary parts are 2 C channels. The transforms are products with cosine and sine
     matrices, in float32 also under autocast: one implementation for every device and for ONNX at any size. Normalised
-    as `norm="ortho"` of `torch.fft.rfft2`. LaMa's batch normalisation is left out.
+    as `norm="ortho"` of `torch.fft.rfft2`. LaMa's batch normalisation is omitted.
     """
 
     def __init__(self, channels: int) -> None:

@@ -19,7 +19,7 @@ from wssl_pl.networks import Fill, InstanceNorm, crop_to, pad_to_multiple, witho
 
 SHIFT_LEVEL = 3
 """The layer of the encoder whose features are copied; its side is that of the image over 2**3."""
-HOLE_SHARE = 5 / 16
+HOLE_FRACTION = 5 / 16
 """Share of hidden pixels above which a position of those features belongs to the hole."""
 SLOPE = 0.2
 """Of the leaky ReLUs."""
@@ -52,10 +52,10 @@ def coarse_hole(masks: Tensor) -> Tensor:
         >>> coarse_hole(torch.ones(1, 1, 16, 32)).shape
         torch.Size([1, 1, 2, 4])
     """
-    shares = (masks > 0.5).float()
+    fractions = (masks > 0.5).float()
     for _ in range(SHIFT_LEVEL):
-        shares = F.avg_pool2d(shares, 4, stride=2, padding=1, count_include_pad=False)
-    return shares > HOLE_SHARE
+        fractions = F.avg_pool2d(fractions, 4, stride=2, padding=1, count_include_pad=False)
+    return fractions > HOLE_FRACTION
 
 
 def shift(decoded: Tensor, encoded: Tensor, hole: Tensor) -> Tensor:
