@@ -91,6 +91,35 @@ def test_batches_of_a_datamodule_without_hooks_are_completed(monkeypatch: pytest
     assert seen[0]["random"].shape == (4, 16)
 
 
+class Flipping(FacesModule):
+    """With the hook in which many augment images on the device."""
+
+    def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
+        return {"image": batch["image"].flip(3), "mask": batch["mask"].flip(2)}
+
+
+def test_a_datamodule_may_use_lightnings_hook() -> None:
+    quiet = {"logger": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(accelerator="cpu", **quiet)
+    module = PretextModule(["rotation", "noise"], width=4)
+    found = [trainer.validate(module, datamodule=Flipping(), verbose=False)[0] for _ in range(2)]
+    assert found[0] == found[1]
+    flipped = Faces(False)
+    flipped.images, flipped.masks = flipped.images.flip(3), flipped.masks.flip(2)
+    model = InpaintModule(width=2, freeze_layers=0)
+    expected = trainer.validate(model, DataLoader(flipped, 4), verbose=False)
+    assert trainer.validate(model, datamodule=Flipping(), verbose=False) == expected
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(2.0, -1.0), (255.0, 0.0)])
+def test_normalised_images_are_an_error(scale: float, shift: float) -> None:
+    faces = Faces(True)
+    faces.images = faces.images * scale + shift
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    with pytest.raises(WSSLError, match=r"image is between .*: return uint8, or floating-point numbers in \[0, 1\]"):
+        trainer.validate(PretextModule(["rotation"], width=4), DataLoader(faces, 4), verbose=False)
+
+
 def test_what_a_batch_lacks_is_said() -> None:
     images, masks = torch.rand(2, 3, 32, 32), torch.zeros(2, 32, 32)
     for batch, message in [

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from wssl_pl.data.splits import MAPPING_FILE, PARTITION_FILE, celeba_hq_partition, hashed_fraction, split_images
+from wssl_pl.data.splits import MAPPING_FILE, PARTITION_FILE, celeba_hq_partition, hashed_fractions, split_images
 from wssl_pl.errors import DataError
 
 # CelebA-HQ 0..5 are CelebA's 000003, 000004, 000001, 000006, 000002, 000005: `orig_idx` is one less than the name says.
@@ -84,7 +84,8 @@ def test_hash_split_is_stable_and_about_90_5_5(tmp_path: Path) -> None:
     assert sum(map(len, split.values())) == 4000
     elsewhere, _ = split_images(tmp_path / "x", [tmp_path / "x" / file.name for file in files[::-1]])
     assert {p.name for p in elsewhere["val"]} == {p.name for p in split["val"]}
-    assert hashed_fraction(Path("1.jpg")) == hashed_fraction(Path("1.PNG")) == pytest.approx(0.42002406436877493)
+    both = hashed_fractions(tmp_path, [tmp_path / "1.jpg", tmp_path / "1.PNG"])
+    assert [*both.values()] == [pytest.approx(0.42002406436877493)] * 2
 
 
 def test_the_suffix_does_not_count_for_the_hash(tmp_path: Path) -> None:
@@ -93,8 +94,25 @@ def test_the_suffix_does_not_count_for_the_hash(tmp_path: Path) -> None:
     for found in split.values():
         assert len({path.stem for path in found}) * 3 == len(found)
     # Rows of a Parquet file differ in what follows the suffix.
-    rows = {hashed_fraction(tmp_path / f"train.parquet#{number}") for number in range(100)}
-    assert len(rows) == 100
+    rows = hashed_fractions(tmp_path, [tmp_path / f"train.parquet#{number}" for number in range(100)])
+    assert len(set(rows.values())) == 100
+
+
+def test_names_that_recur_in_folders_are_divided_by_their_paths(tmp_path: Path) -> None:
+    views = [tmp_path / str(person) / f"{view}.png" for person in range(500) for view in ("front", "left", "right")]
+    single = [tmp_path / "0" / "1.jpg", tmp_path / "more" / "7.jpg"]
+    split, _ = split_images(tmp_path, [*views, *single], "hash")
+    assert len(split["val"]) == pytest.approx(75, abs=30)
+    assert {path.stem for path in split["val"]} >= {"front", "left", "right"}
+    names = hashed_fractions(tmp_path, [*views, *single])
+    assert {path: names[path] for path in single} == hashed_fractions(tmp_path, single)  # as without the others
+    moved = hashed_fractions(tmp_path / "x", [tmp_path / "x" / path.relative_to(tmp_path) for path in views])
+    assert [*moved.values()] == [names[path] for path in views]
+    train, rule = split_images(
+        tmp_path / "set", [tmp_path / "set" / "train" / path.relative_to(tmp_path) for path in views]
+    )
+    assert rule == "folders, 5% of train for val"
+    assert {path.stem for path in train["val"]} >= {"front", "left", "right"}
 
 
 def test_without_a_val_folder_a_fixed_part_of_train_is_taken(tmp_path: Path) -> None:
@@ -119,6 +137,7 @@ def test_the_hash_divides_by_its_fractions(tmp_path: Path) -> None:
     split, rule = split_images(tmp_path, paths, "hash")
     assert rule == "hash"
     bounds = {"train": (0.0, 0.9), "val": (0.9, 0.95), "test": (0.95, 1.0)}
+    fractions = hashed_fractions(tmp_path, paths)
     for name, (low, high) in bounds.items():
-        assert split[name] == [path for path in paths if low <= hashed_fraction(path) < high]
+        assert split[name] == [path for path in paths if low <= fractions[path] < high]
         assert len(split[name]) == pytest.approx(2000 * (high - low), abs=40)

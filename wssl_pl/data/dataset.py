@@ -14,6 +14,8 @@ from wssl_pl.data.sampler import Key
 from wssl_pl.errors import WSSLError
 
 RANDOM_NUMBERS = 16
+OVERSHOOT = 0.25
+"""How far outside [0, 1] a bicubic filter may leave an image."""
 """Numbers in `batch["random"]` per sample."""
 RANDOM_SCALE = 2**24
 """What these are multiplied with to be integers on their way to the device."""
@@ -99,6 +101,18 @@ class PairedDataset(Dataset[Any]):
         if self.masks is not None:
             batch["mask"] = torch.from_numpy(self.masks.draw(numbers[:, -1]))
         return batch
+
+
+def check_range(images: torch.Tensor) -> None:
+    """Check that images of a user's own dataset are in [0, 1], but for what a resize may add.
+
+    Raises:
+        WSSLError: They are not, as after a normalisation.
+    """
+    low, high = (value.item() for value in images.aminmax())
+    if not (-OVERSHOOT <= low and high <= 1.0 + OVERSHOOT):
+        remedy = "return uint8, or floating-point numbers in [0, 1], without a normalisation"
+        raise WSSLError("batch", None, f"image is between {low:.3g} and {high:.3g}", remedy)
 
 
 def complete_batch(batch: dict[str, torch.Tensor], *, train: bool, needs_masks: bool) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wssl_pl.data.decode import dilate as widen
 from wssl_pl.data.decode import read_mask
 from wssl_pl.data.files import find_damaged, reason
-from wssl_pl.data.splits import FOLDERS, hashed_fraction
+from wssl_pl.data.splits import FOLDERS, hashed_fractions
 from wssl_pl.errors import DataError
 from wssl_pl.files import cache_folder, replacing
 
@@ -290,6 +290,6 @@ def split_masks(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]
     if evaluation and len(evaluation) == len(paths):
         return {"train": [], "test": evaluation}, f"{name} folder alone"
     parts: dict[str, list[Path]] = {"train": [], "test": []}
-    for path in paths:
-        parts["test" if hashed_fraction(path) >= 1 - TEST_FRACTION else "train"].append(path)
+    for path, fraction in hashed_fractions(root, paths).items():
+        parts["test" if fraction >= 1 - TEST_FRACTION else "train"].append(path)
     return parts, "hash"

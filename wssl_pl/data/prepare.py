@@ -198,7 +198,7 @@ def _split_tables(root: Path, tables: Sequence[Path], split_rule: str) -> tuple[
                 len(spare),
                 spare[0],
             )
-        return with_val(split, "names of the Parquet files")
+        return with_val(root, split, "names of the Parquet files")
     paths = [path for file in tables for path in rows[file]]
     if split_rule == "auto":
         split_rule = "folders" if any(file.relative_to(root).parts[0].lower() in FOLDERS for file in tables) else "hash"

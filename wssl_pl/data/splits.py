@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -113,7 +114,7 @@ def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") ->
     1. `folders`: by `train/`, `val/` (or `valid/`, `validation/`) and `test/` in `root`, if any is there.
        Without `val/`, a fixed 5 % of `train/` by the hash below become val, which the name of the rule says.
     2. `celeba`: by CelebA's partition, if its two text files are in `root` or up to two folders above.
-    3. `hash`: by a hash of the file name without its suffix, 90 % train, 5 % val, 5 % test.
+    3. `hash`: by a hash of the file name without its suffix, 90 % train, 5 % val, 5 % test; see `hashed_fractions`.
 
     Any other rule is a folder of file lists, see `read_lists`.
 
@@ -125,7 +126,7 @@ def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") ->
         if any(by_folder.values()):
             if spare := len(paths) - sum(map(len, by_folder.values())):
                 warn("images=%s: %d images are in none of train, val and test: they are omitted", root, spare)
-            return with_val(by_folder, "folders")
+            return with_val(root, by_folder, "folders")
         if split_rule == "folders":
             raise WSSLError("split_rule", split_rule, f"{root} has no train, val or test folder with images")
     if split_rule in ("auto", "celeba"):
@@ -140,19 +141,27 @@ def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") ->
     if split_rule not in RULES:
         return _by_lists(root, paths, Path(split_rule)), f"lists in {split_rule}"
     split: Split = {name: [] for name in SPLITS}
-    for path in paths:
-        fraction = hashed_fraction(path)
+    for path, fraction in hashed_fractions(root, paths).items():
         split["train" if fraction < 0.90 else "val" if fraction < VAL_FROM else "test"].append(path)
     return split, "hash"
 
 
-def hashed_fraction(path: Path) -> float:
-    """Return a fixed number in [0, 1) that belongs to a file name, the same on every machine.
+def hashed_fractions(root: Path, paths: Sequence[Path]) -> dict[Path, float]:
+    """Return for each path a fixed number in [0, 1) that belongs to its file name, the same on every machine.
 
-    The suffix of an image file does not count, so that `00001.jpg` and `00001.png` are in the same split.
+    The suffix of an image file does not count, so that `00001.jpg` and `00001.png` are in the same split. A name that
+    several folders have counts with its path below `root`: else all images called `front.jpg` would be in one split.
     """
     # A row of a Parquet file is called `<file>.parquet#<row>`: that is no suffix.
-    name = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    names = {path: path.with_suffix("") if path.suffix.lower() in SUFFIXES else path for path in paths}
+    counts = Counter(name.name for name in set(names.values()))
+    return {
+        path: _hashed(name.name if counts[name.name] == 1 else name.relative_to(root).as_posix())
+        for path, name in names.items()
+    }
+
+
+def _hashed(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:6]) / 2.0**48
 
 
@@ -195,11 +204,11 @@ def _by_folder(root: Path, paths: Sequence[Path]) -> Split:
     return split
 
 
-def with_val(split: Split, rule: str) -> tuple[Split, str]:
+def with_val(root: Path, split: Split, rule: str) -> tuple[Split, str]:
     """Return a split without val with a fixed part of train as val, at least one image, and the name of the rule."""
     if split["val"] or len(split["train"]) < 2:
         return split, rule
-    fractions = {path: hashed_fraction(path) for path in split["train"]}
+    fractions = hashed_fractions(root, split["train"])
     least = min(VAL_FROM, max(fractions.values()))
     split = split | {
         "train": [path for path, fraction in fractions.items() if fraction < least],

@@ -1,7 +1,7 @@
 """What all stages share: the optimiser, the memory format, compilation, and the mark in the checkpoint."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,12 +10,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from wssl_pl.callbacks import EMAWeights
-from wssl_pl.data.dataset import complete_batch
+from wssl_pl.data import WSSLDataModule
+from wssl_pl.data.dataset import check_range, complete_batch
 from wssl_pl.errors import WSSLError
 from wssl_pl.modules.checkpoint import check_state, read_checkpoint
 from wssl_pl.modules.heads import TaskMetrics
@@ -61,6 +61,7 @@ class WSSLModule(TakesHoles, LightningModule):
     # The tasks, losses and metrics compute in float32 in any precision; the networks round their input.
     takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
+    _range_checked = False  # whether a batch of a user's own dataset was checked since `setup`
     _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
     _is_sharded = False
     validated_step: int | None = None  # at which the metrics of the last validation were measured
@@ -169,11 +170,7 @@ class WSSLModule(TakesHoles, LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check trainer and data, and compile the networks in place, so that the names in the state dict stay."""
-        # Lightning warns of a hook that module and datamodule both have: loaders without one get this one.
-        self.__dict__.pop("on_after_batch_transfer", None)
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is None or not is_overridden("on_after_batch_transfer", datamodule):
-            self.on_after_batch_transfer = self._complete_batch  # type: ignore[method-assign]
+        self._range_checked = False
         if stage == "fit":
             self.check_trainer(self.trainer)
             self.check_data(getattr(self.trainer, "datamodule", None))
@@ -181,8 +178,16 @@ class WSSLModule(TakesHoles, LightningModule):
                 for network in self.networks():
                     network.compile()
 
-    def _complete_batch(self, batch: Any, dataloader_idx: int) -> Any:
-        return complete_batch(batch, train=self.training, needs_masks=self.needs_masks)
+    def _apply_batch_transfer_handler(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """Complete a batch of a user's own dataset after all hooks, those of the user's datamodule included."""
+        batch = super()._apply_batch_transfer_handler(batch, *args, **kwargs)
+        if isinstance(getattr(self.trainer, "datamodule", None), WSSLDataModule):
+            return batch
+        batch = complete_batch(batch, train=self.training, needs_masks=self.needs_masks)
+        if not self._range_checked:  # once: it waits for the device
+            check_range(batch["image"])
+            self._range_checked = True
+        return batch
 
     def log_metrics(self, split: str) -> None:
         """Log the metrics of the batches since the last call under `<split>/`, and reset them."""
@@ -228,7 +233,8 @@ class WSSLModule(TakesHoles, LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser, and where the learning rate changes its schedule, which is stepped after every step."""
-        settings = self.optimizer_settings
+        # `Tuner.lr_find` writes the rate that it has found to the hyperparameters.
+        self.optimizer_settings = settings = replace(self.optimizer_settings, lr=self.hparams["lr"])
         optimizer = settings.make(self.parameter_groups(), self._fuses())
         warmup, decays, second_phase = settings.warmup_steps, settings.lr_schedule == "cosine", settings.second_phase
         if not (warmup or decays or second_phase):
@@ -243,7 +249,8 @@ class WSSLModule(TakesHoles, LightningModule):
         self._schedule_end = float(steps)
         # The schedule of a resumed run that had none before is younger than the run.
         schedule = LambdaLR(
-            optimizer, lambda step: settings.factor(max(step, self.trainer.global_step), self._schedule_end)
+            optimizer,
+            lambda step: self.optimizer_settings.factor(max(step, self.trainer.global_step), self._schedule_end),
         )
         self._keep_group_options(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -271,15 +278,19 @@ class WSSLModule(TakesHoles, LightningModule):
         if checkpoint.get("stage") != self.stage:
             raise WSSLError("stage", self.stage, f"the resumed checkpoint is of stage {checkpoint.get('stage')}")
         migrate(checkpoint, "ckpt_path", self.trainer.ckpt_path)
-        if self.ema is None and self.trainer.state.fn == TrainerFn.FITTING:
+        saved = dict(checkpoint.get("hyper_parameters", {}))
+        if "temperatures" in self.hparams:
+            self.hparams["temperatures"] = saved.get("temperatures")
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            check_state(self, checkpoint["state_dict"], "ckpt_path", self.trainer.ckpt_path)
+            return
+        if self.ema is None:
             # The average ends here: the training continues with the weights that were trained.
             checkpoint["state_dict"] = checkpoint.pop("current_model_state", checkpoint["state_dict"])
         self.check_resumed(checkpoint)
-        self._resumed_hparams = dict(checkpoint.get("hyper_parameters", {}))
-        if "temperatures" in self.hparams:
-            self.hparams["temperatures"] = self._resumed_hparams.get("temperatures")
+        self._resumed_hparams = saved
         for state in checkpoint.get("optimizer_states", []):
-            state["param_groups"] = self._regrouped(state["param_groups"], self._resumed_hparams)
+            state["param_groups"] = self._regrouped(state["param_groups"], saved)
             self._fit_state(state)
             for group in state["param_groups"]:
                 group["fused"] = self._fuses()  # decides where PyTorch puts the restored step counts
@@ -340,11 +351,12 @@ class WSSLModule(TakesHoles, LightningModule):
         Lightning restores the optimiser with the learning rates that were saved. Where no setting has changed and there
         is no schedule they stay, so that a rate that a callback has set survives too.
         """
-        resumed = self._resumed_hparams
-        if resumed is None:
+        resumed, found = self._resumed_hparams, self._use_found_rate()
+        if resumed is None and not found:
             return
         options_now = {name: self.hparams[name] for name in OPTIMIZER_OPTIONS if name in self.hparams}
-        changed = any(_plain(resumed.get(name, value)) != _plain(value) for name, value in options_now.items())
+        before = options_now | (resumed or {})
+        changed = found or any(_plain(before[name]) != _plain(value) for name, value in options_now.items())
         for optimizer, options in zip(self.trainer.optimizers, self._group_options, strict=True):
             for group, typed in zip(optimizer.param_groups, options, strict=True):
                 group.update(typed if changed else {name: typed[name] for name in IMPLEMENTATION})
@@ -357,6 +369,20 @@ class WSSLModule(TakesHoles, LightningModule):
             schedule.base_lrs = [group["initial_lr"] for group in groups]
             for group, rate, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
                 group["lr"] = rate * factor(schedule.last_epoch)
+
+    def _use_found_rate(self) -> bool:
+        """Take the rate that `LearningRateFinder` has written to the hyperparameters; return whether there is one.
+
+        Lightning gives it to all parameter groups, those with a rate of their own included, and to no schedule.
+        """
+        before, rate = self.optimizer_settings.lr, self.hparams["lr"]
+        if rate == before:
+            return False
+        self.optimizer_settings = replace(self.optimizer_settings, lr=rate)
+        for options in self._group_options[0]:
+            if options.get("initial_lr", options["lr"]) == before:
+                options.update({name: rate for name in ("lr", "initial_lr") if name in options})
+        return True
 
     def _last_step(self) -> float:
         """Return the steps that the run has made at its end.
