@@ -129,7 +129,8 @@ def test_chosen_arms_keep_the_names_of_the_others():
 def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     read = read_study([declare(tune={"values": [1e-3, 1e-4]})])
-    study = declared(read, {}, {"downstream.restore": "sharpness,noise", "data.limit": 4})
+    typed = {"downstream.restore": "sharpness,noise", "data.limit": 4, "data.hole_ratio": "0.2,0.6"}
+    study = declared(read, {}, typed)
     assert study.sections[0].claims[0].metrics == ["psnr", "ssim"]
     assert study.tune.metric == "psnr"
     folder = StudyFolder(tmp_path / "study")
@@ -137,6 +138,7 @@ def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare,
     folder.check_same(declared(folder.study(), {}, {}))
     pairs = Pairs.open(write_pairs(folder))
     assert pairs.manifest.restore == ["sharpness", "noise"]
+    assert all(0.2 <= pair.ratio <= 0.6 for pair in pairs.pairs)
     assert read_study([declare()]).sections[0].claims[0].metrics == ["psnr_composite", "ssim_composite"]
 
 
@@ -208,6 +210,19 @@ def test_without_ray_nothing_is_started(capsys, tmp_path, monkeypatch):
         main(["study", "table1", "out=x"])
     assert capsys.readouterr().err == "error: a study needs Ray: pip install 'wssl-pl[study]'\n"
     assert not Path("x").exists()
+
+
+def test_values_are_written_as_on_the_command_line(tmp_path, capsys):
+    arm = {"tasks": ["rotation", "sharpness"], "weights": [0.3, 0.7]}
+    common = TINY["common"] | {"model.lr": 0.125}
+    text = yaml.safe_dump(TINY | {"arms": {"weighted": {"pretext": arm}}, "claims": [], "common": common})
+    for plain, written in (("0.3", "3e-1"), ("0.7", "7e-1"), ("0.125", "1e-3")):
+        assert text.count(plain) == 1
+        text = text.replace(plain, written)
+    path = tmp_path / "exponents.yaml"
+    path.write_text(text)
+    main(["study", str(path), "--dry-run", "--model.betas=0.5,0.99"])
+    assert "weights=[0.3,0.7]" in capsys.readouterr().out
 
 
 def test_a_task_that_is_no_name_is_one_line(declare, capsys):

@@ -1,6 +1,5 @@
 import csv
 import re
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,6 @@ def test_several_studies_make_one(declare):
         ({"plots": True}, "plots: True is not a list"),
         ({"claims": 1}, "claims: 1 is not a list"),
         ({"include": [1.5]}, "study=1.5: is neither"),
-        ({"common": {"data.limit": date(2020, 1, 1)}}, "common.data.limit: datetime.date(2020, 1, 1) is not text"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(declare, changes, said):
@@ -159,7 +157,6 @@ def test_what_is_wrong_is_said_in_one_line(declare, changes, said):
         ("[" * 5000, "is not YAML"),
         ("common: {x: " + "[" * 300 + "]" * 300 + "}", "common: nested more than 20 deep"),
         ("common: &a {x: *a}", "common: nested more than 20 deep"),
-        ("common: {x: 2020-13-01}", "is not YAML: month must be in 1..12"),
         ("!!bool x", "is not YAML"),
         ("\x00", "is not YAML"),
         (b"\xff\xfe\x00a", "is not YAML"),

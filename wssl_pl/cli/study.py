@@ -24,7 +24,7 @@ from wssl_pl.study import cost
 from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_studies, without_composites
 from wssl_pl.study.driver import Resources, check_ray, run_study
 from wssl_pl.study.folder import StudyFolder
-from wssl_pl.study.plan import Plan, Status, describe, make_plan, split_options
+from wssl_pl.study.plan import Plan, Status, as_text, describe, make_plan, split_options
 from wssl_pl.study.sections import SECTIONS, open_sections, reuse_sections, start_sections
 from wssl_pl.study.storage import Storage, storage_of
 from wssl_pl.tasks import import_task
@@ -348,8 +348,10 @@ def check_runs(study: Study, plan: Plan) -> None:
                 parsers[run.stage].check(line)
             else:
                 parsers[run.stage] = _ParseOnly(run.stage, line)
+            parsed = parsers[run.stage].config
+            options = {name: parsed.get(name, value) for name, value in run.options.items()}
             with parsers[run.stage].parser.option_names(line):
-                module: Any = cost.build_module(plan, run, widest=1)
+                module: Any = cost.build_module(plan, replace(run, options=options), widest=1)
                 if run.stage != "pretext" and (module.perceptual or module.style):
                     module.feature_network(module.device)  # its weights have to be there
         except WSSLError as error:
@@ -444,9 +446,12 @@ def write_pairs(folder: StudyFolder) -> Path:
     if not path.is_dir():
         study = folder.study()
         given = study.options["common"] | study.options["downstream"]
-        data = {key.removeprefix("data."): value for key, value in given.items() if key.startswith("data.")}
+        line = read_line(
+            [f"{key}={as_text(value)}" for key, value in given.items() if key.startswith("data.")], ALIASES
+        )
+        data = _ParseOnly("downstream", line).config.data
         with replacing_folder(path) as unfinished, chdir(folder.cwd()):
             for name in study.restore:
                 import_task(name)
-            write_pairs(WSSLDataModule(**data), "test", unfinished, restore=study.restore or None)
+            write_pairs(WSSLDataModule(**data.as_dict()), "test", unfinished, restore=study.restore or None)
     return path

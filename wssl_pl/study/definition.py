@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
+from jsonargparse import get_loader
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.records import listed, read_record
@@ -354,7 +354,7 @@ def read_definition(path: Path, section: str | None = None) -> Definition:
     text = ""
     try:
         text = path.read_text()
-        values = yaml.safe_load(text)
+        values = get_loader("yaml")(text)  # jsonargparse's, to which 1e-3 is a number as on the command line
     except OSError as error:
         raise WSSLError("study", path, f"cannot be read: {error.strerror}") from None
     except Exception as error:  # PyYAML's constructors raise what the types do that they make

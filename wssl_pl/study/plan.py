@@ -197,8 +197,18 @@ def split_options(options: Options) -> dict[str, Options]:
     for key, value in options.items():
         head, _, rest = key.partition(".")
         part, name = (head, rest) if head in OPTIONS and rest else ("common", key)
-        parts[part][name] = value
+        parts[part][name] = _as_numbers(value)
     return {name: long_names(part) for name, part in parts.items()}
+
+
+def _as_numbers(value: Any) -> Any:
+    """Return the numbers of `0.2,0.6`, as the command line of `train` takes them; any other value as it is."""
+    if not isinstance(value, str) or "," not in value:
+        return value
+    try:
+        return [int(part) if part.strip().isdecimal() else float(part) for part in value.split(",")]
+    except ValueError:
+        return value
 
 
 def describe(plan: Plan, run: Run) -> str:
