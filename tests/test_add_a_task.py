@@ -53,9 +53,28 @@ def test_the_commands_of_the_page_run(brightness):
     assert second.tasks["brightness"].levels == (0.2, 0.6, 1.0)
 
 
-def refused(capsys, *args):
+def test_a_model_with_the_task_is_tested_and_exported(brightness, capsys):
+    own = ["tasks=brightness.Brightness", "--model.width=4", *SMALL]
+    main(["train", "stage=pretext", "--run.dir=pretext", *own])
+    main(
+        ["train", "stage=downstream", "ckpt=none", "freeze_layers=0", "--model.task_loss=0.1", "--run.dir=joint", *own]
+    )
+    commands = [
+        ["test", "ckpt=pretext/best.ckpt", "accelerator=cpu"],
+        ["test", "ckpt=joint/best.ckpt", "accelerator=cpu", "lpips_weights=none", "inception_weights=none"],
+        ["export", "safetensors", "ckpt=joint/best.ckpt", "out=joint.safetensors"],
+        ["export", "onnx", "ckpt=joint/best.ckpt", "out=joint.onnx"],
+    ]
+    for command in commands:
+        sys.modules.pop("brightness", None)  # as in a new process
+        main([*command, "tasks=brightness.Brightness"])
+    sys.modules.pop("brightness", None)
+    assert "type tasks=brightness.Brightness on the command line" in refused(capsys, *commands[0], small=[])
+
+
+def refused(capsys, *args, small=(*SMALL, "--model.width=4")):
     with pytest.raises(SystemExit) as stopped:
-        main([*args, *SMALL, "--model.width=4"])
+        main([*args, *small])
     assert stopped.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     return line

@@ -450,6 +450,36 @@ def test_a_path_of_a_moved_run_does_not_win_over_a_later_configuration(train, mo
     assert Path(yaml.safe_load(Path("other/config.yaml").read_text())["data"]["images"]).name == "others"
 
 
+def test_a_run_that_a_callback_has_ended_is_over_for_auto(train, capsys):
+    line = [*PRETEXT, "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss"]
+    line += ["--trainer.callbacks.patience=1", "--trainer.callbacks.min_delta=10", "--run.dir=run", "resume=auto"]
+    train(*line, small=TINY, epochs=9)
+    steps = read_checkpoint("run/last.ckpt")["global_step"]
+    capsys.readouterr()
+    train(*line, small=TINY, epochs=9)
+    assert "Nothing was trained: run is finished" in capsys.readouterr().out
+    assert read_checkpoint("run/last.ckpt")["global_step"] == steps
+    train(*line, small=TINY, epochs=10)  # another limit
+    assert read_checkpoint("run/last.ckpt")["global_step"] > steps
+
+
+def test_a_metric_that_a_callback_waits_for_in_vain_is_one_line(refused):
+    early = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/nope"]
+    said = refused(*PRETEXT, *early, "--run.dir=run", small=TINY)
+    assert "monitor=val/nope: is not logged: choose one of val/" in said
+    assert not Path("run").exists()
+
+
+def test_heads_and_weights_of_a_resumed_run_keep_their_meaning(train, refused):
+    train(*PRETEXT, "--run.dir=run", small=TINY)
+    said = refused("resume=run", "tasks=sharpness,saturation", small=[], epochs=2)
+    assert "in the resumed run the weights [3.0, 7.0] are those of saturation, sharpness: give the tasks in" in said
+    said = refused("resume=run", "--model.levels.saturation=[1,0.667,0.333,0]", small=[], epochs=2)
+    assert "the head of saturation in the resumed run has" in said
+    train("resume=run", "tasks=sharpness,saturation", "weights=7,3", small=[], epochs=2)
+    assert read_checkpoint("run/last.ckpt")["epoch"] == 1
+
+
 def test_nothing_left_to_train_is_said(train, capsys):
     train(*PRETEXT, "--trainer.max_steps=1", "--run.dir=run", small=TINY, epochs=None)
     capsys.readouterr()

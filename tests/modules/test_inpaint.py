@@ -189,3 +189,11 @@ def test_composite_loss_counts_the_hole_and_its_border():
     assert logged["train/composite"] == pytest.approx(module.loss(filled, data["image"]).item())
     with pytest.raises(WSSLError, match="composite_loss=-1"):
         InpaintModule(width=2, composite_loss=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({}, True), ({"freeze_layers": 0}, False), ({"unfreeze_epoch": 1}, False)]
+)
+def test_a_new_encoder_that_is_frozen_is_said(fit, caplog, settings, said):
+    fit(InpaintModule(width=2, **settings), max_steps=1)
+    assert ("new and frozen, with random weights: to train from scratch give freeze_layers=0" in caplog.text) == said

@@ -5,7 +5,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wssl_pl.cli.options import import_encoder
+from wssl_pl.cli.options import import_own
 from wssl_pl.errors import SomeFailed, WSSLError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def diagnose(
 
     if ckpt is None:
         raise WSSLError("ckpt", None, "is required, the shipped model has no heads", HEADS)
-    import_encoder(encoder)
+    import_own(encoder, tasks)
     missing = [path for path in photo if not path.exists()]
     if missing:
         raise WSSLError("photo", missing[0], "does not exist")
@@ -53,10 +53,7 @@ def diagnose(
         raise WSSLError("photo", folders[0], "is a folder", f"name its photos: {folders[0]}/*.jpg")
 
     from wssl_pl.inference.diagnosis import Diagnoser
-    from wssl_pl.tasks import import_task
 
-    for name in tasks or []:
-        import_task(name)
     diagnoser = Diagnoser(open_heads(ckpt, device))
     found, failed = {}, []
     for path in photo:

@@ -10,7 +10,7 @@ from jsonargparse.typing import PositiveInt
 
 from wssl_pl.cli.arguments import call, read_line
 from wssl_pl.cli.messages import silence_messages
-from wssl_pl.cli.options import AnyModelFile, Measuring, import_encoder
+from wssl_pl.cli.options import AnyModelFile, Measuring
 from wssl_pl.cli.output import own_folder, remove_files
 from wssl_pl.errors import WSSLError
 
@@ -82,6 +82,7 @@ def evaluate_pairs(
         if value is not None and (method is not None or predictions is not None or (best_of and nearest_of)):
             raise WSSLError(name, value, "needs ckpt=, and nothing else that is measured", "omit it")
     without_model = {"mask": mask, "range": model.range, "size": model.size, "encoder": model.encoder}
+    without_model["tasks"] = model.tasks
     without_model["precision"] = None if measuring.precision == Measuring.precision else measuring.precision
     for name, value in without_model.items():
         if value is not None and (method is not None or predictions is not None):
@@ -101,7 +102,7 @@ def evaluate_pairs(
     check_output(out, pairs, *([] if predictions is None else [predictions]))
     with connected() as (rank, processes), nullcontext() if rank else own_folder(out, overwrite, RESULT_FILES):
         settings = replace(measuring.settings(limit), rank=rank, processes=processes)
-        import_encoder(model.encoder)
+        model.import_own()
         opened = Pairs.open(pairs)
         measured: Method
         if method is not None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from wssl_pl.cli.options import ModelFile, import_encoder
+from wssl_pl.cli.options import ModelFile
 from wssl_pl.cli.output import check_folder, new_folder, own_file, own_folder
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import write_atomically, writing
@@ -42,7 +42,7 @@ def export_onnx(
         raise WSSLError("images", images, "is of no use with precision=float32", "give precision=int8 or auto")
     with own_file(out, overwrite):
         path = _model_path(model.ckpt, out)
-        import_encoder(model.encoder)
+        model.import_own()
 
         from wssl_pl.export.onnx_file import write_onnx
         from wssl_pl.models.weights import read_module
@@ -104,7 +104,7 @@ def export_safetensors(
         if single and value is not None:
             raise WSSLError(name, value, "is for the model card, and a single file has none", "name a folder with out=")
     path = _model_path(model.ckpt, out)
-    import_encoder(model.encoder)
+    model.import_own()
 
     from wssl_pl.export.weights import without_heads, write_folder, write_safetensors
     from wssl_pl.models.weights import CONFIG, WEIGHTS, read_module
@@ -167,7 +167,7 @@ def export_web(
         if path.suffix.lower() == ".onnx":
             shutil.copyfile(path, folder / "model.onnx")
         else:
-            import_encoder(model.encoder)
+            model.import_own()
 
             from wssl_pl.export.onnx_file import write_onnx
             from wssl_pl.models.weights import read_module

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from wssl_pl.cli.imports import collector_at_rest, import_torch
-from wssl_pl.cli.options import AnyModelFile, import_encoder
+from wssl_pl.cli.options import AnyModelFile
 from wssl_pl.cli.output import own_file
 from wssl_pl.errors import SomeFailed, WSSLError
 from wssl_pl.files import check_readable, owned, writing
@@ -79,7 +79,7 @@ def inpaint(
         for name, value in (("model_mask", model_mask), ("range", model.range), ("size", model.size)):
             if value is not None:
                 raise WSSLError(name, value, "is for ONNX files of other projects", "omit it")
-    import_encoder(model.encoder)
+    model.import_own()
 
     from wssl_pl.inference.masks import MaskOptions
 
@@ -106,6 +106,7 @@ def restore(
     max_megapixels: PositiveFloat = 100.0,
     ckpt: Path,
     encoder: str | None = None,
+    tasks: list[str] | None = None,
 ) -> None:
     """Undo the damages of a photo, or of a folder of photos, with a model that was trained with model.restore.
 
@@ -128,16 +129,17 @@ def restore(
         max_megapixels: refuse larger photos, in millions of pixels
         ckpt: .ckpt or .safetensors file or exported folder of a model that was trained so; the shipped one was not
         encoder: class path of your own encoder, if the model has one; it is imported
+        tasks: class paths of your own tasks, if the model has some; they are imported
 
     Raises:
         SomeFailed: photos of a folder could not be restored; the others were.
     """
-    import_encoder(encoder)
+    model = AnyModelFile(ckpt=ckpt, encoder=encoder, tasks=tasks)
+    model.import_own()
 
     from wssl_pl.inference.masks import MaskOptions
 
     holes = MaskOptions(hole, None, dilate, resize_mask, max_megapixels, restores=True)
-    model = AnyModelFile(ckpt=ckpt, encoder=encoder)
     _run(photo, mask, out, holes, overwrite, {"model": partial(_open_restoring, model, device, precision)})
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share: a command has them all by one parameter of such a class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,16 +13,24 @@ if TYPE_CHECKING:
     from wssl_pl.evaluation.evaluate import Settings
 
 
-def import_encoder(path: str | None) -> None:
-    """Import an encoder that the user typed, so that a model file with its class path opens; None: there is none.
+def import_own(encoder: str | None, tasks: Sequence[str] | None = None) -> None:
+    """Import an encoder and tasks that the user typed, so that a model file with their class paths opens.
+
+    Args:
+        encoder: class path of the encoder, None: there is none.
+        tasks: class paths of the tasks.
 
     Raises:
-        WSSLError: it cannot be imported, or is no encoder.
+        WSSLError: one of them cannot be imported, or is no encoder or task.
     """
-    if path is not None:
-        from wssl_pl.modules import encoder  # PyTorch and Lightning, which ONNX files do not need
+    if encoder is not None:
+        from wssl_pl.modules.encoder import import_encoder  # PyTorch and Lightning, which ONNX files do not need
 
-        encoder.import_encoder(path)
+        import_encoder(encoder)
+    for name in tasks or ():
+        from wssl_pl.tasks import import_task
+
+        import_task(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +40,16 @@ class ModelFile:
     Args:
         ckpt: .ckpt, .safetensors or .onnx file or exported folder; default: the shipped model
         encoder: class path of your own encoder, if the model has one; it is imported
+        tasks: class paths of your own tasks, if the model has some; they are imported
     """
 
     ckpt: Path | None = None
     encoder: str | None = None
+    tasks: list[str] | None = None
+
+    def import_own(self) -> None:
+        """Import what is the user's own."""
+        import_own(self.encoder, self.tasks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from wssl_pl.cli.arguments import call, read_line
 from wssl_pl.cli.configuration import value_of
 from wssl_pl.cli.evaluate import RESULT_FILES
 from wssl_pl.cli.messages import silence_messages
-from wssl_pl.cli.options import Computing, Measuring, import_encoder
+from wssl_pl.cli.options import Computing, Measuring, import_own
 from wssl_pl.cli.output import own_folder, remove_files
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.errors import WSSLError
@@ -50,6 +50,7 @@ def measure_downstream(
     *,
     ckpt: Path,
     encoder: str | None = None,
+    tasks: list[str] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     measuring: Measuring,
@@ -63,6 +64,7 @@ def measure_downstream(
     Args:
         ckpt: the checkpoint of a downstream or pretext model, runs/<stage>/<run>/best.ckpt
         encoder: class path of your own encoder, if the model has one; it is imported
+        tasks: class paths of your own tasks, if the model has some; they are imported
         out: folder for metrics.json and the report; default: the metrics are only printed
         overwrite: replace results that exist
         measuring: how they are measured
@@ -74,7 +76,7 @@ def measure_downstream(
     from wssl_pl.evaluation.report import write_report
 
     with _owned(out, overwrite):
-        import_encoder(encoder)
+        import_own(encoder, tasks)
         settings = measuring.settings()
         method = Model(str(ckpt), settings.device, measuring.precision)
         with tempfile.TemporaryDirectory() as temporary:
@@ -94,6 +96,7 @@ def measure_pretext(
     *,
     ckpt: Path,
     encoder: str | None = None,
+    tasks: list[str] | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     computing: Computing,
@@ -104,13 +107,14 @@ def measure_pretext(
     Args:
         ckpt: the checkpoint, runs/pretext/<run>/best.ckpt
         encoder: class path of your own encoder, if the model has one; it is imported
+        tasks: class paths of your own tasks, if the model has some; they are imported
         out: folder for metrics.json; default: the metrics are only printed
         overwrite: replace metrics.json if it exists
         computing: where and how the model computes
         data: the images
     """
     with _owned(out, overwrite):
-        import_encoder(encoder)
+        import_own(encoder, tasks)
         overrides: dict[str, Any] = {"compile": False, "probe_steps": 0}
         if read_checkpoint(ckpt, mmap=True)["hyper_parameters"].get("weighting") == "upgrad":
             overrides["weighting"] = "fixed"  # of no effect here, and TorchJD need not be installed

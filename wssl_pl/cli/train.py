@@ -10,6 +10,7 @@ from inspect import signature
 from typing import Any, Literal, cast
 
 import torch
+import yaml
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -23,6 +24,7 @@ from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_files import (
     AUTO,
+    CONFIG,
     RUN_DIR_VARIABLE,
     RunFiles,
     choose_directory,
@@ -197,7 +199,9 @@ class WSSLCLI(LightningCLI):
 
     def _settle(self) -> None:
         if self.stage == "downstream" and self.config.model.ckpt is None:
-            remedy = "name the pretext checkpoint, runs/pretext/<run>/best.ckpt; ckpt=none: a new encoder"
+            remedy = (
+                "name the pretext checkpoint, runs/pretext/<run>/best.ckpt; from scratch: ckpt=none freeze_layers=0"
+            )
             raise WSSLError("ckpt", None, "is required in stage=downstream", remedy)
         if self.stage == "downstream" and self.config.model.ckpt == "shipped":
             self.config.model.ckpt = str(find_model(None))
@@ -286,7 +290,10 @@ class WSSLCLI(LightningCLI):
             mine += callbacks.checkpoint_callbacks(directory, *self._choose_monitor())
         if config.enable_progress_bar is not False:
             mine += callbacks.progress_bars(str(config.accelerator), one_or_more(config.callbacks))
-        config.callbacks = [*one_or_more(config.callbacks), *mine]
+        own = one_or_more(config.callbacks)
+        if callbacks.needed_metrics(own):  # a metric that does not exist is an error before the training
+            config.num_sanity_val_steps = config.num_sanity_val_steps or 1
+        config.callbacks = [*own, *mine]
         config.plugins = callbacks.with_atomic_checkpoints(one_or_more(config.plugins))
         if config.strategy == "fsdp":
             config.strategy = ShardedStrategy()
@@ -329,6 +336,9 @@ class WSSLCLI(LightningCLI):
                 self.model.check_resumed(checkpoint)
                 steps_before = checkpoint.get("global_step")
                 del checkpoint  # weights and optimisers, which are read again where they are restored
+        if self._is_over():
+            rank_zero_only(print)(f"Nothing was trained: {self.directory} is finished, and nothing was changed since")
+            return
         in_place = self.resumed is not None and self.resumed.parent.resolve() == self.directory.resolve()
         if is_first_process() and not in_place:
             set_aside(self.directory)
@@ -374,6 +384,16 @@ class WSSLCLI(LightningCLI):
             reason = f"the resumed run has trained its {self.trainer.global_step} steps"
             rank_zero_only(print)(f"Nothing was trained: {reason}; raise trainer.max_epochs or trainer.max_steps")
         rank_zero_only(print_result)(self.trainer, self.model, self.directory)
+
+    def _is_over(self) -> bool:
+        """Return whether `resume=auto` finds a finished run: a callback may have ended it before its last epoch."""
+        if self.config.run.resume != AUTO or self.resumed is None:
+            return False
+        if read_record(self.resumed.parent).get("state") != "finished":
+            return False
+        written = [self.parser.dump(self.config, skip_unset=False), (self.resumed.parent / CONFIG).read_text()]
+        now, before = (yaml.safe_load(text).get("trainer") for text in written)
+        return bool(now == before)
 
     @contextmanager
     def _restoring(self) -> Iterator[None]:

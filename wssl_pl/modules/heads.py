@@ -13,7 +13,7 @@ from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
 from wssl_pl.metrics import Mean
 from wssl_pl.networks import without_autocast
-from wssl_pl.tasks import Classification, Damage, PretextTask, Restoration, best_temperature
+from wssl_pl.tasks import Classification, Damage, PretextTask, Restoration, best_temperature, task_names
 from wssl_pl.tasks.classification import TEMPERATURE_STEPS
 
 SPREAD = 4096
@@ -106,6 +106,30 @@ def change_images(
             images, margin = trim(images, used), margin - used
     mask = torch.cat(masks, dim=1).amax(dim=1, keepdim=True) if masks else None
     return trim(images, margin), Drawn(drawn, targets, mask)
+
+
+def check_same_tasks(tasks: Mapping[str, PretextTask], now: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Check that the heads of a resumed run mean what they meant: its levels, and weights of the same tasks.
+
+    Args:
+        tasks: the present tasks.
+        now: the present hyperparameters.
+        saved: those of the resumed run.
+
+    Raises:
+        WSSLError: they do not.
+    """
+    before = task_names(saved.get("tasks") or [])
+    for name in tasks.keys() & {*before}:
+        levels = tuple((saved.get("levels") or {}).get(name) or tasks[name].default_levels)
+        if tasks[name].levels != levels:
+            reason = f"the head of {name} in the resumed run has {list(levels)}"
+            raise WSSLError("levels", list(tasks[name].levels), reason, "omit them, or start a new run")
+    names, weights = task_names(now.get("tasks") or []), list(now.get("weights") or [])
+    moved = dict(zip(names, weights, strict=False)) != dict(zip(before, weights, strict=False))
+    if moved and weights == list(saved.get("weights") or []):
+        reason = f"in the resumed run the weights {weights} are those of {', '.join(before)}"
+        raise WSSLError("tasks", names, reason, "give the tasks in that order")
 
 
 def has_restoration(tasks: Mapping[str, PretextTask]) -> bool:

@@ -1,5 +1,6 @@
 """The downstream stage: the pretext encoder, frozen as far as asked, and a decoder that fills holes."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -27,11 +28,26 @@ from wssl_pl.modules.encoder import (
 )
 from wssl_pl.modules.features import absolute_features
 from wssl_pl.modules.filling import FillingModule
-from wssl_pl.modules.heads import Answers, calibrated, check_temperatures, named_metrics, sources, unchanged_fraction
+from wssl_pl.modules.heads import (
+    Answers,
+    calibrated,
+    check_same_tasks,
+    check_temperatures,
+    named_metrics,
+    sources,
+    unchanged_fraction,
+)
 from wssl_pl.modules.joint import make_joint_tasks
 from wssl_pl.modules.network import ORACLE, FillsHoles
 from wssl_pl.modules.optimizer import check_factor, check_positive
 from wssl_pl.networks import PatchDiscriminator, initialise, make_contexts, pad_to_multiple
+
+log = logging.getLogger(__name__)
+
+RANDOM_FROZEN = (
+    "The encoder is new and frozen, with random weights: to train from scratch give freeze_layers=0 "
+    "(a pretext checkpoint: ckpt=runs/pretext/<run>/best.ckpt)"
+)
 
 
 class InpaintModule(FillsHoles, FillingModule):
@@ -163,6 +179,7 @@ class InpaintModule(FillsHoles, FillingModule):
         damages = None if restore is None else Damages(restore, undamaged)
         strengths = self._check_strengths(damages, task_loss, consistency) if strength_channels else 0
         start = read_start(ckpt, reuse)
+        self.starts_frozen = start is None and freeze_layers > 0 and unfreeze_epoch is None
         finished = start is not None and start["stage"] == "downstream"
         self.encoder, agreed, added = load_encoder(start, ckpt, typed, init, strengths)
         agreed |= model_settings(start, {"output": output, "context": context, "context_levels": context_levels})
@@ -261,6 +278,17 @@ class InpaintModule(FillsHoles, FillingModule):
         # DDP registers the parameters that require a gradient when it starts, and no others.
         if self.unfreeze_epoch is not None and trainer.num_devices * trainer.num_nodes > 1:
             raise WSSLError("unfreeze_epoch", self.unfreeze_epoch, "works on one device", "give devices=1")
+
+    def check_resumed(self, checkpoint: dict[str, Any]) -> None:
+        """Check also that the heads of `task_loss` mean what they meant."""
+        super().check_resumed(checkpoint)
+        if self.joint is not None:
+            check_same_tasks(self.joint.tasks, self.hparams, checkpoint.get("hyper_parameters", {}))
+
+    def on_fit_start(self) -> None:
+        """Say that a new encoder is frozen: a control, and no training from scratch."""
+        if self.starts_frozen and self.trainer.ckpt_path is None:
+            log.warning(RANDOM_FROZEN)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the encoder, with its own learning rate if it has one, and what is behind it."""

@@ -20,6 +20,7 @@ from wssl_pl.modules.heads import (
     TaskMetrics,
     calibrated,
     change_images,
+    check_same_tasks,
     check_temperatures,
     has_restoration,
     named_metrics,
@@ -183,6 +184,7 @@ class PretextModule(WSSLModule):
         if (before := checkpoint.get("hyper_parameters", {}).get("weighting", now)) != now:
             raise WSSLError("weighting", now, f"the resumed run has weighting={before}", "omit it, or start a new run")
         super().check_resumed(checkpoint)
+        check_same_tasks(self.tasks, self.hparams, checkpoint.get("hyper_parameters", {}))
 
     def remarks(self) -> list[str]:
         """Name the heads that have not learned."""
