@@ -66,6 +66,18 @@ def test_single_messages_are_silenced_at_their_loggers(caplog):
     assert {record.getMessage() for record in caplog.records} == {"of another kind"}
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"], "give model.ema=0.999"),
+        (["--trainer.limit_train_batches=0.01"], "trainer: You requested to check 0.01 of the `train_dataloader`"),
+    ],
+)
+def test_what_lightning_cannot_do_here_is_one_line(refused, options, said):
+    assert said in refused("--run.dir=run", *options, small=TINY)
+    assert not Path("run").exists()
+
+
 def test_one_callback_and_one_plugin_as_yaml_mappings(train):
     one = {"class_path": f"{CALLBACKS}.EarlyStopping", "init_args": {"monitor": "val/loss"}}
     plugin = {"class_path": "lightning.pytorch.plugins.io.AsyncCheckpointIO"}

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -197,3 +200,16 @@ def test_composite_loss_counts_the_hole_and_its_border():
 def test_a_new_encoder_that_is_frozen_is_said(fit, caplog, settings, said):
     fit(InpaintModule(width=2, **settings), max_steps=1)
     assert ("new and frozen, with random weights: to train from scratch give freeze_layers=0" in caplog.text) == said
+
+
+def test_a_loss_of_one_s_own_is_trained(logged):
+    """As on the page `docs/training.md`."""
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    code = re.search(r"### A loss of your own.*?```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(compile(code[1].replace("freeze_layers=0", "freeze_layers=0, width=2"), "docs/training.md", "exec"), names)
+    model, data = names["model"], batch(2)
+    expected = (model(data["image"], data["mask"]) - data["image"]).abs().mean()
+    torch.testing.assert_close(model.training_step(data, 0), expected)
+    torch.testing.assert_close(logged["train/loss"], expected)
+    assert {"train/log_cosh", "train/ssim_loss"} <= logged.keys()

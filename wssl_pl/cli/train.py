@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, StochasticWeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -291,6 +291,11 @@ class WSSLCLI(LightningCLI):
         if config.enable_progress_bar is not False:
             mine += callbacks.progress_bars(str(config.accelerator), one_or_more(config.callbacks))
         own = one_or_more(config.callbacks)
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in own):
+            reason = "its average would be in no checkpoint"
+            raise WSSLError(
+                "trainer.callbacks", "StochasticWeightAveraging", reason, "give model.ema=0.999 in its place"
+            )
         if callbacks.needed_metrics(own):  # a metric that does not exist is an error before the training
             config.num_sanity_val_steps = config.num_sanity_val_steps or 1
         config.callbacks = [*own, *mine]
@@ -362,6 +367,8 @@ class WSSLCLI(LightningCLI):
                 raise
             value = self.config.trainer.val_check_interval
             raise WSSLError("trainer.val_check_interval", value, first_lines(str(error))) from None
+        except MisconfigurationException as error:
+            raise WSSLError(None, None, f"trainer: {first_lines(str(error))}") from error
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise

@@ -31,6 +31,10 @@ def find_task(name: str) -> type[PretextTask]:
     Raises:
         WSSLError: there is no such task, or its module is not imported.
     """
+    if not isinstance(name, str):
+        raise WSSLError(
+            "tasks", name, "is no name", "give names or class paths, such as rotation or my_tasks.Brightness"
+        )
     if name in TASKS:
         return TASKS[name]
     if "." not in name:
