@@ -107,6 +107,9 @@ def test_the_command_looks_at_the_images(tmp_path, monkeypatch, capsys):
     table.write_text(json.dumps(asdict(FOUND)))
     main(words)
     assert "Recommended: inpainting" in capsys.readouterr().out
+    (tmp_path / "images" / "7.png").write_bytes(b"cut short")
+    main(words)
+    assert "1 of 12 images that were looked at cannot be read" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit):
         main([*words[:2], f"masks={tmp_path / 'empty'}"])
