@@ -5,6 +5,8 @@ import errno
 import json
 import os
 import time
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 ERROR_FILE = "WSSL_ERROR_FILE"  # environment variable: the file that `write_error` writes
@@ -85,6 +87,18 @@ class Terminated(TrainingStopped):
     """The process received SIGTERM, or SLURM's requeue signal."""
 
     exit_code = 143
+
+
+def there_are(known: Iterable[str], given: str) -> str:
+    """Return a remedy for a name that is none of the known ones: the nearest one and all.
+
+    Example:
+        >>> there_are(["rotation", "blur"], "rotatoin")
+        'did you mean rotation? there are rotation, blur'
+    """
+    names = list(known)
+    nearest = get_close_matches(given, names, n=1)
+    return (f"did you mean {nearest[0]}? " if nearest else "") + f"there are {', '.join(names)}"
 
 
 def first_line(error: Exception) -> str:

@@ -4,14 +4,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from reprlib import repr as short
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import WSSLError, there_are
 from wssl_pl.stages import FILLING
 
 MAX_DEPTH = 20  # of a value that may be anything; deeper ones end in a RecursionError somewhere
@@ -98,16 +97,13 @@ def _below(name: str, key: object) -> str:
 
 def _read_fields(kind: Any, value: Any, name: str) -> Any:
     known = _fields(kind)
-    names = f"there are {', '.join(field.name for field in fields(kind))}"
     where = f"{name}: " if name else ""
     if not isinstance(value, dict):
-        raise WSSLError(None, None, f"{where}{short(value)} is not a mapping", names)
+        raise WSSLError(None, None, f"{where}{short(value)} is not a mapping", f"there are {', '.join(known)}")
     given = {}
     for key, inner in value.items():
         if key not in known:
-            nearest = get_close_matches(str(key), known, n=1)
-            remedy = f"did you mean {nearest[0]}? {names}" if nearest else names
-            raise WSSLError(None, key, f"{where}unknown key {short(key)}", remedy)
+            raise WSSLError(None, key, f"{where}unknown key {short(key)}", there_are(known, str(key)))
         field, hint = known[key]
         if inner is not None or not _has_default(field):
             given[field.name] = read_record(hint, inner, _below(name, key))

@@ -69,7 +69,10 @@ def test_single_messages_are_silenced_at_their_loggers(caplog):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"], "give model.ema=0.999"),
+        (
+            ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"],
+            "give model.ema=0.999",
+        ),
         (["--trainer.limit_train_batches=0.01"], "trainer: You requested to check 0.01 of the `train_dataloader`"),
     ],
 )

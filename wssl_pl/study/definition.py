@@ -9,13 +9,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from jsonargparse import get_loader
 
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import WSSLError, there_are
 from wssl_pl.records import listed, read_record
 from wssl_pl.stages import Rival, Stage
 
@@ -229,9 +228,7 @@ def find_definition(name: str) -> Path:
         if os.path.isfile(path):  # noqa: PTH113 (unlike `is_file`, False for names that no file can have)
             return path
     known = sorted(path.stem for path in DEFINITIONS.glob("*.yaml"))
-    nearest = get_close_matches(name, known, n=1)
-    remedy = (f"did you mean {nearest[0]}? " if nearest else "") + f"there are {', '.join(known)}"
-    raise WSSLError("study", name, "is neither a YAML file nor a shipped study", remedy)
+    raise WSSLError("study", name, "is neither a YAML file nor a shipped study", there_are(known, name))
 
 
 def read_study(names: Sequence[str]) -> Study:
@@ -413,6 +410,5 @@ def check(study: Study) -> None:
     for section in study.sections:
         for name in [*section.arms, *(arm for claim in section.claims for arm in (*claim.better, *claim.than))]:
             if name not in study.arms:
-                nearest = get_close_matches(name, study.arms, n=1)
-                remedy = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(study.arms)}"
-                raise WSSLError(None, None, f"{section.name}: there is no arm {name!r}", remedy)
+                reason = f"{section.name}: there is no arm {name!r}"
+                raise WSSLError(None, None, reason, there_are(study.arms, name))

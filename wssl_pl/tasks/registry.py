@@ -1,9 +1,8 @@
 """Pretext tasks by the name, or the class path, that `tasks=` takes."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
-from wssl_pl.errors import WSSLError
+from wssl_pl.errors import WSSLError, there_are
 from wssl_pl.plugins import find_class, import_class
 from wssl_pl.tasks.base import PretextTask
 from wssl_pl.tasks.blur import Blur
@@ -38,9 +37,7 @@ def find_task(name: str) -> type[PretextTask]:
     if name in TASKS:
         return TASKS[name]
     if "." not in name:
-        nearest = get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise WSSLError("tasks", [name], "is not a pretext task", f"{hint}there are {', '.join(TASKS)}")
+        raise WSSLError("tasks", [name], "is not a pretext task", there_are(TASKS, name))
     return find_class("tasks", name, PretextTask)
 
 
