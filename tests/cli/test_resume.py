@@ -457,7 +457,7 @@ def test_a_run_that_a_callback_has_ended_is_over_for_auto(train, capsys):
     steps = read_checkpoint("run/last.ckpt")["global_step"]
     capsys.readouterr()
     train(*line, small=TINY, epochs=9)
-    assert "Nothing was trained: run is finished" in capsys.readouterr().out
+    assert "Nothing was trained: the run in run has ended" in capsys.readouterr().out
     assert read_checkpoint("run/last.ckpt")["global_step"] == steps
     train(*line, small=TINY, epochs=10)  # another limit
     assert read_checkpoint("run/last.ckpt")["global_step"] > steps

@@ -342,7 +342,8 @@ class WSSLCLI(LightningCLI):
                 steps_before = checkpoint.get("global_step")
                 del checkpoint  # weights and optimisers, which are read again where they are restored
         if self._is_over():
-            rank_zero_only(print)(f"Nothing was trained: {self.directory} is finished, and nothing was changed since")
+            reason = f"the run in {self.directory} has ended after {steps_before} steps, and trainer= has not changed"
+            rank_zero_only(print)(f"Nothing was trained: {reason}")
             return
         in_place = self.resumed is not None and self.resumed.parent.resolve() == self.directory.resolve()
         if is_first_process() and not in_place:
