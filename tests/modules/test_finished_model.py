@@ -52,6 +52,24 @@ def test_a_context_and_heads_may_be_added(tmp_path):
     assert list(module.joint.heads) == ["saturation"]
 
 
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])
+def test_heads_of_a_finished_model_are_taken_over_where_they_mean_the_same(tmp_path, name):
+    joint = {"task_loss": 0.1, "tasks": ["saturation", "rotation"], "levels": {"saturation": [0.0, 0.5, 1.0]}}
+    model = perturbed(InpaintModule("none", width=2, freeze_layers=0, **SETTINGS, **joint))
+    ckpt = save(model, tmp_path / name)
+    module = InpaintModule(ckpt, **joint, **GO_ON)
+    for task in ("saturation", "rotation"):
+        assert same_weights(module.joint.heads[task], model.joint.heads[task])
+    others = InpaintModule(ckpt, task_loss=0.1, tasks=["saturation", "rotation", "blur"], **GO_ON)
+    assert same_weights(others.joint.heads["rotation"], model.joint.heads["rotation"])
+    assert not same_weights(others.joint.heads["saturation"], model.joint.heads["saturation"])  # of four levels
+
+
+def same_weights(module, other):
+    pairs = zip(module.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(one.shape == two.shape and torch.equal(one, two) for one, two in pairs)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

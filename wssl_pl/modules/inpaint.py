@@ -37,7 +37,7 @@ from wssl_pl.modules.heads import (
     sources,
     unchanged_fraction,
 )
-from wssl_pl.modules.joint import make_joint_tasks
+from wssl_pl.modules.joint import load_heads, make_joint_tasks
 from wssl_pl.modules.network import ORACLE, FillsHoles
 from wssl_pl.modules.optimizer import check_factor, check_positive
 from wssl_pl.networks import PatchDiscriminator, initialise, make_contexts, pad_to_multiple
@@ -214,6 +214,8 @@ class InpaintModule(FillsHoles, FillingModule):
         options = {"tasks": tasks, "weights": weights, "levels": levels}
         heads = None if finished else ckpt
         self.joint, agreed = make_joint_tasks(task_loss, options, heads, restore or (), channels[-1], init)
+        if start is not None and finished and self.joint is not None:
+            load_heads(self.joint, start, ckpt)
         self.task_loss = task_loss
         self.hparams.update(agreed)
         parts = [part for part in (self.damages, self.joint) if part is not None]

@@ -164,6 +164,25 @@ def make_joint_tasks(
     return joint, {"tasks": paths, "weights": list(fixed.values()), "levels": levels}
 
 
+def load_heads(joint: JointTasks, start: dict[str, Any], ckpt: str | None) -> None:
+    """Take the heads of a finished model that was trained jointly, as far as they are for the same levels.
+
+    Args:
+        joint: the tasks, whose heads are changed.
+        start: the finished model's checkpoint.
+        ckpt: its path, for the message.
+
+    Raises:
+        WSSLError: they do not fit.
+    """
+    levels = start["hyper_parameters"].get("levels") or {}
+    for name, head in joint.heads.items():
+        state = part_of(start, f"joint.heads.{name}.")
+        if state and tuple(levels.get(name) or joint.tasks[name].default_levels) == joint.tasks[name].levels:
+            check_state(head, state, "ckpt", ckpt)
+            head.load_state_dict(state)
+
+
 def read_heads(ckpt: str) -> PretextHeads:
     """Return what a pretext checkpoint has for joint training.
 
