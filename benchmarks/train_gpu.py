@@ -228,7 +228,7 @@ def export(args: argparse.Namespace) -> None:
         checkpoint = read_checkpoint(args.out / name / "best.ckpt")
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: v.half() if v.is_floating_point() else v for key, v in state.items()}
-        kept = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "stage", "pytorch-lightning_version")
+        kept = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters", "stage", "format")
         torch.save({key: checkpoint[key] for key in kept if key in checkpoint}, whole)
         content = whole.read_bytes()
         for number, start in enumerate(range(0, len(content), PIECE)):

@@ -118,6 +118,13 @@ def test_normalised_images_are_an_error(scale: float, shift: float) -> None:
     trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     with pytest.raises(WSSLError, match=r"image is between .*: return uint8, or floating-point numbers in \[0, 1\]"):
         trainer.validate(PretextModule(["rotation"], width=4), DataLoader(faces, 4), verbose=False)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, **quiet)
+    with pytest.raises(WSSLError, match="image is between"):  # also behind images for training that are not
+        trainer.fit(PretextModule(["rotation"], width=4), DataLoader(Faces(True), 4), DataLoader(faces, 4))
+    faces.images[:] = float("nan")
+    with pytest.raises(WSSLError, match="image has NaN"):
+        trainer.validate(PretextModule(["rotation"], width=4), DataLoader(faces, 4), verbose=False)
 
 
 def test_what_a_batch_lacks_is_said() -> None:

@@ -101,7 +101,8 @@ def test_the_suffix_does_not_count_for_the_hash(tmp_path: Path) -> None:
 def test_names_that_recur_in_folders_are_divided_by_their_paths(tmp_path: Path) -> None:
     views = [tmp_path / str(person) / f"{view}.png" for person in range(500) for view in ("front", "left", "right")]
     single = [tmp_path / "0" / "1.jpg", tmp_path / "more" / "7.jpg"]
-    split, _ = split_images(tmp_path, [*views, *single], "hash")
+    split, rule = split_images(tmp_path, [*views, *single], "hash")
+    assert rule == "hash, paths of recurring names"
     assert len(split["val"]) == pytest.approx(75, abs=30)
     assert {path.stem for path in split["val"]} >= {"front", "left", "right"}
     names = hashed_fractions(tmp_path, [*views, *single])

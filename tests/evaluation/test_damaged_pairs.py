@@ -52,6 +52,20 @@ def test_inputs_are_what_validation_gives_a_restoring_model(damaged):
         assert [float(row[f"strength_{name}"]) for row in rows] == pytest.approx(values.tolist(), abs=1e-6)
 
 
+def test_some_images_may_stay_as_they_are(tmp_path):
+    settings = {"restore": ["saturation", "jpeg"], "undamaged": 0.5}
+    made = write_pairs(sample_data(limit=8), "test", tmp_path / "pairs", **settings)
+    assert Pairs.open(made.folder).manifest.undamaged == 0.5
+    rows = list(csv.DictReader((made.folder / "pairs.csv").open()))
+    module, data = InpaintModule(width=2, **settings), sample_data(limit=8)
+    data.setup("test")
+    (batch,) = [data.on_after_batch_transfer(raw, 0) for raw in data.test_dataloader()]
+    for name, values in module.damages(batch["image"], batch["random"])[1].items():
+        found = [float(row[f"strength_{name}"]) for row in rows]
+        assert found == pytest.approx(values.tolist(), abs=1e-5)
+    assert 0 < sum(float(row["strength_jpeg"]) == 100.0 for row in rows) < 8
+
+
 def test_images_and_masks_are_those_without_damage(pairs, damaged):
     assert damaged.manifest.restore == ["saturation", "sharpness"]  # in the order in which tasks change an image
     assert [(one.image_sha256, one.mask_sha256) for one in damaged.pairs] == [

@@ -62,6 +62,13 @@ def test_huggingface_hub_loads_it_without_network(exported, tiny_module, no_netw
     assert torch.equal(HubModel.from_pretrained("again")(images, masks), model(images, masks))
 
 
+def test_what_a_later_version_adds_to_the_settings_is_ignored(exported, tmp_path, no_network):
+    shutil.copytree(exported, tmp_path / "later")
+    config = tmp_path / "later" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"future": 1}))
+    assert HubModel.from_pretrained(tmp_path / "later").learnt_from["image_size"] == 64
+
+
 def test_the_hub_s_class_runs_no_pickle(tmp_path, monkeypatch, no_network):
     monkeypatch.chdir(tmp_path)
     for folder in hostile_files(tmp_path / "hostile"):

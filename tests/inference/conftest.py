@@ -6,6 +6,7 @@ import torch
 from wssl_pl.export.weights import write_folder, write_safetensors
 from wssl_pl.models import ModelInfo
 from wssl_pl.modules import InpaintModule
+from wssl_pl.modules.migration import FORMAT
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +29,7 @@ def model_files(tiny_module, tmp_path_factory):
         "epoch": 2,
         "global_step": 30,
         "pytorch-lightning_version": "2.6.4",
+        "format": FORMAT,
     }
     torch.save(checkpoint, folder / "model.ckpt")
     write_safetensors(tiny_module.state_dict(), info, folder / "model.safetensors")

@@ -37,6 +37,14 @@ def test_by_the_callback(tmp_path, monkeypatch, settings):
     assert rates.first == [*own, module.hparams["lr"]]
 
 
+def test_after_another_search(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module, fitting = PretextModule(["rotation"], width=4, lr_schedule="cosine"), trainer()
+    for _ in range(2):
+        Tuner(fitting).lr_find(module, DataLoader(Faces(True), 4), num_training=16, **SEARCH)
+    assert module.hparams["lr"] != 1e-4
+
+
 def test_by_the_tuner(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module, rates = PretextModule(["rotation"], width=4), Rates()

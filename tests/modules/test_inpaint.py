@@ -202,6 +202,17 @@ def test_a_new_encoder_that_is_frozen_is_said(fit, caplog, settings, said):
     assert ("new and frozen, with random weights: to train from scratch give freeze_layers=0" in caplog.text) == said
 
 
+def test_an_encoder_that_was_loaded_is_not_new(fit, caplog, tmp_path):
+    module = InpaintModule(width=2)
+    torch.save(
+        {"stage": "downstream", "state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)},
+        tmp_path / "a.ckpt",
+    )
+    again = InpaintModule.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    fit(again, max_steps=1)
+    assert "with random weights" not in caplog.text
+
+
 def test_a_loss_of_one_s_own_is_trained(logged):
     """As on the page `docs/training.md`."""
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()

@@ -21,6 +21,7 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.pairs import write_pairs
 from wssl_pl.files import owned
 from wssl_pl.modules import InpaintModule
+from wssl_pl.modules.migration import FORMAT
 from wssl_pl.study import faces
 from wssl_pl.study import report as report_module
 from wssl_pl.study.definition import Claim, Section, Tuning
@@ -292,7 +293,7 @@ def test_figure_3_shows_the_models_on_the_pairs(tmp_path, monkeypatch):
         module = InpaintModule(ckpt="none", width=2)
         saved = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams), "stage": "downstream"}
         torch.save(
-            saved | {"pytorch-lightning_version": lightning_version},
+            saved | {"pytorch-lightning_version": lightning_version, "format": FORMAT},
             folder / "runs" / f"downstream-s0-{arm}" / "best.ckpt",
         )
     out = write_report(folder)

@@ -5,7 +5,6 @@ from wssl_pl.callbacks.checkpoints import (
     AtomicCheckpointIO,
     RandomState,
     checkpoint_callbacks,
-    needed_metrics,
     with_atomic_checkpoints,
 )
 from wssl_pl.callbacks.images import ValidationImages, image_grid, side_by_side
@@ -34,7 +33,6 @@ __all__ = [
     "image_grid",
     "is_last_epoch",
     "log_image",
-    "needed_metrics",
     "progress_bars",
     "side_by_side",
     "takes_images",

@@ -1,7 +1,7 @@
 """`best.ckpt` and `last.ckpt`, written so that a full disk or a crash never costs the one before."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,6 @@ def with_atomic_checkpoints(plugins: Sequence[Any]) -> list[Any]:
     return [*plugins] if configured else [*plugins, AtomicCheckpointIO()]
 
 
-def needed_metrics(callbacks: Iterable[Callback]) -> set[str]:
-    """Return the metrics of the validation without which callbacks, such as `EarlyStopping`, end the training."""
-    strict = [callback for callback in callbacks if getattr(callback, "strict", True)]
-    monitored = {getattr(callback, "monitor", None) for callback in strict}
-    return {name for name in monitored if isinstance(name, str) and name.startswith("val/")}
-
-
 class BestCheckpoint(ModelCheckpoint):
     """Keep `best.ckpt` by a logged metric; of equal values the one with the lower `val/loss`.
 
@@ -95,13 +88,11 @@ class BestCheckpoint(ModelCheckpoint):
         """Save if the validation was the best one.
 
         Raises:
-            WSSLError: the monitored metric is not logged, or one that a user's own callback needs; also after a sanity
-                check, before the training.
+            WSSLError: the monitored metric is not logged; also after a sanity check, before the training.
         """
-        for name in (self.monitor, *needed_metrics(trainer.callbacks)):  # type: ignore[attr-defined]
-            if name not in trainer.callback_metrics:
-                logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
-                raise WSSLError("monitor", name, "is not logged", f"choose one of {', '.join(logged)}")
+        if self.monitor not in trainer.callback_metrics:
+            logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+            raise WSSLError("monitor", self.monitor, "is not logged", f"choose one of {', '.join(logged)}")
         super().on_validation_end(trainer, pl_module)
 
     @property

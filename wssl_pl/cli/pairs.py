@@ -26,6 +26,7 @@ def pairs(
     split: Literal["train", "val", "test"] = "test",
     by: Literal["draw", "name"] = "draw",
     restore: list[str] | None = None,
+    undamaged: float = 0.0,
     overwrite: bool = False,
     data: WSSLDataModule,
 ) -> Pairs:
@@ -40,10 +41,13 @@ def pairs(
         split: the split that is written
         by: draw a mask for each image of the split, or take the mask of its file name
         restore: damages of the inputs, such as saturation,sharpness, or class paths of your own
+        undamaged: with restore, probability that a damage leaves an image as it is, as model.undamaged
         overwrite: replace pairs that exist
         data: the images and masks
     """
     silence_messages()
+    if undamaged and not restore:
+        raise WSSLError("undamaged", undamaged, "there are no damages", "give restore=..., or omit it")
     if paths := [name for name in restore or [] if "." in name]:
         from wssl_pl.tasks import import_task
 
@@ -51,7 +55,7 @@ def pairs(
             import_task(path)
     with new_folder(out, overwrite, PAIRS_FILES) as folder:
         if by == "draw":
-            write_pairs(data, split, folder, restore=restore)
+            write_pairs(data, split, folder, restore=restore, undamaged=undamaged)
         else:
             images, masks = data.hparams["images"], data.hparams["masks"]
             if images is None or masks is None:
@@ -62,7 +66,7 @@ def pairs(
             for name, (value, default) in unused.items():
                 if np.any(np.asarray(value) != np.asarray(default)):
                     raise WSSLError(name, value, "is not for by=name, which takes files as they are", "omit it")
-            write_named_pairs(images, masks, folder, data.hole, restore, data.pair_seed)
+            write_named_pairs(images, masks, folder, data.hole, restore, data.pair_seed, undamaged)
     written = Pairs.open(out)
     counts = sorted(Counter(pair.bin for pair in written.pairs).items())
     print(f"{len(written)} pairs in {out}: " + ", ".join(f"{name} %: {count}" for name, count in counts))

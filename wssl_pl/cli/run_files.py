@@ -326,10 +326,13 @@ def has_started(trainer: Trainer) -> bool:
 def raised_while_restoring(error: BaseException) -> bool:
     """Return whether Lightning was restoring a checkpoint, or we checked it for that, when an error was raised."""
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    codes = [frame.f_code for frame in frames]
-    return any(
-        Path(code.co_filename).name == "checkpoint_connector.py" or code.co_name == "check_resumed" for code in codes
-    )
+    checked = any(frame.f_code.co_name == "check_resumed" for frame in frames)
+    return checked or raised_in(error, "checkpoint_connector.py")
+
+
+def raised_in(error: BaseException, file: str) -> bool:
+    """Return whether an error has passed a file of Lightning, by its name."""
+    return any(Path(frame.f_code.co_filename).name == file for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _first_step(trainer: Trainer) -> int | None:

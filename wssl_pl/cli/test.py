@@ -80,8 +80,9 @@ def measure_downstream(
         settings = measuring.settings()
         method = Model(str(ckpt), settings.device, measuring.precision)
         with tempfile.TemporaryDirectory() as temporary:
-            restore = method.predictor.info.hyper_parameters.get("restore")
-            pairs = write_pairs(data, "test", Path(temporary) / "pairs", restore=restore)
+            trained = method.predictor.info.hyper_parameters
+            damages = {"restore": trained.get("restore"), "undamaged": trained.get("undamaged", 0.0)}
+            pairs = write_pairs(data, "test", Path(temporary) / "pairs", **damages)
             pairs.label = "made for this test"
             result = evaluate(pairs, method, settings)
             if out is not None:

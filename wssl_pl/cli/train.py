@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from wssl_pl import callbacks
 from wssl_pl.cli.arguments import CommandLine, CommandParser, configs, first_lines, one_or_more, read_line
+from wssl_pl.cli.config_files import load_options
 from wssl_pl.cli.configuration import add_moved_paths, base_on_resumed_run, find_stage, import_classes, value_of
 from wssl_pl.cli.messages import silence_messages
 from wssl_pl.cli.run_files import (
@@ -31,10 +32,12 @@ from wssl_pl.cli.run_files import (
     find_resumed,
     is_first_process,
     print_result,
+    raised_in,
     raised_while_restoring,
     removed_if_empty,
     removed_unless_started,
     set_aside,
+    with_absolute_paths,
 )
 from wssl_pl.cli.run_names import describe_run, settings_of
 from wssl_pl.cli.runs import read_record
@@ -296,8 +299,6 @@ class WSSLCLI(LightningCLI):
             raise WSSLError(
                 "trainer.callbacks", "StochasticWeightAveraging", reason, "give model.ema=0.999 in its place"
             )
-        if callbacks.needed_metrics(own):  # a metric that does not exist is an error before the training
-            config.num_sanity_val_steps = config.num_sanity_val_steps or 1
         config.callbacks = [*own, *mine]
         config.plugins = callbacks.with_atomic_checkpoints(one_or_more(config.plugins))
         if config.strategy == "fsdp":
@@ -334,17 +335,18 @@ class WSSLCLI(LightningCLI):
         """Train, in the run directory."""
         self.model.check_trainer(self.trainer)
         self.model.check_data(self.datamodule)
-        steps_before = None
+        steps_before, checkpoint = None, None
         if self.resumed is not None:
             with self._restoring():
                 checkpoint = read_checkpoint(self.resumed, stage=self.stage, name="resume")
                 self.model.check_resumed(checkpoint)
                 steps_before = checkpoint.get("global_step")
-                del checkpoint  # weights and optimisers, which are read again where they are restored
-        if self._is_over():
+        if checkpoint is not None and self._is_over():
+            self.model.load_state_dict(checkpoint["state_dict"])
             reason = f"the run in {self.directory} has ended after {steps_before} steps, and trainer= has not changed"
             rank_zero_only(print)(f"Nothing was trained: {reason}")
             return
+        del checkpoint  # weights and optimisers, which are read again where they are restored
         in_place = self.resumed is not None and self.resumed.parent.resolve() == self.directory.resolve()
         if is_first_process() and not in_place:
             set_aside(self.directory)
@@ -368,8 +370,10 @@ class WSSLCLI(LightningCLI):
                 raise
             value = self.config.trainer.val_check_interval
             raise WSSLError("trainer.val_check_interval", value, first_lines(str(error))) from None
-        except MisconfigurationException as error:
-            raise WSSLError(None, None, f"trainer: {first_lines(str(error))}") from error
+        except (MisconfigurationException, RuntimeError) as error:
+            if isinstance(error, MisconfigurationException) or raised_in(error, "early_stopping.py"):
+                raise WSSLError(None, None, f"trainer: {first_lines(str(error))}") from error
+            raise
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
@@ -399,9 +403,16 @@ class WSSLCLI(LightningCLI):
             return False
         if read_record(self.resumed.parent).get("state") != "finished":
             return False
-        written = [self.parser.dump(self.config, skip_unset=False), (self.resumed.parent / CONFIG).read_text()]
-        now, before = (yaml.safe_load(text).get("trainer") for text in written)
-        return bool(now == before)
+        config, _ = with_absolute_paths(self.config, self.datamodule.images, self.datamodule.masks)
+        now = yaml.safe_load(self.parser.dump(config, skip_unset=False))
+        try:
+            before = load_options(str(self.resumed.parent / CONFIG))
+        except WSSLError:  # it was removed
+            return False
+        # What a checkpoint has decided is nothing that was changed: the first time it was not given.
+        model = {name: value for name, value in now["model"].items() if before["model"].get(name) is not None}
+        same = {name: before["model"].get(name) for name in model} == model
+        return same and all(now[name] == before.get(name) for name in ("data", "trainer", "seed_everything"))
 
     @contextmanager
     def _restoring(self) -> Iterator[None]:

@@ -13,9 +13,9 @@ from wssl_pl.data.masks import Masks
 from wssl_pl.data.sampler import Key
 from wssl_pl.errors import WSSLError
 
-RANDOM_NUMBERS = 16
 OVERSHOOT = 0.25
 """How far outside [0, 1] a bicubic filter may leave an image."""
+RANDOM_NUMBERS = 16
 """Numbers in `batch["random"]` per sample."""
 RANDOM_SCALE = 2**24
 """What these are multiplied with to be integers on their way to the device."""
@@ -110,6 +110,8 @@ def check_range(images: torch.Tensor) -> None:
         WSSLError: They are not, as after a normalisation.
     """
     low, high = (value.item() for value in images.aminmax())
+    if low != low:
+        raise WSSLError("batch", None, "image has NaN", "look at what your dataset returns")
     if not (-OVERSHOOT <= low and high <= 1.0 + OVERSHOOT):
         remedy = "return uint8, or floating-point numbers in [0, 1], without a normalisation"
         raise WSSLError("batch", None, f"image is between {low:.3g} and {high:.3g}", remedy)

@@ -241,7 +241,7 @@ class FolderImages(ImageSet):
     def _remedy(self, split: str) -> str:
         if self.split_rule.startswith("folders"):
             return f"add images in {self.folder / split}, or divide all of them with split_rule=hash"
-        if self.split_rule == "hash":
+        if self.split_rule.startswith("hash"):
             return (
                 f"{sum(self.sizes.values())} images are too few to be divided by a hash (90 % train, 5 % val, 5 % "
                 "test): add images, or sort them into train/, val/ and test/ folders"

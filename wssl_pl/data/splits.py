@@ -143,7 +143,8 @@ def split_images(root: Path, paths: Sequence[Path], split_rule: str = "auto") ->
     split: Split = {name: [] for name in SPLITS}
     for path, fraction in hashed_fractions(root, paths).items():
         split["train" if fraction < 0.90 else "val" if fraction < VAL_FROM else "test"].append(path)
-    return split, "hash"
+    names = set(_without_suffix(paths).values())
+    return split, "hash" if len({name.name for name in names}) == len(names) else "hash, paths of recurring names"
 
 
 def hashed_fractions(root: Path, paths: Sequence[Path]) -> dict[Path, float]:
@@ -152,13 +153,17 @@ def hashed_fractions(root: Path, paths: Sequence[Path]) -> dict[Path, float]:
     The suffix of an image file does not count, so that `00001.jpg` and `00001.png` are in the same split. A name that
     several folders have counts with its path below `root`: else all images called `front.jpg` would be in one split.
     """
-    # A row of a Parquet file is called `<file>.parquet#<row>`: that is no suffix.
-    names = {path: path.with_suffix("") if path.suffix.lower() in SUFFIXES else path for path in paths}
+    names = _without_suffix(paths)
     counts = Counter(name.name for name in set(names.values()))
     return {
         path: _hashed(name.name if counts[name.name] == 1 else name.relative_to(root).as_posix())
         for path, name in names.items()
     }
+
+
+def _without_suffix(paths: Sequence[Path]) -> dict[Path, Path]:
+    # A row of a Parquet file is called `<file>.parquet#<row>`: that is no suffix.
+    return {path: path.with_suffix("") if path.suffix.lower() in SUFFIXES else path for path in paths}
 
 
 def _hashed(name: str) -> float:

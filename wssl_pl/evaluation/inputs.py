@@ -39,6 +39,7 @@ class Damaging:
         restore: names of tasks, see `Damages`.
         seed: of the strengths.
         stream: of the random numbers.
+        undamaged: probability that a damage leaves an image as it is, see `Damages`.
 
     Attributes:
         names: the damages, in the order in which they are applied.
@@ -47,10 +48,10 @@ class Damaging:
         WSSLError: an unknown task, a task twice, or one that cannot damage.
     """
 
-    def __init__(self, restore: Sequence[str], seed: int, stream: str) -> None:
+    def __init__(self, restore: Sequence[str], seed: int, stream: str, undamaged: float = 0.0) -> None:
         from wssl_pl.modules.damages import Damages
 
-        self.damages, self.seed, self.stream = Damages(restore), seed, stream
+        self.damages, self.seed, self.stream = Damages(restore, undamaged), seed, stream
         self.names = list(self.damages.tasks)
 
     def __call__(self, entry: Entry, number: int, around: NDArray[np.uint8], spare: int) -> Entry:

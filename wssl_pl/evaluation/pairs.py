@@ -72,6 +72,7 @@ class Manifest:
         masks: how many different masks there are, and in how many pairs the most frequent one is.
         data: where images and masks come from.
         restore: the damages of the inputs, in the order in which they were applied; none where the input is the image.
+        undamaged: probability with which each damage has left an image as it is.
     """
 
     hash: str
@@ -84,6 +85,7 @@ class Manifest:
     masks: dict[str, int] | None = None
     data: Any = None
     restore: list[str] = field(default_factory=list)
+    undamaged: float = 0.0
 
     def __post_init__(self) -> None:
         json.dumps(self.data, allow_nan=False)  # a ValueError at once, and not when a result is written that holds it
@@ -139,6 +141,7 @@ def write_pairs(
     out: str | Path,
     batch_size: int = 64,
     restore: Sequence[str] | None = None,
+    undamaged: float = 0.0,
 ) -> "Pairs":
     """Pair every image of a split (its centre crop) with one mask and write them as PNG, in order and repeatably.
 
@@ -153,6 +156,7 @@ def write_pairs(
         out: a folder that is empty or does not exist.
         batch_size: images held in memory at once.
         restore: damages of the inputs, as `Damages` takes them; of `val` and `test` those that validation draws.
+        undamaged: probability that a damage leaves an image as it is, as in training.
 
     Raises:
         WSSLError: There is no such split or damage, or the folder is not empty.
@@ -161,7 +165,7 @@ def write_pairs(
     if split not in SPLITS:
         raise WSSLError("split", split, f"is not one of {', '.join(SPLITS)}")
     folder = _new_folder(out)
-    damage = None if restore is None else Damaging(restore, datamodule.pair_seed, split)
+    damage = None if restore is None else Damaging(restore, datamodule.pair_seed, split, undamaged)
     datamodule.setup(split)
     dataset = getattr(datamodule, f"{split}_dataloader")().dataset
     images, masks = dataset.images, dataset.masks
@@ -188,7 +192,8 @@ def write_pairs(
 
     # `failed` is complete when the entries were written.
     facts = {"split": split, "omitted": failed, "masks": repeats, "data": datamodule.describe()}
-    return write_entries(folder, entries(), [] if damage is None else damage.names, **facts)
+    names = [] if damage is None else damage.names
+    return write_entries(folder, entries(), names, **facts, undamaged=undamaged)
 
 
 def write_named_pairs(
@@ -198,6 +203,7 @@ def write_named_pairs(
     hole: Literal["black", "white"] = "black",
     restore: Sequence[str] | None = None,
     seed: int = 0,
+    undamaged: float = 0.0,
 ) -> "Pairs":
     """Pair images and masks by the names of their files and write them as PNG, neither cropped nor resized.
 
@@ -209,6 +215,7 @@ def write_named_pairs(
         hole: which of both colours is the hole.
         restore: damages of the inputs, as `Damages` takes them.
         seed: of their strengths.
+        undamaged: probability that a damage leaves an image as it is.
 
     Raises:
         WSSLError: The folder is not empty, or there is no such damage.
@@ -219,7 +226,7 @@ def write_named_pairs(
         `write_named_pairs("examples/*.png", "examples/*_mask.png", "pairs", hole="white")`.
     """
     folder = _new_folder(out)
-    damage = None if restore is None else Damaging(restore, seed, "named")
+    damage = None if restore is None else Damaging(restore, seed, "named", undamaged)
     image_files, mask_files = match_files(images, "images"), match_files(masks, "masks")
     names = [name for name in image_files if name in mask_files]
     if not names:
@@ -244,7 +251,8 @@ def write_named_pairs(
             yield entry if damage is None else damage(entry, number, image, 0)
 
     facts = {"images": str(images), "masks": str(masks), "hole": hole, "by": "name"}
-    return write_entries(folder, entries(), [] if damage is None else damage.names, data=facts)
+    names_of_damages = [] if damage is None else damage.names
+    return write_entries(folder, entries(), names_of_damages, data=facts, undamaged=undamaged)
 
 
 def _read_mask(path: Path, *, bright: bool) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from wssl_pl.models import ModelInfo
 from wssl_pl.models.weights import CONFIG, WEIGHTS, load_state, read_weights
 from wssl_pl.modules import InpaintModule
 from wssl_pl.modules.checkpoint import read_safetensors
+from wssl_pl.modules.network import OF_NETWORK, OF_TRAINING
 
 
 class HubModel(InpaintModule, PyTorchModelHubMixin):
@@ -33,8 +34,8 @@ class HubModel(InpaintModule, PyTorchModelHubMixin):
         place = {key: options.pop(key, None) for key in ("revision", "cache_dir", "token")}
         place |= {key: options.pop(key, False) for key in ("force_download", "local_files_only")}
         map_location = options.pop("map_location", "cpu")
-        for name in ("strict", "training", "stage", "library"):  # the last three of `config.json`: no settings
-            options.pop(name, None)
+        options.pop("strict", None)
+        options = {name: value for name, value in options.items() if name in OF_NETWORK | OF_TRAINING}
         if Path(model_id).is_dir():
             state, info = read_weights(Path(model_id))
             if info.stage != cls.stage:

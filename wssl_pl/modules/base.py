@@ -61,7 +61,7 @@ class WSSLModule(TakesHoles, LightningModule):
     # The tasks, losses and metrics compute in float32 in any precision; the networks round their input.
     takes_float32: ClassVar[bool] = True
     crop_margin: int = 0  # pixels around the crop that the batch shall have in `image_with_margin`
-    _range_checked = False  # whether a batch of a user's own dataset was checked since `setup`
+    _range_checked: set[Any]  # in what the first batch of a user's own dataset was checked since `setup`
     _resumed_hparams: dict[str, Any] | None = None  # those of the checkpoint that is resumed
     _is_sharded = False
     validated_step: int | None = None  # at which the metrics of the last validation were measured
@@ -170,7 +170,7 @@ class WSSLModule(TakesHoles, LightningModule):
 
     def setup(self, stage: str) -> None:
         """Check trainer and data, and compile the networks in place, so that the names in the state dict stay."""
-        self._range_checked = False
+        self._range_checked = set()
         if stage == "fit":
             self.check_trainer(self.trainer)
             self.check_data(getattr(self.trainer, "datamodule", None))
@@ -184,9 +184,9 @@ class WSSLModule(TakesHoles, LightningModule):
         if isinstance(getattr(self.trainer, "datamodule", None), WSSLDataModule):
             return batch
         batch = complete_batch(batch, train=self.training, needs_masks=self.needs_masks)
-        if not self._range_checked:  # once: it waits for the device
+        if (doing := self.trainer.state.stage) not in self._range_checked:  # once: it waits for the device
             check_range(batch["image"])
-            self._range_checked = True
+            self._range_checked.add(doing)
         return batch
 
     def log_metrics(self, split: str) -> None:
@@ -209,12 +209,17 @@ class WSSLModule(TakesHoles, LightningModule):
         self.log_metrics("val")
         if self._trainer is not None and not self._trainer.sanity_checking:
             self.validated_step = self._trainer.global_step
-        self.on_predict_epoch_end()
+        self._shard_again()
 
-    on_test_start = on_predict_start = on_validation_start
+    def on_predict_start(self) -> None:
+        """Do what a validation does."""
+        self.on_validation_start()
 
     def on_predict_epoch_end(self) -> None:
         """Shard the networks again."""
+        self._shard_again()
+
+    def _shard_again(self) -> None:
         if self._is_sharded:
             set_gathered(self.networks(), False)
 
@@ -222,10 +227,14 @@ class WSSLModule(TakesHoles, LightningModule):
         """Add one batch to the metrics."""
         self.validation_step(batch, batch_idx)
 
+    def on_test_start(self) -> None:
+        """Do what a validation does."""
+        self.on_validation_start()
+
     def on_test_epoch_end(self) -> None:
         """Log the same metrics as validation does."""
         self.log_metrics("test")
-        self.on_predict_epoch_end()
+        self._shard_again()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what the optimiser changes, sooner or later; a group sets what is not as in the hyperparameters."""
@@ -351,6 +360,8 @@ class WSSLModule(TakesHoles, LightningModule):
         Lightning restores the optimiser with the learning rates that were saved. Where no setting has changed and there
         is no schedule they stay, so that a rate that a callback has set survives too.
         """
+        if any(not isinstance(each.scheduler, LambdaLR) for each in self.trainer.lr_scheduler_configs):
+            return  # Lightning's tuner tries rates
         resumed, found = self._resumed_hparams, self._use_found_rate()
         if resumed is None and not found:
             return

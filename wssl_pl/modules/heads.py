@@ -13,7 +13,7 @@ from wssl_pl.data.dataset import RANDOM_NUMBERS
 from wssl_pl.errors import WSSLError
 from wssl_pl.metrics import Mean
 from wssl_pl.networks import without_autocast
-from wssl_pl.tasks import Classification, Damage, PretextTask, Restoration, best_temperature, task_names
+from wssl_pl.tasks import Classification, Damage, PretextTask, Restoration, best_temperature, make_tasks, task_names
 from wssl_pl.tasks.classification import TEMPERATURE_STEPS
 
 SPREAD = 4096
@@ -126,6 +126,9 @@ def check_same_tasks(tasks: Mapping[str, PretextTask], now: Mapping[str, Any], s
             reason = f"the head of {name} in the resumed run has {list(levels)}"
             raise WSSLError("levels", list(tasks[name].levels), reason, "omit them, or start a new run")
     names, weights = task_names(now.get("tasks") or []), list(now.get("weights") or [])
+    made = [*make_tasks(saved["tasks"], saved.get("levels"))] if before else []
+    if made != [*tasks] and {*made} == {*tasks}:
+        raise WSSLError("tasks", names, f"the resumed run has them in the order {', '.join(made)}", "give them so")
     moved = dict(zip(names, weights, strict=False)) != dict(zip(before, weights, strict=False))
     if moved and weights == list(saved.get("weights") or []):
         reason = f"in the resumed run the weights {weights} are those of {', '.join(before)}"
@@ -148,7 +151,8 @@ def unchanged_fraction(task: Classification, strength: Callable[[Tensor], Tensor
     if strength is None or not isinstance(task, Damage) or task.unchanged is None:
         return 1.0 / len(task.levels)
     labels = task.nearest(strength((torch.arange(SPREAD) + 0.5) / SPREAD))
-    return float((labels == task.levels.index(task.unchanged)).float().mean())
+    fraction = float((labels == task.levels.index(task.unchanged)).float().mean())
+    return min(max(fraction, 1.0 / SPREAD), 1.0 - 1.0 / SPREAD)
 
 
 @dataclass(frozen=True)

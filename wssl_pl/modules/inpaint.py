@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from wssl_pl.data.dataset import RANDOM_NUMBERS
@@ -179,7 +180,6 @@ class InpaintModule(FillsHoles, FillingModule):
         damages = None if restore is None else Damages(restore, undamaged)
         strengths = self._check_strengths(damages, task_loss, consistency) if strength_channels else 0
         start = read_start(ckpt, reuse)
-        self.starts_frozen = start is None and freeze_layers > 0 and unfreeze_epoch is None
         finished = start is not None and start["stage"] == "downstream"
         self.encoder, agreed, added = load_encoder(start, ckpt, typed, init, strengths)
         agreed |= model_settings(start, {"output": output, "context": context, "context_levels": context_levels})
@@ -187,6 +187,8 @@ class InpaintModule(FillsHoles, FillingModule):
         self.set_inputs(agreed["fill"], agreed["mask_channel"])
         check_temperatures(temperatures)
         self.encoder.freeze(freeze_layers)
+        new = start is None and encoder is None and freeze_layers > 0 and unfreeze_epoch is None
+        self._drawn = next(self.encoder.parameters()).detach().clone() if new else None
         factors = {"encoder_lr": encoder_lr, "consistency": consistency, "task_loss": task_loss}
         check_training(self.encoder, freeze_layers, unfreeze_epoch, factors, added)
         self.damages, self.strength_channels = damages, strength_channels
@@ -289,8 +291,10 @@ class InpaintModule(FillsHoles, FillingModule):
 
     def on_fit_start(self) -> None:
         """Say that a new encoder is frozen: a control, and no training from scratch."""
-        if self.starts_frozen and self.trainer.ckpt_path is None:
-            log.warning(RANDOM_FROZEN)
+        if self._drawn is not None and self.trainer.ckpt_path is None:
+            weights = next(self.encoder.parameters()).detach()
+            if torch.equal(weights.cpu(), self._drawn.to(weights.dtype).cpu()):  # else they were loaded since
+                rank_zero_only(log.warning)(RANDOM_FROZEN)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the encoder, with its own learning rate if it has one, and what is behind it."""

@@ -53,14 +53,14 @@ def migrate(checkpoint: dict[str, Any], name: str, path: object) -> None:
     """Bring a checkpoint of one of our stages to the present format, in place.
 
     Args:
-        checkpoint: as it was loaded; one without a format, as by hand, is taken for one of version 0.2.
+        checkpoint: as it was loaded. Without a format it is of version 0.1, or if no trainer wrote it made by hand.
         name: the parameter that gave it, for the error message.
         path: the value of the parameter.
 
     Raises:
         WSSLError: it is newer than this program, or older than version 0.2, or its format is not a number.
     """
-    version = checkpoint.get("format", OLDEST)
+    version = checkpoint.get("format", 1 if "pytorch-lightning_version" in checkpoint else OLDEST)
     if type(version) is not int or version < 1:
         raise WSSLError(name, path, f"is not a checkpoint of this project: its format is {version!r}")
     if version > FORMAT:

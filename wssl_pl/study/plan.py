@@ -10,6 +10,7 @@ from wssl_pl.stages import Rival, Stage
 from wssl_pl.study.definition import OPTIONS, Arm, Options, Study, long_names
 
 # Options that say nothing new, so that the run of `loss: wssl` is that of an arm without a loss.
+NUMBERS = ("data.hole_ratio", "model.betas", "model.weights")  # options that take a list of numbers
 DEFAULTS: dict[str, Any] = {"model.loss": "wssl", "model.freeze_layers": 16}
 RunStage = Literal[Stage, Rival, "method"]
 State = Literal["waiting", "running", "done", "failed", "skipped"]
@@ -197,7 +198,7 @@ def split_options(options: Options) -> dict[str, Options]:
     for key, value in options.items():
         head, _, rest = key.partition(".")
         part, name = (head, rest) if head in OPTIONS and rest else ("common", key)
-        parts[part][name] = _as_numbers(value)
+        parts[part][name] = _as_numbers(value) if name in NUMBERS or name.startswith("model.levels.") else value
     return {name: long_names(part) for name, part in parts.items()}
 
 

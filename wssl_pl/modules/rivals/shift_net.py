@@ -20,7 +20,7 @@ from wssl_pl.networks import Fill, InstanceNorm, crop_to, pad_to_multiple, witho
 SHIFT_LEVEL = 3
 """The layer of the encoder whose features are copied; its side is that of the image over 2**3."""
 HOLE_FRACTION = 5 / 16
-"""Share of hidden pixels above which a position of those features belongs to the hole."""
+"""Fraction of masked pixels above which a position of those features belongs to the hole."""
 SLOPE = 0.2
 """Of the leaky ReLUs."""
 EXACT_LEVELS = 5
