@@ -289,9 +289,10 @@ class InpaintModule(FillsHoles, FillingModule):
         if self.joint is not None:
             check_same_tasks(self.joint.tasks, self.hparams, checkpoint.get("hyper_parameters", {}))
 
-    def on_fit_start(self) -> None:
-        """Say that a new encoder is frozen: a control, and no training from scratch."""
-        if self._drawn is not None and self.trainer.ckpt_path is None:
+    def setup(self, stage: str) -> None:
+        """Say also that a new encoder is frozen: a control, and no training from scratch."""
+        super().setup(stage)
+        if stage == "fit" and self._drawn is not None and self.trainer.ckpt_path is None:
             weights = next(self.encoder.parameters()).detach()
             if torch.equal(weights.cpu(), self._drawn.to(weights.dtype).cpu()):  # else they were loaded since
                 rank_zero_only(log.warning)(RANDOM_FROZEN)
