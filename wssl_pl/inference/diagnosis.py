@@ -144,7 +144,7 @@ def _finding(task: "Classification", probabilities: Sequence[float], unchanged_f
 
 
 def _of_photos(levels: dict[float, float], unchanged: float | None, fraction: float) -> dict[float, float]:
-    """Return the probabilities of levels for photos, from those for images, a `fraction` of which was unchanged.
+    """Return the probabilities of levels for photos, from those for training images, where `fraction` is unchanged.
 
     By Bayes' rule (Saerens et al. 2002): without it a head that knows nothing would find a change in most photos.
     """

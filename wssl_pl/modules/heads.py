@@ -126,11 +126,11 @@ def check_same_tasks(tasks: Mapping[str, PretextTask], now: Mapping[str, Any], s
             reason = f"the head of {name} in the resumed run has {list(levels)}"
             raise WSSLError("levels", list(tasks[name].levels), reason, "omit them, or start a new run")
     names, weights = task_names(now.get("tasks") or []), list(now.get("weights") or [])
-    made = [*make_tasks(saved["tasks"], saved.get("levels"))] if before else []
-    if made != [*tasks] and {*made} == {*tasks}:
+    if {*before} == {*tasks} and (made := [*make_tasks(saved["tasks"], saved.get("levels"))]) != [*tasks]:
         raise WSSLError("tasks", names, f"the resumed run has them in the order {', '.join(made)}", "give them so")
-    moved = dict(zip(names, weights, strict=False)) != dict(zip(before, weights, strict=False))
-    if moved and weights == list(saved.get("weights") or []):
+    if not weights or weights != list(saved.get("weights") or []):
+        return  # equal ones, or others that were typed
+    if dict(zip(names, weights, strict=True)) != dict(zip(before, weights, strict=True)):
         reason = f"in the resumed run the weights {weights} are those of {', '.join(before)}"
         raise WSSLError("tasks", names, reason, "give the tasks in that order")
 
