@@ -6,7 +6,7 @@
     WSSL_WEIGHTS=FOLDER python benchmarks/table4.py runs/study/table4 --pairs PAIRS
 
 The study may be unfinished: what is measured is shown. Results on the pairs are kept in the folders of the runs. All go
-to `table4_measured.json` in benchmarks/results, and the tables to docs/rivals.md.
+to `table4_measured.json` in benchmarks/results, and the tables to docs/rivals.md with docs/rivals_curves.svg.
 """
 
 import argparse
@@ -21,20 +21,24 @@ import numpy as np
 import torch
 from blocks import fill_block
 
+from wssl_pl.drawing import new_figure, save_figure
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
 from wssl_pl.evaluation.methods import Classical, Method, Model
 from wssl_pl.evaluation.metrics import LABELS
+from wssl_pl.evaluation.pages import plain_frame
 from wssl_pl.evaluation.pairs import Pairs
 from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.foreign_weights import find_weights
 from wssl_pl.study.plan import Run
+from wssl_pl.study.plots import COLOURS
 from wssl_pl.study.results import Results, read_results
 
 RESULTS = Path(__file__).parent / "results" / "table4_measured.json"
 PAGE = Path(__file__).parents[1] / "docs" / "rivals.md"
 METRICS = ("psnr", "psnr_composite", "ssim", "ssim_composite", "lpips", "lpips_composite")
 BY_BIN = ("psnr_composite", "lpips_composite")
+CURVE = "val/psnr_composite"
 
 
 def measure_on(results: Results, run: Run, pairs: Pairs) -> Result:
@@ -138,15 +142,37 @@ def tables(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def draw_curves(results: Results, path: Path) -> None:
+    """Draw the validation PSNR of each arm against the part of its training that is done, a line per seed."""
+    figure = new_figure(7.0, 4.0)
+    axes = figure.subplots()
+    trained = [name for name, arm in results.study.arms.items() if not arm.method and results.measured(name)]
+    for number, name in enumerate(trained):
+        label: str | None = results.study.arms[name].label
+        for run in results.measured(name).values():
+            curve = results.folder.curves(run.id)[CURVE]
+            part = [100 * (step + 1) / run.steps for step in curve.steps]
+            style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "ls": "-" if number < len(COLOURS) else "--"}
+            axes.plot(part, curve.values, marker="o", ms=3, **style, label=label)
+            label = None  # once per arm
+    axes.set(xlabel="part of the training (%)", ylabel="PSNR composite, validation (dB)")
+    axes.grid(alpha=0.3)
+    plain_frame(axes)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    save_figure(figure, path)
+
+
 def main() -> None:
     """Collect the results, and write them and the page's tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="folder of the study")
     parser.add_argument("--pairs", type=Path, help="pairs with masks of another kind")
     options = parser.parse_args()
-    found = collect(read_results(options.study), Pairs.open(options.pairs) if options.pairs else None)
+    results = read_results(options.study)
+    found = collect(results, Pairs.open(options.pairs) if options.pairs else None)
+    draw_curves(results, PAGE.with_name("rivals_curves.svg"))
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    made = tables(found)
+    made = "![PSNR on validation images during training](rivals_curves.svg)\n\n" + tables(found)
     print(made)
     PAGE.write_text(fill_block(PAGE.read_text(), "benchmarks/table4.py", made))
 

@@ -58,6 +58,13 @@ def test_options_come_from_a_file_and_from_the_environment(tmp_path, monkeypatch
     assert capsys.readouterr().out == "[]\n"
 
 
+def test_an_empty_variable_for_the_configuration_file_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WSSL_CONFIG", "")
+    with pytest.raises(SystemExit):
+        main(["stage=pretext"])
+    assert capsys.readouterr().err == "error: WSSL_CONFIG: is empty: name a configuration file, or unset it\n"
+
+
 def test_the_help_of_a_command_makes_nothing_and_begins_with_usage_and_example(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for command in COMMANDS.keys() - {"train"}:

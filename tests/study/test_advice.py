@@ -5,9 +5,11 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from wssl_pl.cli import main
+from wssl_pl.modules import PretextModule
 from wssl_pl.study import advice
 from wssl_pl.study.advice import Findings, Gain, Row, advise, choose, commands
 
@@ -114,3 +116,25 @@ def test_the_command_looks_at_the_images(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main([*words[:2], f"masks={tmp_path / 'empty'}"])
     assert "holds no JPEG, PNG or WebP file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["size=32"], ["size=32", "format=shards"], ["format=shards", "encoding=file"]])
+def test_the_command_takes_prepared_images(tmp_path, capsys, words):
+    for split, count in (("train", 3), ("val", 1), ("test", 1)):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        for number in range(count):
+            image = Image.fromarray(np.full((40, 50, 3), 9 * count + number, np.uint8))
+            image.save(tmp_path / "images" / split / f"{split}{number}.png")
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (40, 40)).save(tmp_path / "masks" / "0.png")
+    prepared = tmp_path / "prepared"
+    main(["prepare", f"images={tmp_path / 'images'}", f"out={prepared}", "workers=1", *words])
+    heads = tmp_path / "heads.ckpt"
+    module = PretextModule(["saturation"], width=2)
+    checkpoint = {"stage": module.stage, "state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    torch.save(checkpoint | {"datamodule_hyper_parameters": {"image_size": 32, "resize": 32}}, heads)
+    main(["advise", f"images={prepared}", f"masks={tmp_path / 'masks'}", f"ckpt={heads}"])
+    said = capsys.readouterr().out
+    side = 256 if "encoding=file" in words else 32
+    assert f"5 prepared images, 3 of them for training, read at {side} px; 1 masks" in said
+    assert "Damages seen: " in said

@@ -137,7 +137,9 @@ def is_typed(line: CommandLine, key: str) -> bool:
 
 def _in_environment() -> Iterator[tuple[str, Any]]:
     """Yield the options in the configuration file that `WSSL_CONFIG` names."""
-    if config := os.environ.get(variable_of("config")):
+    if (config := os.environ.get(variable := variable_of("config"))) is not None:
+        if not config:
+            raise WSSLError(variable, None, "is empty", "name a configuration file, or unset it")
         yield from options_in(config)
 
 

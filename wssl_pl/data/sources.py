@@ -253,6 +253,25 @@ def _empty(folder: Path | str, split: str, split_rule: str, remedy: str) -> Data
     return DataError("images", folder, f"has no {split} images (split by {split_rule})", remedy)
 
 
+def open_prepared(folder: Path, size: int = 256) -> CacheImages | ShardSet | None:
+    """Open a cache or shards with the settings that they were made with; None for another folder.
+
+    Args:
+        folder: what `wssl prepare` has written.
+        size: height and width in pixels of images that shards keep as they were; others have their own.
+
+    Raises:
+        DataError: They are unfinished, damaged or of another version.
+    """
+    if looks_like_cache(folder):
+        cache = Cache(folder, "images")
+        return CacheImages(folder, cache.size, None, "auto", cache.resize_filter)
+    if looks_like_shards(folder):
+        shards = Shards(Folder(folder))
+        return ShardSet(Folder(folder), shards.size or size, None, "auto", shards.resize_filter or "lanczos", "skip")
+    return None
+
+
 def open_images(
     source: str,
     size: int,
