@@ -124,6 +124,9 @@ def test_a_photo_is_repaired_step_by_step(photo, runs, tmp_path):
         fill(page)
         wait_for_fill(page, 3)
         page.wait_for_selector("#results button.thumbnail-lg >> nth=1")
+        with page.expect_download():
+            page.click("#download")
+        assert not page.evaluate("window.wsslPage.losable()")
         page.locator("#results button.thumbnail-lg").nth(1).click()
         page.wait_for_function("document.querySelector('#right input').value == 'Fill 3: Telea'")
 
