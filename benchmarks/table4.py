@@ -152,7 +152,8 @@ def draw_curves(results: Results, path: Path) -> None:
         for run in results.measured(name).values():
             curve = results.folder.curves(run.id)[CURVE]
             part = [100 * (step + 1) / run.steps for step in curve.steps]
-            style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "ls": "-" if number < len(COLOURS) else "--"}
+            line = "-" if number < len(COLOURS) else "--"
+            style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "ls": line}
             axes.plot(part, curve.values, marker="o", ms=3, **style, label=label)
             label = None  # once per arm
     axes.set(xlabel="part of the training (%)", ylabel="PSNR composite, validation (dB)")

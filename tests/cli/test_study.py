@@ -130,6 +130,7 @@ def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare,
     monkeypatch.chdir(tmp_path)
     read = read_study([declare(tune={"values": [1e-3, 1e-4]})])
     typed = {"downstream.restore": "sharpness,noise", "data.limit": 4, "data.hole_ratio": "0.2,0.6"}
+    typed["downstream.undamaged"] = 0.5
     study = declared(read, {}, typed)
     assert study.sections[0].claims[0].metrics == ["psnr", "ssim"]
     assert study.tune.metric == "psnr"
@@ -138,6 +139,7 @@ def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare,
     folder.check_same(declared(folder.study(), {}, {}))
     pairs = Pairs.open(write_pairs(folder))
     assert pairs.manifest.restore == ["sharpness", "noise"]
+    assert pairs.manifest.undamaged == 0.5
     assert all(0.2 <= pair.ratio <= 0.6 for pair in pairs.pairs)
     assert read_study([declare()]).sections[0].claims[0].metrics == ["psnr_composite", "ssim_composite"]
 
@@ -148,6 +150,7 @@ def test_a_study_that_restores_is_measured_and_judged_on_damaged_inputs(declare,
         (["nothing"], "study=nothing: is neither a YAML file"),
         (["table1"], "out: is required"),
         (["table1", "out=x", "seeds=[]"], "seeds=[]"),
+        (["where", "out=x", "sections=[]"], "sections=[]: names none: omit it for all"),
         (["table1", "out=x", "seeds=one"], "seeds=[one]: must be a list, each a whole number of at least 0"),
         (["table1", "out=x", "arms=[rotatoin]"], "arms=rotatoin: there is no such arm"),
         (["table1", "out=x", "--data.batchsize=4"], "batchsize"),

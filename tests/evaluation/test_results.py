@@ -14,6 +14,7 @@ from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.compare import compare
 from wssl_pl.evaluation.evaluate import evaluate
 from wssl_pl.evaluation.processes import Part, joined
+from wssl_pl.evaluation.report import comparison_page, facts
 from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table, Weights, read_result
 
 VALUES = np.array([[20.5, 0.5], [np.inf, 1.0], [np.nan, 0.75]])
@@ -190,6 +191,39 @@ def test_images_won_are_those_of_the_images_that_have_a_value(result, tmp_path):
     )
     found = compared(tmp_path, first=first, other=other).others[0].groups["all"]["psnr_composite"]
     assert found.won == pytest.approx(2 / 3)
+
+
+def test_a_difference_of_fewer_images_says_of_how_many(result, tmp_path):
+    images, ratios, bins = np.array(list("abc")), np.full(3, 0.3), np.array(["30-40"] * 3)
+    first, other = (
+        replace(result, fid=None, table=Table(images, ratios, bins, ("psnr", "ssim"), np.array(values).T))
+        for values in (([20.0, 21.0, 22.0], [0.5, np.nan, np.nan]), ([21.0, 22.0, 23.5], [0.75, 0.75, np.nan]))
+    )
+    found = compared(tmp_path, first=first, other=other)
+    text = comparison_page(found)
+    assert "+0.2500, won 100% (n=1)" in text
+    assert "+1.17 [+1.00, +1.50], won 100% |" in text
+    assert found.others[0].groups["all"]["ssim"].low is None
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (None, []),
+        ({"images": "/home/someone/faces", "masks": "/home/someone/masks"}, ["Data: images faces, masks masks"]),
+        (
+            {
+                "images": {"source": "/x/faces", "layout": "tree of images"},
+                "masks": {"source": "synthetic", "layout": "y"},
+            },
+            ["Data: images faces (tree of images), masks synthetic (y)"],
+        ),
+    ],
+)
+def test_the_data_are_named_without_their_folders(result, data, line):
+    pairs = replace(result.pairs, data=data)
+    assert pairs.data_line() == line
+    assert set(line) <= set(facts(replace(result, pairs=pairs)))
 
 
 def test_parts_of_processes_are_put_together_in_the_order_of_the_pairs(monkeypatch):

@@ -127,3 +127,10 @@ def test_numbers_are_those_of_version_0_1():
         ]),
         abs=1e-12,
     )  # fmt: skip
+
+
+def test_a_single_image_has_a_mean_and_no_interval():
+    mean, low, high = intervals(np.array([[20.0, 21.0, np.inf], [22.0, np.nan, np.inf]]))
+    np.testing.assert_array_equal(mean, [21.0, 21.0, np.nan])
+    assert (low[0], high[0]) == (20.0, 22.0)
+    np.testing.assert_array_equal([low[1:], high[1:]], np.full((2, 2), np.nan))

@@ -217,3 +217,10 @@ def test_the_time_left_is_right_within_a_fifth(section):
         runs = {name: replace(run, status=Status(states[name])) for name, run in plan.runs.items()}
         left = time_left(Plan(runs, plan.final), factors, known, running, 2)
         assert left == pytest.approx(whole - now, rel=0.2), share
+
+
+@pytest.mark.parametrize("option", [{"model.levels.saturation": [0.0, 1.0]}, {"levels": {"saturation": [0.0, 1.0]}}])
+def test_levels_of_a_task_are_given_in_either_form(declare, option):
+    plan = plan_of(declare, arms={"a": {"pretext": {"tasks": ["saturation"]} | option}}, claims=[])
+    module = build_module(plan, next(iter(plan.runs.values())))
+    assert module.tasks["saturation"].levels == (0.0, 1.0)

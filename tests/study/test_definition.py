@@ -67,6 +67,19 @@ def test_all_arms_of_a_study_restore_the_same(declare):
     assert read_study([declare(arms=arms, claims=[])]).restore == ["jpeg"]
     assert read_study(["restore"]).restore == ["saturation", "sharpness"]
     assert read_study(["controls"]).restore == []
+    # A rival takes no option of the model from the study, and would train without damages.
+    arms = {"a": {"pretext": "none"}, "b": {"pretext": "none", "rival": "pconv"}}
+    with pytest.raises(WSSLError, match="arm b restores nothing, the first arm jpeg"):
+        read_study([declare(arms=arms, claims=[], downstream={"restore": ["jpeg"]})])
+
+
+def test_all_arms_of_a_study_leave_inputs_undamaged_alike(declare):
+    arms = {"a": {"pretext": "none"}, "b": {"pretext": "none", "downstream": {"undamaged": 0.25}}}
+    whole = {"restore": ["jpeg"], "undamaged": 0.5}
+    with pytest.raises(WSSLError, match=r"undamaged: arm b has 0\.25, the first arm 0\.5: all arms are measured"):
+        read_study([declare(arms=arms, claims=[], downstream=whole)])
+    del arms["b"]["downstream"]
+    assert read_study([declare(arms=arms, claims=[], downstream=whole)]).undamaged == 0.5
 
 
 def test_the_papers_values_are_copied_right():
@@ -134,6 +147,11 @@ def test_several_studies_make_one(declare):
             {"claims": [{"claim": "x", "better": "frozen", "than": "scratch", "metrics": ["fid"]}]},
             "claims[0].metrics[0]: 'fid' is not one of psnr_composite",
         ),
+        (
+            {"claims": [{"claim": "x", "better": "frozen", "than": "scratch", "metrics": []}]},
+            "metrics: the claim 'x' has none: name at least one",
+        ),
+        ({"claims": [{"claim": "x", "better": [], "than": "scratch"}]}, "better: the claim 'x' has none"),
         ({"tune": {"values": [1.0]}}, "two or more values"),
         ({"plots": ["figure9"]}, "'figure9'"),
         ({"arms": None}, "no arms"),
@@ -192,9 +210,19 @@ def test_an_unknown_study_names_the_nearest():
 def test_contradictions_between_studies_are_refused(declare):
     with pytest.raises(WSSLError, match="different seeds"):
         read_study([declare(), declare("other", seeds=[5])])
+    with pytest.raises(WSSLError, match="different out_of_domain"):
+        read_study([declare(), declare("other", out_of_domain="elsewhere")])
     changed = {"frozen": {"pretext": {"tasks": ["rotation"]}}, "scratch": TINY["arms"]["scratch"]}
     with pytest.raises(WSSLError, match="define the arm 'frozen' differently"):
         read_study([declare(), declare("other", arms=changed)])
+
+
+def test_studies_that_are_equal_each_by_itself_may_be_unequal_together(declare):
+    short = declare("short", arms={"short": {"pretext": "none"}}, claims=[])
+    assert read_study([short]).seconds == read_study([declare()]).seconds == "equal"
+    assert read_study([declare(), short]).seconds == "unequal"
+    said = declare("said", arms={"said": {"pretext": "none", "steps": "total"}}, claims=[], seconds="unequal")
+    assert read_study([declare(), said]).seconds == "unequal"
 
 
 SECTIONED = {"sections": {"few": {"seeds": [0], "steps": {"downstream": 4}}, "many": {"common": {"data.limit": 9}}}}

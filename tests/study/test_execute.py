@@ -221,6 +221,18 @@ def test_an_imported_pretext_run_is_trained_again_and_keeps_its_curves_until_the
     assert study.curves(pretext.id)["val/score"].values == (0.75,)
 
 
+def test_an_imported_run_without_a_result_is_trained_again(study, play, tmp_path):
+    _, run = first(study, "scratch")
+    study.set_status(run.id, Status("done", seconds=100.0, steps=run.steps))
+    write_json(study.run(run.id) / "curve.json", {"val/psnr": [[9, 20.0]]})
+    write_evaluation(tmp_path / "evaluation", np.array([20.0, 21.0]))
+    calls = play(MEASURES)
+    assert go(study, run).state == "done"  # nothing is measured
+    assert not calls.exists()
+    assert go(study, run, pairs=tmp_path / "pairs").state == "done"
+    assert [call.split("=")[0].split()[0] for call in calls.read_text().splitlines()] == ["stage", "evaluate"]
+
+
 def test_exit_code_0_before_the_last_step_is_not_done(study, play):
     """Lightning ends so at SIGTERM."""
     calls = play("save({1: 4, 2: 7, 3: 10}[attempt])")

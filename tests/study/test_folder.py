@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.study.conftest import TINY
 from tests.study.fakes import write, write_evaluation
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.provenance import program
 from wssl_pl.study import folder as folder_module
 from wssl_pl.study.definition import read_studies, read_study, without_composites
 from wssl_pl.study.driver import read_step
-from wssl_pl.study.folder import Curve, StudyFolder
+from wssl_pl.study.folder import Curve, StudyFolder, data_source
 from wssl_pl.study.plan import Status
 from wssl_pl.study.sections import open_sections, reuse_sections, start_sections
 
@@ -145,6 +146,60 @@ def test_runs_that_were_chosen_by_other_rules_are_not_taken_over(started, declar
     other.start(replace(study, validations=study.validations + 1))
     with pytest.raises(WSSLError, match=rf"has validations={study.validations} where this study has"):
         other.reuse(started, other.plan())
+
+
+def test_runs_on_other_data_are_not_taken_over(declare, tmp_path, monkeypatch):
+    common = {key: value for key, value in TINY["common"].items() if key not in ("data.images", "data.masks")}
+    folders = []
+    for place in ("here", "there", "link"):
+        (tmp_path / place).mkdir() if place != "link" else (tmp_path / place).symlink_to("here")
+        (tmp_path / place / "faces").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / place)
+        folder = StudyFolder(tmp_path / "studies" / place)
+        folder.start(read_study([declare(common=common | {"data.images": "faces"})]))
+        folders.append(folder)
+    here, there, link = folders
+    run = next(iter(here.plan().runs))
+    here.set_status(run, Status("done", steps=12))
+    with pytest.raises(WSSLError, match=f"trained {run} on images={tmp_path}/here/faces, this study has .*there/faces"):
+        there.reuse(here, there.plan())
+    assert link.reuse(here, link.plan()) == 1
+    # Without data of its own a study has the synthetic dataset, in a folder with some it has these.
+    (tmp_path / "here" / "data" / "qd_imd").mkdir(parents=True)
+    assert data_source("masks", None, tmp_path / "here") == str(tmp_path / "here" / "data" / "qd_imd")
+    assert data_source("masks", None, tmp_path / "there") == "synthetic"
+    # The data of a study that has been moved to another machine cannot be compared.
+    (tmp_path / "here").rename(tmp_path / "gone")
+    assert there.reuse(here, there.plan()) == 1
+
+
+def test_a_trial_is_not_taken_for_a_run_that_is_validated_more_often(declare, tmp_path):
+    searched, plain = (StudyFolder(tmp_path / name) for name in ("searched", "plain"))
+    searched.start(read_study([declare(tune={"values": [1e-3, 1e-2], "steps": 4, "seed": 5})]))
+    plain.start(read_study([declare(seeds=[5])]))
+    trial = next(run.id for run in searched.plan().runs.values() if run.trial and run.stage == "pretext")
+    assert trial in plain.plan().runs
+    searched.set_status(trial, Status("done", steps=12))
+    assert plain.reuse(searched, plain.plan()) == 0
+
+
+def test_runs_of_another_study_have_to_be_measured_on_this_ones_pairs(started, declare, tmp_path):
+    run = next(run for run in started.plan().runs.values() if run.reported)
+    started.set_status(run.id, Status("done", steps=run.steps))
+    write_evaluation(started.run(run.id) / "evaluation", np.full(4, 24.0))
+    other = StudyFolder(tmp_path / "again")
+    other.start(read_study([declare()]))
+    assert other.reuse(started, other.plan()) == 1
+    write(other.path / "pairs" / "manifest.json", {"hash": "a" * 64})
+    other.check_foreign_pairs()
+    for folder in (started, other):
+        write(folder.path / "pairs" / "manifest.json", {"hash": "b" * 64})
+    # A run of the study itself is measured again.
+    started.check_foreign_pairs()
+    assert not started.is_done(run, measured=True)
+    with pytest.raises(WSSLError, match="measured on other pairs than .*: remove this link, and it is trained here"):
+        other.check_foreign_pairs()
+    assert (started.run(run.id) / "evaluation").is_dir()
 
 
 def test_sections_share_runs_with_those_of_the_same_rules(declare, tmp_path):

@@ -1,14 +1,17 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.study.fakes import FakeArm, one_task, write, write_evaluation, write_study
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.results import PROTOCOL, Weights, read_result
 from wssl_pl.study.definition import Arm, Claim, Tuning, long_names, read_study
 from wssl_pl.study.folder import Curve
 from wssl_pl.study.plan import make_plan
+from wssl_pl.study.report import write_report
 from wssl_pl.study.results import read_results
 from wssl_pl.study.summary import Trial, summarise
 from wssl_pl.study.verdicts import Spread, chance, scores, tasks_of
@@ -162,6 +165,56 @@ def test_spread_over_seeds(tmp_path):
         write_evaluation(folder / "runs" / f"downstream-s{seed}-a" / "evaluation", np.full(60, level))
     entry = summarise(read_results(folder)).arms["a"].metrics["psnr_composite"]
     assert entry == Spread(21.0, 1.0, {0: 20.0, 1: 21.0, 2: 22.0})
+
+
+def test_a_mean_is_of_all_seeds_or_none(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm()}, [], seeds=(0, 1))
+    write_evaluation(folder / "runs" / "downstream-s0-a" / "evaluation", np.full(60, np.inf))
+    metrics = summarise(read_results(folder)).arms["a"].metrics
+    assert (metrics["psnr_composite"].mean, metrics["psnr_composite"].by_seed[0]) == (None, None)
+    assert metrics["psnr_composite"].by_seed[1] is not None
+    assert metrics["lpips_composite"] == Spread(None, None, {0: None, 1: None})
+
+
+def measured_by(folder, run, **facts):
+    """Measure a run of a made study again, with other facts."""
+    path = folder / "runs" / run / "evaluation"
+    result = read_result(path)
+    values = np.column_stack([result.table.values, np.full(60, 0.1)])
+    table = replace(result.table, metrics=(*result.table.metrics, "lpips_composite"), values=values)
+    replace(result, table=table, **facts).save(path)
+
+
+def test_lpips_of_different_networks_is_omitted(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm()}, [], seeds=(0, 1))
+    weights = {network: {"lpips": Weights(f"{network}.pth", "0" * 64, network)} for network in ("alex", "vgg")}
+    for seed in (0, 1):
+        measured_by(folder, f"downstream-s{seed}-a", weights=weights["alex"])
+    results = read_results(folder)
+    assert results.notes == []
+    assert summarise(results).arms["a"].metrics["lpips_composite"].mean == pytest.approx(0.1)
+    measured_by(folder, "downstream-s1-a", weights=weights["vgg"])
+    results = read_results(folder)
+    assert summarise(results).arms["a"].metrics["lpips_composite"].mean is None
+    assert results.notes == ["LPIPS is omitted: it is of different networks (alex, vgg)"]
+    assert results.notes[0] in (write_report(folder) / "report.md").read_text()
+
+
+def test_results_of_different_protocols_are_refused(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm()}, [], seeds=(0, 1))
+    measured_by(folder, "downstream-s1-a", protocol=0)  # unknown
+    read_results(folder)
+    measured_by(folder, "downstream-s1-a", protocol=PROTOCOL + 1)
+    with pytest.raises(
+        WSSLError, match=rf"s1-a/evaluation: was measured by protocol {PROTOCOL + 1}, .*: remove it and"
+    ):
+        read_results(folder)
+
+
+def test_of_equal_scores_the_kept_checkpoint_has_the_lower_loss():
+    points = {"val/score": (0.5, 0.5, 0.4), "val/loss": (0.9, 0.8, 0.1), "val/accuracy/rotation": (0.6, 0.7, 0.8)}
+    curves = {tag: Curve(tag, (1, 2, 3), values) for tag, values in points.items()}
+    assert scores(curves, "val/score") == {"rotation": 0.7}
 
 
 def test_accuracy_is_that_of_the_kept_checkpoint():

@@ -36,7 +36,10 @@ def finished(study):
             values = generator.normal(24 + len(run.arms[0]), 2, 20)
             write_evaluation(study.run(run.id) / "evaluation", values)
             summary = study.run(run.id) / "evaluation" / "summary.json"
-            summary.write_text(summary.read_text().replace('"name": "fake"', '"name": "/home/someone/best.ckpt"'))
+            facts = json.loads(summary.read_text())
+            facts["method"]["name"], facts["protocol"] = "/home/someone/best.ckpt", 0
+            facts["weights"] = {"lpips": {"file": "alex.pth", "sha256": "0" * 64, "network": "alex"}}
+            write_json(summary, facts)
     study.set_sessions([Session(100.0, 2.0, 190.0)])
     return study
 
@@ -57,6 +60,9 @@ def test_an_imported_study_has_the_report_of_the_exported_one(finished, tmp_path
     back = StudyFolder(tmp_path / "back")
     assert back.sessions() == finished.sessions()
     assert import_study(out, back.path) == 0
+    measured, kept = (read_results(folder.path).evaluations for folder in (finished, back))
+    assert {run: one.protocol for run, one in kept.items()} == {run: one.protocol for run, one in measured.items()}
+    assert {one.weights["lpips"].network for one in kept.values()} == {"alex"}
     first, second = (summarise(read_results(folder.path)) for folder in (finished, back))
     assert first.runs == second.runs
     for name, arm in first.arms.items():

@@ -168,3 +168,13 @@ def test_the_correction_counts_the_claims_about_a_metric(tmp_path):
     found = judged(tmp_path, {"good": FakeArm(effect=0.5), "plain": FakeArm()}, *claims)
     families = [entry.family for verdict in found for entry in verdict.comparisons.values()]
     assert families == [2, 2, 1]
+
+
+def test_means_are_of_the_images_of_the_difference(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [Claim("a beats b", ["a"], ["b"])])
+    for seed in (0, 1, 2):
+        for arm, values in (("a", [20.0, 10.0, np.inf]), ("b", [19.0, 9.0, 30.0])):
+            write_evaluation(folder / "runs" / f"downstream-s{seed}-{arm}" / "evaluation", np.array(values))
+    (verdict,) = verdicts(folder)
+    found = verdict.comparisons["psnr_composite"]
+    assert (found.better, found.than, found.difference.mean, found.difference.images) == (15.0, 14.0, 1.0, 2)

@@ -136,6 +136,8 @@ def study(
         ray: where the runs are trained
     """
     silence_messages()
+    if sections == []:
+        raise WSSLError("sections", sections, "names none", "omit it for all")
     changes = {"seeds": seeds, "arms": arms, "validations": validations, "tune": tune}
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {f"steps.{stage}": count for stage, count in vars(steps).items() if count is not None}
@@ -411,6 +413,8 @@ def train_sections(
 def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool, storage: Storage | None = None) -> Any:
     """Train and, with `evaluate`, measure what is left of a study and write its report; return the runs."""
     pairs = write_pairs(folder) if evaluate else None
+    if pairs is not None:
+        folder.check_foreign_pairs()
     if evaluate and (elsewhere := folder.study().out_of_domain):
         from wssl_pl.evaluation.pairs import Pairs
 
@@ -453,5 +457,6 @@ def write_pairs(folder: StudyFolder) -> Path:
         with replacing_folder(path) as unfinished, chdir(folder.cwd()):
             for name in study.restore:
                 import_task(name)
-            write_pairs(WSSLDataModule(**data.as_dict()), "test", unfinished, restore=study.restore or None)
+            data = WSSLDataModule(**data.as_dict())
+            write_pairs(data, "test", unfinished, restore=study.restore or None, undamaged=study.undamaged)
     return path

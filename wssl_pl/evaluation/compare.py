@@ -10,7 +10,7 @@ import numpy as np
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.metrics import LABELS, LOWER_IS_BETTER, METRICS
-from wssl_pl.evaluation.results import Estimate, Result, Table, finite, read_result
+from wssl_pl.evaluation.results import Estimate, Result, Table, check_same_pairs, finite, read_result
 from wssl_pl.evaluation.statistics import intervals
 
 RANKED_BY = ("psnr_composite", "psnr")
@@ -23,7 +23,7 @@ class PairedDifference:
 
     Attributes:
         difference: the other result minus the reference.
-        low: lower bound of its 95 % bootstrap interval over images.
+        low: lower bound of its 95 % bootstrap interval over images; None of a single image.
         high: its upper bound.
         won: fraction of images on which the other result is better.
         tied: fraction of images on which both are equal.
@@ -31,8 +31,8 @@ class PairedDifference:
     """
 
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     won: float
     tied: float
     count: int
@@ -155,12 +155,7 @@ def _comparable(results: Sequence[Result], folders: Sequence[str | Path]) -> tup
     if len(networks) < 2:
         return list(results), notes
     notes.append(f"LPIPS is omitted: it is of different networks ({', '.join(sorted(networks))})")
-    return [replace(one, table=_without_lpips(one.table)) for one in results], notes
-
-
-def _without_lpips(table: Table) -> Table:
-    kept = [column for column, name in enumerate(table.metrics) if not name.startswith("lpips")]
-    return replace(table, metrics=tuple(table.metrics[column] for column in kept), values=table.values[:, kept])
+    return [replace(one, table=one.table.without("lpips")) for one in results], notes
 
 
 def _common_means(results: Sequence[Result]) -> tuple[list[dict[str, Estimate]], list[str]]:
@@ -209,24 +204,6 @@ def _rank(entry: Estimate | None, metric: str) -> float:
     return entry.mean if metric in LOWER_IS_BETTER else -entry.mean
 
 
-def check_same_pairs(first: Result, other: Result, folder: str | Path, other_folder: str | Path) -> None:
-    """Raise `WSSLError` unless both results have a metric of the same images of the same pairs by the same protocol."""
-    remedy = "evaluate both on the same pairs and limit"
-    ours, theirs = first.pairs.hash, other.pairs.hash
-    if ours != theirs:
-        reason = f"was measured on other pairs than {folder} (hash {theirs[:12]}, not {ours[:12]})"
-        raise WSSLError("result", other_folder, reason, remedy)
-    if list(first.table.images) != list(other.table.images):
-        counts = len(other.table.images), len(first.table.images)
-        reason = f"was measured on {counts[0]} of the pairs, {folder} on {counts[1]}, not the same ones"
-        raise WSSLError("result", other_folder, reason, remedy)
-    if first.protocol and other.protocol and first.protocol != other.protocol:
-        reason = f"was measured by protocol {other.protocol}, {folder} by protocol {first.protocol}"
-        raise WSSLError("result", other_folder, reason, "measure both with the same version of wssl-pl")
-    if not set(first.table.metrics) & set(other.table.metrics):
-        raise WSSLError("result", other_folder, f"has no metric that {folder} has", remedy)
-
-
 def differences(table: Table, other: Table, seed: int) -> dict[str, dict[str, PairedDifference]]:
     """Return the differences by group and metric; a metric that either lacks throughout is omitted."""
     metrics = [name for name in METRICS if name in table.metrics and name in other.metrics]
@@ -243,6 +220,9 @@ def differences(table: Table, other: Table, seed: int) -> dict[str, dict[str, Pa
         count = defined[rows].sum(axis=0)
         fractions = (part[rows].sum(axis=0) / np.maximum(count, 1) for part in (won, tied))
         numbers = (part.tolist() for part in (*intervals(difference[rows], seed), *fractions, count))
-        entries = {name: PairedDifference(*entry) for name, *entry in zip(metrics, *numbers, strict=True)}
-        found[group] = {name: entry for name, entry in entries.items() if np.isfinite(entry.difference)}
+        found[group] = {
+            name: PairedDifference(mean, finite(low), finite(high), *others)
+            for name, mean, low, high, *others in zip(metrics, *numbers, strict=True)
+            if np.isfinite(mean)
+        }
     return found

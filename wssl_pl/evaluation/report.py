@@ -137,6 +137,7 @@ def facts(result: Result) -> list[str]:
     return [
         "Method: " + ", ".join(f"{key} {value}" for key, value in result.method.items() if key != "name"),
         f"Pairs: {pairs.evaluated} of {pairs.count}, hash {pairs.hash[:16]}; protocol {result.protocol or 'unknown'}",
+        *pairs.data_line(),
         *([f"Inputs damaged by {', '.join(pairs.restore)}"] if pairs.restore else []),
         f"Time of the method itself: {result.seconds_per_image:.4g} s per image",
         f"Measured on {machine}",
@@ -232,7 +233,8 @@ def comparison_page(comparison: Comparison, kind: Literal["md", "html"] = "md", 
         rows = [[f"{other.name} - {comparison.reference}", *_group_names(comparison.counts)]]
         for metric in METRICS:
             if metric in other.groups["all"]:
-                cells = [difference(group.get(metric), metric) for group in other.groups.values()]
+                counted = zip(other.groups.values(), comparison.counts.values(), strict=True)
+                cells = [difference(group.get(metric), metric, count) for group, count in counted]
                 rows.append([arrow(metric), *cells])
         tables.append(rows)
     context: dict[str, Any] = {"comparison": comparison, "leaderboard": leaderboard(comparison), "tables": tables}
@@ -259,8 +261,16 @@ def leaderboard(comparison: Comparison) -> list[list[str]]:
     return rows
 
 
-def difference(entry: PairedDifference | None, metric: str) -> str:
-    """Return `difference [low, high], won fraction`; a dash where there is none."""
+def difference(entry: PairedDifference | None, metric: str, count: int | None = None) -> str:
+    """Return `difference [low, high], won fraction`; a dash where there is none.
+
+    Args:
+        entry: the difference.
+        metric: of it.
+        count: how many images the column has; where fewer of them have the metric, their number is added.
+    """
     if entry is None:
         return "-"
-    return f"{signed(entry.difference, metric)} {span(entry.low, entry.high, metric)}, won {entry.won:.0%}"
+    between = "" if entry.low is None or entry.high is None else f" {span(entry.low, entry.high, metric)}"
+    fewer = "" if count in (None, entry.count) else f" (n={entry.count})"
+    return f"{signed(entry.difference, metric)}{between}, won {entry.won:.0%}{fewer}"

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from wssl_pl.data.files import reason
-from wssl_pl.errors import DataError
+from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.metrics import METRICS
 from wssl_pl.evaluation.statistics import IMAGE_RESAMPLES, LEVEL, intervals
 from wssl_pl.metrics.bins import BINS
@@ -65,6 +65,11 @@ class Table:
         if metric not in self.metrics:
             return np.full(len(self.images), np.nan)
         return self.values[:, self.metrics.index(metric)]
+
+    def without(self, prefix: str) -> "Table":
+        """Return the table without the metrics whose names start so."""
+        kept = [column for column, name in enumerate(self.metrics) if not name.startswith(prefix)]
+        return replace(self, metrics=tuple(self.metrics[column] for column in kept), values=self.values[:, kept])
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
         """Return the rows of `all` images and of each bin that has images."""
@@ -177,6 +182,17 @@ class MeasuredPairs:
     data: Any = None
     evaluated: int
     restore: list[str] = field(default_factory=list)
+
+    def data_line(self) -> list[str]:
+        """Return a line with the names of images and masks, without folders of a machine; none if it is not known."""
+        found = []
+        for part in ("images", "masks"):
+            known = self.data.get(part) if isinstance(self.data, dict) else None
+            if isinstance(known, str):
+                found.append(f"{part} {Path(known).name}")
+            elif isinstance(known, dict) and known.get("source"):
+                found.append(f"{part} {Path(str(known['source'])).name} ({known.get('layout')})")
+        return [f"Data: {', '.join(found)}"] if found else []
 
 
 @dataclass(frozen=True)
@@ -347,3 +363,21 @@ def read_result(folder: str | Path) -> Result:
 def finite(value: float) -> float | None:
     """Return a number for JSON: None unless it is finite."""
     return float(value) if math.isfinite(value) else None
+
+
+def check_same_pairs(first: Result, other: Result, folder: str | Path, other_folder: str | Path) -> None:
+    """Raise `WSSLError` unless both results have a metric of the same images of the same pairs by the same protocol."""
+    remedy = "evaluate both on the same pairs and limit"
+    ours, theirs = first.pairs.hash, other.pairs.hash
+    if ours != theirs:
+        reason = f"was measured on other pairs than {folder} (hash {theirs[:12]}, not {ours[:12]})"
+        raise WSSLError("result", other_folder, reason, remedy)
+    if list(first.table.images) != list(other.table.images):
+        counts = len(other.table.images), len(first.table.images)
+        reason = f"was measured on {counts[0]} of the pairs, {folder} on {counts[1]}, not the same ones"
+        raise WSSLError("result", other_folder, reason, remedy)
+    if first.protocol and other.protocol and first.protocol != other.protocol:
+        reason = f"was measured by protocol {other.protocol}, {folder} by protocol {first.protocol}"
+        raise WSSLError("result", other_folder, reason, "measure both with the same version of wssl-pl")
+    if not set(first.table.metrics) & set(other.table.metrics):
+        raise WSSLError("result", other_folder, f"has no metric that {folder} has", remedy)

@@ -65,7 +65,7 @@ def intervals(
         level: coverage of the interval, in (0, 1).
 
     Returns:
-        Mean, lower and upper bound, each `(metrics,)`; NaN where no value is finite.
+        Mean, lower and upper bound, each `(metrics,)`; NaN where no value is finite, and bounds also of a single one.
     """
     finite = np.isfinite(values)
     kept, weights = np.where(finite, values, 0.0), finite.astype(np.float64)
@@ -73,7 +73,7 @@ def intervals(
     with np.errstate(invalid="ignore"):
         mean = kept.sum(axis=0) / weights.sum(axis=0)
     low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    some = finite.any(axis=0)
+    some = finite.sum(axis=0) > 1
     if some.any():
         low[some], high[some] = np.nanquantile(means[:, some], _edges(level), axis=0)
     return mean, low, high

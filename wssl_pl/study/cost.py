@@ -60,6 +60,8 @@ def build_module(plan: Plan, run: Run, widest: int | None = None) -> WSSLModule:
         WSSLError: an option has a value that the module refuses, or is none of its options.
     """
     options = {key.removeprefix("model."): value for key, value in run.options.items() if key.startswith("model.")}
+    for name in [name for name in options if name.startswith("levels.")]:  # as `--model.levels.blur=` is typed
+        options["levels"] = (options.get("levels") or {}) | {name.removeprefix("levels."): options.pop(name)}
     if run.stage == "downstream":
         options["ckpt"] = "none"
         encoder = plan.runs[run.pretext].options if run.pretext else {}

@@ -25,6 +25,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 OPTIONS = ("common", *STAGES)
 MERGED = ("steps", *OPTIONS)  # of a definition and one of its sections; of all else a section has its own
 DEFINITIONS = Path(__file__).parent / "definitions"
+SAME_INPUTS = "all arms are measured on the same inputs"
 
 Options = dict[str, Any]
 """Options of `wssl train` by their long names: `model.tasks`, `data.batch_size`, `trainer.precision`."""
@@ -155,7 +156,12 @@ class Study:
     @property
     def restore(self) -> list[str]:
         """The damages of the test pairs' inputs, those that the arms undo; none without `model.restore`."""
-        return next((_damages(self, arm) for arm in self.arms.values()), [])
+        return next((_damages(self, arm)[0] for arm in self.arms.values()), [])
+
+    @property
+    def undamaged(self) -> float:
+        """The probability that a damage leaves an input as it is, by `model.undamaged`."""
+        return next((_damages(self, arm)[1] for arm in self.arms.values()), 0.0)
 
 
 @dataclass(frozen=True)
@@ -187,9 +193,18 @@ class Definition:
     sections: dict[str, Any] = field(default_factory=dict)
 
 
-def _damages(study: Study, arm: Arm) -> list[str]:
-    options = study.options["common"] | study.options["downstream"] | arm.downstream
-    return [str(name) for name in options.get("model.restore") or []]
+def downstream_options(study: Study, arm: Arm) -> Options:
+    """Return the options of an arm's downstream run; of those of the study a rival takes no option of the model."""
+    shared = study.options["downstream"]
+    if arm.rival is not None:
+        shared = {key: value for key, value in shared.items() if not key.startswith("model.")}
+    return study.options["common"] | shared | arm.downstream
+
+
+def _damages(study: Study, arm: Arm) -> tuple[list[str], float]:
+    """Return the damages that an arm's run undoes, and the probability of each that it leaves an image as it is."""
+    options = downstream_options(study, arm)
+    return [str(name) for name in options.get("model.restore") or []], float(options.get("model.undamaged") or 0.0)
 
 
 def without_composites(study: Study) -> Study:
@@ -241,7 +256,7 @@ def read_study(names: Sequence[str]) -> Study:
     whole, *others = [_make_study(path, read_definition(path), path.stem) for path in map(find_definition, names)]
     for other in others:
         both = f"{whole.name} and {other.name}"
-        for part in ("seeds", "steps", "validations", "options", "tune", "convergence"):
+        for part in ("seeds", "steps", "validations", "options", "tune", "out_of_domain", "convergence"):
             if getattr(other, part) != getattr(whole, part):
                 raise WSSLError(None, None, f"{both} have different {part}", "run them apart, with reuse=DIR")
         for name, arm in other.arms.items():
@@ -249,6 +264,13 @@ def read_study(names: Sequence[str]) -> Study:
                 raise WSSLError(None, None, f"{both} define the arm {name!r} differently", "run them apart")
         whole.sections += other.sections
         whole.name += f"+{other.name}"
+        if other.seconds == "unequal":
+            whole.seconds = other.seconds
+    if whole.seconds == "equal" and others:
+        try:
+            check_seconds(whole)
+        except WSSLError:  # each by itself is equal
+            whole.seconds = "unequal"
     return whole
 
 
@@ -401,13 +423,20 @@ def check(study: Study) -> None:
         if not 0.01 <= arm.pretext_cost <= 100.0:
             raise WSSLError("pretext_cost", arm.pretext_cost, f"arm {arm.name}: must be between 0.01 and 100")
     for arm in study.arms.values():
-        if set(_damages(study, arm)) != set(study.restore):
-            first, own = (", ".join(names) or "nothing" for names in (study.restore, _damages(study, arm)))
-            reason = f"arm {arm.name} restores {own}, the first arm {first}: all arms are measured on the same inputs"
+        damages, undamaged = _damages(study, arm)
+        if set(damages) != set(study.restore):
+            first, own = (", ".join(names) or "nothing" for names in (study.restore, damages))
+            reason = f"arm {arm.name} restores {own}, the first arm {first}: {SAME_INPUTS}"
             raise WSSLError("restore", None, reason, "give one restore for all, or run them apart")
+        if undamaged != study.undamaged:
+            reason = f"arm {arm.name} has {undamaged:g}, the first arm {study.undamaged:g}: {SAME_INPUTS}"
+            raise WSSLError("undamaged", None, reason, "give one undamaged for all, or run them apart")
     if study.tune is not None and (len(study.tune.values) < 2 or study.tune.steps < 1):
         raise WSSLError("tune", None, "needs two or more values, and at least 1 step of a trial")
     for section in study.sections:
+        for claim in section.claims:
+            if empty := [name for name in ("better", "than", "metrics") if not getattr(claim, name)]:
+                raise WSSLError(empty[0], None, f"the claim {claim.claim!r} has none", "name at least one")
         for name in [*section.arms, *(arm for claim in section.claims for arm in (*claim.better, *claim.than))]:
             if name not in study.arms:
                 reason = f"{section.name}: there is no arm {name!r}"

@@ -56,11 +56,12 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path) as lock:
         started, used = time.monotonic(), _cpu_seconds()
-        # An imported pretext run has no encoder, for which it is executed.
         status = folder.status(run.id)
-        again = run.stage == "pretext" and status.state == "done" and folder.is_imported(run.id)
+        done = folder.is_done(run, measured=pairs is not None)
+        # An imported run has no model: a pretext run is executed for that, another one if its result is of no use.
+        again = status.state == "done" and folder.is_imported(run.id) and (run.stage == "pretext" or not done)
         before = status = Status() if again else status
-        if not again and folder.is_done(run, measured=pairs is not None):
+        if done and not again:
             return status
         try:
             if status.state != "done" and run.steps:

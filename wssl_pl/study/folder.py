@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from wssl_pl.data.sources import DEFAULTS, SYNTHETIC
 from wssl_pl.errors import DiskFull, WSSLError
 from wssl_pl.evaluation.results import Result, read_result
 from wssl_pl.files import write_json, writing
@@ -67,6 +68,22 @@ class Started:
     version: int
     study: Study
     cwd: str
+
+
+class OtherPairs(WSSLError):
+    """A run was measured on other pairs than those of its study.
+
+    Args:
+        folder: the study's.
+        identity: of the run.
+        found: hash of the pairs that it was measured on.
+        wanted: hash of those of the study.
+    """
+
+    def __init__(self, folder: "StudyFolder", identity: str, found: str, wanted: str) -> None:
+        pairs = folder.path / "pairs"
+        reason = f"was measured on other pairs than {pairs} (hash {found[:12]} against {wanted[:12]})"
+        super().__init__("out", folder.run(identity) / EVALUATION, reason, "resume the study, which measures it again")
 
 
 class StudyFolder:
@@ -212,10 +229,40 @@ class StudyFolder:
         path = self.run(identity)
         return (path / "curve.json").is_file() and not (path / "best.ckpt").is_file()
 
+    def unlink_imported(self, identity: str) -> None:
+        """Remove the link to an imported run that has to be trained again; in the other study it stays as it is."""
+        if self.is_imported(identity) and self.run(identity).is_symlink():
+            self.run(identity).unlink()
+
+    def check_foreign_pairs(self) -> None:
+        """Check that the runs of other studies, linked or imported, were measured on this study's pairs.
+
+        Raises:
+            WSSLError: one was not; it cannot be measured again here.
+        """
+        for run in self.plan().runs.values():
+            path = self.run(run.id)
+            if run.reported and run.status.state == "done" and (path.is_symlink() or self.is_imported(run.id)):
+                try:
+                    self.measured(run)
+                except OtherPairs as error:
+                    remedy = f"remove this {'link' if path.is_symlink() else 'folder'}, and it is trained here"
+                    raise WSSLError("out", path, error.reason, remedy) from None
+                except WSSLError:
+                    continue
+
     def remove_training(self, identity: str) -> None:
         """Remove what an unfinished training has left of a run."""
         for leftover in [file for pattern in OF_A_TRAINING for file in self.run(identity).glob(pattern)]:
             leftover.unlink()
+
+    def pairs_hash(self) -> str | None:
+        """Return the hash of the study's test pairs; None where they are not here, or cannot be read."""
+        try:
+            manifest: dict[str, Any] = read_json(self.path / "pairs" / "manifest.json", dict[str, Any], "pairs", "")
+        except WSSLError:
+            return None
+        return None if "hash" not in manifest else str(manifest["hash"])
 
     def result(self, identity: str) -> Result:
         """Return the result of a run's evaluation.
@@ -260,10 +307,12 @@ class StudyFolder:
             name: `evaluation` or `out_of_domain`.
 
         Raises:
-            WSSLError: it has none, or it cannot be read, or is of other pairs from elsewhere than there are now.
+            WSSLError: it has none, or it cannot be read, or is of other pairs than there are now.
         """
         if name == EVALUATION:
-            self.result(run.id)
+            found, wanted = self.result(run.id).pairs.hash, self.pairs_hash()
+            if wanted not in (None, found):
+                raise OtherPairs(self, run.id, found, str(wanted))
             return
         self.shifted(run.id)
         path, manifest = self.run(run.id) / name, self.cwd() / self.elsewhere(run) / "manifest.json"
@@ -325,21 +374,33 @@ class StudyFolder:
         """Link the finished runs that this plan shares with another study, and return how many.
 
         Raises:
-            WSSLError: the other study chose checkpoints or learning rates by other rules, or measured on other pairs.
+            WSSLError: the other study chose checkpoints or learning rates by other rules, or trained on other data.
         """
         for name, (own, its) in self.different_rules(other).items():
             reason = f"has {name}={its} where this study has {own}: its runs are others"
             raise WSSLError("reuse", other.path, reason, f"give {name}={its}")
-        taken = 0
-        for identity in plan.runs:
+        taken, its_runs = 0, other.plan().runs
+        for identity, own_run in plan.runs.items():
             link, run = self.run(identity), other.run(identity)
-            if not link.exists() and other.status(identity).state == "done":
+            # A trial is validated less often, so that its best checkpoint is another one.
+            same = identity in its_runs and its_runs[identity].trial == own_run.trial
+            if same and not link.exists() and other.status(identity).state == "done":
+                self._check_data(other, own_run)
                 link.parent.mkdir(exist_ok=True)
                 link.unlink(missing_ok=True)  # to a study that is gone
                 # Relative, so that studies can be moved together.
                 link.symlink_to(os.path.relpath(run.resolve(), link.parent.resolve()), target_is_directory=True)
                 taken += 1
         return taken
+
+    def _check_data(self, other: "StudyFolder", run: Run) -> None:
+        """Raise `WSSLError` if the same options name other data in the other study's working folder."""
+        for part in DEFAULTS:
+            own, its = (data_source(part, run.options.get(f"data.{part}"), each.cwd()) for each in (self, other))
+            gone = SYNTHETIC not in (own, its) and not Path(its).exists()  # as after a move to another machine
+            if own != its and not gone and run.steps:
+                reason = f"trained {run.id} on {part}={its}, this study has {own}: its runs are others"
+                raise WSSLError("reuse", other.path, reason, "omit it, or start this study in the same working folder")
 
     def drop_dead_links(self) -> int:
         """Remove the links to runs of another study that is gone, and return how many: they are trained again."""
@@ -358,6 +419,19 @@ class StudyFolder:
                     record = read_json(self.run(run.id) / "run.json", dict[str, Any], "out", "it is not needed")
                 count += record.get("code") != program()["code"]
         return count
+
+
+def data_source(part: str, value: Any, cwd: Path) -> str:
+    """Return what `images` or `masks` of a run are: a folder without links, a URL, or `synthetic`.
+
+    Args:
+        part: `images` or `masks`.
+        value: as given; None for the default.
+        cwd: the folder to which a relative path belongs.
+    """
+    if value is None:
+        value = DEFAULTS[part] if (cwd / DEFAULTS[part]).is_dir() else SYNTHETIC
+    return str(value) if value == SYNTHETIC or "://" in str(value) else str((cwd / str(value)).resolve())
 
 
 def _wrong_id(plan: Plan) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from wssl_pl.stages import Rival, Stage
-from wssl_pl.study.definition import OPTIONS, Arm, Options, Study, long_names
+from wssl_pl.study.definition import OPTIONS, Arm, Options, Study, downstream_options, long_names
 
 # Options that say nothing new, so that the run of `loss: wssl` is that of an arm without a loss.
 NUMBERS = ("data.hole_ratio", "model.betas", "model.weights")  # options that take a list of numbers
@@ -173,10 +173,7 @@ def _downstream(
     chosen: Options,
     chooses: dict[str, str] | None = None,
 ) -> Run:
-    shared = study.options["downstream"]
-    if arm.rival is not None:
-        shared = {key: value for key, value in shared.items() if not key.startswith("model.")}
-    options = study.options["common"] | shared | arm.downstream | chosen
+    options = downstream_options(study, arm) | chosen
     options = {key: value for key, value in options.items() if key not in DEFAULTS or DEFAULTS[key] != value}
     if pretext is not None:
         # Both are the encoder's, and come with the checkpoint.

@@ -51,6 +51,7 @@ def write_report(directory: str | Path, out: Path | None = None) -> Path:
     with owned(folder):
         report = summarise(results)
         pictures, captions, notes = draw(results, report)
+        notes = [*results.notes, *notes]
         context = page(results, report) | {"pictures": pictures, "captions": captions, "notes": notes}
         files: dict[str, bytes | str] = dict(pictures)
         for suffix in ("md", "html"):
@@ -170,6 +171,7 @@ def facts(results: Results, report: StudyReport) -> list[str]:
     ]
     if report.pairs:
         lines.append(f"Measured on the same {report.pairs['count']} test pairs, hash {report.pairs['hash'][:16]}")
+        lines += next(iter(results.evaluations.values())).pairs.data_line()
         if damages := ", ".join(report.pairs["restore"]):
             lines.append(f"Inputs damaged by {damages}: known pixels are restored too, and there is no composite")
     for stage, options in study.options.items():

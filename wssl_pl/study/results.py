@@ -1,15 +1,13 @@
 """The results of a study, finished or not: which runs were measured, and why the others were not."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.results import Result
-from wssl_pl.records import read_json
+from wssl_pl.evaluation.results import Result, check_same_pairs
 from wssl_pl.study.definition import Study
-from wssl_pl.study.folder import Curve, StudyFolder
+from wssl_pl.study.folder import EVALUATION, Curve, OtherPairs, StudyFolder
 from wssl_pl.study.plan import Plan, Run
 
 
@@ -24,6 +22,7 @@ class Results:
         evaluations: of the reported runs that were measured, by id.
         missing: for each arm and seed without metrics, the state and the reason.
         damaged: a line for each run whose validation metrics cannot be read, by id.
+        notes: what a reader of the metrics has to know.
     """
 
     folder: StudyFolder
@@ -32,6 +31,7 @@ class Results:
     evaluations: dict[str, Result] = field(default_factory=dict)
     missing: dict[str, dict[int, tuple[str, str]]] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def restore(self) -> list[str]:
@@ -81,6 +81,7 @@ def read_results(directory: str | Path) -> Results:
             if reason is not None:
                 results.missing.setdefault(name, {})[seed] = reason
     _check_pairs(results)
+    _same_lpips(results)
     return results
 
 
@@ -96,22 +97,25 @@ def _unfinished(plan: Plan, run: Run) -> tuple[str, str] | None:
 
 
 def _check_pairs(results: Results) -> None:
-    """Raise `WSSLError` unless all runs were measured on the same pairs."""
-    source = results.folder.path / "pairs"
-    try:
-        wanted = read_json(source / "manifest.json", dict[str, Any], "pairs", "")["hash"]
-    except (WSSLError, KeyError):
-        wanted = None
-    names: list[str] | None = None
+    """Raise `WSSLError` unless all runs were measured on the same pairs by the same protocol."""
+    folders = {run: results.folder.run(run) / EVALUATION for run in results.evaluations}
+    first = next(iter(folders), None)
     for run, result in results.evaluations.items():
-        folder, found = results.folder.run(run) / "evaluation", result.pairs.hash
-        if wanted is None:
-            source, wanted = folder, found
-        own = list(result.table.images)
-        names = names or own
-        if found == wanted and own == names:
-            continue
-        reason = f"was measured on {len(own)} of the pairs, other runs on {len(names)}, not the same ones"
-        if found != wanted:
-            reason = f"was measured on other pairs than {source} (hash {found[:12]} against {wanted[:12]})"
-        raise WSSLError("out", folder, reason, "remove it and resume the study")
+        assert first is not None
+        wanted = results.folder.pairs_hash() or results.evaluations[first].pairs.hash
+        if result.pairs.hash != wanted:
+            raise OtherPairs(results.folder, run, result.pairs.hash, wanted)
+        try:
+            check_same_pairs(results.evaluations[first], result, folders[first], folders[run])
+        except WSSLError as error:
+            remedy = "remove it and resume the study, which measures it again"
+            raise WSSLError("out", error.value, error.reason, remedy) from None
+
+
+def _same_lpips(results: Results) -> None:
+    """Omit LPIPS where runs were measured with different networks, with a note."""
+    networks = {one.weights["lpips"].network for one in results.evaluations.values() if "lpips" in one.weights}
+    if len(networks) > 1:
+        results.notes.append(f"LPIPS is omitted: it is of different networks ({', '.join(sorted(networks))})")
+        for run, result in results.evaluations.items():
+            results.evaluations[run] = replace(result, table=result.table.without("lpips"))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from wssl_pl.errors import WSSLError
-from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table
+from wssl_pl.evaluation.results import Machine, MeasuredPairs, Result, Table, Weights
 from wssl_pl.files import owned, write_atomically, write_json, writing
 from wssl_pl.records import read_json
 from wssl_pl.study.folder import (
@@ -53,6 +53,8 @@ class Measured:
         machine: where.
         seconds_per_image: of the method.
         values: of each pair by metric, in hundredths of a dB, or thousandths; None where there is none.
+        weights: of the networks behind LPIPS.
+        protocol: version of the protocol; 0 if unknown.
     """
 
     method: dict[str, Any]
@@ -60,6 +62,8 @@ class Measured:
     machine: Machine
     seconds_per_image: float | None
     values: dict[str, list[int | None]]
+    weights: dict[str, Weights] = field(default_factory=dict)
+    protocol: int = 0
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ def _finished(folder: StudyFolder, run: Run) -> tuple[Finished, ImageNames | Non
         result.machine,
         round(seconds, 6) if np.isfinite(seconds) else None,
         {name: [_whole(value, name) for value in table.column(name)] for name in kept},
+        dict(result.weights), result.protocol,
     )  # fmt: skip
     elsewhere = None
     if folder.elsewhere(run):
@@ -236,5 +241,8 @@ def _bring_back(source: StudyFolder, folder: StudyFolder, identity: str, finishe
                 np.array(columns, float).reshape(len(columns), -1).T,
             )  # fmt: skip
             seconds = np.nan if kept.seconds_per_image is None else kept.seconds_per_image
-            Result(table, kept.method, kept.pairs, kept.machine, seconds_per_image=seconds).save(path / EVALUATION)
+            Result(
+                table, kept.method, kept.pairs, kept.machine, seconds_per_image=seconds, weights=kept.weights,
+                protocol=kept.protocol,
+            ).save(path / EVALUATION)  # fmt: skip
     folder.set_status(identity, finished.status)

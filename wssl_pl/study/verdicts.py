@@ -5,6 +5,7 @@ section, for each metric apart: a claim is supported only if every one of its me
 conjunction needs no correction over the metrics (Berger 1982).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,16 +106,16 @@ class Comparison:
 
     Attributes:
         difference: better minus than, over seeds and images.
-        better: mean of the group that is claimed to be better.
-        than: mean of the other one.
+        better: mean of the group that is claimed to be better, over the images of the difference.
+        than: that of the other one.
         family: the number of claims that Holm's correction is over.
         p: after Holm's correction.
         state: `supported`, `refuted` or `not shown`.
     """
 
     difference: Difference
-    better: float | None
-    than: float | None
+    better: float
+    than: float
     family: int = 1
     p: float = 1.0
     state: str = "not shown"
@@ -199,10 +200,12 @@ def _mean(values: NDArray[np.float64]) -> float | None:
 
 
 def _spread(by_seed: Mapping[int, NDArray[np.float64]]) -> Spread:
+    """Return the spread over seeds; no mean where a seed lacks the metric, as its mean would be over other runs."""
     means = {seed: _mean(values) for seed, values in by_seed.items()}
     known = [mean for mean in means.values() if mean is not None]
-    sd = float(np.std(known, ddof=1)) if len(known) > 1 else None
-    return Spread(float(np.mean(known)) if known else None, sd, means)
+    if not known or len(known) < len(means):
+        return Spread(None, None, means)
+    return Spread(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None, means)
 
 
 def _by_stage(chains: Sequence[Sequence[Run]], amount: Any) -> dict[str, float]:
@@ -241,7 +244,8 @@ def scores(curves: Mapping[str, Curve], monitor: str) -> dict[str, float]:
     }
     if not watched:
         return {}
-    best = (min if is_lower_better(monitor) else max)(watched, key=lambda step: watched[step])
+    sign, losses = -1.0 if is_lower_better(monitor) else 1.0, dict(points_of(curves, "val/loss"))
+    best = max(watched, key=lambda step: (sign * watched[step], -losses.get(step, math.inf)))
     return {name: head[best] for name, head in heads.items()}
 
 
@@ -346,7 +350,9 @@ def _compare_all(results: Results, verdicts: Sequence[Verdict]) -> dict[tuple[in
             differences = compare(np.stack([better - than for better, than in sides]))
         for key, difference, (better, than) in zip(keys, differences, sides, strict=True):
             if difference is not None:
-                found[key] = Comparison(difference, _mean(better), _mean(than))
+                # Of the images of the difference: an infinite PSNR in one group takes the image from both.
+                kept = (np.isfinite(better) & np.isfinite(than)).all(axis=0)
+                found[key] = Comparison(difference, float(better[:, kept].mean()), float(than[:, kept].mean()))
     return found
 
 
