@@ -197,7 +197,7 @@ def test_runs_of_another_study_have_to_be_measured_on_this_ones_pairs(started, d
     # A run of the study itself is measured again.
     started.check_foreign_pairs()
     assert not started.is_done(run, measured=True)
-    with pytest.raises(WSSLError, match="measured on other pairs than .*: remove this link, and it is trained here"):
+    with pytest.raises(WSSLError, match=r"measured on other pairs than .*: remove this link, and it is trained here"):
         other.check_foreign_pairs()
     assert (started.run(run.id) / "evaluation").is_dir()
 
