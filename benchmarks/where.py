@@ -24,7 +24,7 @@ import torch
 from blocks import fill_block
 
 from wssl_pl.drawing import new_figure, save_figure
-from wssl_pl.evaluation.pages import plain_frame
+from wssl_pl.evaluation.pages import markdown, plain_frame
 from wssl_pl.evaluation.statistics import CONVERGENCE_METRIC, MIN_SEEDS, compare, judge_convergence
 from wssl_pl.study.advice import PLAIN, RIVAL, TABLE, Findings, Gain, Row
 from wssl_pl.study.cost import Stepper, batch_shape
@@ -32,9 +32,10 @@ from wssl_pl.study.definition import read_studies
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import make_plan
 from wssl_pl.study.plots import COLOURS
+from wssl_pl.study.report import shift_rows
 from wssl_pl.study.results import Results, read_results
 from wssl_pl.study.sections import open_sections, section_names
-from wssl_pl.study.summary import summarise
+from wssl_pl.study.summary import find_shifts, summarise
 from wssl_pl.study.transfer import export_study
 from wssl_pl.study.verdicts import group_values, points_of
 
@@ -186,34 +187,6 @@ def draw_gains(found: dict[str, Row], path: Path) -> None:
     save_figure(figure, path)
 
 
-def shifts(results: Results) -> dict[str, dict[str, list[float]]]:
-    """Return the dB that each arm loses on each set, by arm and set, one value per seed."""
-    found: dict[str, dict[str, list[float]]] = {}
-    metric = "psnr" if results.restore else "psnr_composite"
-    for name in results.study.arms:
-        for run in results.measured(name).values():
-            if not results.folder.elsewhere(run):
-                continue
-            sets = results.folder.shifted(run.id)
-            for other, means in sets.items():
-                if other != "own":
-                    found.setdefault(name, {}).setdefault(other, []).append(sets["own"][metric] - means[metric])
-    return found
-
-
-def shift_table(results: Results, found: dict[str, dict[str, list[float]]]) -> list[str]:
-    """Return a Markdown table of the losses, mean and standard deviation over seeds."""
-    sets = list(dict.fromkeys(name for own in found.values() for name in own))
-    lines = [
-        f"| | seeds | {' | '.join(name.replace('_', ' ') for name in sets)} |",
-        "|---|" + "---:|" * (len(sets) + 1),
-    ]
-    for arm, own in found.items():
-        cells = [f"{stats.mean(v):.2f}" + (f" ± {stats.stdev(v):.2f}" if len(v) > 1 else "") for v in own.values()]
-        lines.append(f"| {results.study.arms[arm].label} | {len(next(iter(own.values())))} | {' | '.join(cells)} |")
-    return lines
-
-
 def draw_shifts(results: Results, found: dict[str, dict[str, list[float]]], path: Path) -> None:
     """Draw the losses of every arm, a column per set."""
     sets = list(dict.fromkeys(name for own in found.values() for name in own))
@@ -363,9 +336,10 @@ def blocks(sections: dict[str, Results], findings: Findings, folder: Path) -> It
         yield "unseen", table(rows(sections["unseen"], arms, "damaged"))
     lines = []
     for name, results in sections.items():
-        if lost := shifts(results):
+        if lost := find_shifts(results):
             draw_shifts(results, lost, folder / f"where_shifts_{name}.svg")
-            lines += [f"![dB lost elsewhere, {name}](where_shifts_{name}.svg)", "", *shift_table(results, lost), ""]
+            table_of_sets = markdown(shift_rows(lost, results.study.arms))
+            lines += [f"![dB lost elsewhere, {name}](where_shifts_{name}.svg)", "", table_of_sets, ""]
     if lines:
         yield "out of domain", lines
     probes, alike = probed(sections), probed(sections, within=True)

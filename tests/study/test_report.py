@@ -340,3 +340,19 @@ def test_the_report_says_how_busy_the_cores_were(tmp_path):
     folder.set_sessions([Session(3600.0, 2.0, 7000.0), Session(1800.0, 2.0, 3300.0)])
     results = read_results(folder.path)
     assert "Run in 1.5 h on 2 cores, which its runs used to 95%" in facts(results, summarise(results))
+
+
+def test_what_arms_lose_elsewhere(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [], seeds=(0, 1))
+    study = json.loads((folder / "study.json").read_text())
+    study["study"]["out_of_domain"] = "elsewhere"
+    write(folder / "study.json", study)
+    for seed, psnr in enumerate((21.0, 20.0)):
+        sets = {"own": {"psnr_composite": 24.0}, "grey_faces": {"psnr_composite": psnr}, "tiny": {"ssim": 0.5}}
+        write(folder / "runs" / f"downstream-s{seed}-a" / "out_of_domain.json", sets)
+    text = (write_report(folder) / "report.md").read_text()
+    assert "|  | seeds | grey faces |" in text
+    assert "| a | 2 | 3.50 ± 0.71 |" in text
+    assert "\n| b | " not in text.partition("## Elsewhere")[2].partition("##")[0]
+    other = write_report(write_study(tmp_path / "other", {"a": FakeArm()}, []))
+    assert "Elsewhere" not in (other / "report.md").read_text()

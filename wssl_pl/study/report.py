@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation import statistics
 from wssl_pl.evaluation.metrics import LABELS
@@ -151,6 +153,7 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
         "omitted": list(study.omitted.values()),
         "failed": [*failed_runs(results), *results.damaged.values()],
         "search": search_table(results, report),
+        "shifts": shift_rows(report.shifts, report.arms) if report.shifts else [],
     }
 
 
@@ -259,6 +262,28 @@ def ranking_lines(report: StudyReport) -> list[str]:
         between = "" if entry.low is None or entry.high is None else f" {span(entry.low, entry.high, metric)}"
         lines.append(f"{arm.label}: {signed(entry.difference, metric)} dB{between} {cost}")
     return lines
+
+
+def shift_rows(shifts: Mapping[str, Mapping[str, Sequence[float]]], arms: Mapping[str, Any]) -> list[list[str]]:
+    """Return a header and a row per arm: dB lost on each set of pairs from elsewhere, mean and standard deviation.
+
+    Args:
+        shifts: by arm and set, one per seed.
+        arms: with their labels, by name.
+    """
+    sets = list(dict.fromkeys(name for own in shifts.values() for name in own))
+    rows = [["", "seeds", *(name.replace("_", " ") for name in sets)]]
+    for arm, own in shifts.items():
+        values = [own.get(name, []) for name in sets]
+        rows.append([arms[arm].label, str(max(map(len, values))), *(lost(each) for each in values)])
+    return rows
+
+
+def lost(values: Sequence[float]) -> str:
+    """Return `mean ± standard deviation` over seeds, in dB; a dash without any."""
+    if not values:
+        return "-"
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
 
 
 def arm_rows(report: StudyReport, names: Sequence[str], seeds: int) -> list[list[str]]:

@@ -1,16 +1,19 @@
 """All numbers of a study's report: arms, verdicts, the ranking of the arms, and what the search tried."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Machine
 from wssl_pl.evaluation.statistics import MIN_SEEDS, compare
 from wssl_pl.study.definition import Tuning
 from wssl_pl.study.results import Results
 from wssl_pl.study.verdicts import ArmResult, Verdict, arm_result, group_values, judge_section
 
-VERSION = 6  # of report.json
+VERSION = 7  # of report.json
+OWN = "own"  # the set of the pairs from elsewhere that are like the study's own
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class StudyReport:
         ranking: the best arm first.
         ranked_by: the metric of the ranking.
         searches: trials and chosen values by arm; empty without a search.
+        shifts: dB that an arm loses on each set of the pairs from elsewhere, one per measured seed, by arm and set.
         version: of the file.
     """
 
@@ -78,6 +82,7 @@ class StudyReport:
     ranking: list[Ranked]
     searches: dict[str, Search]
     ranked_by: str
+    shifts: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     version: int = VERSION
 
 
@@ -102,6 +107,7 @@ def summarise(results: Results) -> StudyReport:
         ranking=rank(results, arms),
         ranked_by=ranked_by(results),
         searches={name: search_of(results, study.tune, name) for name in study.arms} if study.tune else {},
+        shifts=find_shifts(results),
     )
 
 
@@ -134,6 +140,21 @@ def rank(results: Results, arms: Mapping[str, ArmResult]) -> list[Ranked]:
             if between is not None:
                 entry = replace(entry, difference=between.mean, low=between.low, high=between.high)
         found.append(entry)
+    return found
+
+
+def find_shifts(results: Results) -> dict[str, dict[str, list[float]]]:
+    """Return the dB that each arm loses on each set of the pairs from elsewhere, by arm and set, one per seed."""
+    found: dict[str, dict[str, list[float]]] = {}
+    metric = ranked_by(results)
+    for name in results.study.arms if results.study.out_of_domain else ():
+        for run in results.measured(name).values():
+            with suppress(WSSLError):  # not measured there yet
+                sets = results.folder.shifted(run.id)
+                for other, means in sets.items():
+                    if other != OWN and metric in means and metric in sets.get(OWN, {}):
+                        own = found.setdefault(name, {}).setdefault(other, [])
+                        own.append(sets[OWN][metric] - means[metric])
     return found
 
 
