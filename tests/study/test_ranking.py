@@ -1,6 +1,7 @@
 import pytest
 
 from tests.study.fakes import FakeArm, Noise, one_task, write_study
+from wssl_pl.study.plots import task_plot
 from wssl_pl.study.report import page, ranking_lines
 from wssl_pl.study.results import read_results
 from wssl_pl.study.summary import summarise
@@ -37,6 +38,23 @@ def test_an_arm_that_lacks_seeds_has_no_rank(tmp_path):
     _, ranking, shown = ranking_of(tmp_path, arms, noise=Noise(run=0.0))
     assert [entry.arm for entry in ranking] == ["a"]
     assert "Without a rank, as they lack seeds: b (" in shown["unranked"]
+
+
+def test_an_arm_without_a_validation_curve_has_no_rank(tmp_path):
+    folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm(effect=1.0)}, [])
+    (folder / "runs" / "downstream-s1-b" / "curve.json").unlink()
+    results = read_results(folder)
+    report = summarise(results)
+    assert [entry.arm for entry in report.ranking] == ["a"]
+    assert "Without a rank, as a seed has no validation curve: b (" in page(results, report)["unranked"]
+
+
+def test_figure_4_has_any_number_of_tasks(tmp_path):
+    tasks = ["rotation", "saturation", "sharpness", "contrast", "blur"]
+    arms = {"five": FakeArm(pretext={"model.tasks": tasks}), "none": FakeArm()}
+    report, _, _ = ranking_of(tmp_path, arms)
+    assert task_plot(report.arms) is not None
+    assert task_plot({"none": report.arms["none"]}) is None
 
 
 def test_one_arm_alone_is_no_ranking(tmp_path):

@@ -1,6 +1,7 @@
 """The figures of a study's report, as PNG files."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -127,14 +128,14 @@ def weight_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
 
 def task_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
     """Draw PSNR and SSIM of one, two and three tasks (Figure 4): a box over settings, a point per setting."""
-    counts = {count: [arm for arm in arms.values() if len(arm.tasks) == count] for count in (1, 2, 3, 4)}
-    counts = {count: found for count, found in counts.items() if found}
+    numbers = sorted({len(arm.tasks) for arm in arms.values()} - {0})
+    counts = {count: [arm for arm in arms.values() if len(arm.tasks) == count] for count in numbers}
     if not counts:
         return None
     figure, panels = _measured_and_paper()
     for row, (metric, paper, label) in enumerate(_drawn(arms)):
         panels[row, 0].set_ylabel(label, fontsize=9)
-        for place, (found, colour) in enumerate(zip(counts.values(), COLOURS[: len(counts)], strict=True)):
+        for place, (found, colour) in enumerate(zip(counts.values(), cycle(COLOURS), strict=False)):
             _box(panels[row, 0], place, [arm.metrics[metric].mean for arm in found], colour)
             _box(panels[row, 1], place, [arm.paper.get(paper) for arm in found], colour)
             seeds = [v for arm in found for v in arm.metrics[metric].by_seed.values() if v is not None]

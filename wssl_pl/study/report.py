@@ -128,9 +128,12 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
         shown |= set(section.arms)
     ranked = {entry.arm for entry in report.ranking}
     measured = [arm for name, arm in report.arms.items() if arm.runs and name not in ranked]
+    lacking = [arm for arm in measured if lacks_seed(arm, report.arms)]
+    whole = [arm for arm in measured if not lacks_seed(arm, report.arms)]
     whys = {
-        "as they still rise": [arm for arm in measured if arm.convergence.state == "not converged"],
-        "as they lack seeds": [arm for arm in measured if lacks_seed(arm, report.arms)],
+        "as they still rise": [arm for arm in whole if arm.convergence.state == "not converged"],
+        "as a seed has no validation curve": [arm for arm in whole if arm.convergence.state == "unknown"],
+        "as they lack seeds": lacking,
     }
     unranked = [
         f" Without a rank, {why}: "

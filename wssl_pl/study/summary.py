@@ -127,7 +127,7 @@ def rank(results: Results, arms: Mapping[str, ArmResult]) -> list[Ranked]:
     means = {
         name: mean
         for name, mean in measured.items()
-        if mean is not None and (settled or arms[name].convergence.state != "not converged")
+        if mean is not None and (settled or arms[name].convergence.state == "converged")
     }
     names = sorted(means, key=lambda name: -means[name])
     found = []
