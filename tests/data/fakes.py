@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 
 def face(number: int, size: int = 48) -> Image.Image:
@@ -40,3 +41,23 @@ def mask_tree(root: Path, ratios: dict[str, list[float]], hole: str = "black", s
             bright = holes if hole == "white" else ~holes
             Image.fromarray(bright).save(root / folder / f"{number:05d}_{folder or 'mask'}.png")
     return root
+
+
+def save_with_xmp(image, path, turn):
+    """Save an image whose XMP says an orientation, which viewers do not read, and whose EXIF says none."""
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{turn}"/>'
+        "</rdf:RDF></x:xmpmeta>"
+    )
+    if path.suffix == ".png":
+        texts = PngInfo()
+        texts.add_itxt("XML:com.adobe.xmp", packet)
+        image.save(path, pnginfo=texts)
+    elif path.suffix == ".tif":
+        image.save(path, tiffinfo={700: packet.encode()})
+    else:
+        image.save(path, xmp=packet.encode(), quality=95)
+    with Image.open(path) as saved:
+        assert saved.getexif()[0x0112] == turn, "Pillow reads it"
+    return path

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.fakes import face, hole_mask
+from tests.data.fakes import face, hole_mask, save_with_xmp
 from wssl_pl.data import decode
 from wssl_pl.data.decode import RESIZE_FILTERS, read_image, read_mask, resize_area
 from wssl_pl.data.files import damage
@@ -77,6 +77,16 @@ def test_exif_rotation_is_applied(tmp_path: Path, suffix: str) -> None:
     pixels = read_image(tmp_path / f"turned{suffix}", 32)
     assert pixels[:, 20:].mean() > 240
     assert pixels[:, :12].mean() < 15
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("turn", [3, 6])
+def test_the_orientation_of_xmp_is_ignored(tmp_path: Path, suffix: str, turn: int) -> None:
+    top = np.zeros((64, 64, 3), np.uint8)
+    top[:32] = 255
+    pixels = read_image(save_with_xmp(Image.fromarray(top), tmp_path / f"image{suffix}", turn), 32)
+    assert pixels[:12].mean() > 240
+    assert pixels[20:].mean() < 15
 
 
 def test_one_pixel_image(tmp_path: Path) -> None:

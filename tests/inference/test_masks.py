@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.fakes import save_with_xmp
 from tests.inference.fakes import plane, square
 from tests.inference.test_photo import exif_block
 from wssl_pl.errors import WSSLError
@@ -195,3 +196,10 @@ def test_a_photo_that_is_restored_needs_no_hole(photo):
     hole, notes = find_mask(photo, None, MaskOptions(restores=True))
     assert not hole.any()
     assert notes == []
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("turn", [3, 6])
+def test_the_orientation_of_xmp_does_not_turn_a_mask(photo, tmp_path, suffix, turn):
+    path = save_with_xmp(Image.fromarray(HOLE).convert("L"), tmp_path / f"mask.{suffix}", turn)
+    assert np.array_equal(find(photo, path), HOLE)

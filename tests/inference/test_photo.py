@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from tests.data.fakes import save_with_xmp
 from tests.inference.fakes import plane
+from wssl_pl.data import exif
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import metadata
 from wssl_pl.inference.photo import Photo, open_image, output_format, read_photo, write_photo
@@ -25,10 +27,10 @@ def exif_block(turn=None, thumbnail=None):
     second = 8 + len(body) + 4
     head = b"II*\0" + struct.pack("<I", 8) + body
     if thumbnail is None:
-        return metadata.PREFIX + head + struct.pack("<I", 0)
+        return exif.PREFIX + head + struct.pack("<I", 0)
     at = second + 2 + 2 * 12 + 4
     link = struct.pack("<HHHIIHHII", 2, 0x0201, 4, 1, at, 0x0202, 4, 1, len(thumbnail))
-    return metadata.PREFIX + head + struct.pack("<I", second) + link + struct.pack("<I", 0) + thumbnail
+    return exif.PREFIX + head + struct.pack("<I", second) + link + struct.pack("<I", 0) + thumbnail
 
 
 def modes():
@@ -81,7 +83,7 @@ def test_16_bit_is_written_in_strips_as_it_is_stored(tmp_path, turn, channels):
     assert content[25] == {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     again = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
     order = {1: [0], 2: [0, 3], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
-    assert np.array_equal(again.reshape(*again.shape[:2], -1)[..., order], metadata.as_stored(pixels, turn))
+    assert np.array_equal(again.reshape(*again.shape[:2], -1)[..., order], exif.as_stored(pixels, turn))
     with Image.open(tmp_path / "a.png") as image:
         image.load()
 
@@ -129,7 +131,7 @@ def test_the_orientation_is_kept_and_the_picture_looks_the_same(tmp_path, turn, 
     for path in (target, tmp_path / "again_too.png"):
         write_photo(photo, path)
         with Image.open(path) as image:
-            assert image.getexif()[metadata.ORIENTATION] == turn
+            assert image.getexif()[exif.ORIENTATION] == turn
             assert image.size == (36, 24), "stored as before"
             difference = np.abs(np.asarray(ImageOps.exif_transpose(image)).astype(int) - shown)
         assert difference.max() <= (8 if path.suffix == ".jpg" else 0)
@@ -138,7 +140,7 @@ def test_the_orientation_is_kept_and_the_picture_looks_the_same(tmp_path, turn, 
 def test_turning_and_turning_back():
     pixels = np.arange(24).reshape(2, 4, 3)
     for turn in range(1, 9):
-        assert np.array_equal(metadata.as_stored(metadata.upright(pixels, turn), turn), pixels)
+        assert np.array_equal(exif.as_stored(exif.upright(pixels, turn), turn), pixels)
 
 
 @pytest.mark.parametrize("source", ["photo.png", "photo.jpg", "photo.webp"])
@@ -171,15 +173,15 @@ def test_the_thumbnail_that_still_shows_what_was_removed_goes(tmp_path, suffix):
     assert b"the old picture" not in content
     with Image.open(io.BytesIO(content)) as image:
         assert image.getexif()[0x010F] == "cam"
-        assert image.getexif()[metadata.ORIENTATION] == 6
+        assert image.getexif()[exif.ORIENTATION] == 6
 
 
 @pytest.mark.parametrize(
     "block", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"x" * 40]
 )
 def test_a_damaged_exif_block_says_nothing_and_harms_nothing(block):
-    assert metadata.orientation(block) == 1
-    assert metadata.without_thumbnail(block).startswith(metadata.PREFIX)
+    assert exif.orientation(block) == 1
+    assert exif.without_thumbnail(block).startswith(exif.PREFIX)
 
 
 def test_cmyk_becomes_rgb_and_loses_its_profile(tmp_path):
@@ -387,7 +389,7 @@ def test_exif_after_the_pixels_of_a_png_turns_it(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(plane(24, 36)).save(buffer, "PNG")
     content = buffer.getvalue()
-    late = metadata.chunk_bytes(b"eXIf", exif_block(6).removeprefix(metadata.PREFIX))
+    late = metadata.chunk_bytes(b"eXIf", exif_block(6).removeprefix(exif.PREFIX))
     (tmp_path / "photo.png").write_bytes(content[:-12] + late + content[-12:])
     photo = read_photo(tmp_path / "photo.png")
     assert (photo.turn, photo.pixels.shape[:2]) == (6, (36, 24))
@@ -416,3 +418,19 @@ def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     with pytest.raises(WSSLError, match=r"needs pillow-heif: pip install 'wssl-pl\[heic\]'"):
         read_photo(tmp_path / "photo.heic")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("turn", [3, 6])
+def test_the_orientation_of_xmp_does_not_turn_a_photo(tmp_path, suffix, turn):
+    path = save_with_xmp(Image.fromarray(plane(80, 120)), tmp_path / f"photo.{suffix}", turn)
+    photo = read_photo(path)
+    assert photo.pixels.shape == (80, 120, 3)
+    assert np.abs(photo.pixels.astype(int) - plane(80, 120)).max() <= 12
+
+
+def test_a_photo_of_another_size_than_its_header_says_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(plane(24, 36)).save(tmp_path / "photo.png")
+    monkeypatch.setattr("wssl_pl.inference.photo._decode", lambda image, grey: (plane(24, 30), None))
+    with pytest.raises(WSSLError, match=r"photo\.png: is damaged"):
+        read_photo(tmp_path / "photo.png")

@@ -5,8 +5,9 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
+from wssl_pl.data.exif import upright_image
 from wssl_pl.data.files import FORMATS, reason, too_large
 from wssl_pl.errors import DataError
 
@@ -44,10 +45,10 @@ def decode_image(
             if why := too_large(original):
                 raise DataError("images", file if isinstance(file, Path) else None, why)
             image.draft(None, (size, size))
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = _to_rgb(image)
-            if pixels is not image:
-                image.close()  # a large image twice would not fit
+            shown = upright_image(image)
+            pixels = _to_rgb(shown)
+            if pixels is not shown:
+                shown.close()  # a large image twice would not fit
             return square(pixels, size, resize_filter), original
     except DataError:
         raise

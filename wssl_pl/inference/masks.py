@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
 
 from wssl_pl.data.decode import binarised, dilate, resize_mask
+from wssl_pl.data.exif import upright_image
 from wssl_pl.data.files import MEGAPIXELS
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.photo import Photo, open_image
@@ -126,7 +126,7 @@ def _read_mask(path: Path, shape: tuple[int, ...], options: MaskOptions) -> tupl
         if size != shape and not options.resize_mask:
             sizes = f"is {size[1]} x {size[0]} pixels, the photo {shape[1]} x {shape[0]}"
             raise WSSLError("mask", path, sizes, "give one of the same size, or resize_mask=true")
-        holes, binary = binarised(ImageOps.exif_transpose(image), bright=options.hole == "white")
+        holes, binary = binarised(upright_image(image), bright=options.hole == "white")
         pixels = np.asarray(holes)
         return pixels >= 128 if size == shape else resize_mask(pixels, shape), binary
 

@@ -1,89 +1,21 @@
-"""EXIF blocks and PNG chunks as bytes: what a file says about its image beside the pixels.
+"""Chunks of PNG files as bytes: what a file says about its image beside the pixels.
 
-Pillow drops newer colour chunks of PNG, re-orders EXIF blocks and takes the orientation from XMP too, so both are kept
-as the bytes that they are.
+Pillow drops newer colour chunks, so they are kept as the bytes that they are.
 """
 
 import os
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
+from wssl_pl.data.exif import PREFIX
 
-PREFIX = b"Exif\0\0"
-ORIENTATION, THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Colour space, resolution and EXIF; texts, times and the like are dropped.
 KEPT_CHUNKS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"mDCV", b"cLLI", b"pHYs", b"eXIf")
-TURNS = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a, 1),
-}
 
 Chunk = tuple[bytes, bytes]
-
-
-def upright(stored: NDArray[Any], turn: int) -> NDArray[Any]:
-    """Return stored `(H, W, ...)` pixels turned as a viewer shows them, by an EXIF orientation from 1 to 8."""
-    result: NDArray[Any] = TURNS[turn](stored)
-    return result
-
-
-def as_stored(shown: NDArray[Any], turn: int) -> NDArray[Any]:
-    """Return the inverse of `upright`."""
-    return upright(shown, {6: 8, 8: 6}.get(turn, turn))
-
-
-def orientation(block: bytes | None) -> int:
-    """Return the orientation, 1 to 8, of an EXIF block; 1, upright, where it says none or is damaged."""
-    body = (block or b"").removeprefix(PREFIX)
-    try:
-        order, entries, _ = _directory(body)
-        for at in entries:
-            tag, kind, count, value = struct.unpack_from(order + "HHIH", body, at)
-            if (tag, kind, count) == (ORIENTATION, 3, 1):
-                return int(value) if 1 <= value <= 8 else 1
-    except (struct.error, ValueError):
-        pass
-    return 1
-
-
-def without_thumbnail(block: bytes) -> bytes:
-    """Return an EXIF block without the bytes of its thumbnail, which still shows what was removed from the image."""
-    body = bytearray(block.removeprefix(PREFIX))
-    try:
-        order, _, link = _directory(body)
-        (second,) = struct.unpack_from(order + "I", body, link)
-        if second:
-            entries = (struct.unpack_from(order + "HHII", body, at) for at in _directory(body, second)[1])
-            values = {tag: value for tag, _, _, value in entries}
-            start = values.get(THUMBNAIL_OFFSET, 0)
-            if start:
-                stop = min(len(body), start + values.get(THUMBNAIL_LENGTH, 0))
-                body[start:stop] = bytes(max(0, stop - start))
-            struct.pack_into(order + "I", body, link, 0)
-    except (struct.error, ValueError):
-        pass  # a block that cannot be read shows no thumbnail either
-    return PREFIX + bytes(body)
-
-
-def _directory(body: bytes | bytearray, at: int | None = None) -> tuple[str, range, int]:
-    """Return byte order, positions of the entries and of the link to the next directory; by default of the first."""
-    order = {b"II": "<", b"MM": ">"}.get(bytes(body[:2]))
-    if order is None:
-        raise ValueError("no TIFF header")
-    start = struct.unpack_from(order + "I", body, 4)[0] if at is None else at
-    (count,) = struct.unpack_from(order + "H", body, start)
-    return order, range(start + 2, start + 2 + 12 * count, 12), start + 2 + 12 * count
 
 
 def read_chunks(content: bytes) -> list[Chunk]:

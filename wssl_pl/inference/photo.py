@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from wssl_pl.data import exif
+from wssl_pl.data.exif import PREFIX
 from wssl_pl.data.files import MEGAPIXELS, SUFFIXES, reason, too_large
 from wssl_pl.errors import WSSLError
 from wssl_pl.files import check_readable, replacing
 from wssl_pl.inference import metadata
-from wssl_pl.inference.metadata import PREFIX, Chunk
+from wssl_pl.inference.metadata import Chunk
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels, of the format or of its encoder
@@ -92,8 +94,9 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
                 raise WSSLError(name, path, why, "make it smaller, or raise max_megapixels=")
             if image.format == "PNG" and "exif" not in image.info and (block := metadata.late_exif(file)):
                 image.info["exif"] = block
+            exif.ignore_xmp(image)
             width, height = image.size
-            turned = metadata.orientation(image.info.get("exif")) >= 5
+            turned = exif.orientation(image.info.get("exif")) >= 5
             yield image, file, (width, height) if turned else (height, width)
     except WSSLError:
         raise
@@ -132,7 +135,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
         WSSLError: see `open_image`; or it is damaged.
     """
     chunks: list[Chunk] = []
-    with open_image(path, name, megapixels) as (image, file, _):
+    with open_image(path, name, megapixels) as (image, file, size):
         block, profile, dpi = (image.info.get(key) for key in ("exif", "icc_profile", "dpi"))
         grey = image.mode in ("1", "L", "LA", "I", "I;16")
         if image.format == "PNG":
@@ -150,9 +153,12 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
             pixels, alpha = _decode_16_bit(file.read(), grey)
         else:
             pixels, alpha = _decode(image, grey)
+        turn = exif.orientation(block)
+        pixels, alpha = exif.upright(pixels, turn), None if alpha is None else exif.upright(alpha, turn)
+        if pixels.shape[:2] != size:
+            raise ValueError("not of the size that its header says")
     if block:
-        block = metadata.without_thumbnail(block)
-    turn = metadata.orientation(block)
+        block = exif.without_thumbnail(block)
     chunks = [
         (key, block.removeprefix(PREFIX) if key == b"eXIf" and block else data)
         for key, data in chunks
@@ -160,7 +166,6 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
     ]
     if profile and profile[16:20] != (b"GRAY" if pixels.shape[-1] == 1 else b"RGB "):
         profile = None  # of CMYK, which became RGB
-    pixels, alpha = metadata.upright(pixels, turn), None if alpha is None else metadata.upright(alpha, turn)
     if dpi and not all(1 <= each <= MAX_DPI for each in dpi):
         dpi = None
     return Photo(path, pixels, alpha, turn, block, profile, chunks, dpi)
@@ -168,6 +173,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
 
 def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return colours and alpha as `Photo` has them, but as stored; both are views of one array."""
+    image.load()  # may change its size, by which the strips are cut
     if image.mode not in ("L", "LA", "RGB", "RGBA") or "transparency" in image.info:
         mode = "L" if grey else "RGB"
         image = image.convert(mode + "A" if image.has_transparency_data else mode)
@@ -243,7 +249,7 @@ def write_photo(photo: Photo, path: Path) -> None:
     """
     form = output_format(path, photo)
     parts = [photo.pixels] if photo.alpha is None or form == "JPEG" else [photo.pixels, photo.alpha[..., None]]
-    parts = [metadata.as_stored(part, photo.turn) for part in parts]
+    parts = [exif.as_stored(part, photo.turn) for part in parts]
     profile = photo.profile
     if form == "WEBP" and profile and profile[16:20] == b"GRAY":
         profile = None  # grey becomes RGB

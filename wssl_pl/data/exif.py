@@ -1,0 +1,109 @@
+"""EXIF blocks of image files: the orientation, by EXIF alone as viewers read it, and the thumbnail.
+
+Pillow re-orders blocks when it writes them, and takes the orientation from XMP too: both are done here, on the bytes.
+"""
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+PREFIX = b"Exif\0\0"
+ORIENTATION, THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
+XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a, 1),
+}
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def upright(stored: NDArray[Any], turn: int) -> NDArray[Any]:
+    """Return stored `(H, W, ...)` pixels turned as a viewer shows them, by an EXIF orientation from 1 to 8."""
+    result: NDArray[Any] = TURNS[turn](stored)
+    return result
+
+
+def as_stored(shown: NDArray[Any], turn: int) -> NDArray[Any]:
+    """Return the inverse of `upright`."""
+    return upright(shown, {6: 8, 8: 6}.get(turn, turn))
+
+
+def ignore_xmp(image: Image.Image) -> None:
+    """Drop the XMP of an image that is not decoded yet: Pillow's decoder of TIFF would turn it by its orientation."""
+    for key in XMP:
+        image.info.pop(key, None)
+
+
+def upright_image(image: Image.Image) -> Image.Image:
+    """Decode an opened image and return it as a viewer shows it, by EXIF alone.
+
+    An image that has to be turned is closed, as a large one twice would not fit.
+    """
+    ignore_xmp(image)
+    image.load()  # by which a TIFF is turned, and what follows the pixels of a PNG is read
+    method = TRANSPOSITIONS.get(orientation(image.info.get("exif")))
+    if method is None:
+        return image
+    turned = image.transpose(method)
+    image.close()
+    return turned
+
+
+def orientation(block: bytes | None) -> int:
+    """Return the orientation, 1 to 8, of an EXIF block; 1, upright, where it says none or is damaged."""
+    body = (block or b"").removeprefix(PREFIX)
+    try:
+        order, entries, _ = _directory(body)
+        for at in entries:
+            tag, kind, count, value = struct.unpack_from(order + "HHIH", body, at)
+            if (tag, kind, count) == (ORIENTATION, 3, 1):
+                return int(value) if 1 <= value <= 8 else 1
+    except (struct.error, ValueError):
+        pass
+    return 1
+
+
+def without_thumbnail(block: bytes) -> bytes:
+    """Return an EXIF block without the bytes of its thumbnail, which still shows what was removed from the image."""
+    body = bytearray(block.removeprefix(PREFIX))
+    try:
+        order, _, link = _directory(body)
+        (second,) = struct.unpack_from(order + "I", body, link)
+        if second:
+            entries = (struct.unpack_from(order + "HHII", body, at) for at in _directory(body, second)[1])
+            values = {tag: value for tag, _, _, value in entries}
+            start = values.get(THUMBNAIL_OFFSET, 0)
+            if start:
+                stop = min(len(body), start + values.get(THUMBNAIL_LENGTH, 0))
+                body[start:stop] = bytes(max(0, stop - start))
+            struct.pack_into(order + "I", body, link, 0)
+    except (struct.error, ValueError):
+        pass  # a block that cannot be read shows no thumbnail either
+    return PREFIX + bytes(body)
+
+
+def _directory(body: bytes | bytearray, at: int | None = None) -> tuple[str, range, int]:
+    """Return byte order, positions of the entries and of the link to the next directory; by default of the first."""
+    order = {b"II": "<", b"MM": ">"}.get(bytes(body[:2]))
+    if order is None:
+        raise ValueError("no TIFF header")
+    start = struct.unpack_from(order + "I", body, 4)[0] if at is None else at
+    (count,) = struct.unpack_from(order + "H", body, start)
+    return order, range(start + 2, start + 2 + 12 * count, 12), start + 2 + 12 * count
