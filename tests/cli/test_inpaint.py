@@ -69,7 +69,7 @@ def test_known_pixels_come_back_bit_by_bit(place, bits, channels, capsys):
     assert np.array_equal(filled[~HOLE], photo[~HOLE])
     assert not np.array_equal(filled[HOLE][:, :1], photo[HOLE][:, :1])
     if channels == 4:
-        assert np.array_equal(filled[..., 3], photo[..., 3])
+        assert (filled[HOLE][:, 3] == np.iinfo(bits).max).all()
     said = capsys.readouterr().out
     assert "Model: model.onnx (width 16, trained at 128 px) on cpu" in said
     assert "Written filled.png" in said
@@ -105,7 +105,7 @@ def test_transparent_holes_become_opaque(place):
     assert (pixels("filled.png")[..., 3] == 255).all()
     inpaint("photo.png", "-o", "filled.jpg")
     inpaint("photo.png", "mask.png", "-o", "masked.png")
-    assert np.array_equal(pixels("masked.png")[..., 3], alpha)
+    assert (pixels("masked.png")[..., 3] == 255).all()
 
 
 def test_a_painted_hole(place):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -228,3 +229,50 @@ def test_a_seam_s_error_is_the_mean_nearby_where_enough_is_known():
     assert extended[0, :, 9].max() < 1e-3
     assert extended[0, :, -10].min() > 1 - 1e-3
     assert 0.3 < extended[0, 32, 31] < 0.7
+
+
+@pytest.mark.parametrize("scheme", [SMALL, Tiling.of_classical()])
+@pytest.mark.parametrize("side", [60, 300])
+@pytest.mark.parametrize("feather", [0, 3])
+def test_invisible_pixels_around_a_hole_are_not_known(scheme, side, feather):
+    """A cut-out on black, and a hole over its rim."""
+    picture = plane(side, side)
+    invisible = np.mgrid[:side, :side][1] > side // 2
+    hole = square(side, side, side // 2 - 8, side // 2 - 8, 16)
+    given = np.where((invisible | hole)[..., None], 0, picture).astype(np.uint8)
+    (filled,) = fill_images([given], [hole], Fake(draw_plane), scheme, feather=feather, invisible=[invisible])
+    assert np.abs(filled[hole].astype(int) - picture[hole]).max() <= 2
+    ring = square(side, side, side // 2 - 8 - feather, side // 2 - 8 - feather, 16 + 2 * feather)
+    assert np.array_equal(filled[~ring], given[~ring])
+
+
+def test_the_invisible_pixels_far_from_a_hole_take_no_time():
+    pixels, hole = [], square(2000, 2000, 900, 990, 20)
+    for invisible in (None, [np.mgrid[:2000, :2000][1] > 1000]):
+        backend = constant(0.5)
+        fill_images([np.zeros((2000, 2000, 3), np.uint8)], [hole], backend, SMALL, invisible=invisible)
+        pixels.append(backend.pixels)
+    assert pixels[1] < 10 * pixels[0]
+
+
+def test_windows_with_invisible_pixels_are_those_that_the_model_looks_at():
+    invisible, hole = np.mgrid[:300, :300][1] > 150, square(300, 300, 140, 140, 16)
+    backend, scheme = constant(0.5), replace(SMALL, radius=200, batch=1)
+    fill_images([plane(300, 300)], [hole], backend, scheme, invisible=[invisible])
+    full, _ = windows(hole, scheme, invisible)
+    assert sorted((box.height, box.width) for box in full) == sorted(shape[2:] for shape in backend.windows)
+    assert all(box.top > 30 and box.left > 30 for box in full)
+
+
+def test_where_nothing_is_visible_the_colours_count():
+    picture, hole = plane(60, 60), square(60, 60, 20, 20, 9)
+    (filled,) = fill_images([picture], [hole], Fake(draw_plane), SMALL, invisible=[np.ones((60, 60), bool)])
+    assert np.abs(filled.astype(int) - picture).max() <= 1
+
+
+def test_progress_with_invisible_pixels_counts_the_hole():
+    seen = []
+    invisible, hole = np.mgrid[:300, :300][1] > 150, square(300, 300, 140, 140, 20)
+    fill_images([plane(300, 300)], [hole], constant(0.5), SMALL, lambda *each: seen.append(each), invisible=[invisible])
+    assert seen[-1] == (400, 400)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)

@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tests.inference.fakes import plane, square
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
 from wssl_pl.inference.arrays import _read_mask
+from wssl_pl.inference.photo import Photo
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +235,26 @@ def test_progress_is_told(inpainter):
 def test_where_a_mask_begins(values, kind, hole):
     (mask,) = _read_mask(np.array([values], kind), (1, 1, 4))
     assert mask.tolist() == [hole]
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_colours_of_wholly_transparent_pixels_make_no_difference(inpainter, channels):
+    alpha = np.where(np.mgrid[:100, :130][1] > 60, 0, 255).astype(np.uint8)
+    image = np.dstack([PICTURE[..., : channels - 1], alpha])
+    other = image.copy()
+    other[alpha == 0, : channels - 1] = 0
+    if channels == 2:
+        image, other = Image.fromarray(image), Image.fromarray(other)
+    first, second = (np.asarray(inpainter(each, HOLE)) for each in (image, other))
+    assert np.array_equal(first[HOLE], second[HOLE])
+    assert np.array_equal(second[~HOLE], np.asarray(other)[~HOLE])
+    assert np.array_equal(second[..., -1], alpha)
+
+
+def test_what_is_filled_in_a_photo_is_opaque(inpainter):
+    alpha = np.where(HOLE, 7, 200).astype(np.uint8)
+    photo = Photo(Path("photo.png"), PICTURE, alpha, 1, None, None, [])
+    filled = inpainter.fill(photo, HOLE)
+    assert np.array_equal(filled.alpha, np.where(HOLE, 255, 200))
+    assert photo.alpha is alpha
+    assert alpha[HOLE].max() == 7

@@ -71,10 +71,23 @@ def test_alpha_and_lists(monkeypatch):
     alpha = np.dstack([picture, np.arange(50, dtype=np.uint8)[None].repeat(40, 0)])
     first, second = inpainter.restore([picture, alpha])
     assert (first == 255).all()
-    assert (second[..., :3] == 255).all()
+    assert (second[:, 1:, :3] == 255).all()
+    assert np.array_equal(second[:, 0], alpha[:, 0])  # wholly transparent
     assert np.array_equal(second[..., 3], alpha[..., 3])
 
 
 def test_a_model_that_restores_nothing():
     with pytest.raises(WSSLError, match="ckpt=fake: fills holes and restores nothing: give one that was trained with"):
         Inpainter(constant(0.5)).restore(PICTURE)
+
+
+def test_the_model_does_not_see_the_colours_of_invisible_pixels():
+    inpainter = restoring(lambda images, masks: blurred(images, masks) + 0.2 * masks)
+    image = np.dstack([np.full((150, 140, 3), 200, np.uint8), np.full((150, 140), 255, np.uint8)])
+    image[60:90, 50:90] = 0
+    other = image.copy()
+    other[60:90, 50:90, :3] = 90
+    first, second = inpainter.restore(image), inpainter.restore(other)
+    visible = image[..., 3] > 0
+    assert np.array_equal(first[visible], second[visible])
+    assert np.array_equal(first[~visible], image[~visible])

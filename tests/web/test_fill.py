@@ -17,8 +17,9 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="there is n
 SCRIPT = """
 import {readFileSync, writeFileSync} from "node:fs";
 const {fill} = await import("data:text/javascript;base64," + readFileSync(process.argv[2]).toString("base64"));
-for (const {name, width, height, channels, tiling} of JSON.parse(readFileSync("cases.json"))) {
+for (const {name, width, height, channels, tiling, transparent} of JSON.parse(readFileSync("cases.json"))) {
   const image = {data: new Uint8Array(readFileSync(name + ".image")), width, height, channels, scale: 255};
+  if (transparent) image.alpha = new Uint8Array(readFileSync(name + ".alpha"));
   const mask = {data: new Uint8Array(readFileSync(name + ".mask")), width, height};
   const network = async (planes, holes, batch, rows, columns) => {
     const area = rows * columns, output = new Float32Array(planes.length);
@@ -77,6 +78,13 @@ CASES = {
     "model": ((400, 500, 3), discs(400, 500, [60, 20, 20, 9], 7), Tiling.of(
         ModelInfo("model", {"width": 16}, {"image_size": 128}))),
 }  # fmt: skip
+# Where pixels are wholly transparent; their colours mean nothing.
+INVISIBLE = {
+    "whole": discs(60, 50, [20], 8),
+    "deep": np.mgrid[:150, :211][1] > 100,
+    "grey": np.ones((61, 47), bool),
+    "model": discs(400, 500, [120, 90, 150], 9),
+}
 
 
 def test_the_page_computes_what_python_computes(tmp_path):
@@ -86,11 +94,14 @@ def test_the_page_computes_what_python_computes(tmp_path):
         assert 0 < mask.sum() < mask.size
         smooth = random.integers(0, 256, (-(-shape[0] // 8), -(-shape[1] // 8), shape[2]))
         given[name] = np.kron(smooth, np.ones((8, 8, 1)))[: shape[0], : shape[1]].astype(np.uint8)
-        (expected[name],) = fill_images([given[name]], [mask], network, tiling)
+        invisible = INVISIBLE.get(name)
+        (expected[name],) = fill_images([given[name]], [mask], network, tiling, invisible=[invisible])
+        if invisible is not None:
+            (tmp_path / f"{name}.alpha").write_bytes(np.where(invisible, 0, 9).astype(np.uint8).tobytes())
         (tmp_path / f"{name}.image").write_bytes(given[name].tobytes())
         (tmp_path / f"{name}.mask").write_bytes(mask.tobytes())
         sizes = {"height": shape[0], "width": shape[1], "channels": shape[2], "tiling": vars(tiling)}
-        cases.append(sizes | {"name": name})
+        cases.append(sizes | {"name": name, "transparent": invisible is not None})
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     (tmp_path / "script.mjs").write_text(SCRIPT)
     module = Path(wssl_pl.__file__).parent / "web" / "fill.js"

@@ -221,8 +221,8 @@ def test_what_a_photo_file_holds_stays(page, inpainter):
     _, image = result(page)
     assert image.info["icc_profile"] == profile
     pixels = np.asarray(image)
-    assert (pixels[..., 3] == given[..., 3]).all()
-    check(pixels[..., :3], given[..., :3], hole, inpainter)
+    assert (pixels[..., 3] == np.where(hole, 255, given[..., 3])).all()
+    check(pixels[..., :3], given[..., :3], hole, lambda *_: inpainter(given, hole)[..., :3])
 
     # Grey stays grey, a photo that is stored on its side is shown upright, and the profile of a JPEG stays.
     exif = Image.Exif()
@@ -240,6 +240,27 @@ def test_what_a_photo_file_holds_stays(page, inpainter):
     fill(page)
     assert result(page)[1].info["icc_profile"] == profile
     assert "CMYK; the result is RGB" in choose(page, encoded(Image.new("CMYK", (40, 30)), "JPEG"))
+
+
+def test_what_is_painted_over_a_transparent_part_is_visible_until_it_is_undone(page, inpainter):
+    given = np.concatenate([noise(60, 80), np.full((60, 80, 1), 255, np.uint8)], axis=2)
+    given[10:50, 20:60] = 0
+    choose(page, encoded(given))
+    drag(page, (0.3, 0.3), (0.7, 0.3))
+    first_hole = painted(page)
+    fill(page)
+    first = np.asarray(result(page)[1])
+    assert (first[..., 3] == np.where(first_hole, 255, given[..., 3])).all()
+    check(first[..., :3], given[..., :3], first_hole, lambda *_: inpainter(given, first_hole)[..., :3])
+    page.click("#undo")
+    page.locator("#state", has_text="undone").wait_for()
+    page.click("[data-tool=clear]")
+    drag(page, (0.3, 0.7), (0.7, 0.7))
+    second_hole = painted(page)
+    fill(page)
+    second = np.asarray(result(page)[1])
+    assert (second[..., 3] == np.where(second_hole, 255, given[..., 3])).all()
+    check(second[..., :3], given[..., :3], second_hole, lambda *_: inpainter(given, second_hole)[..., :3])
 
 
 def png_header(width, height, depth=8):

@@ -4,10 +4,6 @@ import functools
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.classical import missing_package
@@ -93,13 +89,13 @@ class Models:
             return self._load(path, _time(path))
 
 
-def check_hole(inpainter: Inpainter, mask: NDArray[Any], windows: Iterable[Box]) -> None:
-    """Raise `WSSLError` for a hole that takes a classical method too long, or too much memory."""
+def check_hole(inpainter: Inpainter, pixels: int, windows: Iterable[Box]) -> None:
+    """Raise `WSSLError` for a hole of so many pixels that takes a classical method too long, or too much memory."""
     if not isinstance(inpainter.predictor, ClassicalPredictor):
         return
     name = inpainter.info.name
     most = LARGEST[name]
-    hole, seen = np.count_nonzero(mask) / 1e6, max((box.area for box in windows), default=0) / 1e6
+    hole, seen = pixels / 1e6, max((box.area for box in windows), default=0) / 1e6
     if hole > most or seen > WIDEST:
         reason = f"the hole is too large for {name}: {hole:.2g} million pixels, {seen:.2g} with what is between them"
         raise WSSLError(

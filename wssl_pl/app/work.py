@@ -72,8 +72,8 @@ def fill_photo(
         photo = open_photo(path, megapixels)
         mask = find_mask_of(photo)
     filled_too = Ring.around(photo.pixels, mask, feather).filled if feather else mask
-    boxes = inpainter.windows(filled_too)
-    check_hole(inpainter, filled_too, boxes[0])
+    boxes = inpainter.windows(filled_too, photo.invisible)
+    check_hole(inpainter, inpainter.holes(filled_too, photo.invisible), boxes[0])
     started = time.perf_counter()
     filled = inpainter.fill(photo, mask, progress, in_place=True, feather=feather)
     seconds = time.perf_counter() - started

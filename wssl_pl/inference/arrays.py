@@ -26,11 +26,13 @@ class Batch:
     Attributes:
         images: each `(H, W, C)`, `C` 1 or 3, uint8, uint16 or float32 in [0, 1].
         masks: each `(H, W)`, True in the hole.
+        invisible: each `(H, W)`, True where alpha is 0, or None without alpha.
         rebuild: returns what the caller gave with the holes filled from images like these.
     """
 
     images: list[NDArray[Any]]
     masks: list[NDArray[np.bool_]]
+    invisible: list[NDArray[np.bool_] | None]
     rebuild: Rebuild
 
 
@@ -201,7 +203,10 @@ def _parse_list(images: Any, masks: Any) -> Batch:
     def rebuild(filled: list[NDArray[Any]]) -> list[Any]:
         return [part.rebuild(filled[start:stop]) for part, (start, stop) in zip(parts, pairwise(counts), strict=True)]
 
-    return Batch([i for part in parts for i in part.images], [m for part in parts for m in part.masks], rebuild)
+    def joined(name: str) -> list[Any]:
+        return [each for part in parts for each in getattr(part, name)]
+
+    return Batch(joined("images"), joined("masks"), joined("invisible"), rebuild)
 
 
 def _to_pil(image: Image.Image, rebuild: Rebuild, filled: list[NDArray[Any]]) -> Image.Image:
@@ -238,4 +243,5 @@ def _parse_pixels(image: NDArray[Any], mask: Any) -> Batch:
             np.copyto(target[..., :colours], colour, where=colour != given, casting="same_kind")
         return result.reshape(image.shape)
 
-    return Batch(images, masks, rebuild)
+    has_alpha = colours < work.shape[-1]
+    return Batch(images, masks, [each[..., -1] == 0 if has_alpha else None for each in work], rebuild)

@@ -7,6 +7,7 @@ there perhaps at half that size); the tiles then fill only a rim of it, with the
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import cv2
@@ -76,6 +77,7 @@ class Tiling:
 def fill_images(
     images: Sequence[NDArray[Any]], masks: Sequence[Mask], predictor: Predictor, tiling: Tiling,
     progress: Progress | None = None, in_place: bool = False, feather: int = 0,
+    invisible: Sequence[Mask | None] | None = None,
 ) -> list[NDArray[Any]]:  # fmt: skip
     """Fill the holes of several images; those of one size that are predicted as a whole share a batch.
 
@@ -87,6 +89,8 @@ def fill_images(
         progress: called after each tile.
         in_place: write into the arrays themselves.
         feather: pixels around the holes that are filled too and blended with what was there, see `Ring`.
+        invisible: each `(H, W)`, True where a pixel is wholly transparent, or None: their colours mean nothing, so that
+            the model does not see them. They stay as they are.
 
     Returns:
         arrays of the same shapes and types, in which only the pixels of the holes differ, and those that are blended.
@@ -96,21 +100,71 @@ def fill_images(
     """
     if feather:
         rings = [Ring.around(image, mask, feather) for image, mask in zip(images, masks, strict=True)]
-        results = fill_images(images, [ring.filled for ring in rings], predictor, tiling, progress, in_place)
+        masks = [ring.filled for ring in rings]
+        results = fill_images(images, masks, predictor, tiling, progress, in_place, invisible=invisible)
         for ring, result in zip(rings, results, strict=True):
             ring.blend(result)
         return results
     results = list(images) if in_place else [image.copy() for image in images]
+    views: list[NDArray[Any]] = []
+    holes: list[Mask] = []
+    kept: list[tuple[NDArray[Any], Mask, NDArray[Any]]] = []
+    for image, mask, unseen in zip(results, masks, invisible or repeat(None), strict=invisible is not None):
+        for box, hole in parts(mask, unseen, tiling):
+            view, others = image[box.slices], hole & ~mask[box.slices]
+            views.append(view)
+            holes.append(hole)
+            kept.append((view, others, view[others]))
+    total, of = (sum(int(np.count_nonzero(mask)) for mask in each) for each in (masks, holes))
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(done if total == of else done * total // of, total)
+
+    _fill_views(views, holes, predictor, tiling, report)
+    for view, others, before in kept:
+        view[others] = before
+    return results
+
+
+def parts(mask: Mask, invisible: Mask | None, tiling: Tiling) -> list[tuple[Box, Mask]]:
+    """Return the boxes of an image that are filled each on its own, with their holes.
+
+    Without invisible pixels that is all of the image. Else it is the surroundings of the holes, whose invisible pixels
+    are filled too: all of a large cut-out's would take too long.
+
+    Args:
+        mask: `(H, W)`, True in the hole.
+        invisible: as of `fill_images`.
+        tiling: the sizes.
+    """
+    everything = Box(0, 0, *mask.shape)
+    unknown = mask if invisible is None else mask | invisible
+    if invisible is None or unknown.all() or not (invisible & ~mask).any():
+        return [(everything, mask)]  # where nothing is visible, the invisible colours are all that is known
+    boxes = []
+    for group in merged(clusters(mask, tiling.margin)):
+        reach = max(tiling.margin, group.height, group.width)
+        while unknown[(box := group.grown(reach, mask.shape)).slices].all():
+            reach *= 2
+        boxes.append(box)
+    return [(box, unknown[box.slices]) for box in merged(boxes)]
+
+
+def _fill_views(
+    images: Sequence[NDArray[Any]], masks: Sequence[Mask], predictor: Predictor, tiling: Tiling,
+    report: Callable[[int], None],
+) -> None:  # fmt: skip
+    """Fill the holes of several images in place; `report` is called with the pixels that are done."""
     done, total = 0, sum(int(np.count_nonzero(mask)) for mask in masks)
 
     def advance(pixels: int) -> None:
         nonlocal done
         done = min(total, done + pixels)
-        if progress is not None:
-            progress(done, total)
+        report(done)
 
     alike: dict[tuple[Any, ...], list[int]] = {}
-    for index, (image, mask) in enumerate(zip(results, masks, strict=True)):
+    for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if np.issubdtype(image.dtype, np.floating):
             np.copyto(image, 0, where=mask[..., None])  # a hole may hold NaN
         if tiling.radius == np.inf:
@@ -123,15 +177,14 @@ def fill_images(
         step = max(1, tiling.batch // max(1, shape[0] * shape[1]))
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
-            outputs = predict([results[i] for i in part], [masks[i] for i in part], predictor, tiling.seam)
+            outputs = predict([images[i] for i in part], [masks[i] for i in part], predictor, tiling.seam)
             for index, output in zip(part, outputs, strict=True):
-                np.copyto(results[index], to_dtype(output, dtype), where=masks[index][..., None])
+                np.copyto(images[index], to_dtype(output, dtype), where=masks[index][..., None])
                 advance(int(np.count_nonzero(masks[index])))
-    for image, mask in zip(results, masks, strict=True):
+    for image, mask in zip(images, masks, strict=True):
         if np.issubdtype(image.dtype, np.floating):  # integers are clipped; a corrected seam may overshoot
             np.clip(image, 0, 1, out=image, where=mask[..., None])
     advance(total)
-    return results
 
 
 def _fill_around(
@@ -190,15 +243,24 @@ def _plan(mask: Mask, tiling: Tiling) -> tuple[Mask, list[tuple[Box, bool]], lis
     return rim, groups, merged(coarse)
 
 
-def windows(mask: Mask, tiling: Tiling) -> tuple[list[Box], list[Box]]:
+def windows(mask: Mask, tiling: Tiling, invisible: Mask | None = None) -> tuple[list[Box], list[Box]]:
     """Return the parts of an image that a model looks at to fill its holes: at full size, and reduced."""
+    full: list[Box] = []
+    reduced: list[Box] = []
+    for box, hole in parts(mask, invisible, tiling):
+        for found, inside in zip((full, reduced), _windows_of_view(hole, tiling), strict=True):
+            found += [each.moved(box.top, box.left) for each in inside]
+    return full, reduced
+
+
+def _windows_of_view(mask: Mask, tiling: Tiling) -> tuple[list[Box], list[Box]]:
     if tiling.radius == np.inf:
         return [box.grown(tiling.margin, mask.shape) for box in merged(clusters(mask, tiling.margin))], []
     if _fits_whole(mask, tiling):
         return [Box(0, 0, *mask.shape)], []
     rim, groups, coarse = _plan(mask, tiling)
-    parts = (tiles(rim, group, tiling.tile, tiling.margin, tiling.soft) for group, _ in groups)
-    return [tile.window for part in parts for tile in part], coarse
+    work = (tiles(rim, group, tiling.tile, tiling.margin, tiling.soft) for group, _ in groups)
+    return [tile.window for part in work for tile in part], coarse
 
 
 def _blend(tile: Tile, output: NDArray[Any], weight: NDArray[Any], image: NDArray[Any], rim: Mask) -> None:

@@ -42,7 +42,7 @@ class LoadedPhoto:
 
     Attributes:
         paths: its files.
-        photo: the photo, with the transparency that the result will have.
+        photo: the photo.
         mask: `(H, W)`, True in the hole.
         notes: what the user should know.
         options: how the hole was found, and what is done.
@@ -63,10 +63,7 @@ def load(paths: PhotoPaths, options: MaskOptions) -> LoadedPhoto:
     """
     photo = read_photo(paths.photo, options.max_megapixels)
     mask, notes = find_mask(photo, paths.mask, options)
-    if photo.alpha is not None and paths.mask is None and options.hole_color is None and not options.restores:
-        # Transparency marked the hole: the filled pixels must be visible.
-        photo.alpha[mask] = np.iinfo(photo.alpha.dtype).max
-    output_format(paths.out, photo)
+    output_format(paths.out, photo.opaque_in(mask))
     return LoadedPhoto(paths, photo, mask, notes, options)
 
 

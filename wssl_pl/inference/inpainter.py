@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference.arrays import parse
-from wssl_pl.inference.engine import Progress, Tiling, fill_images, windows
+from wssl_pl.inference.engine import Progress, Tiling, fill_images, parts, windows
 from wssl_pl.inference.photo import Photo
 from wssl_pl.inference.restore import restore_images
 from wssl_pl.inference.tiles import Box
@@ -99,7 +99,7 @@ class Inpainter:
         Args:
             image: a PIL image; an array `(H, W, 3)`, `(H, W)` or `(B, H, W, 3)`, uint8, uint16 or float in [0, 1]; a
                 tensor `(3, H, W)` or `(B, 3, H, W)`, uint8 or float in [0, 1]; or a list of these. Alpha, as a fourth
-                channel, stays as it is.
+                channel, stays as it is; the model does not see the colours of wholly transparent pixels.
             mask: 1, True or white is hole; of the same kinds, `(H, W)`, one for all images or one each: bool, whole
                 numbers (0 and 1, or dark and bright) or float in [0, 1].
             progress: called with (pixels of holes done, of how many); what it raises ends the work.
@@ -114,7 +114,9 @@ class Inpainter:
                 empty or full, or `feather` that leaves no known pixel.
         """
         batch = parse(image, mask)
-        filled = fill_images(batch.images, batch.masks, self.predictor, self.tiling, progress, feather=feather)
+        filled = fill_images(
+            batch.images, batch.masks, self.predictor, self.tiling, progress, False, feather, batch.invisible
+        )
         return batch.rebuild(filled)
 
     def restore(self, image: Any, mask: Any = None, progress: Progress | None = None) -> Any:
@@ -132,7 +134,9 @@ class Inpainter:
             WSSLError: as for a call; or the model was not trained with `restore`.
         """
         batch = parse(image, mask)
-        return batch.rebuild(restore_images(batch.images, batch.masks, self.predictor, self.tiling, progress))
+        return batch.rebuild(
+            restore_images(batch.images, batch.masks, self.predictor, self.tiling, progress, batch.invisible)
+        )
 
     def diagnose(self, image: Any) -> "Diagnosis | list[Diagnosis]":
         """Return what the model's heads see in an image, or in each of several: how it was turned, faded or blurred.
@@ -162,7 +166,7 @@ class Inpainter:
         in_place: bool = False,
         feather: int = 0,
     ) -> Photo:
-        """Return a photo with its hole filled.
+        """Return a photo with its hole filled, and opaque there.
 
         Args:
             photo: of `wssl_pl.inference.photo.read_photo`.
@@ -174,24 +178,38 @@ class Inpainter:
         Raises:
             WSSLError: `feather` leaves no known pixel.
         """
-        (pixels,) = fill_images([photo.pixels], [mask], self.predictor, self.tiling, progress, in_place, feather)
-        return replace(photo, pixels=pixels)
+        (pixels,) = fill_images(
+            [photo.pixels], [mask], self.predictor, self.tiling, progress, in_place, feather, [photo.invisible]
+        )
+        return replace(photo.opaque_in(mask), pixels=pixels)
 
-    def windows(self, mask: NDArray[np.bool_]) -> tuple[list[Box], list[Box]]:
+    def holes(self, mask: NDArray[np.bool_], invisible: NDArray[np.bool_] | None = None) -> int:
+        """Return how many pixels the model fills: those of a hole, and invisible ones around it.
+
+        Args:
+            mask: as of `fill`.
+            invisible: of the photo.
+        """
+        return sum(int(np.count_nonzero(hole)) for _, hole in parts(mask, invisible, self.tiling))
+
+    def windows(
+        self, mask: NDArray[np.bool_], invisible: NDArray[np.bool_] | None = None
+    ) -> tuple[list[Box], list[Box]]:
         """Return the parts of a photo that the model looks at to fill a hole: at full size, and reduced for deep holes.
 
         Args:
             mask: as of `fill`.
+            invisible: of the photo.
         """
-        return windows(mask, self.tiling)
+        return windows(mask, self.tiling, invisible)
 
     def restore_photo(self, photo: Photo, mask: NDArray[np.bool_], progress: Progress | None = None) -> Photo:
-        """Return a photo with its damages undone and its hole filled; see `restore`.
+        """Return a photo with its damages undone and its hole filled and opaque; see `restore`.
 
         Args:
             photo: as of `fill`.
             mask: `(H, W)`, True in the hole; may be empty.
             progress: as of `restore`.
         """
-        (pixels,) = restore_images([photo.pixels], [mask], self.predictor, self.tiling, progress)
-        return replace(photo, pixels=pixels)
+        (pixels,) = restore_images([photo.pixels], [mask], self.predictor, self.tiling, progress, [photo.invisible])
+        return replace(photo.opaque_in(mask), pixels=pixels)

@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,6 +64,17 @@ class Photo:
     def opaque(self) -> bool:
         """Whether no pixel is transparent."""
         return self.alpha is None or bool((self.alpha == np.iinfo(self.alpha.dtype).max).all())
+
+    @property
+    def invisible(self) -> NDArray[np.bool_] | None:
+        """`(H, W)`, True where a pixel is wholly transparent, so that its colour means nothing; None without alpha."""
+        return None if self.alpha is None else self.alpha == 0
+
+    def opaque_in(self, mask: NDArray[np.bool_]) -> "Photo":
+        """Return the photo with all pixels of a hole `(H, W)` opaque: what is filled in must be visible."""
+        if self.alpha is None:
+            return self
+        return replace(self, alpha=np.where(mask, np.iinfo(self.alpha.dtype).max, self.alpha).astype(self.alpha.dtype))
 
 
 @contextmanager

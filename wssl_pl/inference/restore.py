@@ -1,7 +1,7 @@
 """Undo damages of whole images of any size, with a model that was trained with `restore`."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ def restore_images(
     predictor: Predictor,
     tiling: Tiling,
     progress: Progress | None = None,
+    invisible: Sequence[Mask | None] | None = None,
 ) -> list[NDArray[Any]]:
     """Return images with the damages undone that a model was trained with, and their holes filled.
 
@@ -38,6 +39,7 @@ def restore_images(
         predictor: the model.
         tiling: the sizes.
         progress: called after each tile with (pixels done, of how many), those of holes counting twice.
+        invisible: as of `fill_images`.
 
     Raises:
         WSSLError: the model was not trained with `restore`.
@@ -50,19 +52,22 @@ def restore_images(
             progress(done + pixels, total)
 
     results = []
-    for image, mask in zip(images, masks, strict=True):
+    for image, mask, unseen in zip(images, masks, invisible or repeat(None), strict=invisible is not None):
         restored = image.copy()
+        unknown = mask if unseen is None or (mask | unseen).all() else mask | unseen
         for top, bottom in _parts(len(mask), tiling):
             rows = slice(top, bottom)
             present = restored[rows].astype(np.float32) / np.float32(value_range(image.dtype))
             mixed = present + fade_in(top, bottom, tiling)[:, None, None] * (
-                _restored_rows(image, mask, rows, predictor, tiling) - present
+                _restored_rows(image, unknown, rows, predictor, tiling) - present
             )
-            np.copyto(restored[rows], to_dtype(mixed, image.dtype), where=~mask[rows][..., None])
+            np.copyto(restored[rows], to_dtype(mixed, image.dtype), where=~unknown[rows][..., None])
             report(min(bottom, len(mask)) * mask.shape[1])
         done += mask.size
         if mask.any():
-            fill_images([restored], [mask], predictor, tiling, lambda pixels, _: report(pixels), in_place=True)
+            fill_images(
+                [restored], [mask], predictor, tiling, lambda pixels, _: report(pixels), True, invisible=[unseen]
+            )
             done += int(np.count_nonzero(mask))
         results.append(restored)
     return results

@@ -45,6 +45,10 @@ class Box:
         top, left = max(0, self.top - pixels), max(0, self.left - pixels)
         return Box(top, left, min(shape[0], self.bottom + pixels), min(shape[1], self.right + pixels))
 
+    def moved(self, down: int, right: int) -> "Box":
+        """Return the box moved by pixels down and to the right."""
+        return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
+
     def around(self, other: "Box") -> "Box":
         """Return the smallest box that holds both."""
         top, left = min(self.top, other.top), min(self.left, other.left)

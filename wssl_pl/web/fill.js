@@ -7,13 +7,62 @@ const CELL = 32, MAX_FRACTION = 0.8, STRIP = 256, MIN_KNOWN = 0.1;
 
 /** Fill the holes of an image in place.
 
+    image: may have `alpha`, bytes: the network does not see the colours of pixels where it is 0.
     network: async (planes, holes, batch, height, width) -> Float32Array, with (batch, 3, height, width) and (batch, 1,
     height, width); sides are at least 32. tiling: the sizes of `Tiling`. progress: called with (pixels done, of how
     many); what it throws ends the work. */
 export async function fill(image, mask, network, tiling, progress) {
-  const total = count(mask, whole(mask));
+  const work = parts(mask, image.alpha, tiling), total = count(mask, whole(mask));
+  const pixels = work.reduce((sum, {hole}) => sum + count(hole, whole(hole)), 0);
   let done = 0;
-  const advance = async pixels => progress(done = Math.min(total, done + pixels), total);
+  const advance = async more => {
+    done = Math.min(pixels, done + more);
+    await progress(Math.floor(done * total / pixels), total);
+  };
+  for (const {box, hole} of work) {
+    if (hole === mask) await fillView(image, mask, network, tiling, advance);
+    else {
+      const view = cut(image, box);
+      await fillView(view, hole, network, tiling, advance);
+      putBack(view, image, mask, box);
+    }
+  }
+  await advance(pixels);
+}
+
+/** The boxes of an image that are filled each on its own, with their holes. */
+function parts(mask, alpha, tiling) {
+  const unknown = {...mask, data: alpha ? mask.data.map((hole, at) => hole || !alpha[at] ? 1 : 0) : mask.data};
+  const more = unknown.data.some((hole, at) => hole && !mask.data[at]);
+  if (!more || unknown.data.every(Boolean)) return [{box: whole(mask), hole: mask}];
+  const boxes = merged(clusters(mask, tiling.margin)).map(group => {
+    let reach = Math.max(tiling.margin, group.bottom - group.top, group.right - group.left), box;
+    while (count(unknown, box = grown(group, reach, mask)) === area(box)) reach *= 2;
+    return box;
+  });
+  return merged(boxes).map(box => ({box, hole: cut({...unknown, channels: 1}, box)}));
+}
+
+/** A copy of a box of an image, or of a mask of one channel. */
+function cut({data, width, channels, scale}, {top, left, bottom, right}) {
+  const across = (right - left) * channels, part = new data.constructor((bottom - top) * across);
+  for (let y = top; y < bottom; y++) {
+    const start = (y * width + left) * channels;
+    part.set(data.subarray(start, start + across), (y - top) * across);
+  }
+  return {data: part, width: right - left, height: bottom - top, channels, scale};
+}
+
+/** Copy the hole's pixels of a box back into its image. */
+function putBack(view, image, mask, {top, left}) {
+  const {width, channels} = image;
+  for (let at = 0; at < view.width * view.height; at++) {
+    const to = (top + Math.floor(at / view.width)) * width + left + at % view.width;
+    for (let c = 0; c < channels && mask.data[to]; c++) image.data[to * channels + c] = view.data[at * channels + c];
+  }
+}
+
+async function fillView(image, mask, network, tiling, advance) {
   const longest = Math.max(image.width, image.height);
   if (longest <= tiling.whole && largest(distances(mask, whole(mask))) <= 1.25 * tiling.radius) {
     const [output] = await predict(image, mask, [whole(mask)], network, tiling.seam);
@@ -23,7 +72,6 @@ export async function fill(image, mask, network, tiling, progress) {
   } else {
     await fillInTiles(image, mask, network, tiling, advance);
   }
-  await advance(total);
 }
 
 async function fillInTiles(image, mask, network, tiling, advance) {

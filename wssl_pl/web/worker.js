@@ -44,7 +44,7 @@ const actions = {
     const hole = scaled(mask, photo), box = tightBox(hole, whole(hole));
     if (!box) throw new Error("Nothing is painted yet: paint over what is to be filled");
     if (!hole.data.includes(0)) throw new Error("The whole photo is painted: leave some of it to start from");
-    const work = {...photo, data: photo.data.slice()};
+    const work = {...photo, data: photo.data.slice(), alpha: photo.alpha?.slice()};
     cancelled = false;
     const started = performance.now();
     await fill(work, hole, run, config.tiling, async (done, total) => {
@@ -53,13 +53,14 @@ const actions = {
       if (cancelled) throw new Error("cancelled");
     });
     const seconds = (performance.now() - started) / 1000;
+    if (work.alpha) hole.data.forEach((inside, at) => { if (inside) work.alpha[at] = 255; });   // else it is not seen
     const png = await encode(work), bits = packed(hole.data, hole.width, box);
     const entry = {box, bits, before: values(photo, box, bits), after: values(work, box, bits)};
     // Nothing can fail from here on: what the page calls a failure leaves no trace.
     past.push(entry);
     future = [];
     photo = work;
-    return {png, seconds, count: entry.after.length / photo.channels};
+    return {png, seconds, count: entry.after.colours.length / photo.channels};
   },
 
   undo() { step(past, future, "before"); },
@@ -121,21 +122,28 @@ function each({top, left, bottom, right}, bits, width, action) {
   }
 }
 
-/** The values of the hole's pixels: a history of the whole photo, or of the box, would not fit into memory. */
-function values({data, width, channels}, box, bits) {
+/** The colours of the hole's pixels, and their alpha if the photo has some: a history of the whole photo, or of the box,
+    would not fit into memory. */
+function values({data, alpha, width, channels}, box, bits) {
   let count = 0, to = 0;
   each(box, bits, width, () => { count++; });
-  const kept = new Uint8Array(count * channels);
-  each(box, bits, width, at => { for (let c = 0; c < channels; c++) kept[to++] = data[at * channels + c]; });
-  return kept;
+  const colours = new Uint8Array(count * channels), alphas = new Uint8Array(alpha ? count : 0);
+  each(box, bits, width, at => {
+    for (let c = 0; c < channels; c++) colours[to * channels + c] = data[at * channels + c];
+    if (alpha) alphas[to] = alpha[at];
+    to++;
+  });
+  return {colours, alphas};
 }
 
 function step(from, to, state) {
-  const entry = from.pop(), {data, width, channels} = photo;
+  const entry = from.pop(), {data, alpha, width, channels} = photo, {colours, alphas} = entry[state];
   let next = 0;
   to.push(entry);
   each(entry.box, entry.bits, width, at => {
-    for (let c = 0; c < channels; c++) data[at * channels + c] = entry[state][next++];
+    for (let c = 0; c < channels; c++) data[at * channels + c] = colours[next * channels + c];
+    if (alpha) alpha[at] = alphas[next];
+    next++;
   });
 }
 
