@@ -128,13 +128,17 @@ def test_the_orientation_is_kept_and_the_picture_looks_the_same(tmp_path, turn, 
     assert np.array_equal(photo.pixels, shown)
     with open_image(source, "photo", 1) as (_, _, size):
         assert size == shown.shape[:2]
-    for path in (target, tmp_path / "again_too.png"):
-        write_photo(photo, path)
-        with Image.open(path) as image:
-            assert image.getexif()[exif.ORIENTATION] == turn
-            assert image.size == (36, 24), "stored as before"
-            difference = np.abs(np.asarray(ImageOps.exif_transpose(image)).astype(int) - shown)
-        assert difference.max() <= (8 if path.suffix == ".jpg" else 0)
+    write_photo(photo, target)
+    with Image.open(target) as image:
+        assert image.getexif()[exif.ORIENTATION] == turn
+        assert image.size == (36, 24), "stored as before"
+        difference = np.abs(np.asarray(ImageOps.exif_transpose(image)).astype(int) - shown)
+    assert difference.max() <= (8 if suffix == "jpg" else 0)
+    for other in {"png", "jpg", "webp"} - {suffix}:
+        write_photo(photo, tmp_path / f"again.{other}")
+        with Image.open(tmp_path / f"again.{other}") as image:
+            assert (image.getexif()[exif.ORIENTATION], image.getexif()[0x010F]) == (1, "cam")
+            assert np.abs(np.asarray(image).astype(int) - shown).max() <= (8 if other == "jpg" else 0), "upright"
 
 
 def test_turning_and_turning_back():
@@ -182,6 +186,7 @@ def test_the_thumbnail_that_still_shows_what_was_removed_goes(tmp_path, suffix):
 def test_a_damaged_exif_block_says_nothing_and_harms_nothing(block):
     assert exif.orientation(block) == 1
     assert exif.without_thumbnail(block).startswith(exif.PREFIX)
+    assert exif.as_upright(block).startswith(exif.PREFIX)
 
 
 def test_cmyk_becomes_rgb_and_loses_its_profile(tmp_path):
@@ -434,3 +439,13 @@ def test_a_photo_of_another_size_than_its_header_says_is_refused(tmp_path, monke
     monkeypatch.setattr("wssl_pl.inference.photo._decode", lambda image, grey: (plane(24, 30), None))
     with pytest.raises(WSSLError, match=r"photo\.png: is damaged"):
         read_photo(tmp_path / "photo.png")
+
+
+def test_a_jpeg_with_a_second_image_is_a_jpeg(tmp_path):
+    image = Image.fromarray(plane(24, 36))
+    image.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[image], exif=exif_block(6))
+    with Image.open(tmp_path / "photo.jpg") as opened:
+        assert opened.format == "MPO"
+    write_photo(read_photo(tmp_path / "photo.jpg"), tmp_path / "out.jpg")
+    with Image.open(tmp_path / "out.jpg") as again:
+        assert (again.size, again.getexif()[exif.ORIENTATION]) == ((36, 24), 6)

@@ -69,15 +69,32 @@ def upright_image(image: Image.Image) -> Image.Image:
 def orientation(block: bytes | None) -> int:
     """Return the orientation, 1 to 8, of an EXIF block; 1, upright, where it says none or is damaged."""
     body = (block or b"").removeprefix(PREFIX)
+    at, order = _orientation_at(body)
+    value = 1 if at is None else int(struct.unpack_from(order + "H", body, at)[0])
+    return value if 1 <= value <= 8 else 1
+
+
+def as_upright(block: bytes) -> bytes:
+    """Return an EXIF block whose orientation, if it says one, is 1: that of pixels that are stored upright."""
+    body = bytearray(block.removeprefix(PREFIX))
+    at, order = _orientation_at(body)
+    if at is not None:
+        struct.pack_into(order + "H", body, at, 1)
+    return PREFIX + bytes(body)
+
+
+def _orientation_at(body: bytes | bytearray) -> tuple[int | None, str]:
+    """Return where the value of the orientation is, or None, and the byte order."""
+    order = ""
     try:
         order, entries, _ = _directory(body)
         for at in entries:
-            tag, kind, count, value = struct.unpack_from(order + "HHIH", body, at)
-            if (tag, kind, count) == (ORIENTATION, 3, 1):
-                return int(value) if 1 <= value <= 8 else 1
+            if struct.unpack_from(order + "HHI", body, at) == (ORIENTATION, 3, 1):
+                struct.unpack_from(order + "H", body, at + 8)  # is in the block
+                return at + 8, order
     except (struct.error, ValueError):
-        pass
-    return 1
+        pass  # a damaged block says nothing
+    return None, order
 
 
 def without_thumbnail(block: bytes) -> bytes:

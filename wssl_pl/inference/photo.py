@@ -49,6 +49,7 @@ class Photo:
         profile: its ICC profile, or None.
         chunks: what else a PNG file says about its colours.
         dpi: its resolution across and down, or None.
+        format: Pillow's name of its file's format; None if it is not from a file.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Photo:
     profile: bytes | None
     chunks: list[Chunk]
     dpi: tuple[float, float] | None = None
+    format: str | None = None
 
     @property
     def opaque(self) -> bool:
@@ -148,6 +150,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
     chunks: list[Chunk] = []
     with open_image(path, name, megapixels) as (image, file, size):
         block, profile, dpi = (image.info.get(key) for key in ("exif", "icc_profile", "dpi"))
+        form = "JPEG" if image.format == "MPO" else image.format  # with a second image, as phones write it
         grey = image.mode in ("1", "L", "LA", "I", "I;16")
         if image.format == "PNG":
             file.seek(0)
@@ -179,7 +182,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") 
         profile = None  # of CMYK, which became RGB
     if dpi and not all(1 <= each <= MAX_DPI for each in dpi):
         dpi = None
-    return Photo(path, pixels, alpha, turn, block, profile, chunks, dpi)
+    return Photo(path, pixels, alpha, turn, block, profile, chunks, dpi, form)
 
 
 def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -252,6 +255,8 @@ def output_format(path: Path, photo: Photo | None = None) -> str:
 def write_photo(photo: Photo, path: Path) -> None:
     """Write a photo in the orientation in which it was stored, with its metadata; whole or not at all.
 
+    In another format than its file's it is stored upright, since viewers read the orientation of some formats only.
+
     PNG and WebP keep every pixel; JPEG does not.
 
     Raises:
@@ -260,11 +265,15 @@ def write_photo(photo: Photo, path: Path) -> None:
     """
     form = output_format(path, photo)
     parts = [photo.pixels] if photo.alpha is None or form == "JPEG" else [photo.pixels, photo.alpha[..., None]]
-    parts = [exif.as_stored(part, photo.turn) for part in parts]
+    block = photo.exif
+    if photo.format in (form, None):
+        parts = [exif.as_stored(part, photo.turn) for part in parts]
+    elif block:
+        block = exif.as_upright(block)
     profile = photo.profile
     if form == "WEBP" and profile and profile[16:20] == b"GRAY":
         profile = None  # grey becomes RGB
-    given: dict[str, Any] = {"exif": photo.exif, "icc_profile": profile, "dpi": photo.dpi}
+    given: dict[str, Any] = {"exif": block, "icc_profile": profile, "dpi": photo.dpi}
     extra = {key: value for key, value in given.items() if value}
     with replacing(path) as file:
         if photo.pixels.dtype == np.uint16:
