@@ -32,6 +32,13 @@ def test_photos_are_reported(folder, capsys):
     assert all(finding.text in line for finding, line in zip(found["a.png"].findings, lines[1:3], strict=True))
 
 
+@pytest.mark.filterwarnings("error")
+def test_pillow_does_not_warn_of_large_photos(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    run(["diagnose", "a.png", "ckpt=model.ckpt"])
+    assert Image.MAX_IMAGE_PIXELS == 2000
+
+
 def test_json(folder, capsys):
     found = run(["diagnose", "a.png", "ckpt=model.ckpt", "--json"])
     printed = json.loads(capsys.readouterr().out)

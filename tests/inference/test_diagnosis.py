@@ -1,3 +1,5 @@
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +9,7 @@ from lightning import Trainer
 from PIL import Image
 
 from wssl_pl.data import WSSLDataModule
+from wssl_pl.data.decode import read_image
 from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import write_folder, write_safetensors
 from wssl_pl.inference import Inpainter
@@ -165,6 +168,49 @@ def test_an_image_is_seen_as_in_validation(tmp_path):
         assert np.array_equal(diagnoser.heads.shown[-1], paths[0])
     assert len(diagnoser(np.stack([array, array]))) == len(diagnoser([array, tensor])) == 2
     assert "saturation: nothing found (67%)" in str(diagnoser(array[..., 0]))  # grey
+
+
+def shown_of(image, **training):
+    """What heads are shown of an image or a file."""
+    heads = heads_of(Saturation(), [0.1, 0.2, 0.3, 0.4], **training)
+    Diagnoser(heads).read(image) if isinstance(image, Path) else Diagnoser(heads)(image)
+    return heads.shown[0]
+
+
+def test_what_is_transparent_is_white_in_files_and_in_memory(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 4), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    white = Image.alpha_composite(Image.new("RGBA", (50, 40), "white"), Image.fromarray(image)).convert("RGB")
+    expected = shown_of(white)
+    for same in (tmp_path / "a.png", image, Image.fromarray(image), torch.from_numpy(image).permute(2, 0, 1)):
+        assert np.abs(shown_of(same) - expected).max() <= 1.01 / 255
+    invisible = np.dstack([image[..., :3], np.zeros((40, 50), np.uint8)])
+    for same in (invisible, invisible / 255.0, invisible.astype(np.uint16) * 257):
+        assert (shown_of(same) == 1).all()
+
+
+def test_a_large_jpeg_is_seen_as_those_of_the_training(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 400, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    assert np.array_equal(
+        shown_of(tmp_path / "a.jpg", resize=36)[0] * 255, read_image(tmp_path / "a.jpg", 36)[2:34, 2:34, 0]
+    )
+
+
+def test_files_that_are_not_read_have_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(WSSLError, match=r"needs pillow-heif: pip install 'wssl-pl\[heic\]'"):
+        shown_of(tmp_path / "photo.heic")
+
+
+def test_a_model_diagnoses_files_too(joint, tmp_path):
+    inpainter = Inpainter.from_checkpoint(save(joint, tmp_path / "joint.ckpt"), device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 4), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert inpainter.diagnose(tmp_path / "a.png") == inpainter.diagnose(image)
 
 
 def test_a_model_file_carries_its_heads(joint, tmp_path):

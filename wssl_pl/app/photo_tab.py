@@ -14,7 +14,7 @@ import gradio as gr
 
 from wssl_pl.app.actions import FEATHER, STOPPED, Actions, Job, Settings, Stopped, explained, line, line_about
 from wssl_pl.app.session import Session, Step, Version
-from wssl_pl.app.work import DECODING, draw_windows, open_photo, original, read_mask, restore_photo, turn_photo
+from wssl_pl.app.work import DECODING, check_there, draw_windows, original, read_mask, restore_photo, turn_photo
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
 from wssl_pl.inference.photo import PHOTO_SUFFIXES, Photo
@@ -415,9 +415,9 @@ class PhotoActions(Actions):
         ]
 
     def _diagnosis(self, photo: Version, inpainter: Inpainter) -> Any:
+        check_there(photo.path)
         with DECODING:
-            pixels = open_photo(photo.path, self.settings.megapixels).pixels
-        return inpainter.diagnose(pixels)
+            return inpainter.diagnose(photo.path)
 
     def _angle(self, photo: Version, inpainter: Inpainter) -> int:
         found = [each for each in self._diagnosis(photo, inpainter).findings if each.task == "rotation" and each.found]

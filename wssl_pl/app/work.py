@@ -17,6 +17,7 @@ from wssl_pl.app.models import check_hole
 from wssl_pl.app.session import Version
 from wssl_pl.errors import WSSLError
 from wssl_pl.inference import Inpainter
+from wssl_pl.inference.arrays import on_white
 from wssl_pl.inference.engine import Progress
 from wssl_pl.inference.feather import Ring
 from wssl_pl.inference.masks import MaskOptions, find_mask
@@ -125,9 +126,14 @@ def open_photo(path: Path, megapixels: float) -> Photo:
     Raises:
         WSSLError: it is not a JPEG, PNG, WebP, TIFF or HEIC image, is damaged, or is too large.
     """
-    if not path.is_file():
-        raise WSSLError("photo", path, "is gone, as all are an hour after they were used: load it again")
+    check_there(path)
     return read_photo(path, megapixels)
+
+
+def check_there(photo: Path) -> None:
+    """Raise `WSSLError` if an uploaded photo, or a version of one, was deleted."""
+    if not photo.is_file():
+        raise WSSLError("photo", photo, "is gone, as all are an hour after they were used: load it again")
 
 
 def read_mask(photo: Photo, mask: Path, megapixels: float, scaled: bool = False) -> Mask:
@@ -198,8 +204,7 @@ def save_preview(photo: Photo, path: Path) -> None:
     pixels = _shrunk(photo.pixels, height, width)
     colours: NDArray[Any] = np.broadcast_to(pixels, (height, width, 3))
     if photo.alpha is not None:
-        opacity = _shrunk(photo.alpha[..., None], height, width).astype(np.float32) / 255
-        colours = np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8)
+        colours = on_white(colours, _shrunk(photo.alpha[..., None], height, width)[..., 0])
     profile = {"icc_profile": photo.profile} if photo.profile and photo.pixels.shape[-1] == 3 else {}
     # Quick to write: it is read once, most often on the same machine.
     Image.fromarray(np.ascontiguousarray(colours)).save(path, "PNG", compress_level=1, **profile)

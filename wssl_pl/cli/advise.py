@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.cli.messages import silence_messages
+from wssl_pl.cli.messages import pillow_limit_lifted, silence_messages
 from wssl_pl.cli.options import import_own
 from wssl_pl.errors import WSSLError
 
@@ -123,7 +123,8 @@ def _damages(sample: _Sample, ckpt: Path, device: str) -> dict[str, float]:
             found.append(cast("Diagnosis", diagnoser(image)))
             continue
         try:
-            found.append(diagnoser.read(image))
+            with pillow_limit_lifted():
+                found.append(diagnoser.read(image))
         except WSSLError as error:
             sample.errors[image] = error
     if not found:

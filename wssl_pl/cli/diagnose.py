@@ -5,6 +5,7 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wssl_pl.cli.messages import pillow_limit_lifted
 from wssl_pl.cli.options import import_own
 from wssl_pl.errors import SomeFailed, WSSLError
 
@@ -58,7 +59,8 @@ def diagnose(
     found, failed = {}, []
     for path in photo:
         try:
-            found[str(path)] = diagnoser.read(path)
+            with pillow_limit_lifted():
+                found[str(path)] = diagnoser.read(path)
         except WSSLError as error:
             if len(photo) == 1:
                 raise

@@ -1,7 +1,7 @@
 """`wssl inpaint` and `wssl restore`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse.typing import NonNegativeInt, PositiveFloat
 
 from wssl_pl.cli.imports import collector_at_rest, import_torch
+from wssl_pl.cli.messages import pillow_limit_lifted
 from wssl_pl.cli.options import AnyModelFile
 from wssl_pl.cli.output import own_file
 from wssl_pl.errors import SomeFailed, WSSLError
@@ -179,7 +180,7 @@ def _run(
     several = len(openers) > 1
     with writing("out", out):  # a closed folder
         there, into_folder = out.exists(), out.is_dir()
-    with _pillow_limit_lifted():
+    with pillow_limit_lifted():
         if photo.is_dir():
             if there and not into_folder:
                 raise WSSLError("out", out, "is a file", "name a folder for the results of a folder")
@@ -318,16 +319,3 @@ def _open_restoring(
     inpainter = _open(model, None, device, precision, threads)
     check_restores(inpainter.info)
     return inpainter
-
-
-@contextmanager
-def _pillow_limit_lifted() -> Iterator[None]:
-    """Lift Pillow's limit against decompression bombs, one for the whole process: ours is checked before it."""
-    from PIL import Image
-
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before

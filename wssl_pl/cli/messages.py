@@ -3,6 +3,8 @@
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # What Lightning reports at every start and end; our own lines state device, precision, directory and result.
 LOGGERS = (
@@ -56,3 +58,16 @@ def silence_messages() -> None:
         logging.getLogger(name).addFilter(_FILTER)
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def pillow_limit_lifted() -> Iterator[None]:
+    """Lift Pillow's limit against decompression bombs, one for the whole process: ours is checked before it."""
+    from PIL import Image
+
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

@@ -13,6 +13,7 @@ from PIL import Image
 
 from wssl_pl.data.files import reason
 from wssl_pl.errors import WSSLError
+from wssl_pl.inference.pyramid import to_dtype, value_range
 
 STRIP = 256  # rows whose values are checked at once
 KINDS = "must be a PIL image, a NumPy array or a tensor"
@@ -60,18 +61,30 @@ def parse(image: Any, mask: Any) -> Batch:
 
 
 def parse_images(image: Any) -> list[NDArray[Any]]:
-    """Return the images of what `parse` takes, without masks, as `Batch.images` has them.
+    """Return the images of what `parse` takes, without masks, as `Batch.images` has them; on white by their alpha.
 
     Raises:
         WSSLError: a kind, shape, type or value that cannot be used.
     """
     if isinstance(image, list | tuple):
         return [found for each in image for found in parse_images(each)]
-    images = _colours(_batched(to_pixels(image)))
+    batch = _batched(to_pixels(image))
+    images = _colours(batch)
     for each in images:
         if each.dtype == np.float32:
             _check_range(each, np.zeros(each.shape[:2], bool), "image")
-    return images
+    has_alpha = images[0].shape[-1] < batch.shape[-1]
+    return [on_white(*pair) for pair in zip(images, batch[..., -1], strict=True)] if has_alpha else images
+
+
+def on_white(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Return `(H, W, C)` colours as they are seen on white, by an alpha `(H, W)` of their type."""
+    result, top = np.empty_like(colours), np.float32(value_range(colours.dtype))
+    for start in range(0, len(colours), STRIP):
+        rows = slice(start, start + STRIP)
+        opacity = alpha[rows, :, None].astype(np.float32) / top
+        result[rows] = to_dtype(colours[rows] / top * opacity + (1 - opacity), colours.dtype)
+    return result
 
 
 def to_pixels(image: Any) -> NDArray[Any]:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wssl_pl.data.decode import RESIZE_FILTERS, decode_image, square
+from wssl_pl.data.decode import RESIZE_FILTERS, square
 from wssl_pl.errors import WSSLError
-from wssl_pl.files import check_readable
-from wssl_pl.inference.arrays import parse_images
+from wssl_pl.inference.arrays import on_white, parse_images
+from wssl_pl.inference.photo import read_photo
 from wssl_pl.models.info import MAX_SIDE, positive
 
 if TYPE_CHECKING:
@@ -98,15 +98,11 @@ class Diagnoser:
         """Return the diagnosis of an image file.
 
         Raises:
-            WSSLError: no such file, or not an image.
+            WSSLError: see `read_photo`.
         """
-        check_readable(path, "photo")
-        if not path.is_file():
-            raise WSSLError("photo", path, "is a folder" if path.is_dir() else "is no file")
-        try:
-            return self._look(decode_image(path, self.reduced_to, self.resize_filter)[0])
-        except WSSLError as error:
-            raise WSSLError("photo", path, error.reason, error.remedy) from None
+        photo = read_photo(path, reduced_to=self.reduced_to)
+        pixels = photo.pixels if photo.alpha is None else on_white(photo.pixels, photo.alpha)
+        return self._look(self._resized(pixels))
 
     def _resized(self, image: NDArray[Any]) -> NDArray[np.uint8]:
         if image.dtype == np.uint16:

@@ -142,7 +142,7 @@ class Inpainter:
         """Return what the model's heads see in an image, or in each of several: how it was turned, faded or blurred.
 
         Args:
-            image: as for a call; of any size.
+            image: as for a call; of any size. Or the path of a photo, which is read as `wssl diagnose` reads it.
 
         Raises:
             WSSLError: a kind, shape or value that cannot be used, or a model without heads: not trained with
@@ -156,7 +156,8 @@ class Inpainter:
             classical = isinstance(self.predictor, ClassicalPredictor)
             why = "has no heads" if classical else "is an ONNX file, which holds no heads"
             raise WSSLError("ckpt", self.info.name, why, HEADS)
-        return Diagnoser(heads)(image)
+        diagnoser = Diagnoser(heads)
+        return diagnoser.read(image) if isinstance(image, Path) else diagnoser(image)
 
     def fill(
         self,

@@ -141,14 +141,24 @@ def _formats(file: BinaryIO, path: Path, name: str) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo") -> Photo:
+def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo", reduced_to: int | None = None) -> Photo:
     """Read a photo, 16-bit PNG and TIFF with all of their bits.
+
+    Args:
+        path: the file.
+        megapixels: the largest photo, in millions of pixels.
+        name: the parameter that named it, for messages.
+        reduced_to: decode a JPEG at the smallest of its own scales (1/2, 1/4, 1/8) at which no side is shorter, as
+            images of a training are.
 
     Raises:
         WSSLError: see `open_image`; or it is damaged.
     """
     chunks: list[Chunk] = []
     with open_image(path, name, megapixels) as (image, file, size):
+        if reduced_to and image.draft(None, (reduced_to, reduced_to)):
+            width, height = image.size
+            size = (width, height) if exif.orientation(image.info.get("exif")) >= 5 else (height, width)
         block, profile, dpi = (image.info.get(key) for key in ("exif", "icc_profile", "dpi"))
         form = "JPEG" if image.format == "MPO" else image.format  # with a second image, as phones write it
         grey = image.mode in ("1", "L", "LA", "I", "I;16")
