@@ -19,14 +19,19 @@ def test_the_command_line_gives_the_parameter_its_own_name():
     assert WSSLError(None, None, "reason").format(None) == "reason"
 
 
+def test_an_option_is_a_remedy_too():
+    assert str(WSSLError("mask", "a.png", "reason", None, "hole=black")) == "mask=a.png: reason: hole=black"
+
+
 @pytest.mark.parametrize("kind", [WSSLError, DataError, SomeFailed])
 def test_an_error_of_another_process_keeps_its_parts(kind):
-    copy = pickle.loads(pickle.dumps(kind("images", "x.png", "cannot be decoded", "restore it")))
-    assert (copy.parameter, copy.value, copy.reason, copy.remedy) == (
+    copy = pickle.loads(pickle.dumps(kind("images", "x.png", "cannot be decoded", "restore it", "limit=9")))
+    assert (copy.parameter, copy.value, copy.reason, copy.remedy, copy.option) == (
         "images",
         "x.png",
         "cannot be decoded",
         "restore it",
+        "limit=9",
     )
-    assert str(copy) == "images=x.png: cannot be decoded: restore it"
+    assert str(copy) == "images=x.png: cannot be decoded: restore it, or limit=9"
     assert isinstance(copy, ValueError)

@@ -23,6 +23,8 @@ class WSSLError(ValueError):
         value: the value given; None if nothing was given.
         reason: why it cannot be used ("must be at least 1").
         remedy: what to do ("name another folder"), or None if the reason says so.
+        option: what else to do, by an option of the command line or of Python ("raise max_megapixels="); the pages have
+            none, and do not show it.
 
     Example:
         >>> print(WSSLError("width", 0, "must be at least 1"))
@@ -31,11 +33,17 @@ class WSSLError(ValueError):
         out=runs: exists: name another folder, or add --overwrite
         >>> print(WSSLError("out", None, "is required", "name the folder to write to"))
         out: is required: name the folder to write to
+        >>> print(WSSLError("photo", "a.png", "is too large", "make it smaller", "raise max_megapixels="))
+        photo=a.png: is too large: make it smaller, or raise max_megapixels=
     """
 
-    def __init__(self, parameter: str | None, value: object, reason: str, remedy: str | None = None) -> None:
-        super().__init__(parameter, value, reason, remedy)  # all of it, so that a copy from another process is whole
+    def __init__(
+        self, parameter: str | None, value: object, reason: str, remedy: str | None = None, option: str | None = None
+    ) -> None:
+        # All of it, so that a copy from another process is whole.
+        super().__init__(parameter, value, reason, remedy, option)
         self.parameter, self.value, self.reason, self.remedy = parameter, value, reason, remedy
+        self.option = option
 
     def __str__(self) -> str:
         return self.format(self.parameter)
@@ -43,7 +51,8 @@ class WSSLError(ValueError):
     def format(self, parameter: str | None) -> str:
         """Return the message with `parameter` as the name of the parameter."""
         given = [] if parameter is None else [parameter + _as_typed(self.value)]
-        return ": ".join([*given, self.reason, *([self.remedy] if self.remedy else [])])
+        remedy = ", or ".join(filter(None, [self.remedy, self.option]))
+        return ": ".join([*given, self.reason, *([remedy] if remedy else [])])
 
 
 def _as_typed(value: object) -> str:

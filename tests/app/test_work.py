@@ -37,6 +37,11 @@ def turned_jpeg(path):
     return path
 
 
+def two_pages(path):
+    image = Image.new("L", (9, 9))
+    image.save(path, "TIFF", save_all=True, append_images=[image])
+
+
 def transparent_png(path):
     Image.fromarray(random_pixels(70, 90, 4)).save(path)
     return path
@@ -140,7 +145,9 @@ def test_one_photo_is_decoded_at_a_time(tmp_path, monkeypatch):
     [
         (lambda path: path.write_text("no picture"), "The photo a.png is not a JPEG, PNG, WebP"),
         (lambda path: Image.new("RGB", (1100, 1000)).save(path), "1100 x 1000 pixels"),
-        (bomb, "The photo a.png has far more than 1 million pixels"),
+        (bomb, "The photo a.png has far more than 1 million pixels: make it smaller"),
+        (two_pages, "The photo a.png has several pages: give a single image"),
+        (lambda path: Image.new("I;16", (9, 9)).save(path, "TIFF", tiffinfo={274: 3}), ": store it as 16-bit PNG"),
         (lambda path: None, "The photo a.png is gone"),
         (lambda path: Image.new("RGB", (8, 8)).save(path, "GIF"), "The photo a.png is not a JPEG, PNG, WebP"),
     ],
@@ -152,6 +159,12 @@ def test_a_photo_that_cannot_be_used_is_refused_in_one_line_without_our_folders(
     assert message in describe(caught.value)
     assert "\n" not in describe(caught.value)
     assert str(tmp_path) not in describe(caught.value)
+    assert "max_megapixels" not in describe(caught.value)
+
+
+def test_what_to_do_about_a_model_is_for_who_runs_the_page(tmp_path):
+    error = WSSLError("ckpt", tmp_path / "a.ckpt", "is damaged", "`wssl export safetensors` writes one")
+    assert describe(error) == "The model a.ckpt is damaged"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +172,11 @@ def test_a_photo_that_cannot_be_used_is_refused_in_one_line_without_our_folders(
     [
         (np.zeros((70, 90), np.uint8), "The mask m.png marks no hole, so that there is nothing to fill"),
         (np.full((70, 90), 255, np.uint8), "The mask m.png marks the whole photo as hole"),
-        (np.zeros((90, 70), np.uint8), "The mask m.png is 70 x 90 pixels, the photo 90 x 70"),
+        (
+            np.zeros((90, 70), np.uint8),
+            "The mask m.png is 70 x 90 pixels, the photo 90 x 70: give one of the same size",
+        ),
+        (np.full((70, 90), 76, np.uint8), ": its brightest value is 76 of 255: paint in white on black"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_refused_in_one_line(tmp_path, mask, message):

@@ -203,3 +203,17 @@ def test_a_photo_that_is_restored_needs_no_hole(photo):
 def test_the_orientation_of_xmp_does_not_turn_a_mask(photo, tmp_path, suffix, turn):
     path = save_with_xmp(Image.fromarray(HOLE).convert("L"), tmp_path / f"mask.{suffix}", turn)
     assert np.array_equal(find(photo, path), HOLE)
+
+
+@pytest.mark.parametrize("hole", ["white", "black"])
+@pytest.mark.parametrize(
+    ("stroke", "around", "remedy"),
+    [
+        ((255, 0, 0), (0, 0, 0), "its brightest value is 76 of 255: paint in white on black"),
+        ((255, 255, 255), (140, 140, 140), "its darkest value is 140 of 255: paint in white on black"),
+    ],
+)
+def test_greys_that_are_all_dark_or_all_bright_are_named(photo, tmp_path, hole, stroke, around, remedy):
+    path = saved(tmp_path, np.where(HOLE[..., None], stroke, around).astype(np.uint8))
+    with pytest.raises(WSSLError, match=f"marks .*{remedy}$"):
+        find(photo, path, hole=hole)

@@ -161,12 +161,15 @@ def read_mask(photo: Photo, mask: Path, megapixels: float, scaled: bool = False)
 
 def describe(error: WSSLError) -> str:
     """Return what went wrong in one line for a visitor: no folders of the server, no options of the command line."""
+    remedy = error.remedy
     if isinstance(error.value, Path):
         kind = "model" if error.parameter == "ckpt" else error.parameter
-        text = f"the {kind} {error.value.name} {error.reason}"
+        reason = f"the {kind} {error.value.name} {error.reason}"
+        if kind == "model":
+            remedy = None  # for who runs the page; a visitor can only choose another one
     else:
         reason = f"this model {error.reason}" if error.parameter == "ckpt" else error.reason
-        text = ": ".join(filter(None, [reason, error.remedy]))
+    text = ": ".join(filter(None, [reason, remedy]))
     text = " ".join(text.split())
     return text[:1].upper() + text[1:]
 

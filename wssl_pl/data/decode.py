@@ -86,8 +86,9 @@ def read_mask(path: Path, size: int, *, bright: bool) -> tuple[NDArray[np.bool_]
             if why := too_large(opened.size):
                 raise DataError("masks", path, why)
             selected, binary = binarised(opened, bright=bright)
-            opened.close()  # its pixels, which a large mask has no room for
-        return resize_mask(np.asarray(selected), size), binary
+            if selected is not opened:
+                opened.close()  # its pixels, which a large mask has no room for
+            return resize_mask(np.asarray(selected), size), binary
     except DataError:
         raise
     except Exception as error:
@@ -100,24 +101,29 @@ def binarised(image: Image.Image, *, bright: bool) -> tuple[Image.Image, bool]:
     What is transparent is not selected: an editor's layer of strokes. Of 16 bits without values above 255, those count.
     """
     binary, half = True, 128
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black" if bright else "white"), image)
-    elif image.mode.startswith("I") and (values := np.asarray(image)).max() <= 255:
-        image = Image.fromarray(values.clip(0).astype(np.uint8))
-    if image.mode != "1":
-        image = _to_8_bit(image).convert("L")
+    one_bit = image.mode == "1" and not image.has_transparency_data
+    image = as_grey(image, bright=bright)
+    if not one_bit:
         histogram = image.histogram()
         if not any(histogram[2:]) and histogram[1]:
             half = 1
         else:
             binary = not any(histogram[1:255])
-    else:
-        image = image.convert("L")
     if binary and half == 128:
         # Black and white already: a table would take a fifth of the time of all of this.
         return image if bright else ImageChops.invert(image), binary
     return image.point([255 if (value >= half) == bright else 0 for value in range(256)]), binary
+
+
+def as_grey(image: Image.Image, *, bright: bool) -> Image.Image:
+    """Return a mask as 8-bit grey: what is transparent is black, or white where dark is selected."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black" if bright else "white"), image)
+    elif image.mode.startswith("I") and (values := np.asarray(image)).max() <= 255:
+        image = Image.fromarray(values.clip(0).astype(np.uint8))
+    image = _to_8_bit(image)
+    return image if image.mode == "L" else image.convert("L")
 
 
 def resize_area(pixels: NDArray[np.uint8], size: int | tuple[int, ...]) -> NDArray[np.float32]:

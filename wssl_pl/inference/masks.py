@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wssl_pl.data.decode import binarised, dilate, resize_mask
+from wssl_pl.data.decode import as_grey, binarised, dilate, resize_mask
 from wssl_pl.data.exif import upright_image
 from wssl_pl.data.files import MEGAPIXELS
 from wssl_pl.errors import WSSLError
@@ -90,11 +90,14 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
     notes: list[str] = []
     name: str
     value: object
+    remedy: str | None
+    option: str | None = None
     if mask is not None:
-        hole, binary = _read_mask(mask, photo.pixels.shape[:2], options)
-        if not binary:
+        hole, greys = _read_mask(mask, photo.pixels.shape[:2], options)
+        if greys is not None:
             notes.append(f"mask={mask} is not black and white alone: the nearer of both counts")
-        name, value, remedy = "mask", mask, options.other_hole
+        name, value = "mask", mask
+        remedy, option = (None, options.other_hole) if greys is None else (_for_greys(*greys), None)
         if options.alone and (note := options.suspicion(mask, float(hole.mean()))):
             notes.append(note)
     elif options.hole_color is not None:
@@ -112,23 +115,35 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
     if options.restores and not hole.any():
         return hole, notes
     if not hole.any():
-        raise WSSLError(name, value, "marks no hole, so that there is nothing to fill", remedy)
+        raise WSSLError(name, value, "marks no hole, so that there is nothing to fill", remedy, option)
     if options.dilate:
         hole = dilate(hole, options.dilate)
     if hole.all():
-        raise WSSLError(name, value, "marks the whole photo as hole, so that no pixel is known", remedy)
+        raise WSSLError(name, value, "marks the whole photo as hole, so that no pixel is known", remedy, option)
     return hole, notes
 
 
-def _read_mask(path: Path, shape: tuple[int, ...], options: MaskOptions) -> tuple[NDArray[np.bool_], bool]:
-    """Return the mask of a file, and whether it is black and white alone."""
+def _read_mask(
+    path: Path, shape: tuple[int, ...], options: MaskOptions
+) -> tuple[NDArray[np.bool_], tuple[int, int] | None]:
+    """Return the mask of a file, and its darkest and brightest values if it is not black and white alone."""
     with open_image(path, "mask", options.max_megapixels) as (image, _, size):
         if size != shape and not options.resize_mask:
             sizes = f"is {size[1]} x {size[0]} pixels, the photo {shape[1]} x {shape[0]}"
-            raise WSSLError("mask", path, sizes, "give one of the same size, or resize_mask=true")
-        holes, binary = binarised(upright_image(image), bright=options.hole == "white")
-        pixels = np.asarray(holes)
-        return pixels >= 128 if size == shape else resize_mask(pixels, shape), binary
+            raise WSSLError("mask", path, sizes, "give one of the same size", "resize_mask=true")
+        bright = options.hole == "white"
+        grey = as_grey(upright_image(image), bright=bright)
+        holes, binary = binarised(grey, bright=bright)
+        pixels, values = np.asarray(holes), np.asarray(grey)
+        hole = pixels >= 128 if size == shape else resize_mask(pixels, shape)
+        return hole, None if binary else (int(values.min()), int(values.max()))
+
+
+def _for_greys(low: int, high: int) -> str:
+    """Return what to do about a mask of greys that all count as black, or all as white, whatever is the hole."""
+    if high < 128:
+        return f"its brightest value is {high} of 255: paint in white on black"
+    return f"its darkest value is {low} of 255: paint in white on black"
 
 
 def _of_colour(pixels: NDArray[Any], colour: str) -> NDArray[np.bool_]:

@@ -104,7 +104,7 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
             if isinstance(image, TiffImageFile) and image.tag_v2.next:
                 raise WSSLError(name, path, "has several pages", "give a single image")
             if why := too_large(image.size, megapixels):
-                raise WSSLError(name, path, why, "make it smaller, or raise max_megapixels=")
+                raise WSSLError(name, path, why, "make it smaller", "raise max_megapixels=")
             if image.format == "PNG" and "exif" not in image.info and (block := metadata.late_exif(file)):
                 image.info["exif"] = block
             exif.ignore_xmp(image)
@@ -115,7 +115,7 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
         raise
     except Image.DecompressionBombError:
         why = f"has far more than {megapixels:g} million pixels"
-        raise WSSLError(name, path, why, "make it smaller, or raise max_megapixels=") from None
+        raise WSSLError(name, path, why, "make it smaller", "raise max_megapixels=") from None
     except UnidentifiedImageError:
         raise WSSLError(name, path, f"is not {KINDS}, or its beginning is damaged") from None
     except MemoryError:
