@@ -141,6 +141,22 @@ def test_a_model_that_fails_does_not_stop_the_others(actions, opened, mask):
         assert 'role="alert"' in bad.line
 
 
+def test_an_unexpected_error_of_one_model_loses_no_result_of_others(actions, opened, mask, monkeypatch, tmp_path):
+    fill = Inpainter.fill
+
+    def broken(self, *args, **options):
+        if self.info.name == "navier_stokes":
+            raise RuntimeError("CUDA out of memory")
+        return fill(self, *args, **options)
+
+    monkeypatch.setattr(Inpainter, "fill", broken)
+    before = set((tmp_path / "files").iterdir())
+    done = seen(actions.fill(opened.session, mask(HOLE), "", 1, MODEL, ["Navier-Stokes", "Telea"], 0, None))
+    assert [caption.split(" · ")[0] for _, caption in done.results["value"]] == [MODEL, "Telea"]
+    assert "Navier-Stokes: That went wrong here." in done.line
+    assert len(set((tmp_path / "files").iterdir()) - before) == 2
+
+
 def test_a_hole_that_takes_a_classical_method_too_long_is_refused(actions, opened, mask, monkeypatch):
     monkeypatch.setitem(work.check_hole.__globals__["LARGEST"], "biharmonic", 1e-4)
     bad = seen(actions.fill(opened.session, mask(HOLE), "", 1, "biharmonic", [], 0, None))

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -296,6 +297,18 @@ def test_masks_without_a_photo_are_told_of(folders, capsys):
     assert "1 masks are without a photo" in capsys.readouterr().out
 
 
+def test_results_inside_the_folder_of_photos_are_no_photos(folders, capsys):
+    inpaint("photos", "masks", "-o", "photos/out")
+    first = sorted(Path("photos/out").rglob("*"))
+    inpaint("photos", "mask.png", "-o", "photos/out", "--overwrite")
+    assert sorted(Path("photos/out").rglob("*")) == first
+    assert capsys.readouterr().out.count("Written 4 photos to photos/out") == 2
+    shutil.rmtree("photos/out")
+    inpaint("photos", "masks", "-o", "masks/out")
+    inpaint("photos", "masks", "-o", "masks/out", "--overwrite")
+    assert "without a photo" not in capsys.readouterr().out
+
+
 def test_one_mask_for_all_photos(folders):
     inpaint("photos", "mask.png", "-o", "filled")
     assert len(list(Path("filled").rglob("*.*"))) == 4
@@ -415,6 +428,7 @@ def test_several_models_at_once(place, refused, capsys):
     Path("filled-bright.png").unlink()
     assert "ckpt=no.onnx: does not exist" in refused("--overwrite", *words, model="ckpt=no.onnx,bright.onnx")
     assert "names one model twice" in refused("--overwrite", *words, model="ckpt=model.onnx,./model.onnx")
+    assert "ckpt=shipped,shipped: names one" in refused("--overwrite", *words, model="ckpt=shipped,shipped")
 
 
 def test_models_of_one_name_have_their_folders_names(place):

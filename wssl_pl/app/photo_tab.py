@@ -316,9 +316,10 @@ class PhotoActions(Actions):
                         raise
                     failed.append("Stopped")
                     break
-                except WSSLError as error:
+                except Exception as error:
                     if len(names) == 1:
                         raise
+                    # Whatever went wrong with one model, what others have made is shown.
                     failed.append(f"{html.escape(str(name)[:80])}: {explained(error)}")
                     continue
                 versions.append(replace(made, title=f"Fill {session.position + 1}: {name}", by=name))

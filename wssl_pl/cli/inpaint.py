@@ -159,7 +159,8 @@ def _names(ckpts: Sequence[Path | None]) -> list[str]:
         if len(set(names)) == len(names):
             break
     else:
-        raise WSSLError("ckpt", ",".join(map(str, ckpts)), "names one model twice", "name each once")
+        typed = ",".join("shipped" if path is None else str(path) for path in ckpts)
+        raise WSSLError("ckpt", typed, "names one model twice", "name each once")
     return names
 
 

@@ -90,7 +90,7 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Phot
     Args:
         photos: the folder.
         masks: a folder of masks, one mask file for all photos, or None where photos mark their own holes.
-        out: the folder of the results, which get the photos' names.
+        out: the folder of the results, which get the photos' names; inside `photos`, what it holds is no photo.
 
     Returns:
         the pairs, the photos without a mask, and the number of masks without a photo.
@@ -98,7 +98,7 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Phot
     Raises:
         WSSLError: no photo is found, or two masks have one name.
     """
-    found = list_images(photos, "photo", PHOTO_SUFFIXES)
+    found = _without_results(photos, "photo", out)
     if not found:
         raise WSSLError("photo", photos, "holds no JPEG, PNG, WebP, TIFF or HEIC file")
     outputs = {path: out / result_name(path.relative_to(photos)) for path in found}
@@ -109,7 +109,7 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Phot
     if masks is None or masks.is_file():
         return [PhotoPaths(path, masks, outputs[path]) for path in found], [], 0
     by_name: dict[Path, Path] = {}
-    for path in list_images(masks, "mask", PHOTO_SUFFIXES):
+    for path in _without_results(masks, "mask", out):
         other = by_name.setdefault(path.relative_to(masks).with_suffix(""), path)
         if other != path:
             raise WSSLError("mask", masks, f"{other.name} and {path.name} are masks of one name")
@@ -121,6 +121,14 @@ def pair_folders(photos: Path, masks: Path | None, out: Path) -> tuple[list[Phot
         else:
             pairs.append(PhotoPaths(path, mask, outputs[path]))
     return pairs, alone, len(by_name)
+
+
+def _without_results(folder: Path, parameter: str, out: Path) -> list[Path]:
+    """Return the photos of a folder tree, without those in the folder of the results where that is inside it."""
+    found, results = list_images(folder, parameter, PHOTO_SUFFIXES), out.resolve()
+    if folder.resolve() not in results.parents:
+        return found
+    return [path for path in found if not path.parent.resolve().is_relative_to(results)]
 
 
 def result_name(photo: Path) -> Path:
