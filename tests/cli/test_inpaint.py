@@ -18,6 +18,7 @@ from tests.processes import PATIENCE_S, wait_until
 from wssl_pl.cli import main
 from wssl_pl.files import owned
 from wssl_pl.inference import folder as folder_module
+from wssl_pl.models.info import SHIPPED
 
 HOLE = square(60, 80, 20, 30, 16)
 
@@ -81,6 +82,9 @@ def test_the_licence_of_the_shipped_weights_is_printed_where_they_are_used(place
     inpaint("photo.png", "mask.png", "-o", "own.png")
     assert "non-commercial" not in capsys.readouterr().out
     main(["inpaint", "photo.png", "mask.png", "-o", "shipped.png", "device=cpu"])
+    assert "Weights of the shipped model: for non-commercial research only" in capsys.readouterr().out
+    shutil.copy(SHIPPED, "copy.safetensors")
+    main(["inpaint", "photo.png", "mask.png", "-o", "copy.png", "device=cpu", "ckpt=copy.safetensors"])
     assert "Weights of the shipped model: for non-commercial research only" in capsys.readouterr().out
 
 

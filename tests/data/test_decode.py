@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.data.fakes import face, hole_mask, save_with_xmp
 from wssl_pl.data import decode
-from wssl_pl.data.decode import RESIZE_FILTERS, read_image, read_mask, resize_area
+from wssl_pl.data.decode import RESIZE_FILTERS, dilate, read_image, read_mask, resize_area
 from wssl_pl.data.files import damage
 from wssl_pl.errors import DataError
 
@@ -142,6 +142,21 @@ def test_one_limit_of_pixels(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"has 10001 x 10000 pixels, 100 million: above the limit of 100$"):
             read(tmp_path / "large.png")
     assert damage(tmp_path / "large.png") == "has 10001 x 10000 pixels, 100 million: above the limit of 100"
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 2, 7, 40, 100_000])
+def test_a_mask_is_widened_by_a_square(pixels: int) -> None:
+    mask = np.random.default_rng(0).random((30, 41)) < 0.01
+    expected = np.zeros_like(mask)
+    for row, column in zip(*np.nonzero(mask), strict=True):
+        expected[max(0, row - pixels) : row + pixels + 1, max(0, column - pixels) : column + pixels + 1] = True
+    np.testing.assert_array_equal(dilate(mask, pixels), expected)
+
+
+def test_a_large_mask_is_widened_far_in_a_moment() -> None:
+    mask = np.zeros((1500, 2000), bool)
+    mask[700, 900] = True
+    assert dilate(mask, 500).sum() == 1001 * 1001
 
 
 @pytest.mark.parametrize("mode", ["LA", "P", "RGBA", "I;16"])

@@ -180,6 +180,32 @@ def test_the_thumbnail_that_still_shows_what_was_removed_goes(tmp_path, suffix):
         assert image.getexif()[exif.ORIENTATION] == 6
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "letter"), [(3, "H"), (4, "I")])
+def test_a_thumbnail_in_strips_goes_too(order, kind, letter):
+    """One without compression, as the EXIF standard allows it: its strips have their places and lengths in lists."""
+    strips = [b"first strip of it", b"second"]
+    first = struct.pack(order + "HHHIHH", 1, 0x0112, 3, 1, 6, 0)
+    second = 8 + len(first) + 4
+    lists = second + 2 + 2 * 12 + 4
+    size = struct.calcsize(letter)
+    starts = [lists + 2 * len(strips) * size, lists + 2 * len(strips) * size + len(strips[0])]
+    entries = struct.pack(order + "H", 2)
+    if size == 2:  # two numbers of two bytes are in the entry itself
+        entries += struct.pack(order + "HHIHH", 0x0111, kind, 2, *starts)
+        entries += struct.pack(order + "HHIHH", 0x0117, kind, 2, *map(len, strips))
+    else:
+        entries += struct.pack(order + "HHII", 0x0111, kind, 2, lists)
+        entries += struct.pack(order + "HHII", 0x0117, kind, 2, lists + 2 * size)
+    numbers = struct.pack(f"{order}4{letter}", *starts, *map(len, strips))
+    head = {"<": b"II", ">": b"MM"}[order] + struct.pack(order + "HI", 42, 8)
+    rest = struct.pack(order + "I", second) + entries + struct.pack(order + "I", 0) + numbers + b"".join(strips)
+    block = exif.without_thumbnail(exif.PREFIX + head + first + rest + b"after it")
+    assert not any(strip in block for strip in strips)
+    assert block.endswith(b"\0after it")
+    assert exif.orientation(block) == 6
+
+
 @pytest.mark.parametrize(
     "block", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"x" * 40]
 )

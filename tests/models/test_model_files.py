@@ -14,8 +14,8 @@ from tests.inference.fakes import hostile_files, square, tiny_onnx
 from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import write_folder, write_safetensors
 from wssl_pl.inference import Inpainter
-from wssl_pl.models import ModelInfo, open_model
-from wssl_pl.models.weights import read_weights
+from wssl_pl.models import SHIPPED_LICENSE, ModelInfo, open_model
+from wssl_pl.models.weights import read_info, read_weights
 from wssl_pl.modules.checkpoint import read_safetensors
 
 
@@ -73,6 +73,22 @@ def test_the_shipped_model_is_used_and_named_where_no_other_is_given(model_files
         Inpainter.from_checkpoint()
     shutil.copy(model_files["safetensors"], tmp_path / "wssl-w16.safetensors")
     assert Inpainter.from_checkpoint().info.name == "the shipped model wssl-w16.safetensors"
+
+
+@pytest.mark.parametrize("name", ["folder/../wssl-w16.safetensors", "folder/copy.safetensors", "link.safetensors"])
+def test_the_shipped_weights_keep_their_licence_by_any_path(model_files, tmp_path, monkeypatch, name):
+    shipped = tmp_path / "wssl-w16.safetensors"
+    shutil.copy(model_files["safetensors"], shipped)
+    monkeypatch.setattr("wssl_pl.models.info.SHIPPED", shipped)
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    shutil.copy(shipped, "folder/copy.safetensors")
+    Path("link.safetensors").symlink_to(shipped)
+    assert read_info(Path(name)).training["license"] == SHIPPED_LICENSE
+    other = bytearray(shipped.read_bytes())
+    other[-1] ^= 1
+    Path("other.safetensors").write_bytes(other)
+    assert "license" not in read_info(Path("other.safetensors")).training
 
 
 def test_settings_that_a_later_version_adds_are_passed_on(model_files, tmp_path):

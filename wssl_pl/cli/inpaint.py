@@ -299,7 +299,7 @@ def _open(
     network = f"at {info.side} px" if info.foreign else f"width {info.width}, trained at {info.side} px"
     bfloat16 = " in bfloat16" if inpainter.precision == "bf16-mixed" else ""
     print(f"Model: {info.name} ({network}) on {inpainter.device}{bfloat16}", flush=True)
-    if model.ckpt is None:
+    if info.training.get("license") == SHIPPED_LICENSE:
         print(f"Weights of the shipped model: {SHIPPED_LICENSE}", flush=True)
     return inpainter
 

@@ -1,7 +1,7 @@
 """Decode an image or a mask file to a square array of a fixed size."""
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,8 +172,12 @@ def dilate(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     """Return `(H, W)` bool with its True region widened by `pixels` on every side, corners included."""
     import cv2
 
-    side = 2 * pixels + 1
-    return cv2.dilate(mask.view(np.uint8), np.ones((side, side), np.uint8)).view(bool)
+    # Rows, then columns: a square of 2001 x 2001 would take minutes, and more than the longest side widens no further.
+    side = 2 * min(pixels, max(mask.shape)) + 1
+    values: NDArray[Any] = mask.view(np.uint8)
+    for shape in ((side, 1), (1, side)):
+        values = cv2.dilate(values, np.ones(shape, np.uint8))
+    return values.view(bool)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

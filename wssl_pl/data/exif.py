@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 PREFIX = b"Exif\0\0"
-ORIENTATION, THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
+ORIENTATION = 0x0112
+THUMBNAIL = (
+    (0x0201, 0x0202),
+    (0x0111, 0x0117),
+)  # tags of where it is and how long: as JPEG, and uncompressed in strips
 XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
 TURNS = {
     1: lambda a: a,
@@ -104,16 +108,29 @@ def without_thumbnail(block: bytes) -> bytes:
         order, _, link = _directory(body)
         (second,) = struct.unpack_from(order + "I", body, link)
         if second:
-            entries = (struct.unpack_from(order + "HHII", body, at) for at in _directory(body, second)[1])
-            values = {tag: value for tag, _, _, value in entries}
-            start = values.get(THUMBNAIL_OFFSET, 0)
-            if start:
-                stop = min(len(body), start + values.get(THUMBNAIL_LENGTH, 0))
-                body[start:stop] = bytes(max(0, stop - start))
+            values = {}
+            for at in _directory(body, second)[1]:
+                tag = struct.unpack_from(order + "H", body, at)[0]
+                if tag in (place for pair in THUMBNAIL for place in pair):
+                    values[tag] = _numbers(body, order, at)
+            for starts, lengths in THUMBNAIL:
+                for start, length in zip(values.get(starts, ()), values.get(lengths, ()), strict=False):
+                    stop = min(len(body), start + length)
+                    body[start:stop] = bytes(max(0, stop - start))
             struct.pack_into(order + "I", body, link, 0)
     except (struct.error, ValueError):
         pass  # a block that cannot be read shows no thumbnail either
     return PREFIX + bytes(body)
+
+
+def _numbers(body: bytearray, order: str, at: int) -> tuple[int, ...]:
+    """Return the whole numbers of an entry: in it, or where it says if they take more than four bytes."""
+    _, kind, count, place = struct.unpack_from(order + "HHII", body, at)
+    letter, size = {3: ("H", 2), 4: ("I", 4)}.get(kind, ("", 0))
+    place = at + 8 if count * size <= 4 else place
+    if not size or place + count * size > len(body):
+        return ()  # damaged
+    return struct.unpack_from(f"{order}{count}{letter}", body, place)
 
 
 def _directory(body: bytes | bytearray, at: int | None = None) -> tuple[str, range, int]:

@@ -1,5 +1,6 @@
 """What a model file says about its model, and what a model does: fill masked images."""
 
+import filecmp
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -144,6 +145,11 @@ def find_model(ckpt: str | Path | None) -> Path:
     if path.is_file() and path.stat().st_size > MAX_BYTES:
         raise WSSLError("ckpt", path, f"is larger than {MAX_BYTES / 1e9:.1f} GB, which no inpainting model is")
     return path
+
+
+def is_shipped(path: Path) -> bool:
+    """Return whether a file is the shipped model, or a copy of it: the licence of its weights goes with them."""
+    return SHIPPED.is_file() and filecmp.cmp(path, SHIPPED, shallow=False)
 
 
 def parse_device(name: str) -> tuple[str, str]:

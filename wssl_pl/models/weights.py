@@ -292,8 +292,9 @@ def read_weights(path: Path, info_only: bool = False) -> tuple[dict[str, Tensor]
             raise WSSLError(
                 "ckpt", path, "does not say its network", "`wssl export safetensors` writes it into the metadata"
             ) from None
-        info = ModelInfo(f"the shipped model {path.name}" if path == facts.SHIPPED else str(path), *stored)
-        if path == facts.SHIPPED:  # what is exported from it has it, too
+        shipped = facts.is_shipped(path)
+        info = ModelInfo(f"the shipped model {path.name}" if shipped else str(path), *stored)
+        if shipped:  # what is exported from it has it, too
             info.training["license"] = facts.SHIPPED_LICENSE
         return state, info
     checkpoint = read_checkpoint(path, stage=FILLING, mmap=info_only)
