@@ -217,3 +217,23 @@ def test_greys_that_are_all_dark_or_all_bright_are_named(photo, tmp_path, hole, 
     path = saved(tmp_path, np.where(HOLE[..., None], stroke, around).astype(np.uint8))
     with pytest.raises(WSSLError, match=f"marks .*{remedy}$"):
         find(photo, path, hole=hole)
+
+
+def test_transparency_that_marks_most_of_a_photo_or_is_partial_is_reported(tmp_path):
+    alpha = np.where(HOLE, 255, 0).astype(np.uint8)
+    path = saved(tmp_path, np.dstack([plane(50, 60), alpha]), "cut_out.png")
+    assert find_mask(read_photo(path), None, MaskOptions())[1] == [
+        f"the transparency of {path} marks 95% of the photo as hole: if that is its background, give a mask"
+    ]
+    alpha = np.where(HOLE, 0, 255).astype(np.uint8)
+    alpha[40:42, 30:33] = 254
+    path = saved(tmp_path, np.dstack([plane(50, 60), alpha]), "soft.png")
+    hole, notes = find_mask(read_photo(path), None, MaskOptions())
+    assert hole[40, 30]
+    assert notes == [f"{path}: 6 pixels of the hole are partly opaque, and are filled too"]
+
+
+def test_a_colour_that_marks_most_of_a_photo_is_reported(tmp_path):
+    path = saved(tmp_path, np.where(HOLE[..., None], plane(50, 60), 255).astype(np.uint8), "photo.png")
+    (note,) = find_mask(read_photo(path), None, MaskOptions(hole_color="#ffffff"))[1]
+    assert note.startswith(f"hole_color=#ffffff in {path} marks 95% of the photo as hole: if that is its background")

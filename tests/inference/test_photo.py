@@ -348,6 +348,29 @@ def test_tiffs_that_are_not_read(tmp_path):
             read_photo(tmp_path / f"{name}.tif")
 
 
+def test_a_whole_tiff_of_an_unread_kind_is_not_called_damaged(tmp_path):
+    image, floats = Image.fromarray(plane(40, 50)), plane(40, 50, dtype=np.float32)
+    image.convert("YCbCr").save(tmp_path / "ycbcr.tif")
+    cv2.imwrite(str(tmp_path / "floats.tif"), floats)
+    for name, tag, value in (("jpeg2000", 259, 34712), ("camera", 262, 32803)):
+        image.save(tmp_path / f"{name}.tif")
+        set_tag(tmp_path / f"{name}.tif", tag, value)
+    for name, message in {
+        "ycbcr": "compression 1, photometric interpretation 6, 8 bits",
+        "floats": "32 bits a channel, floating-point numbers",
+        "jpeg2000": "compression 34712",
+        "camera": "interpretation 32803",
+    }.items():
+        with pytest.raises(WSSLError, match=rf"{name}\.tif: is a TIFF of a kind .*{message}.*: store it as PNG$"):
+            read_photo(tmp_path / f"{name}.tif")
+    image.save(tmp_path / "cut.tif")
+    content = (tmp_path / "cut.tif").read_bytes()
+    for length in (4, 30, len(content) // 2):
+        (tmp_path / "cut.tif").write_bytes(content[:length])
+        with pytest.raises(WSSLError, match="damaged"):
+            read_photo(tmp_path / "cut.tif")
+
+
 def set_tag(path, tag, value):
     """Change a tag of one number in an uncompressed little-endian TIFF."""
     content = bytearray(path.read_bytes())

@@ -4,6 +4,8 @@ Pillow re-orders blocks when it writes them, and takes the orientation from XMP 
 """
 
 import struct
+from collections.abc import Collection
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ THUMBNAIL = (
     (0x0201, 0x0202),
     (0x0111, 0x0117),
 )  # tags of where it is and how long: as JPEG, and uncompressed in strips
+MOST_NUMBERS = 4096  # of an entry
 XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
 TURNS = {
     1: lambda a: a,
@@ -36,6 +39,8 @@ TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+Sliceable = bytes | bytearray | mmap
 
 
 def upright(stored: NDArray[Any], turn: int) -> NDArray[Any]:
@@ -87,7 +92,7 @@ def as_upright(block: bytes) -> bytes:
     return PREFIX + bytes(body)
 
 
-def _orientation_at(body: bytes | bytearray) -> tuple[int | None, str]:
+def _orientation_at(body: Sliceable) -> tuple[int | None, str]:
     """Return where the value of the orientation is, or None, and the byte order."""
     order = ""
     try:
@@ -108,14 +113,10 @@ def without_thumbnail(block: bytes) -> bytes:
         order, _, link = _directory(body)
         (second,) = struct.unpack_from(order + "I", body, link)
         if second:
-            values = {}
-            for at in _directory(body, second)[1]:
-                tag = struct.unpack_from(order + "H", body, at)[0]
-                if tag in (place for pair in THUMBNAIL for place in pair):
-                    values[tag] = _numbers(body, order, at)
+            values = whole_numbers(body, [tag for pair in THUMBNAIL for tag in pair], second)
             for starts, lengths in THUMBNAIL:
                 for start, length in zip(values.get(starts, ()), values.get(lengths, ()), strict=False):
-                    stop = min(len(body), start + length)
+                    stop = min(len(body), start + length) if start else 0
                     body[start:stop] = bytes(max(0, stop - start))
             struct.pack_into(order + "I", body, link, 0)
     except (struct.error, ValueError):
@@ -123,17 +124,36 @@ def without_thumbnail(block: bytes) -> bytes:
     return PREFIX + bytes(body)
 
 
-def _numbers(body: bytearray, order: str, at: int) -> tuple[int, ...]:
+def _numbers(body: Sliceable, order: str, at: int) -> tuple[int, ...]:
     """Return the whole numbers of an entry: in it, or where it says if they take more than four bytes."""
     _, kind, count, place = struct.unpack_from(order + "HHII", body, at)
     letter, size = {3: ("H", 2), 4: ("I", 4)}.get(kind, ("", 0))
     place = at + 8 if count * size <= 4 else place
-    if not size or place + count * size > len(body):
-        return ()  # damaged
+    if not size or count > MOST_NUMBERS or place + count * size > len(body):
+        return ()  # damaged, or made up to take much memory
     return struct.unpack_from(f"{order}{count}{letter}", body, place)
 
 
-def _directory(body: bytes | bytearray, at: int | None = None) -> tuple[str, range, int]:
+def whole_numbers(body: Sliceable, tags: Collection[int], at: int | None = None) -> dict[int, tuple[int, ...]]:
+    """Return the whole numbers of tags in a directory of a TIFF file, whose form EXIF blocks have too.
+
+    Args:
+        body: the file.
+        tags: which ones.
+        at: where the directory is; default: that of the first one.
+
+    Raises:
+        ValueError: it is none, or it is damaged.
+    """
+    try:
+        order, entries, _ = _directory(body, at)
+        places = ((struct.unpack_from(order + "H", body, place)[0], place) for place in entries)
+        return {tag: _numbers(body, order, place) for tag, place in places if tag in tags}
+    except struct.error as error:
+        raise ValueError("its directory is cut short") from error
+
+
+def _directory(body: Sliceable, at: int | None = None) -> tuple[str, range, int]:
     """Return byte order, positions of the entries and of the link to the next directory; by default of the first."""
     order = {b"II": "<", b"MM": ">"}.get(bytes(body[:2]))
     if order is None:

@@ -66,9 +66,11 @@ class MaskOptions:
 
         A mask that marks all of it is an error elsewhere.
         """
-        if not MOST < fraction < 1:
-            return None
-        return f"mask={mask} marks {fraction:.0%} of the photo as hole: {self.other_hole}"
+        return _suspicion(f"mask={mask}", fraction, self.other_hole)
+
+
+def _suspicion(what: str, fraction: float, remedy: str) -> str | None:
+    return f"{what} marks {fraction:.0%} of the photo as hole: {remedy}" if MOST < fraction < 1 else None
 
 
 def hole_fraction(mask: Path, options: MaskOptions) -> float:
@@ -87,7 +89,7 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
     Raises:
         WSSLError: the mask cannot be read or has another size, there is no hole, or nothing else.
     """
-    notes: list[str] = []
+    notes: list[str | None] = []
     name: str
     value: object
     remedy: str | None
@@ -98,29 +100,35 @@ def find_mask(photo: Photo, mask: Path | None, options: MaskOptions) -> tuple[ND
             notes.append(f"mask={mask} is not black and white alone: the nearer of both counts")
         name, value = "mask", mask
         remedy, option = (None, options.other_hole) if greys is None else (_for_greys(*greys), None)
-        if options.alone and (note := options.suspicion(mask, float(hole.mean()))):
-            notes.append(note)
+        notes.append(options.suspicion(mask, float(hole.mean())) if options.alone else None)
     elif options.hole_color is not None:
         hole = _of_colour(photo.pixels, options.hole_color)
         name, value, remedy = "hole_color", options.hole_color, "JPEG files change colours: paint, and save as PNG"
+        what = f"hole_color={value} in {photo.path}"
+        notes.append(_suspicion(what, float(hole.mean()), "if that is its background, paint in another colour"))
     elif options.restores:
-        return np.zeros(photo.pixels.shape[:2], bool), notes
+        return np.zeros(photo.pixels.shape[:2], bool), []
     elif photo.alpha is not None:
         hole = photo.alpha < np.iinfo(photo.alpha.dtype).max
         name, value, remedy = "photo", photo.path, "without a mask, its transparency marks the hole"
+        what = f"the transparency of {photo.path}"
+        notes.append(_suspicion(what, float(hole.mean()), "if that is its background, give a mask"))
+        if partly := int(np.count_nonzero(hole & (photo.alpha > 0))):
+            notes.append(f"{photo.path}: {partly:,} pixels of the hole are partly opaque, and are filled too")
     else:
         raise WSSLError(
             "photo", photo.path, "has no transparency that marks a hole", "give a mask, or hole_color=#rrggbb"
         )
+    said = [note for note in notes if note]
     if options.restores and not hole.any():
-        return hole, notes
+        return hole, said
     if not hole.any():
         raise WSSLError(name, value, "marks no hole, so that there is nothing to fill", remedy, option)
     if options.dilate:
         hole = dilate(hole, options.dilate)
     if hole.all():
         raise WSSLError(name, value, "marks the whole photo as hole, so that no pixel is known", remedy, option)
-    return hole, notes
+    return hole, said
 
 
 def _read_mask(

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +29,10 @@ MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels, of the
 PHOTO_SUFFIXES = SUFFIXES | {".tif", ".tiff", ".heic", ".heif"}
 KINDS = "a JPEG, PNG, WebP, TIFF or HEIC image"
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
-BITS, PHOTOMETRIC, TURN, SAMPLES, PLANES, EXTRA = 258, 262, 274, 277, 284, 338  # tags of TIFF
+BITS, COMPRESSION, PHOTOMETRIC, TURN, SAMPLES, PLANES, EXTRA, SAMPLE_FORMAT = 258, 259, 262, 274, 277, 284, 338, 339
+"""Tags of TIFF."""
+READ_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}  # none, fax, LZW, JPEG, Deflate, PackBits
+READ_COLOURS = {0, 1, 2, 3, 5, 8}  # greys, RGB, palettes, CMYK, Lab; YCbCr in JPEG alone
 MAX_DPI = 30_000
 MAX_EXIF = 65_533  # bytes that a JPEG file holds
 QUALITY = 95
@@ -117,14 +121,39 @@ def open_image(path: Path, name: str, megapixels: float) -> Iterator[tuple[Image
         why = f"has far more than {megapixels:g} million pixels"
         raise WSSLError(name, path, why, "make it smaller", "raise max_megapixels=") from None
     except UnidentifiedImageError:
+        if kind := _unread_tiff(path):
+            raise WSSLError(name, path, kind, "store it as PNG") from None
         raise WSSLError(name, path, f"is not {KINDS}, or its beginning is damaged") from None
     except MemoryError:
         raise WSSLError(name, path, "needs more memory than there is", "make it smaller") from None
     except Exception as error:
         # Pillow's decoders raise whatever their format's parser does; each means that this file is bad.
         broken = isinstance(error, OSError) and error.errno
+        if not broken and (kind := _unread_tiff(path)):
+            raise WSSLError(name, path, kind, "store it as PNG") from None
         why = reason(error) if broken else "is damaged, or was cut short: it cannot be decoded"
         raise WSSLError(name, path, why) from None
+
+
+def _unread_tiff(path: Path) -> str | None:
+    """Return what kind of TIFF a file is that cannot be decoded; None for other files and for kinds that are read."""
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as body:
+            if body[:4] not in (b"II*\0", b"MM\0*"):
+                return None
+            tags = exif.whole_numbers(body, (BITS, COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT))
+    except (OSError, ValueError):
+        return None
+    compression, photometric, signs = ((tags.get(tag) or (1,))[0] for tag in (COMPRESSION, PHOTOMETRIC, SAMPLE_FORMAT))
+    bits = max(tags.get(BITS) or (1,))
+    colours = photometric in READ_COLOURS or (photometric == 6 and compression in (6, 7))
+    if compression in READ_COMPRESSIONS and colours and signs == 1 and bits <= 16:
+        return None
+    numbers = f"{'floating-point' if signs == 3 else 'signed' if signs == 2 else 'whole'} numbers"
+    return (
+        f"is a TIFF of a kind that is not read: compression {compression}, photometric interpretation {photometric}, "
+        f"{bits} bits a channel, {numbers}"
+    )
 
 
 def _formats(file: BinaryIO, path: Path, name: str) -> tuple[str, ...]:
