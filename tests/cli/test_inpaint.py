@@ -88,6 +88,12 @@ def test_the_licence_of_the_shipped_weights_is_printed_where_they_are_used(place
     assert "Weights of the shipped model: for non-commercial research only" in capsys.readouterr().out
 
 
+def test_a_line_says_that_a_photo_is_cmyk(place, capsys):
+    Image.fromarray(plane(60, 80)).convert("CMYK").save("photo.jpg")
+    inpaint("photo.jpg", "mask.png", "-o", "filled.png")
+    assert "Note: photo.jpg is CMYK without a colour profile" in capsys.readouterr().out
+
+
 def test_an_oriented_photo_keeps_its_tag_and_every_known_pixel(place):
     Image.fromarray(plane(80, 60)).save("photo.png", exif=exif_block(6))
     inpaint("photo.png", "mask.png", "out=filled.png")

@@ -222,6 +222,39 @@ def test_cmyk_becomes_rgb_and_loses_its_profile(tmp_path):
     photo = read_photo(tmp_path / "photo.jpg")
     assert photo.pixels.shape == (24, 36, 3)
     assert photo.profile is None
+    assert photo.notes == ("is CMYK without a colour profile, and the result RGB: its colours may differ",)
+
+
+def cmyk_profile():
+    """An ICC profile in which all inks are grey: they only take away lightness, the sum of them 90 %."""
+    levels = np.mgrid[:2, :2, :2, :2].mean(axis=0)
+    grid = np.stack([255 - 230 * levels, np.full_like(levels, 128), np.full_like(levels, 128)], axis=-1)
+    ramp = np.tile(np.arange(256, dtype=np.uint8), 7).tobytes()
+    table = b"mft1" + struct.pack(">I4B", 0, 4, 3, 2, 0) + struct.pack(">9i", *(np.eye(3).ravel() * 65536).astype(int))
+    table += ramp[: 4 * 256] + np.rint(grid).astype(np.uint8).tobytes() + ramp[4 * 256 :]
+    white = b"XYZ " + struct.pack(">I3i", 0, 63190, 65536, 54061)
+    text = b"text" + bytes(4) + b"none\0\0\0\0"
+    description = b"desc" + struct.pack(">II", 0, 5) + b"grey\0" + bytes(8 + 3 + 67)
+    tags = {b"desc": description, b"cprt": text, b"wtpt": white, b"A2B0": table}
+    directory, content, at = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags.items():
+        padded = data + bytes(-len(data) % 4)
+        directory += name + struct.pack(">II", at + len(content), len(data))
+        content += padded
+    head = struct.pack(">I4sI4s4s4s", at + len(content), b"none", 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    head += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + directory + content
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk_becomes_rgb_by_its_profile(tmp_path, suffix):
+    inks = Image.new("CMYK", (24, 36), (0, 255, 255, 0))
+    inks.save(tmp_path / f"photo.{suffix}", icc_profile=cmyk_profile())
+    photo = read_photo(tmp_path / f"photo.{suffix}")
+    assert photo.notes == ("is CMYK, and the result RGB, by its colour profile",)
+    assert photo.profile is None
+    assert np.ptp(photo.pixels, axis=-1).max() <= 3, "the red of no profile"
+    assert 120 < photo.pixels.mean() < 145  # half of the inks: a lightness of 55 %
 
 
 def test_webp_keeps_every_pixel(tmp_path):

@@ -430,7 +430,8 @@ class PhotoActions(Actions):
         if session is not None:
             session.close()
         height, width = version.size
-        return self._shown(Session((Step((version,)),)), f"{width} × {height} pixels")
+        text = ". ".join(filter(None, [f"{width} × {height} pixels", version.summary]))
+        return self._shown(Session((Step((version,)),)), text)
 
     def _added(self, session: Session, step: Step, problem: str = "") -> list[Any]:
         if session.closed.is_set():

@@ -43,7 +43,8 @@ def original(path: Path, folder: Path, megapixels: float) -> Version:
     """
     with DECODING:
         photo = open_photo(path, megapixels)
-        return _seen(photo, Version("Original", path, folder / "preview.png", ""))
+        notes = ". ".join(f"The photo {note}" for note in photo.notes)
+        return _seen(photo, Version("Original", path, folder / "preview.png", notes))
 
 
 def fill_photo(

@@ -64,7 +64,7 @@ def load(paths: PhotoPaths, options: MaskOptions) -> LoadedPhoto:
     photo = read_photo(paths.photo, options.max_megapixels)
     mask, notes = find_mask(photo, paths.mask, options)
     output_format(paths.out, photo.opaque_in(mask))
-    return LoadedPhoto(paths, photo, mask, notes, options)
+    return LoadedPhoto(paths, photo, mask, [*(f"{paths.photo} {note}" for note in photo.notes), *notes], options)
 
 
 def fill_file(loaded: LoadedPhoto, inpainter: Inpainter, progress: Progress | None = None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from wssl_pl.data import exif
@@ -54,6 +54,7 @@ class Photo:
         chunks: what else a PNG file says about its colours.
         dpi: its resolution across and down, or None.
         format: Pillow's name of its file's format; None if it is not from a file.
+        notes: what the user should know about its colours.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class Photo:
     chunks: list[Chunk]
     dpi: tuple[float, float] | None = None
     format: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def opaque(self) -> bool:
@@ -184,6 +186,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo", 
         WSSLError: see `open_image`; or it is damaged.
     """
     chunks: list[Chunk] = []
+    notes: tuple[str, ...] = ()
     with open_image(path, name, megapixels) as (image, file, size):
         if reduced_to and image.draft(None, (reduced_to, reduced_to)):
             width, height = image.size
@@ -204,6 +207,10 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo", 
         elif isinstance(image, TiffImageFile) and _is_16_bit(image, path, name):
             file.seek(0)
             pixels, alpha = _decode_16_bit(file.read(), grey)
+        elif image.mode == "CMYK":
+            converted, note = _from_cmyk(image, profile)
+            notes = (note,)
+            pixels, alpha = _decode(converted, grey)
         else:
             pixels, alpha = _decode(image, grey)
         turn = exif.orientation(block)
@@ -221,7 +228,7 @@ def read_photo(path: Path, megapixels: float = MEGAPIXELS, name: str = "photo", 
         profile = None  # of CMYK, which became RGB
     if dpi and not all(1 <= each <= MAX_DPI for each in dpi):
         dpi = None
-    return Photo(path, pixels, alpha, turn, block, profile, chunks, dpi, form)
+    return Photo(path, pixels, alpha, turn, block, profile, chunks, dpi, form, notes)
 
 
 def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -236,6 +243,19 @@ def _decode(image: Image.Image, grey: bool) -> tuple[NDArray[Any], NDArray[Any] 
         strip = np.asarray(image.crop((0, top, image.width, min(top + STRIP, image.height))))
         pixels[top : top + STRIP] = strip.reshape(*strip.shape[:2], -1)
     return pixels[..., :colours], pixels[..., colours] if pixels.shape[-1] > colours else None
+
+
+def _from_cmyk(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
+    """Return a CMYK image as sRGB, by its ICC profile if it has one that can be used, and a note that says so."""
+    if profile and profile[16:20] == b"CMYK":
+        try:
+            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError):
+            converted = None  # damaged
+        if converted is not None:
+            return converted, "is CMYK, and the result RGB, by its colour profile"
+    return image.convert("RGB"), "is CMYK without a colour profile, and the result RGB: its colours may differ"
 
 
 def _is_16_bit(image: TiffImageFile, path: Path, name: str) -> bool:
