@@ -204,6 +204,25 @@ def test_the_editor_shows_the_version_that_was_chosen_last(runs, tmp_path):
         wait_for_fill(page, 2)
 
 
+def test_an_open_tab_asks_for_its_files_to_stay(runs, tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.png")
+    with (
+        running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
+        opened(url, 1280, 900, []) as page,
+    ):
+        page.add_init_script(
+            "const set = window.setInterval; window.setInterval = (f, ms) => set(f, ms === 600_000 ? 100 : ms);"
+        )
+        page.reload()
+        page.wait_for_selector(".photo-mask .wssl-bar", state="attached")
+        page.set_input_files("#photo", tmp_path / "photo.png")
+        wait_for_photo(page)
+        with page.expect_response("**/page/renew") as answer:
+            pass
+        assert answer.value.status == 204
+        assert answer.value.request.post_data == page.evaluate("sessionStorage.getItem('wssl')")
+
+
 def test_an_example_takes_the_place_of_a_painted_photo_when_asked(runs, tmp_path):
     with (
         running(AppOptions(ckpts=runs, port=unused_port(), device="cpu")) as url,
@@ -241,6 +260,14 @@ def test_stop_reload_and_files_that_are_too_large(runs, tmp_path, fills):
             each.wait_for_selector(".photo-stop")
         # The second one waits in the queue.
         other.wait_for_selector("#status:has-text('queue')")
+        # Another photo has to wait, too.
+        page.evaluate("""() => {
+            const files = new DataTransfer();
+            files.items.add(new File([], "b.png", {type: "image/png"}));
+            document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: files, cancelable: true}));
+        }""")
+        note = page.locator("#canvas .photo-note")
+        assert note.inner_text() == ("The photo was not opened: wait until the work on this one has ended, or stop it")
         other.keyboard.press("Escape")
         other.wait_for_selector("#canvas .photo-busy", state="hidden")
         assert other.locator("#status .line").inner_text() == "Stopped"
@@ -248,6 +275,7 @@ def test_stop_reload_and_files_that_are_too_large(runs, tmp_path, fills):
         page.click(".photo-stop")
         page.wait_for_selector("#status .stopped")
         page.wait_for_selector("#canvas .photo-busy", state="hidden")
+        assert note.inner_text() == ""
         assert page.locator("#undo").is_disabled()
         # The strokes are still there.
         fills.set()

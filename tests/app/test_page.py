@@ -239,6 +239,17 @@ def session(url, number, data, key="one"):
     raise AssertionError("no answer")
 
 
+def test_an_open_tab_keeps_its_files(url, numbers, tmp_path):
+    Image.new("RGB", (30, 20)).save(tmp_path / "photo.png")
+    canvas = session(url, numbers["open"], [None, uploaded(url, tmp_path / "photo.png")])[2]
+    preview = Path(canvas["photo"]["path"])
+    os.utime(preview, (1, 1))
+    for key, renewed in (("wrong", False), (canvas["key"], True)):
+        assert http.post(f"{url}/page/renew", content=key).status_code == 204
+        assert (preview.stat().st_mtime > 1) == renewed
+    assert http.post(f"{url}/page/renew", content=canvas["key"], headers={"origin": "http://x.y"}).status_code == 403
+
+
 @pytest.fixture
 def numbers(url):
     """The number of each private call, by the name of its method."""

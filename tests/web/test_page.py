@@ -390,10 +390,17 @@ def test_cancel_leaves_photo_and_mask(page):
     hole = painted(page)
     page.evaluate("""new MutationObserver((_, observer) => {
         if (document.querySelector("#bar").value === 0) return;
-        document.querySelector("#cancel").click();
         observer.disconnect();
+        const files = new DataTransfer();
+        files.items.add(new File([], "b.png", {type: "image/png"}));
+        dispatchEvent(new DragEvent("drop", {dataTransfer: files, cancelable: true}));
+        window.answer = document.querySelector("#wrong").textContent;
+        document.querySelector("#cancel").click();
     }).observe(document.querySelector("#percent"), {childList: true, characterData: true, subtree: true})""")
     assert fill(page) == "Cancelled: the photo is as it was, and so is the mask."
+    assert page.evaluate("answer") == (
+        "The photo was not opened: wait until the work on this one has ended, or cancel it"
+    )
     assert (painted(page) == hole).all()
     assert page.locator("#undo").is_disabled()
     assert not page.locator("#progress").is_visible()

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import json
 import logging
 import secrets
 import shutil
@@ -159,7 +160,7 @@ class Actions:
     """What is called through HTTP, and what the calls of the tabs have in common.
 
     Args:
-        settings: see :class:`Settings`.
+        settings: see `Settings`.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -175,7 +176,7 @@ class Actions:
         closed: threading.Event | None = None,
         press: int | None = None,
     ) -> Iterator[Job]:
-        """Yield a :class:`Job` that `stop` ends when the same page of the same visitor calls it.
+        """Yield a `Job` that `stop` ends when the same page of the same visitor calls it.
 
         Raises:
             Stopped: this press of a button was stopped before its call arrived.
@@ -213,7 +214,7 @@ class Actions:
 
         Args:
             photo: JPEG, PNG, WebP, TIFF or HEIC.
-            mask: a picture of the photo's size, white where the hole is.
+            mask: an image of the photo's size, white where the hole is.
             model: one of the names in the page's list; default: the first one.
 
         Returns:
@@ -260,3 +261,24 @@ class Actions:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+def stopping(
+    pressed: Callable[..., Any], actions: Actions, events: list[Any], output: gr.HTML, press: gr.Number | None = None
+) -> None:
+    """Let a button stop what other events have started: what is computed, and what waits in Gradio's queue.
+
+    Args:
+        pressed: adds what the button calls.
+        actions: whose `stop` that is.
+        events: what it stops.
+        output: where that is said.
+        press: the number of the press that started them, if they are given it.
+    """
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    waiting = gr.Button(visible="hidden", elem_id=f"{output.elem_id}-waiting")
+    waiting.click(None, None, [output], js=f"() => {json.dumps(STOPPED)}", cancels=events, **private)
+    count: dict[str, Any] = {"js": "() => [window.wsslPage.presses()]"} if press else {}
+    stop = pressed(actions.stop, [press] if press else None, None, preprocess=False, **count, **private)
+    # By a button, as Gradio does not look at `cancels` of what comes after a failure.
+    stop.failure(None, None, None, js=f"() => document.getElementById('{waiting.elem_id}').click()", **private)

@@ -11,10 +11,10 @@ from typing import Any
 
 import gradio as gr
 
-from wssl_pl.app.actions import FEATHER, Actions, Job, Settings, Stopped, explained, line, line_about
-from wssl_pl.app.photo_tab import stopping
+from wssl_pl.app.actions import FEATHER, Actions, Job, Settings, Stopped, explained, line, line_about, stopping
 from wssl_pl.app.work import read_mask
 from wssl_pl.errors import WSSLError
+from wssl_pl.inference import Inpainter
 from wssl_pl.inference.masks import MOST
 from wssl_pl.inference.photo import PHOTO_SUFFIXES
 
@@ -28,6 +28,9 @@ FAILS = f"""\
     return [{{__type__: 'update', visible: false}}, report];
 }}
 """
+OFF = gr.update(value=None, interactive=False)
+Jobs = list[tuple[str, Path, Path | None]]
+"""The name of the result, the photo, and its mask if it has one, of each photo."""
 
 
 class BatchTab:
@@ -77,44 +80,46 @@ class BatchActions(Actions):
         request: gr.Request | None = None,
     ) -> Iterator[list[Any]]:  # fmt: skip
         """Fill all photos; a bad one does not stop the others. Yields the report so far, and in the end the ZIP."""
-        off = gr.update(value=None, interactive=False)
         try:
             jobs = paired([Path(each["path"]) for each in photos or []], [Path(each["path"]) for each in masks or []])
             inpainter = self.settings.models.get(model or "")
             with self.new_folder() as folder, self.job(request) as job:
-                out, done, ended = folder / "filled.zip", 0, ""
-                problems: list[str] = []
-                with zipfile.ZipFile(out, "w") as archive:
-                    for number, (name, photo, mask) in enumerate(jobs):
-                        for path in {path for _, *pair in jobs[number:] for path in pair if path}:
-                            with suppress(OSError):
-                                os.utime(path)  # Gradio deletes what was not used for an hour
-                        yield [report(f"{number} of {len(jobs)} photos done; {html.escape(name)} …", problems), off]
-                        try:
-                            if mask is None:
-                                raise WSSLError(None, None, "there is no mask of its name")
-                            note = self._fill_one(archive, name, photo, mask, inpainter, feather, job)
-                            done += 1
-                        except Stopped as error:
-                            ended = f"{explained(error)}: "
-                            break
-                        except Exception as error:
-                            # Whatever went wrong with one photo, the others are still to be done.
-                            note = explained(error)
-                        if note:
-                            shown = html.escape(photo.name, quote=False)
-                            problems.append(note if f"photo {shown} " in note else f"{shown}: {note}")
-                if not done:
-                    out.unlink()
-                value = gr.update(value=str(out), interactive=True) if done else off
-                yield [report(f"{ended}{done} of {len(jobs)} photos filled", problems), value]
+                yield from self._fill_jobs(jobs, folder / "filled.zip", inpainter, feather, job)
         except Exception as error:
-            yield [line_about(error), off]
+            yield [line_about(error), OFF]
+
+    def _fill_jobs(self, jobs: Jobs, out: Path, inpainter: Inpainter, feather: Any, job: Job) -> Iterator[list[Any]]:
+        """Fill photos into a ZIP file; yield as `fill_all`."""
+        done, ended = 0, ""
+        problems: list[str] = []
+        with zipfile.ZipFile(out, "w") as archive:
+            for number, (name, photo, mask) in enumerate(jobs):
+                renew(jobs[number:])
+                yield [report(f"{number} of {len(jobs)} photos done; {html.escape(name)} …", problems), OFF]
+                try:
+                    note = self._fill_one(archive, name, photo, mask, inpainter, feather, job)
+                    done += 1
+                except Stopped as error:
+                    ended = f"{explained(error)}: "
+                    break
+                except Exception as error:
+                    # Whatever went wrong with one photo, the others are still to be done.
+                    note = explained(error)
+                if note:
+                    shown = html.escape(photo.name, quote=False)
+                    problems.append(note if f"photo {shown} " in note else f"{shown}: {note}")
+        if not done:
+            out.unlink()
+        value = gr.update(value=str(out), interactive=True) if done else OFF
+        yield [report(f"{ended}{done} of {len(jobs)} photos filled", problems), value]
 
     def _fill_one(
-        self, archive: zipfile.ZipFile, name: str, photo: Path, mask: Path, inpainter: Any, feather: Any, job: Job
-    ) -> str:
+        self, archive: zipfile.ZipFile, name: str, photo: Path, mask: Path | None, inpainter: Inpainter, feather: Any,
+        job: Job,
+    ) -> str:  # fmt: skip
         """Fill one photo into the archive; return a note about its mask, or nothing."""
+        if mask is None:
+            raise WSSLError(None, None, "there is no mask of its name")
         fractions = []
 
         def white(opened: Any) -> Any:
@@ -132,7 +137,14 @@ class BatchActions(Actions):
         return f"its mask marks {fractions[0]:.0%} of it; is white the hole?" if most else ""
 
 
-def paired(photos: Sequence[Path], masks: Sequence[Path]) -> list[tuple[str, Path, Path | None]]:
+def renew(jobs: Jobs) -> None:
+    """Make the files of jobs that wait new: Gradio deletes what was not used for an hour."""
+    for path in {path for _, *pair in jobs for path in pair if path}:
+        with suppress(OSError):
+            os.utime(path)
+
+
+def paired(photos: Sequence[Path], masks: Sequence[Path]) -> Jobs:
     """Return (name of the result, photo, mask or None) of each photo; one mask is for all.
 
     Raises:
@@ -148,7 +160,7 @@ def paired(photos: Sequence[Path], masks: Sequence[Path]) -> list[tuple[str, Pat
     for mask in masks:
         if by_name.setdefault(mask.stem, mask) != mask:
             raise WSSLError(None, None, f"there are two masks of the name {mask.stem[:80]}")
-    jobs: list[tuple[str, Path, Path | None]] = []
+    jobs: Jobs = []
     taken: set[str] = set()
     for photo in photos:
         name, number = photo.stem[:80], 2

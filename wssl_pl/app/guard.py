@@ -27,7 +27,7 @@ CALL_BYTES = 1_000_000  # of a request that is no upload: names of files and opt
 PATIENCE_S, MIN_BYTES_PER_S = 30.0, 50_000  # a request may take so long, and longer by its size
 WRONG = "this is no request that the page takes"
 
-# The browser itself refuses whatever is not on this server: fonts, scripts, pictures and calls.
+# The browser itself refuses whatever is not on this server: fonts, scripts, images and calls.
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -166,7 +166,7 @@ class Guard:
             # By its kind alone, since its words may be those of the client.
             logger.warning("%s %.80r: %s", scope["method"], scope["path"], type(error).__name__)
             if isinstance(error, OSError):
-                refuse(500, "the page cannot store this, as its terminal tells")
+                refuse(500, "the page cannot store this, as its terminal says")
         finally:
             self.storage.settle(stored)
         # What has begun to answer can only be cut off.

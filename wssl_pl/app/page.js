@@ -2,9 +2,11 @@
 import {MaskEditor} from "./editor.js";
 
 const UPLOAD = new URL("gradio_api/upload", document.baseURI), ALIVE = new URL("gradio_api/app_id", document.baseURI);
+const RENEW = new URL("page/renew", document.baseURI), RENEW_MS = 600_000;   // files are deleted after an hour
 const click = id => document.getElementById(id)?.click();
 const LOADING = "Loading the photo …", FILLING = "Filling …", WORKING = "Working …", LOOKING = "Looking …";
 const STOPPING = "Stopping …", AWAY = "The connection broke off: waiting for it …";
+const NOT_NOW = "The photo was not opened: wait until the work on this one has ended";
 const wait = ms => new Promise(resolve => setTimeout(resolve, ms));
 
 class NotArrived extends Error {}
@@ -102,7 +104,7 @@ export function start({element, trigger, props, watch, again, limit}) {
 
   /** Meanwhile nothing of the tab can be used but Stop; what had the focus gets it again. */
   function busy(what = "", stoppable = false) {
-    if (what) note.textContent = "";
+    if (what || note.textContent.startsWith(NOT_NOW)) note.textContent = "";
     if (what && !doing) focused = document.activeElement;
     doing = what;
     veil.querySelector("span").textContent = what;
@@ -122,7 +124,11 @@ export function start({element, trigger, props, watch, again, limit}) {
   const mayLeave = () => !losable() || confirm("What is filled or painted is not downloaded yet. Open another photo?");
 
   async function load(file) {
-    if (doing || !mayLeave()) return;
+    if (doing) {
+      note.textContent = NOT_NOW + (stop.hidden ? "" : ", or stop it");
+      return;
+    }
+    if (!mayLeave()) return;
     busy(LOADING);
     try {
       arrived = await send(file);
@@ -255,6 +261,10 @@ export function start({element, trigger, props, watch, again, limit}) {
     window.addEventListener(kind, () => { actions += 1; }, {capture: true, passive: true});
   }
   window.addEventListener("wssl-lost", () => { if (!doing) findAgain(); });   // else once what is done has ended
+  setInterval(() => {
+    const {key} = props.value ?? {};
+    if (key) fetch(RENEW, {method: "POST", body: key}).catch(() => {});   // the next one may arrive
+  }, RENEW_MS);
   watch("value", () => { showing = Promise.resolve(showing).then(show); });   // one after the other
   editor.addEventListener("fill", () => click("fill"));
   stop.addEventListener("click", () => {

@@ -1,7 +1,7 @@
 """The page: its tabs, its style, and what is refused before it queues."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,13 @@ def theme() -> Any:
 
 
 class Page(gr.Blocks):
-    """Blocks that answer wrong calls in one line, before they queue, and print nothing of what was sent."""
+    """Blocks that answer wrong calls in one line, before they queue, and print nothing of what was sent.
+
+    Attributes:
+        renew: called with the key of a photo whose tab is still open.
+    """
+
+    renew: Callable[[str], None]
 
     async def why_wrong(self, body: Any) -> str | None:
         """Return why a call cannot be made, or None: an unknown function, or arguments that it does not take."""
@@ -88,7 +94,7 @@ def footer(url: str, where: str, names: Sequence[str]) -> str:
     return FOOTER.format(url=url, where=where, license=license)
 
 
-def build_page(settings: Settings) -> gr.Blocks:
+def build_page(settings: Settings) -> Page:
     """The page, ready to be launched."""
     actions = Actions(settings)
     page = Page(title=TITLE, delete_cache=(600, 3600))
@@ -98,6 +104,7 @@ def build_page(settings: Settings) -> gr.Blocks:
             one = PhotoTab(settings)
         with gr.Tab("Several photos", elem_id="several"):
             several = BatchTab(settings)
+        page.renew = one.actions.renew
         words = gr.Markdown(elem_classes="small")
         with gr.Row(visible=False):
             api_photo, api_mask = gr.File(label="photo"), gr.File(label="mask")

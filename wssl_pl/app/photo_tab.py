@@ -2,7 +2,6 @@
 
 import functools
 import html
-import json
 import shutil
 import weakref
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from wssl_pl.app.actions import FEATHER, STOPPED, Actions, Job, Settings, Stopped, explained, line, line_about
+from wssl_pl.app.actions import FEATHER, Actions, Job, Settings, Stopped, explained, line, line_about, stopping
 from wssl_pl.app.session import Session, Step, Version
 from wssl_pl.app.work import DECODING, check_there, draw_windows, original, read_mask, restore_photo, turn_photo
 from wssl_pl.errors import WSSLError
@@ -192,27 +191,6 @@ class PhotoTab:
             end(None, None, None, js="() => window.wsslPage.done()", api_visibility="private")
 
 
-def stopping(
-    pressed: Callable[..., Any], actions: Actions, events: list[Any], output: gr.HTML, press: gr.Number | None = None
-) -> None:
-    """Let a button stop what other events have started: what is computed, and what waits in Gradio's queue.
-
-    Args:
-        pressed: adds what the button calls.
-        actions: whose `stop` that is.
-        events: what it stops.
-        output: where that is said.
-        press: the number of the press that started them, if they are given it.
-    """
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    waiting = gr.Button(visible="hidden", elem_id=f"{output.elem_id}-waiting")
-    waiting.click(None, None, [output], js=f"() => {json.dumps(STOPPED)}", cancels=events, **private)
-    count: dict[str, Any] = {"js": "() => [window.wsslPage.presses()]"} if press else {}
-    stop = pressed(actions.stop, [press] if press else None, None, preprocess=False, **count, **private)
-    # By a button, as Gradio does not look at `cancels` of what comes after a failure.
-    stop.failure(None, None, None, js=f"() => document.getElementById('{waiting.elem_id}').click()", **private)
-
-
 def shows_errors(method: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     """Show an error of a method where its visitor looks, and leave all else of what it returns as it is."""
 
@@ -241,6 +219,12 @@ class PhotoActions(Actions):
         if session and not session.closed.is_set() and all(each.preview.is_file() for each in session.versions):
             return self._shown(session.taken_over())
         return [gr.skip()] * 10
+
+    def renew(self, key: str) -> None:
+        """A tab is open: its files are not deleted, however long nothing but painting is done in it."""
+        session = self._sessions.get(key)
+        if session and not session.closed.is_set():
+            session.renew()
 
     @shows_errors
     def again(self, session: Session | None, key: Any) -> list[Any]:

@@ -70,7 +70,7 @@ def running(options: AppOptions) -> Iterator[str]:
 def application(settings: "Settings", options: AppOptions) -> "Guard":
     """Return the page as an ASGI application."""
     import gradio as gr
-    from fastapi import FastAPI, HTTPException
+    from fastapi import FastAPI, HTTPException, Request
     from fastapi.responses import FileResponse
 
     from wssl_pl.app.connection import ScriptFirst, Streams
@@ -87,6 +87,11 @@ def application(settings: "Settings", options: AppOptions) -> "Guard":
             raise HTTPException(404)
         # Asked for at every visit, else a browser may have the files of an earlier version for days.
         return FileResponse(PARTS[name], headers={"Cache-Control": "no-cache"})
+
+    @server.post("/page/renew", status_code=204)
+    async def renew(request: Request) -> None:
+        # Not by Gradio's queue: a call that breaks off there would interrupt who paints.
+        page.renew((await request.body()).decode(errors="replace"))
 
     app = gr.mount_gradio_app(
         server,
@@ -135,7 +140,7 @@ def serve(options: AppOptions) -> None:
     """Serve the page until Ctrl-C, or until the process is asked to end.
 
     Raises:
-        WSSLError: see :func:`running`.
+        WSSLError: see `running`.
     """
 
     def end(*_: Any) -> None:

@@ -27,7 +27,7 @@ class Storage:
         quota: the most bytes that it may hold.
 
     Attributes:
-        full: what to tell when it does, in one line.
+        full: the message when it does, in one line.
     """
 
     def __init__(self, folder: Path, quota: float) -> None:
@@ -37,7 +37,7 @@ class Storage:
         self.full = f"the page holds as many photos as it may ({quota / 1e6:g} MB): try again in an hour"
 
     def measure(self) -> None:
-        """Count the folder anew; what is left of broken uploads is removed after two hours."""
+        """Count the folder again; what remains of broken uploads is removed after two hours."""
         held = 0
         for path in self.folder.rglob("*"):
             with suppress(OSError):

@@ -26,7 +26,7 @@ class HubModel(InpaintModule, PyTorchModelHubMixin):
     """
 
     learnt_from: dict[str, Any]
-    """What the file tells of the training data."""
+    """What the file says about the training data."""
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> "HubModel":

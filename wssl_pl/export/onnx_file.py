@@ -1,4 +1,4 @@
-"""A trained model as one ONNX file, for any size of picture."""
+"""A trained model as one ONNX file, for images of any size."""
 
 import warnings
 from pathlib import Path
@@ -22,20 +22,20 @@ TOLERANCE = 1e-3
 # Sizes (batch, height, width) at which the file is compared with PyTorch: with padding, without, and the smallest.
 COMPARED = ((2, 100, 70), (1, 128, 128), (3, MULTIPLE, 2 * MULTIPLE + 1))
 VALUES = {
-    "image": "float32 (batch, 3, height, width), RGB in [0, 1]; what lies in the hole is not looked at",
+    "image": "float32 (batch, 3, height, width), RGB in [0, 1]; what is in the hole is not looked at",
     "mask": "float32 (batch, 1, height, width): 1 is hole, 0 is known",
-    "output": "float32 (batch, 3, height, width), RGB in [0, 1], the whole picture: known pixels are best taken from "
+    "output": "float32 (batch, 3, height, width), RGB in [0, 1], the whole image: known pixels are best taken from "
     "image, as mask * output + (1 - mask) * image",
     "sizes": f"any height and width from {MULTIPLE} on; sides that do not divide by {MULTIPLE} are padded inside",
 }
 
 
 def write_onnx(module: FillingModule, info: ModelInfo, path: Path) -> float:
-    """Writes a model as ONNX, compares it with PyTorch, and returns the largest difference that was found.
+    """Write a model as ONNX, compare it with PyTorch, and return the largest difference that was found.
 
     Args:
         module: the model.
-        info: what the file shall tell of it.
+        info: what the file says about it.
         path: the file; whole or not at all.
 
     Raises:
@@ -60,12 +60,12 @@ def write_onnx(module: FillingModule, info: ModelInfo, path: Path) -> float:
             value.type.tensor_type.shape.dim[axis].dim_param = name
         value.doc_string = VALUES[value.name]
     proto.producer_name, proto.producer_version = "wssl-pl", wssl_pl.__version__
-    told = {
+    facts = {
         "width": str(info.hyper_parameters.get("width")),
         "norm": str(info.hyper_parameters.get("norm")),
         "trained_at": f"{info.side} x {info.side} pixels",
     }
-    onnx.helper.set_model_props(proto, metadata(info) | VALUES | told)
+    onnx.helper.set_model_props(proto, metadata(info) | VALUES | facts)
     onnx.checker.check_model(proto, full_check=True)
     with writing("out", path), replacing(path) as file:
         file.write(proto.SerializeToString())

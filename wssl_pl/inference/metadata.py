@@ -72,5 +72,5 @@ def with_chunks(content: bytes, extra: Iterable[Chunk]) -> bytes:
 
 
 def chunk_bytes(name: bytes, data: bytes) -> bytes:
-    """Return a chunk as it stands in a PNG file."""
+    """Return a chunk as it is in a PNG file."""
     return struct.pack(">I4s", len(data), name) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))

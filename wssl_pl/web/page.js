@@ -6,6 +6,7 @@ const get = id => document.getElementById(id);
 const query = new URLSearchParams(location.search);   // ?device=wasm&threads=1 to try what another browser would do
 const editor = new MaskEditor(get("editor"));
 const waiting = new Map();
+const NOT_NOW = "The photo was not opened: wait until the work on this one has ended, or cancel it";
 let config, worker, ready = null, name = "photo", versions = [], current = 0, busy = false, saved = true, calls = 0;
 
 start().catch(error => complain(error.message));
@@ -124,7 +125,8 @@ async function takeExample() {
 const losable = () => !saved || !editor.isEmpty;
 
 async function take(file, load = () => file) {
-  if (!file || busy) return;
+  if (!file) return;
+  if (busy) return complain(NOT_NOW);
   if (losable() && !confirm("What is filled or painted is not downloaded yet. Open another photo?")) return;
   await work("Loading ...", async () => {
     const given = await load();
@@ -194,6 +196,7 @@ async function work(text, action) {
     complain(error.message);
   } finally {
     busy = false;
+    if (get("wrong").textContent === NOT_NOW) complain("");
     progress(0, 0);
     update();
     compare();
