@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from small_data import sample_data
 
-from tests.data.fakes import mask_tree
+from tests.data.fakes import mask_tree, save_with_xmp
 from wssl_pl.errors import DataError, WSSLError
 from wssl_pl.evaluation.evaluate import Settings, evaluate
 from wssl_pl.evaluation.pairs import Pairs, assign_masks, write_named_pairs, write_pairs
@@ -252,6 +252,14 @@ def test_pairs_by_name_keep_names_sizes_and_holes(published, tmp_path):
     assert other.pairs[1].ratio == 0.75
     assert other.manifest.hash != made.manifest.hash
     assert files_of(published) == before
+
+
+@pytest.mark.parametrize("turned", ["images", "masks"])
+def test_an_orientation_in_xmp_turns_neither_images_nor_masks(published, tmp_path, turned):
+    expected = write_named_pairs(published / "images", published / "masks", tmp_path / "expected").manifest.hash
+    path = published / turned / "10.png"
+    save_with_xmp(Image.open(path).copy(), path, 3)
+    assert write_named_pairs(published / "images", published / "masks", tmp_path / "pairs").manifest.hash == expected
 
 
 def test_names_of_files_may_hold_anything(tmp_path):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from wssl_pl.data.exif import upright_image
 from wssl_pl.data.files import FORMATS, SUFFIXES, find_images, natural_key, reason
 from wssl_pl.errors import DataError, WSSLError
 
@@ -89,7 +90,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     """
     with reading("images", path), Image.open(path, formats=FORMATS) as image:
         deep = is_deep(image, path)
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        pixels = np.asarray(upright_image(image).convert("RGB"))
     if deep:
         raise DataError("images", path, "has more than 8 bits per channel", "save it as 8-bit RGB")
     return pixels

@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from pyarrow import csv as arrow_csv
 from torch import Tensor
 
 from wssl_pl.data import WSSLDataModule
 from wssl_pl.data.decode import binarised
 from wssl_pl.data.draws import permutation
+from wssl_pl.data.exif import upright_image
 from wssl_pl.data.files import FORMATS
 from wssl_pl.data.images import FileImages
 from wssl_pl.data.masks import Masks
@@ -257,7 +258,7 @@ def write_named_pairs(
 
 def _read_mask(path: Path, *, bright: bool) -> NDArray[np.uint8]:
     with reading("masks", path), Image.open(path, formats=FORMATS) as opened:
-        mask = binarised(ImageOps.exif_transpose(opened), bright=bright)[0]
+        mask = binarised(upright_image(opened), bright=bright)[0]
         return (np.asarray(mask) > 127).astype(np.uint8)
 
 
