@@ -73,13 +73,11 @@ def test_all_arms_of_a_study_restore_the_same(declare):
         read_study([declare(arms=arms, claims=[], downstream={"restore": ["jpeg"]})])
 
 
-def test_all_arms_of_a_study_leave_inputs_undamaged_alike(declare):
+def test_inputs_are_left_undamaged_as_those_of_the_first_arm(declare):
     arms = {"a": {"pretext": "none"}, "b": {"pretext": "none", "downstream": {"undamaged": 0.25}}}
-    whole = {"restore": ["jpeg"], "undamaged": 0.5}
-    with pytest.raises(WSSLError, match=r"undamaged: arm b has 0\.25, the first arm 0\.5: all arms are measured"):
-        read_study([declare(arms=arms, claims=[], downstream=whole)])
-    del arms["b"]["downstream"]
-    assert read_study([declare(arms=arms, claims=[], downstream=whole)]).undamaged == 0.5
+    for whole, expected in (({}, 0.0), ({"undamaged": 0.5}, 0.5)):
+        study = read_study([declare(arms=arms, claims=[], downstream={"restore": ["jpeg"]} | whole)])
+        assert study.undamaged == expected
 
 
 def test_the_papers_values_are_copied_right():
@@ -221,6 +219,7 @@ def test_studies_that_are_equal_each_by_itself_may_be_unequal_together(declare):
     short = declare("short", arms={"short": {"pretext": "none"}}, claims=[])
     assert read_study([short]).seconds == read_study([declare()]).seconds == "equal"
     assert read_study([declare(), short]).seconds == "unequal"
+    assert read_study([declare(seconds="equal"), short]).seconds == "equal"  # as is declared, by their step_cost
     said = declare("said", arms={"said": {"pretext": "none", "steps": "total"}}, claims=[], seconds="unequal")
     assert read_study([declare(), said]).seconds == "unequal"
 

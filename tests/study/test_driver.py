@@ -17,6 +17,7 @@ from wssl_pl.study.driver import Progress, Resources, fits, run_study
 from wssl_pl.study.execute import Unfinished
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status
+from wssl_pl.study.reuse import reuse
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,7 +150,7 @@ def test_an_imported_pretext_run_of_another_study_stays_as_it_is(study, drive, d
     other.start(read_study([declare()]))
     other.set_status(run.pretext, Status("done", seconds=7.0))
     write_json(other.run(run.pretext) / "curve.json", {})
-    assert study.reuse(other, study.plan()) == 1
+    assert reuse(study, other, study.plan()) == 1
     _, order = drive(lambda run: Status("done", seconds=1.0))
     assert run.pretext in order
     assert other.status(run.pretext).seconds == 7.0

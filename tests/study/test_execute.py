@@ -233,6 +233,20 @@ def test_an_imported_run_without_a_result_is_trained_again(study, play, tmp_path
     assert [call.split("=")[0].split()[0] for call in calls.read_text().splitlines()] == ["stage", "evaluate"]
 
 
+def test_a_run_that_is_trained_again_is_measured_again(declare, tmp_path, play):
+    """It has its result, and lacks that on the pairs from elsewhere: both have to be of the same model."""
+    folder = StudyFolder(tmp_path / "study")
+    folder.start(read_study([declare(out_of_domain="elsewhere")]))
+    _, run = first(folder, "scratch")
+    folder.set_status(run.id, Status("done", steps=run.steps))
+    write_json(folder.run(run.id) / "curve.json", {"val/psnr": [[9, 20.0]]})
+    write_evaluation(folder.run(run.id) / "evaluation", np.array([10.0, 11.0]))
+    write_evaluation(tmp_path / "evaluation", np.array([20.0, 21.0]))
+    play(MEASURES)
+    assert go(folder, run, pairs=tmp_path / "pairs").state == "done"
+    assert folder.result(run.id).table.column("psnr_composite").tolist() == [20.0, 21.0]
+
+
 def test_exit_code_0_before_the_last_step_is_not_done(study, play):
     """Lightning ends so at SIGTERM."""
     calls = play("save({1: 4, 2: 7, 3: 10}[attempt])")

@@ -9,12 +9,14 @@ import pytest
 from tests.study.conftest import TINY
 from tests.study.fakes import write, write_evaluation
 from wssl_pl.errors import DiskFull, WSSLError
+from wssl_pl.evaluation.results import PROTOCOL, read_result
 from wssl_pl.provenance import program
 from wssl_pl.study import folder as folder_module
 from wssl_pl.study.definition import read_studies, read_study, without_composites
 from wssl_pl.study.driver import read_step
-from wssl_pl.study.folder import Curve, StudyFolder, data_source
+from wssl_pl.study.folder import Curve, StudyFolder
 from wssl_pl.study.plan import Status
+from wssl_pl.study.reuse import check_foreign_results, data_source, different_rules, other_data, reuse
 from wssl_pl.study.sections import open_sections, reuse_sections, start_sections
 
 
@@ -98,7 +100,7 @@ def test_finished_runs_are_taken_over_from_another_study(started, declare, tmp_p
     started.set_status(second, Status("failed"))
     other = StudyFolder(tmp_path / "again")
     other.start(read_study([declare()]))
-    assert other.reuse(started, other.plan()) == 1
+    assert reuse(other, started, other.plan()) == 1
     assert other.status(first) == Status("done", steps=12)
     assert other.status(second).state == "waiting"
 
@@ -109,13 +111,13 @@ def test_studies_can_be_moved_together_and_a_link_to_nothing_is_dropped(declare,
         folder.start(read_study([declare()]))
     first = next(iter(a.plan().runs))
     a.set_status(first, Status("done"))
-    b.reuse(a, b.plan())
+    reuse(b, a, b.plan())
     (tmp_path / "both").rename(tmp_path / "moved")
     a, b = (StudyFolder(tmp_path / "moved" / name) for name in "ab")
     assert b.status(first).state == "done"
     a.path.rename(tmp_path / "elsewhere")
     assert b.status(first).state == "waiting"
-    assert b.reuse(StudyFolder(tmp_path / "elsewhere"), b.plan()) == 1
+    assert reuse(b, StudyFolder(tmp_path / "elsewhere"), b.plan()) == 1
     assert b.status(first).state == "done"
     shutil.rmtree(tmp_path / "elsewhere")
     assert b.drop_dead_links() == 1
@@ -127,8 +129,8 @@ def test_results_of_other_pairs_from_elsewhere_are_not_taken_over(started, decla
     a, b = (StudyFolder(tmp_path / "studies" / name) for name in ("grey", "noisy"))
     for folder in (a, b):
         folder.start(read_study([declare(out_of_domain=folder.path.name)]))
-    assert b.different_rules(a) == {"out_of_domain": ("noisy", "grey")}
-    assert b.different_rules(started) == {}
+    assert different_rules(b, a) == {"out_of_domain": ("noisy", "grey")}
+    assert different_rules(b, started) == {}
     run = next(run for run in a.plan().runs.values() if run.reported)
     write_evaluation(a.run(run.id) / "out_of_domain", np.full(4, 24.0))
     a.measured(run, "out_of_domain")  # where the pairs are on another machine
@@ -145,7 +147,7 @@ def test_runs_that_were_chosen_by_other_rules_are_not_taken_over(started, declar
     study = read_study([declare()])
     other.start(replace(study, validations=study.validations + 1))
     with pytest.raises(WSSLError, match=rf"has validations={study.validations} where this study has"):
-        other.reuse(started, other.plan())
+        reuse(other, started, other.plan())
 
 
 def test_runs_on_other_data_are_not_taken_over(declare, tmp_path, monkeypatch):
@@ -161,16 +163,17 @@ def test_runs_on_other_data_are_not_taken_over(declare, tmp_path, monkeypatch):
     here, there, link = folders
     run = next(iter(here.plan().runs))
     here.set_status(run, Status("done", steps=12))
-    with pytest.raises(WSSLError, match=f"trained {run} on images={tmp_path}/here/faces, this study has .*there/faces"):
-        there.reuse(here, there.plan())
-    assert link.reuse(here, link.plan()) == 1
+    assert other_data(there, here, there.plan()) == {run: f"images={tmp_path}/here/faces, not {tmp_path}/there/faces"}
+    assert reuse(there, here, there.plan()) == 0
+    assert other_data(link, here, link.plan()) == {}
+    assert reuse(link, here, link.plan()) == 1
     # Without data of its own a study has the synthetic dataset, in a folder with some it has these.
     (tmp_path / "here" / "data" / "qd_imd").mkdir(parents=True)
     assert data_source("masks", None, tmp_path / "here") == str(tmp_path / "here" / "data" / "qd_imd")
     assert data_source("masks", None, tmp_path / "there") == "synthetic"
     # The data of a study that has been moved to another machine cannot be compared.
     (tmp_path / "here").rename(tmp_path / "gone")
-    assert there.reuse(here, there.plan()) == 1
+    assert reuse(there, here, there.plan()) == 1
 
 
 def test_a_trial_is_not_taken_for_a_run_that_is_validated_more_often(declare, tmp_path):
@@ -180,7 +183,7 @@ def test_a_trial_is_not_taken_for_a_run_that_is_validated_more_often(declare, tm
     trial = next(run.id for run in searched.plan().runs.values() if run.trial and run.stage == "pretext")
     assert trial in plain.plan().runs
     searched.set_status(trial, Status("done", steps=12))
-    assert plain.reuse(searched, plain.plan()) == 0
+    assert reuse(plain, searched, plain.plan()) == 0
 
 
 def test_runs_of_another_study_have_to_be_measured_on_this_ones_pairs(started, declare, tmp_path):
@@ -189,17 +192,69 @@ def test_runs_of_another_study_have_to_be_measured_on_this_ones_pairs(started, d
     write_evaluation(started.run(run.id) / "evaluation", np.full(4, 24.0))
     other = StudyFolder(tmp_path / "again")
     other.start(read_study([declare()]))
-    assert other.reuse(started, other.plan()) == 1
+    assert reuse(other, started, other.plan()) == 1
     write(other.path / "pairs" / "manifest.json", {"hash": "a" * 64})
-    other.check_foreign_pairs()
+    check_foreign_results(other)
     for folder in (started, other):
         write(folder.path / "pairs" / "manifest.json", {"hash": "b" * 64})
     # A run of the study itself is measured again.
-    started.check_foreign_pairs()
+    check_foreign_results(started)
     assert not started.is_done(run, measured=True)
-    with pytest.raises(WSSLError, match=r"measured on other pairs than .*: remove this link, and it is trained here"):
-        other.check_foreign_pairs()
+    with pytest.raises(WSSLError, match=r"on other pairs than those of the study .*: remove this in .*, a link"):
+        check_foreign_results(other)
     assert (started.run(run.id) / "evaluation").is_dir()
+    other.run(run.id).unlink()
+    # Nor is it linked again.
+    assert reuse(other, started, other.plan()) == 0
+    assert other_data(other, started, other.plan()) == {run.id: "measured on other pairs"}
+
+
+def test_results_of_another_protocol_are_measured_again(started, declare, tmp_path):
+    first, second = [run for run in started.plan().runs.values() if run.reported][:2]
+    for run, protocol in ((first, PROTOCOL + 1), (second, 0)):
+        started.set_status(run.id, Status("done", steps=run.steps))
+        path = started.run(run.id) / "evaluation"
+        write_evaluation(path, np.full(4, 24.0))
+        replace(read_result(path), protocol=protocol).save(path)
+    assert not started.is_done(first, measured=True)
+    assert started.is_done(second, measured=True)  # not known
+    other = StudyFolder(tmp_path / "again")
+    other.start(read_study([declare()]))
+    assert reuse(other, started, other.plan()) == 2
+    with pytest.raises(WSSLError, match=rf"by protocol {PROTOCOL + 1}, this program measures by {PROTOCOL}: remove"):
+        check_foreign_results(other)
+
+
+def test_a_link_into_another_study_is_not_written_through(started, declare, tmp_path):
+    run = next(run for run in started.plan().runs.values() if run.reported)
+    started.set_status(run.id, Status("done", steps=run.steps))
+    (started.run(run.id) / "evaluation").mkdir()
+    (started.run(run.id) / "evaluation" / "summary.json").write_text("{")
+    other = StudyFolder(tmp_path / "again")
+    other.start(read_study([declare()]))
+    assert reuse(other, started, other.plan()) == 1
+    with pytest.raises(WSSLError, match="remove this in"):
+        check_foreign_results(other)
+    (started.run(run.id) / "evaluation" / "summary.json").unlink()
+    (started.run(run.id) / "evaluation").rmdir()
+    check_foreign_results(other)
+
+
+def test_a_classical_method_is_measured_in_every_study(declare, tmp_path):
+    arms = {"telea": {"pretext": "none", "method": "telea"}, "plain": {"pretext": "none"}}
+    one, two = (StudyFolder(tmp_path / name) for name in ("one", "two"))
+    for folder in (one, two):
+        folder.start(read_study([declare(arms=arms, claims=[])]))
+    method = next(run for run in one.plan().runs.values() if run.stage == "method")
+    one.set_status(method.id, Status("done"))
+    assert reuse(two, one, two.plan()) == 0
+    # A link of an earlier version is removed before it is measured here.
+    two.run(method.id).parent.mkdir()
+    two.run(method.id).symlink_to(one.run(method.id))
+    check_foreign_results(two)
+    two.unlink(method)
+    assert not two.run(method.id).exists()
+    assert one.status(method.id).state == "done"
 
 
 def test_sections_share_runs_with_those_of_the_same_rules(declare, tmp_path):

@@ -46,7 +46,7 @@ def test_an_arm_without_a_validation_curve_has_no_rank(tmp_path):
     results = read_results(folder)
     report = summarise(results)
     assert [entry.arm for entry in report.ranking] == ["a"]
-    assert "Without a rank, as a seed has no validation curve: b (" in page(results, report)["unranked"]
+    assert "Without a rank, as a seed has fewer than two validations: b (" in page(results, report)["unranked"]
 
 
 def test_figure_4_has_any_number_of_tasks(tmp_path):

@@ -48,7 +48,7 @@ def test_other_pairs_are_refused(tmp_path):
 def test_the_pairs_folder_says_which_are_right(tmp_path):
     folder = write_study(tmp_path / "study", {"a": FakeArm(), "b": FakeArm()}, [BETTER])
     write(folder / "pairs" / "manifest.json", {"hash": "c" * 64})
-    with pytest.raises(WSSLError, match=r"other pairs than .*pairs"):
+    with pytest.raises(WSSLError, match=r"on other pairs than those of the study \(hash a+ against c+\)"):
         read_results(folder)
 
 
@@ -205,9 +205,7 @@ def test_results_of_different_protocols_are_refused(tmp_path):
     measured_by(folder, "downstream-s1-a", protocol=0)  # unknown
     read_results(folder)
     measured_by(folder, "downstream-s1-a", protocol=PROTOCOL + 1)
-    with pytest.raises(
-        WSSLError, match=rf"s1-a/evaluation: was measured by protocol {PROTOCOL + 1}, .*: remove it and"
-    ):
+    with pytest.raises(WSSLError, match=rf"s0-a/evaluation: was measured by protocol {PROTOCOL}, .*: remove it and"):
         read_results(folder)
 
 

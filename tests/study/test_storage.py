@@ -72,6 +72,7 @@ def test_a_run_goes_to_another_machine_and_comes_back(storage, study, pairs, run
     pretext, downstream = runs
     storage.start(study, pairs)
     with storage.workplace(pretext, tmp_path, measured=True) as (place, cwd, copied):
+        assert place.pairs_hash() == "a"
         assert cwd == tmp_path
         assert place.study() == study.study()
         assert files(copied) == files(pairs)

@@ -10,6 +10,7 @@ from tests.study.conftest import TINY
 from tests.study.fakes import write_curve, write_evaluation
 from tests.study.test_driver import FakeRay
 from wssl_pl.errors import WSSLError
+from wssl_pl.evaluation.results import PROTOCOL
 from wssl_pl.files import owned, write_json
 from wssl_pl.study import driver
 from wssl_pl.study import transfer as module
@@ -18,6 +19,7 @@ from wssl_pl.study.driver import Resources, run_study
 from wssl_pl.study.folder import Session, StudyFolder
 from wssl_pl.study.plan import Status
 from wssl_pl.study.results import read_results
+from wssl_pl.study.reuse import reuse
 from wssl_pl.study.sections import open_sections, start_sections
 from wssl_pl.study.summary import summarise
 from wssl_pl.study.transfer import export_study, import_study
@@ -37,7 +39,7 @@ def finished(study):
             write_evaluation(study.run(run.id) / "evaluation", values)
             summary = study.run(run.id) / "evaluation" / "summary.json"
             facts = json.loads(summary.read_text())
-            facts["method"]["name"], facts["protocol"] = "/home/someone/best.ckpt", 0
+            facts["method"]["name"] = "/home/someone/best.ckpt"
             facts["weights"] = {"lpips": {"file": "alex.pth", "sha256": "0" * 64, "network": "alex"}}
             write_json(summary, facts)
     study.set_sessions([Session(100.0, 2.0, 190.0)])
@@ -61,7 +63,7 @@ def test_an_imported_study_has_the_report_of_the_exported_one(finished, tmp_path
     assert back.sessions() == finished.sessions()
     assert import_study(out, back.path) == 0
     measured, kept = (read_results(folder.path).evaluations for folder in (finished, back))
-    assert {run: one.protocol for run, one in kept.items()} == {run: one.protocol for run, one in measured.items()}
+    assert {one.protocol for one in measured.values()} == {one.protocol for one in kept.values()} == {PROTOCOL}
     assert {one.weights["lpips"].network for one in kept.values()} == {"alex"}
     first, second = (summarise(read_results(folder.path)) for folder in (finished, back))
     assert first.runs == second.runs
@@ -126,7 +128,7 @@ def test_a_changed_definition_takes_what_stays_the_same(finished, declare, tmp_p
         StudyFolder(tmp_path / "back").start(changed)
     other = StudyFolder(tmp_path / "other")
     other.start(changed)
-    assert other.reuse(StudyFolder(tmp_path / "back"), other.plan()) == 5  # all but the two of `scratch`
+    assert reuse(other, StudyFolder(tmp_path / "back"), other.plan()) == 5  # all but the two of `scratch`
 
 
 def test_sections_come_back_as_sections(declare, tmp_path):

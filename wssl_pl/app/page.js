@@ -300,7 +300,7 @@ export function start({element, trigger, props, watch, again, limit}) {
   document.addEventListener("click", event => {
     // A fill that was undone is not in it.
     if (event.target.closest("#download") && document.getElementById("redo").disabled) unsaved = false;
-    if (event.target.closest("#results button")) unsaved = true;   // another result than the one downloaded
+    if (event.target.closest("#results .thumbnail-lg")) unsaved = true;   // another result than the one downloaded
     if (event.target.closest("#batch-download")) zipUnsaved = false;
     if (event.target.closest("#batch-stop")) isBatch = false;
   });

@@ -88,10 +88,11 @@ def _look_at(folder: Path) -> _Sample:
 
     check_folder("images", folder)
     if prepared := open_prepared(folder):
-        source = prepared.open("train")
+        train = prepared.sizes.get("train", 0)
+        source = prepared.open("train" if train else next(iter(prepared.sizes)))
         pixels = list(source.read(_spread(len(source)))[0])
-        about = f"{sum(prepared.sizes.values()):,} prepared images, {len(source):,} of them for training"
-        return _Sample(f"{about}, read at {pixels[0].shape[0]} px", len(source), pixels)
+        about = f"{sum(prepared.sizes.values()):,} prepared images, {train:,} of them for training"
+        return _Sample(f"{about}, read at {pixels[0].shape[0]} px", train, pixels)
     _check_images("images", folder)
     _, root = find_layout(folder)
     files = list_images(root)

@@ -25,6 +25,7 @@ from wssl_pl.study.definition import STAGES, Study, Tuning, check, read_studies,
 from wssl_pl.study.driver import Resources, check_ray, run_study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan, Status, as_text, describe, make_plan, split_options
+from wssl_pl.study.reuse import check_foreign_results, other_data
 from wssl_pl.study.sections import SECTIONS, open_sections, reuse_sections, start_sections
 from wssl_pl.study.storage import Storage, storage_of
 from wssl_pl.tasks import import_task
@@ -184,6 +185,10 @@ def study(
         for other in reuse or []:
             taken = reuse_sections(folder, open_sections(other), plan)
             print(f"{taken} finished runs taken over from {other}", flush=True)
+            for source in open_sections(other):
+                if differ := other_data(folder, source, plan):
+                    first = next(iter(differ.values()))
+                    print(f"Note: {len(differ)} runs of {source.path} are of other data ({first}): not taken over")
     return train_sections(folders, resources, evaluate, storage)
 
 
@@ -414,7 +419,7 @@ def train_runs(folder: StudyFolder, resources: Resources, evaluate: bool, storag
     """Train and, with `evaluate`, measure what is left of a study and write its report; return the runs."""
     pairs = write_pairs(folder) if evaluate else None
     if pairs is not None:
-        folder.check_foreign_pairs()
+        check_foreign_results(folder)
     if evaluate and (elsewhere := folder.study().out_of_domain):
         from wssl_pl.evaluation.pairs import Pairs
 

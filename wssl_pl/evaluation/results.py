@@ -191,7 +191,8 @@ class MeasuredPairs:
             if isinstance(known, str):
                 found.append(f"{part} {Path(known).name}")
             elif isinstance(known, dict) and known.get("source"):
-                found.append(f"{part} {Path(str(known['source'])).name} ({known.get('layout')})")
+                layout = f" ({known['layout']})" if known.get("layout") else ""
+                found.append(f"{part} {Path(str(known['source'])).name}{layout}")
         return [f"Data: {', '.join(found)}"] if found else []
 
 

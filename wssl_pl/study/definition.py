@@ -25,7 +25,6 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 OPTIONS = ("common", *STAGES)
 MERGED = ("steps", *OPTIONS)  # of a definition and one of its sections; of all else a section has its own
 DEFINITIONS = Path(__file__).parent / "definitions"
-SAME_INPUTS = "all arms are measured on the same inputs"
 
 Options = dict[str, Any]
 """Options of `wssl train` by their long names: `model.tasks`, `data.batch_size`, `trainer.precision`."""
@@ -156,12 +155,13 @@ class Study:
     @property
     def restore(self) -> list[str]:
         """The damages of the test pairs' inputs, those that the arms undo; none without `model.restore`."""
-        return next((_damages(self, arm)[0] for arm in self.arms.values()), [])
+        return next((_damages(self, arm) for arm in self.arms.values()), [])
 
     @property
     def undamaged(self) -> float:
-        """The probability that a damage leaves an input as it is, by `model.undamaged`."""
-        return next((_damages(self, arm)[1] for arm in self.arms.values()), 0.0)
+        """The probability that a damage leaves an input as it is, by `model.undamaged` of the first arm."""
+        options = next((downstream_options(self, arm) for arm in self.arms.values()), {})
+        return float(options.get("model.undamaged") or 0.0)
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,8 @@ def downstream_options(study: Study, arm: Arm) -> Options:
     return study.options["common"] | shared | arm.downstream
 
 
-def _damages(study: Study, arm: Arm) -> tuple[list[str], float]:
-    """Return the damages that an arm's run undoes, and the probability of each that it leaves an image as it is."""
-    options = downstream_options(study, arm)
-    return [str(name) for name in options.get("model.restore") or []], float(options.get("model.undamaged") or 0.0)
+def _damages(study: Study, arm: Arm) -> list[str]:
+    return [str(name) for name in downstream_options(study, arm).get("model.restore") or []]
 
 
 def without_composites(study: Study) -> Study:
@@ -253,7 +251,8 @@ def read_study(names: Sequence[str]) -> Study:
         WSSLError: a definition is missing, is not YAML, has an unknown key or a value of another type, or contradicts
             itself or another one.
     """
-    whole, *others = [_make_study(path, read_definition(path), path.stem) for path in map(find_definition, names)]
+    given = {path: read_definition(path) for path in map(find_definition, names)}
+    whole, *others = [_make_study(path, definition, path.stem) for path, definition in given.items()]
     for other in others:
         both = f"{whole.name} and {other.name}"
         for part in ("seeds", "steps", "validations", "options", "tune", "out_of_domain", "convergence"):
@@ -266,7 +265,7 @@ def read_study(names: Sequence[str]) -> Study:
         whole.name += f"+{other.name}"
         if other.seconds == "unequal":
             whole.seconds = other.seconds
-    if whole.seconds == "equal" and others:
+    if not any(definition.seconds for definition in given.values()):
         try:
             check_seconds(whole)
         except WSSLError:  # each by itself is equal
@@ -423,14 +422,11 @@ def check(study: Study) -> None:
         if not 0.01 <= arm.pretext_cost <= 100.0:
             raise WSSLError("pretext_cost", arm.pretext_cost, f"arm {arm.name}: must be between 0.01 and 100")
     for arm in study.arms.values():
-        damages, undamaged = _damages(study, arm)
+        damages = _damages(study, arm)
         if set(damages) != set(study.restore):
             first, own = (", ".join(names) or "nothing" for names in (study.restore, damages))
-            reason = f"arm {arm.name} restores {own}, the first arm {first}: {SAME_INPUTS}"
+            reason = f"arm {arm.name} restores {own}, the first arm {first}: all arms are measured on the same inputs"
             raise WSSLError("restore", None, reason, "give one restore for all, or run them apart")
-        if undamaged != study.undamaged:
-            reason = f"arm {arm.name} has {undamaged:g}, the first arm {study.undamaged:g}: {SAME_INPUTS}"
-            raise WSSLError("undamaged", None, reason, "give one undamaged for all, or run them apart")
     if study.tune is not None and (len(study.tune.values) < 2 or study.tune.steps < 1):
         raise WSSLError("tune", None, "needs two or more values, and at least 1 step of a trial")
     for section in study.sections:

@@ -244,12 +244,12 @@ class _Driver:
             # What failed after its last step, or has none, is measured again; what failed before stays failed.
             untrained = run.status.state == "failed" and run.status.steps < run.steps
             if not untrained and not folder.is_done(run, measured=pairs is not None):
-                folder.unlink_imported(run.id)
+                folder.unlink(run)
                 plan.runs[run.id] = replace(run, status=Status())
         for run in plan.runs.values():
             # Of an imported pretext run there is no encoder: it is trained again, and keeps its curves until then.
             if run.pretext and run.status.state == "waiting" and folder.is_imported(run.pretext):
-                folder.unlink_imported(run.pretext)
+                folder.unlink(plan.runs[run.pretext])
                 plan.runs[run.pretext] = replace(plan.runs[run.pretext], status=Status())
         self.plan, self.order = plan, start_order(plan)
         self.resources = resources

@@ -63,6 +63,8 @@ def execute(folder: StudyFolder, plan: Plan, run: Run, cwd: Path, pairs: Path | 
         before = status = Status() if again else status
         if done and not again:
             return status
+        if again:
+            folder.remove_results(run.id)
         try:
             if status.state != "done" and run.steps:
                 status = replace(status, state="running", reason=None)

@@ -14,7 +14,7 @@ runs/<id>/curve.json        its validation metrics by step, if it was imported (
 
 import csv
 import json
-import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from wssl_pl.data.sources import DEFAULTS, SYNTHETIC
 from wssl_pl.errors import DiskFull, WSSLError
-from wssl_pl.evaluation.results import Result, read_result
+from wssl_pl.evaluation.results import PROTOCOL, Result, read_result
 from wssl_pl.files import write_json, writing
 from wssl_pl.provenance import program
 from wssl_pl.records import read_json
@@ -70,20 +69,16 @@ class Started:
     cwd: str
 
 
-class OtherPairs(WSSLError):
-    """A run was measured on other pairs than those of its study.
+class NotComparable(WSSLError):
+    """A run was measured on other pairs than those of its study, or by another protocol than that of this program.
 
     Args:
-        folder: the study's.
-        identity: of the run.
-        found: hash of the pairs that it was measured on.
-        wanted: hash of those of the study.
+        path: the folder of its result.
+        reason: in words.
     """
 
-    def __init__(self, folder: "StudyFolder", identity: str, found: str, wanted: str) -> None:
-        pairs = folder.path / "pairs"
-        reason = f"was measured on other pairs than {pairs} (hash {found[:12]} against {wanted[:12]})"
-        super().__init__("out", folder.run(identity) / EVALUATION, reason, "resume the study, which measures it again")
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__("out", path, reason, "resume the study, which measures it again")
 
 
 class StudyFolder:
@@ -229,27 +224,17 @@ class StudyFolder:
         path = self.run(identity)
         return (path / "curve.json").is_file() and not (path / "best.ckpt").is_file()
 
-    def unlink_imported(self, identity: str) -> None:
-        """Remove the link to an imported run that has to be trained again; in the other study it stays as it is."""
-        if self.is_imported(identity) and self.run(identity).is_symlink():
-            self.run(identity).unlink()
+    def unlink(self, run: Run) -> None:
+        """Remove the link to a run of another study that has to be executed here; there it stays as it is."""
+        if self.run(run.id).is_symlink() and (run.stage == "method" or self.is_imported(run.id)):
+            self.run(run.id).unlink()
 
-    def check_foreign_pairs(self) -> None:
-        """Check that the runs of other studies, linked or imported, were measured on this study's pairs.
-
-        Raises:
-            WSSLError: one was not; it cannot be measured again here.
-        """
-        for run in self.plan().runs.values():
-            path = self.run(run.id)
-            if run.reported and run.status.state == "done" and (path.is_symlink() or self.is_imported(run.id)):
-                try:
-                    self.measured(run)
-                except OtherPairs as error:
-                    remedy = f"remove this {'link' if path.is_symlink() else 'folder'}, and it is trained here"
-                    raise WSSLError("out", path, error.reason, remedy) from None
-                except WSSLError:
-                    continue
+    def remove_results(self, identity: str) -> None:
+        """Remove the results of a run whose model is trained again."""
+        path = self.run(identity)
+        for name in (EVALUATION, OUT_OF_DOMAIN):
+            shutil.rmtree(path / name, ignore_errors=True)
+        (path / f"{OUT_OF_DOMAIN}.json").unlink(missing_ok=True)
 
     def remove_training(self, identity: str) -> None:
         """Remove what an unfinished training has left of a run."""
@@ -309,17 +294,25 @@ class StudyFolder:
         Raises:
             WSSLError: it has none, or it cannot be read, or is of other pairs than there are now.
         """
+        path = self.run(run.id) / name
         if name == EVALUATION:
-            found, wanted = self.result(run.id).pairs.hash, self.pairs_hash()
-            if wanted not in (None, found):
-                raise OtherPairs(self, run.id, found, str(wanted))
+            result = self.result(run.id)
+            self.check_pairs(path, result.pairs.hash, self.pairs_hash())
+            if result.protocol not in (0, PROTOCOL):
+                reason = f"was measured by protocol {result.protocol}, this program measures by {PROTOCOL}"
+                raise NotComparable(path, reason)
             return
         self.shifted(run.id)
-        path, manifest = self.run(run.id) / name, self.cwd() / self.elsewhere(run) / "manifest.json"
+        manifest = self.cwd() / self.elsewhere(run) / "manifest.json"
         if path.is_dir() and manifest.is_file():  # else it was imported, or the pairs are on another machine
             wanted = read_json(manifest, dict[str, Any], "out_of_domain", "write the pairs again")["hash"]
-            if read_result(path).pairs.hash != wanted:
-                raise WSSLError("out_of_domain", path, "was measured on other pairs", "resume the study")
+            self.check_pairs(path, read_result(path).pairs.hash, wanted)
+
+    def check_pairs(self, path: Path, found: str, wanted: str | None) -> None:
+        """Raise `NotComparable` if the result in `path` has another hash of its pairs; None: it is not known."""
+        if wanted not in (None, found):
+            short = f"(hash {found[:12]} against {str(wanted)[:12]})"
+            raise NotComparable(path, f"was measured on other pairs than those of the study {short}")
 
     def is_done(self, run: Run, measured: bool) -> bool:
         """Return whether nothing of a run is left to do; with `measured`, one that is reported needs its result."""
@@ -360,48 +353,6 @@ class StudyFolder:
         points = {tag: dict(sorted(values.items())) for tag, values in found.items()}
         return {tag: Curve(tag, tuple(values), tuple(values.values())) for tag, values in points.items() if values}
 
-    def different_rules(self, other: "StudyFolder") -> dict[str, tuple[object, object]]:
-        """Return the rules, which no run's id shows, by which two studies choose otherwise: ours and theirs by name."""
-        mine, theirs = (folder.study() for folder in (self, other))
-        rules: dict[str, tuple[object, object]] = {"validations": (mine.validations, theirs.validations)}
-        if mine.tune and theirs.tune:
-            rules["tune.metric"] = (mine.tune.metric, theirs.tune.metric)
-        if mine.out_of_domain and theirs.out_of_domain:
-            rules["out_of_domain"] = (mine.out_of_domain, theirs.out_of_domain)
-        return {name: values for name, values in rules.items() if values[0] != values[1]}
-
-    def reuse(self, other: "StudyFolder", plan: Plan) -> int:
-        """Link the finished runs that this plan shares with another study, and return how many.
-
-        Raises:
-            WSSLError: the other study chose checkpoints or learning rates by other rules, or trained on other data.
-        """
-        for name, (own, its) in self.different_rules(other).items():
-            reason = f"has {name}={its} where this study has {own}: its runs are others"
-            raise WSSLError("reuse", other.path, reason, f"give {name}={its}")
-        taken, its_runs = 0, other.plan().runs
-        for identity, own_run in plan.runs.items():
-            link, run = self.run(identity), other.run(identity)
-            # A trial is validated less often, so that its best checkpoint is another one.
-            same = identity in its_runs and its_runs[identity].trial == own_run.trial
-            if same and not link.exists() and other.status(identity).state == "done":
-                self._check_data(other, own_run)
-                link.parent.mkdir(exist_ok=True)
-                link.unlink(missing_ok=True)  # to a study that is gone
-                # Relative, so that studies can be moved together.
-                link.symlink_to(os.path.relpath(run.resolve(), link.parent.resolve()), target_is_directory=True)
-                taken += 1
-        return taken
-
-    def _check_data(self, other: "StudyFolder", run: Run) -> None:
-        """Raise `WSSLError` if the same options name other data in the other study's working folder."""
-        for part in DEFAULTS:
-            own, its = (data_source(part, run.options.get(f"data.{part}"), each.cwd()) for each in (self, other))
-            gone = SYNTHETIC not in (own, its) and not Path(its).exists()  # as after a move to another machine
-            if own != its and not gone and run.steps:
-                reason = f"trained {run.id} on {part}={its}, this study has {own}: its runs are others"
-                raise WSSLError("reuse", other.path, reason, "omit it, or start this study in the same working folder")
-
     def drop_dead_links(self) -> int:
         """Remove the links to runs of another study that is gone, and return how many: they are trained again."""
         dead = [path for path in (self.path / "runs").glob("*") if path.is_symlink() and not path.exists()]
@@ -419,19 +370,6 @@ class StudyFolder:
                     record = read_json(self.run(run.id) / "run.json", dict[str, Any], "out", "it is not needed")
                 count += record.get("code") != program()["code"]
         return count
-
-
-def data_source(part: str, value: Any, cwd: Path) -> str:
-    """Return what `images` or `masks` of a run are: a folder without links, a URL, or `synthetic`.
-
-    Args:
-        part: `images` or `masks`.
-        value: as given; None for the default.
-        cwd: the folder to which a relative path belongs.
-    """
-    if value is None:
-        value = DEFAULTS[part] if (cwd / DEFAULTS[part]).is_dir() else SYNTHETIC
-    return str(value) if value == SYNTHETIC or "://" in str(value) else str((cwd / str(value)).resolve())
 
 
 def _wrong_id(plan: Plan) -> str | None:

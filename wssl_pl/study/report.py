@@ -132,7 +132,8 @@ def page(results: Results, report: StudyReport) -> dict[str, Any]:
     whole = [arm for arm in measured if not lacks_seed(arm, report.arms)]
     whys = {
         "as they still rise": [arm for arm in whole if arm.convergence.state == "not converged"],
-        "as a seed has no validation curve": [arm for arm in whole if arm.convergence.state == "unknown"],
+        "as a seed has fewer than two validations": [arm for arm in whole if arm.convergence.state == "unknown"],
+        "as a seed lacks the metric": [arm for arm in whole if arm.metrics[report.ranked_by].mean is None],
         "as they lack seeds": lacking,
     }
     unranked = [
@@ -177,7 +178,7 @@ def facts(results: Results, report: StudyReport) -> list[str]:
     ]
     if report.pairs:
         lines.append(f"Measured on the same {report.pairs['count']} test pairs, hash {report.pairs['hash'][:16]}")
-        lines += next(iter(results.evaluations.values())).pairs.data_line()
+        lines += next((line for one in results.evaluations.values() if (line := one.pairs.data_line())), [])
         if damages := ", ".join(report.pairs["restore"]):
             lines.append(f"Inputs damaged by {damages}: known pixels are restored too, and there is no composite")
     for stage, options in study.options.items():

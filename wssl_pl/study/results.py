@@ -7,7 +7,7 @@ from pathlib import Path
 from wssl_pl.errors import WSSLError
 from wssl_pl.evaluation.results import Result, check_same_pairs
 from wssl_pl.study.definition import Study
-from wssl_pl.study.folder import EVALUATION, Curve, OtherPairs, StudyFolder
+from wssl_pl.study.folder import EVALUATION, Curve, StudyFolder
 from wssl_pl.study.plan import Plan, Run
 
 
@@ -98,15 +98,16 @@ def _unfinished(plan: Plan, run: Run) -> tuple[str, str] | None:
 
 def _check_pairs(results: Results) -> None:
     """Raise `WSSLError` unless all runs were measured on the same pairs by the same protocol."""
-    folders = {run: results.folder.run(run) / EVALUATION for run in results.evaluations}
-    first = next(iter(folders), None)
-    for run, result in results.evaluations.items():
-        assert first is not None
-        wanted = results.folder.pairs_hash() or results.evaluations[first].pairs.hash
-        if result.pairs.hash != wanted:
-            raise OtherPairs(results.folder, run, result.pairs.hash, wanted)
+    found = results.evaluations
+    if not found:
+        return
+    folders = {run: results.folder.run(run) / EVALUATION for run in found}
+    newest = max(found, key=lambda run: found[run].protocol)  # the first of equals; the others are measured again
+    wanted = results.folder.pairs_hash() or found[newest].pairs.hash
+    for run, result in found.items():
+        results.folder.check_pairs(folders[run], result.pairs.hash, wanted)
         try:
-            check_same_pairs(results.evaluations[first], result, folders[first], folders[run])
+            check_same_pairs(found[newest], result, folders[newest], folders[run])
         except WSSLError as error:
             remedy = "remove it and resume the study, which measures it again"
             raise WSSLError("out", error.value, error.reason, remedy) from None

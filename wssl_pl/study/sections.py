@@ -9,6 +9,7 @@ from wssl_pl.records import read_json
 from wssl_pl.study.definition import Study
 from wssl_pl.study.folder import StudyFolder
 from wssl_pl.study.plan import Plan
+from wssl_pl.study.reuse import different_rules, reuse
 
 SECTIONS = "sections.json"
 
@@ -48,10 +49,10 @@ def reuse_sections(folder: StudyFolder, others: Sequence[StudyFolder], plan: Pla
     """Link the finished runs that a plan shares with the sections of the same rules, and return how many.
 
     Raises:
-        WSSLError: as `StudyFolder.reuse`, where every section has other rules.
+        WSSLError: as `reuse`, where every section has other rules.
     """
-    same = [other for other in others if not folder.different_rules(other)]
-    return sum(folder.reuse(other, plan) for other in same or others)
+    same = [other for other in others if not different_rules(folder, other)]
+    return sum(reuse(folder, other, plan) for other in same or others)
 
 
 def section_names(path: Path) -> list[str]:

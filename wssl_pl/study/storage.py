@@ -149,6 +149,8 @@ class Storage:
             pairs = self._pairs("pairs") if measured else None
             if measured and study.out_of_domain:
                 study = replace(study, out_of_domain=str(self._pairs(OUT_OF_DOMAIN)))
+            if pairs is not None:
+                (folder.path / "pairs").symlink_to(pairs, target_is_directory=True)
             cwd = cwd if cwd.is_dir() else folder.path
             write_json(folder.path / "study.json", asdict(Started(VERSION, study, str(cwd))))
             for name in dict.fromkeys([*run.needs, run.id]):

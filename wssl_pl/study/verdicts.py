@@ -328,7 +328,7 @@ def _why_omitted(arm: ArmResult, study: Study) -> str | None:
     if study.convergence == "reported":
         return None
     if arm.convergence.state == "unknown":
-        return "convergence unknown (a seed has no validation curve)"
+        return "convergence unknown (a seed has fewer than two validations)"
     if arm.convergence.state == "not converged":
         return f"not converged ({arm.convergence.slope:+.2f} dB in its last fifth, {MIN_GAIN_DB} or more)"
     return None
