@@ -138,3 +138,14 @@ def test_the_command_takes_prepared_images(tmp_path, capsys, words):
     side = 256 if "encoding=file" in words else 32
     assert f"5 prepared images, 3 of them for training, read at {side} px; 1 masks" in said
     assert "Damages seen: " in said
+
+
+def test_the_command_takes_prepared_images_without_any_for_training(tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (40, 40)).save(tmp_path / "masks" / "0.png")
+    for name in ("test", "val"):
+        (tmp_path / "split" / name).mkdir(parents=True)
+        Image.fromarray(np.full((40, 50, 3), len(name), np.uint8)).save(tmp_path / "split" / name / f"{name}.png")
+    main(["prepare", f"images={tmp_path / 'split'}", f"out={tmp_path / 'out'}", "size=32", "workers=1"])
+    main(["advise", f"images={tmp_path / 'out'}", f"masks={tmp_path / 'masks'}"])
+    assert "2 prepared images, 0 of them for training, read at 32 px" in capsys.readouterr().out

@@ -88,11 +88,12 @@ def _look_at(folder: Path) -> _Sample:
 
     check_folder("images", folder)
     if prepared := open_prepared(folder):
-        train = prepared.sizes.get("train", 0)
-        source = prepared.open("train" if train else next(iter(prepared.sizes)))
+        sizes = prepared.sizes
+        source = prepared.open("train" if "train" in sizes else next(iter(sizes)))
         pixels = list(source.read(_spread(len(source)))[0])
-        about = f"{sum(prepared.sizes.values()):,} prepared images, {train:,} of them for training"
-        return _Sample(f"{about}, read at {pixels[0].shape[0]} px", train, pixels)
+        count = sizes.get("train", 0)
+        about = f"{sum(sizes.values()):,} prepared images, {count:,} of them for training"
+        return _Sample(f"{about}, read at {pixels[0].shape[0]} px", count, pixels)
     _check_images("images", folder)
     _, root = find_layout(folder)
     files = list_images(root)
