@@ -111,10 +111,12 @@ def fill_images(
     kept: list[tuple[NDArray[Any], Mask, NDArray[Any]]] = []
     for image, mask, unseen in zip(results, masks, invisible or repeat(None), strict=invisible is not None):
         for box, hole in parts(mask, unseen, tiling):
-            view, others = image[box.slices], hole & ~mask[box.slices]
+            view = image[box.slices]
             views.append(view)
             holes.append(hole)
-            kept.append((view, others, view[others]))
+            if hole is not mask:  # of a large photo even masks need memory
+                others = hole & ~mask[box.slices]
+                kept.append((view, others, view[others]))
     total, of = (sum(int(np.count_nonzero(mask)) for mask in each) for each in (masks, holes))
 
     def report(done: int) -> None:
