@@ -7,7 +7,6 @@ from wssl_pl.errors import WSSLError
 from wssl_pl.export.weights import write_safetensors
 from wssl_pl.models.info import ModelInfo
 from wssl_pl.modules import InpaintModule, PretextModule
-from wssl_pl.networks.inputs import smooth_fill
 
 SETTINGS = {"fill": "smooth", "mask_channel": True, "output": "change"}
 GO_ON = {"reuse": "all", "freeze_layers": 0}
@@ -53,22 +52,6 @@ def test_a_context_and_heads_may_be_added(tmp_path):
     assert list(module.joint.heads) == ["saturation"]
 
 
-@pytest.mark.parametrize("output", ["image", "blend"])
-def test_an_image_may_become_a_blend(tmp_path, output):
-    settings = SETTINGS | {"output": output}
-    model = perturbed(InpaintModule("none", width=2, **settings))
-    ckpt = save(model, tmp_path / "model.ckpt")
-    module = InpaintModule(ckpt, output="blend", **GO_ON)
-    images, masks = torch.rand(1, 3, 32, 32), (torch.rand(1, 1, 32, 32) < 0.4).float()
-    expected = model(images, masks)
-    if output == "image":
-        expected = 0.9 * expected + 0.1 * smooth_fill(images, masks)
-    torch.testing.assert_close(module(images, masks), expected)
-    again = InpaintModule(save(module, tmp_path / "again.ckpt"), **GO_ON)
-    assert again.hparams["output"] == "blend"
-    torch.testing.assert_close(again(images, masks), expected)
-
-
 @pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors"])
 def test_heads_of_a_finished_model_are_taken_over_where_they_mean_the_same(tmp_path, name):
     joint = {"task_loss": 0.1, "tasks": ["saturation", "rotation"], "levels": {"saturation": [0.0, 0.5, 1.0]}}
@@ -91,7 +74,6 @@ def same_weights(module, other):
     ("settings", "message"),
     [
         ({"output": "image"}, "output=image: the model has output=change: omit it"),
-        ({"output": "blend"}, "output=blend: the model has output=change: omit it"),
         ({"context": "none"}, "context=none: the model has context=dilated"),
         ({"context_levels": 2}, "context_levels=2: the model has context_levels=1"),
         ({"width": 4}, "width=4: the encoder of ckpt=.* has width=2"),

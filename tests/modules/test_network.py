@@ -32,7 +32,6 @@ def test_every_hyperparameter_belongs_to_one_of_the_two():
         {"block": "gated", "context": "fourier", "context_levels": 2, "fill": 0.5, "init": "xavier"},
         {"context": "attention"},
         {"output": "change", "fill": "smooth", "mask_channel": True},
-        {"output": "blend", "fill": "smooth"},
         {"restore": ["saturation", "jpeg"], "task_loss": 0.1, "freeze_layers": 0},
     ],
 )

@@ -66,23 +66,6 @@ def test_a_change_is_0_at_first_and_is_added_to_the_logit_of_the_input():
     assert module.decoder.project.weight.grad.abs().sum() > 0
 
 
-def test_a_blend_is_mostly_the_image_at_first_and_takes_of_the_input_what_the_gate_says():
-    images, masks = torch.rand(2, 3, 40, 56), (torch.rand(2, 1, 40, 56) > 0.7).float()
-    settings = {"width": 2, "freeze_layers": 0, "fill": "smooth", "mask_channel": True}
-    torch.manual_seed(0)
-    plain = InpaintModule("none", **settings)
-    torch.manual_seed(0)
-    module = InpaintModule("none", output="blend", **settings)
-    image, given = plain(images, masks), smooth_fill(images, masks)
-    torch.testing.assert_close(module(images, masks), 0.9 * image + 0.1 * given)
-    loss = module.loss(module(images, masks), images)
-    loss.backward()
-    assert module.decoder.project.weight.grad[3].abs().sum() > 0
-    with torch.no_grad():
-        module.decoder.project.bias[3] = math.log(3)  # three quarters
-    torch.testing.assert_close(module(images, masks), 0.25 * image + 0.75 * given)
-
-
 def test_smooth_is_between_the_colours_at_the_border_of_the_hole():
     image, mask = torch.rand(2, 3, 37, 70), torch.zeros(2, 1, 37, 70)
     image[..., :20], image[..., 50:] = 0.2, 0.8
@@ -183,7 +166,7 @@ def test_the_validation_loss_is_the_loss_and_the_metric_stays_the_same(settings,
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"output": "both"}, "output=both: is none of image, change, blend"),
+        ({"output": "both"}, "output=both: is neither image nor change"),
         ({"fill": 1.5}, r"fill=1\.5: must be a value between 0 and 1, mean or smooth"),
         ({"fill": float("nan")}, r"fill=nan"),
         ({"log_cosh_a": 0.0}, r"log_cosh_a=0\.0: must be a positive number"),

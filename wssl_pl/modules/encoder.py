@@ -31,7 +31,6 @@ MIN_DECODER_WIDTH = 16
 """Feature maps of a decoder's stage, at least, beside an encoder whose skips may have as few as an image has."""
 FIRST_WEIGHT = "stages.0.first.conv.weight"
 OF_INPUT = (FIRST_WEIGHT, "stages.0.shortcut.weight")
-OF_OUTPUT = ("project.weight", "project.bias")
 """The weights that the input is multiplied by; a residual stage has the second."""
 PROBE_SIZE = 64
 """Side in pixels of the image with which the shapes of an encoder's outputs are checked."""
@@ -131,10 +130,6 @@ def load_decoder(decoder: UNetDecoder, start: dict[str, Any], ckpt: str | None) 
     if not state:
         remedy = "train it with decoder=true, or give reuse=encoder"
         raise WSSLError("reuse", "all", f"ckpt={ckpt} has no decoder", remedy)
-    for key in OF_OUTPUT:  # an output that the checkpoint's decoder has not stays as it is
-        own = decoder.get_parameter(key)
-        if key in state and len(state[key]) < len(own):
-            state[key] = torch.cat([state[key], own.detach()[len(state[key]) :].to(state[key])])
     check_state(decoder, state, "ckpt", ckpt)
     decoder.load_state_dict(state)
 
@@ -148,10 +143,9 @@ def model_settings(start: dict[str, Any] | None, typed: Mapping[str, Any]) -> di
     saved = OF_MODEL | (start["hyper_parameters"] if start and start["stage"] == "downstream" else {})
     settings = {name: saved[name] if typed[name] is None else typed[name] for name in OF_MODEL}
     if start and start["stage"] == "downstream":
-        # Context blocks may be added: they change nothing at first. To an image its blend with the input may be added.
+        # Context blocks may be added: they change nothing at first.
         for name in OF_MODEL if saved["context"] != "none" else ("output",):
-            blends = name == "output" and (saved[name], settings[name]) == ("image", "blend")
-            if settings[name] != saved[name] and not blends:
+            if settings[name] != saved[name]:
                 raise WSSLError(name, settings[name], f"the model has {name}={saved[name]}", "omit it")
     return settings
 

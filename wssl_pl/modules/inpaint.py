@@ -39,7 +39,7 @@ from wssl_pl.modules.heads import (
     unchanged_fraction,
 )
 from wssl_pl.modules.joint import load_heads, make_joint_tasks
-from wssl_pl.modules.network import ORACLE, FillsHoles, Output
+from wssl_pl.modules.network import ORACLE, FillsHoles
 from wssl_pl.modules.optimizer import check_factor, check_positive
 from wssl_pl.networks import PatchDiscriminator, initialise, make_contexts, pad_to_multiple
 
@@ -80,9 +80,8 @@ class InpaintModule(FillsHoles, FillingModule):
             false. To an encoder that had none it is added with weights of 0.
         fill: the network's input in the hole: a value in [0, 1]; `mean`, the image's mean colour outside the hole; or
             `smooth`, interpolated from the hole's border; default: the checkpoint's, else 0.
-        output: what the decoder gives: the `image` as in the paper; the `change` of the network's input, 0 at first, so
-            that with `fill=smooth` a training starts with the interpolated hole; or the `blend` of image and input, for
-            `restore`: what is whole stays as it is. Default: the model's, else the image.
+        output: what the decoder gives: the `image` as in the paper, or the `change` of the network's input, 0 at first;
+            with `fill=smooth` a training starts with the interpolated hole; default: the model's, else the image.
         init: initialisation of what is new: `he` (He-normal), `xavier` (Keras's) or `pytorch` (with `norm` only);
             blocks of `context` have their own.
         unfreeze_epoch: the frozen layers are trained too from this epoch on, the first being 0; on one device.
@@ -144,7 +143,7 @@ class InpaintModule(FillsHoles, FillingModule):
         context_levels: int | None = None,
         mask_channel: bool | None = None,
         fill: float | Literal["mean", "smooth"] | None = None,
-        output: Output | None = None,
+        output: Literal["image", "change"] | None = None,
         init: Literal["he", "xavier", "pytorch"] = "he",
         unfreeze_epoch: int | None = None,
         encoder_lr: float | None = None,

@@ -1,7 +1,6 @@
 """How the networks of a module compute, without what trains them: imported without Lightning."""
 
-import math
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +12,6 @@ from wssl_pl.networks import Encoder, Fill, UNetDecoder, crop_to, fill_holes, ma
 ORACLE = "such a model is an oracle for studies: only `wssl test`, and `wssl evaluate` on damaged pairs, measure it"
 OUTPUT_EDGE = 0.01
 """How far from 0 and 1 a value is kept to which a change is added, as the logit of 0 and 1 is infinite."""
-GIVEN = 0.1
-"""The fraction of the input in a blend at first; of random ones around 0.5 a training has made a copy of the input."""
-Output = Literal["image", "change", "blend"]
 OF_NETWORK = frozenset({*DEFAULTS, *OF_MODEL})
 """Hyperparameters of `InpaintModule` that make its networks."""
 OF_TRAINING = frozenset(
@@ -74,27 +70,20 @@ class FillsHoles(TakesHoles):
     encoder: Encoder
     decoder: UNetDecoder
     contexts: Any
-    output: Output  # what the decoder gives
+    adds_input: bool  # whether the decoder's output is the change of the network's input
 
-    def set_output(self, output: Output) -> None:
-        """Set what the decoder gives.
-
-        Args:
-            output: the `image`; the `change` of the network's input, 0 at first; or `blend`: the image, and as a fourth
-                channel the fraction of the network's input in the output, at each pixel, about `GIVEN` at first.
+    def set_output(self, output: str) -> None:
+        """Set what the decoder's output is: the `image`, or the `change` of the network's input, 0 at first.
 
         Raises:
-            WSSLError: it is none of these.
+            WSSLError: it is neither.
         """
-        if output not in get_args(Output):
-            raise WSSLError("output", output, f"is none of {', '.join(get_args(Output))}")
-        self.output = output
-        with torch.no_grad():
-            if output == "change":
-                for parameter in self.decoder.project.parameters():
-                    parameter.zero_()
-            elif output == "blend":
-                self.decoder.add_output(math.log(GIVEN / (1.0 - GIVEN)))
+        if output not in ("image", "change"):
+            raise WSSLError("output", output, "is neither image nor change")
+        self.adds_input = output == "change"
+        if self.adds_input:
+            for parameter in self.decoder.project.parameters():
+                nn.init.zeros_(parameter)
 
     def networks(self) -> list[nn.Module]:
         """Return the encoder, the decoder and the context blocks."""
@@ -119,12 +108,11 @@ class FillsHoles(TakesHoles):
         padded, *levels = [*skips, features]
         for number, context in enumerate(self.contexts, start=1):
             levels[-number] = context(levels[-number])
-        logits, given = self.decoder(levels[-1], levels[:-1]).float(), padded[:, :3].float()
-        if self.output == "change":
-            values = given.clamp(OUTPUT_EDGE, 1.0 - OUTPUT_EDGE)
+        logits = self.decoder(levels[-1], levels[:-1]).float()
+        if self.adds_input:
+            values = padded[:, :3].float().clamp(OUTPUT_EDGE, 1.0 - OUTPUT_EDGE)
             logits = logits + torch.log(values / (1.0 - values))
-        image = torch.sigmoid(logits[:, :3])
-        return image if self.output != "blend" else image + torch.sigmoid(logits[:, 3:]) * (given - image)
+        return torch.sigmoid(logits)
 
 
 class InpaintNetwork(FillsHoles, nn.Module):
@@ -137,9 +125,7 @@ class InpaintNetwork(FillsHoles, nn.Module):
         settings: likewise, those of `DEFAULTS`.
     """
 
-    def __init__(
-        self, context: str = "none", context_levels: int = 1, output: Output = "image", **settings: Any
-    ) -> None:
+    def __init__(self, context: str = "none", context_levels: int = 1, output: str = "image", **settings: Any) -> None:
         super().__init__()
         self.encoder, agreed, _ = load_encoder(None, None, dict.fromkeys(DEFAULTS) | settings, "pytorch")
         self.set_inputs(agreed["fill"], agreed["mask_channel"])

@@ -125,21 +125,6 @@ class UNetDecoder(nn.Module):
         self.project = nn.Conv2d(below, out_channels, kernel_size=1)
         he_initialise(self)
 
-    def add_output(self, bias: float) -> None:
-        """Add an output channel that has the same value everywhere at first; the others stay as they are.
-
-        Args:
-            bias: the value.
-        """
-        old, channels = self.project, self.project.out_channels
-        self.project = nn.Conv2d(old.in_channels, channels + 1, kernel_size=1).to(old.weight)
-        with torch.no_grad():
-            for new, kept in zip(self.project.parameters(), old.parameters(), strict=True):
-                new[:channels].copy_(kept)
-            self.project.weight[channels].zero_()
-            assert self.project.bias is not None
-            self.project.bias[channels] = bias
-
     def forward(self, features: Tensor, skips: list[Tensor]) -> Tensor:
         """Return logits `(B, out_channels, H, W)`, before the sigmoid, from what the encoder returns; `32 | H, W`."""
         output: Tensor = self.project(self.features(features, skips))
