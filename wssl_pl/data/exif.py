@@ -115,6 +115,7 @@ def without_thumbnail(block: bytes) -> bytes:
         if second:
             values = whole_numbers(body, [tag for pair in THUMBNAIL for tag in pair], second)
             for starts, lengths in THUMBNAIL:
+                # A damaged block may have more of one: what has no other end is not erased.
                 for start, length in zip(values.get(starts, ()), values.get(lengths, ()), strict=False):
                     stop = min(len(body), start + length) if start else 0
                     body[start:stop] = bytes(max(0, stop - start))

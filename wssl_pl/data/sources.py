@@ -32,6 +32,11 @@ Damaged = list[tuple[str, str]]
 warn, tell = rank_zero_only(log.warning), rank_zero_only(log.info)
 
 
+def default_source(parameter: str, cwd: Path = Path()) -> str:
+    """Return the default folder of `images` or `masks` if it exists in a working folder, else `synthetic`."""
+    return DEFAULTS[parameter] if (cwd / DEFAULTS[parameter]).is_dir() else SYNTHETIC
+
+
 def resolve(parameter: str, value: str | Path | None) -> str:
     """Return the folder to read, or `synthetic`; without a value the default folder if it exists, else `synthetic`.
 
@@ -43,7 +48,7 @@ def resolve(parameter: str, value: str | Path | None) -> str:
         DataError: The folder does not exist, is no folder, or holds no image.
     """
     if value is None:
-        return DEFAULTS[parameter] if Path(DEFAULTS[parameter]).is_dir() else SYNTHETIC
+        return default_source(parameter)
     value = str(value)
     if value == SYNTHETIC:
         if Path(value).is_dir():

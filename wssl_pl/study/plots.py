@@ -1,7 +1,6 @@
 """The figures of a study's report, as PNG files."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -135,7 +134,8 @@ def task_plot(arms: Mapping[str, ArmResult]) -> bytes | None:
     figure, panels = _measured_and_paper()
     for row, (metric, paper, label) in enumerate(_drawn(arms)):
         panels[row, 0].set_ylabel(label, fontsize=9)
-        for place, (found, colour) in enumerate(zip(counts.values(), cycle(COLOURS), strict=False)):
+        for place, found in enumerate(counts.values()):
+            colour = COLOURS[place % len(COLOURS)]
             _box(panels[row, 0], place, [arm.metrics[metric].mean for arm in found], colour)
             _box(panels[row, 1], place, [arm.paper.get(paper) for arm in found], colour)
             seeds = [v for arm in found for v in arm.metrics[metric].by_seed.values() if v is not None]

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wssl_pl.data.sources import DEFAULTS, SYNTHETIC
+from wssl_pl.data.sources import DEFAULTS, SYNTHETIC, default_source
 from wssl_pl.errors import WSSLError
 from wssl_pl.study.folder import EVALUATION, OUT_OF_DOMAIN, NotComparable, StudyFolder
 from wssl_pl.study.plan import Plan
@@ -108,6 +108,5 @@ def data_source(part: str, value: Any, cwd: Path) -> str:
         value: as given; None for the default.
         cwd: the folder to which a relative path belongs.
     """
-    if value is None:
-        value = DEFAULTS[part] if (cwd / DEFAULTS[part]).is_dir() else SYNTHETIC
-    return str(value) if value == SYNTHETIC or "://" in str(value) else str((cwd / str(value)).resolve())
+    source = default_source(part, cwd) if value is None else str(value)
+    return source if source == SYNTHETIC or "://" in source else str((cwd / source).resolve())

@@ -32,7 +32,8 @@ export async function fill(image, mask, network, tiling, progress) {
 
 /** The boxes of an image that are filled each on its own, with their holes. */
 function parts(mask, alpha, tiling) {
-  const unknown = {...mask, data: alpha ? mask.data.map((hole, at) => hole || !alpha[at] ? 1 : 0) : mask.data};
+  if (!alpha) return [{box: whole(mask), hole: mask}];
+  const unknown = {...mask, data: mask.data.map((hole, at) => hole || !alpha[at] ? 1 : 0)};
   const more = unknown.data.some((hole, at) => hole && !mask.data[at]);
   if (!more || unknown.data.every(Boolean)) return [{box: whole(mask), hole: mask}];
   const boxes = merged(clusters(mask, tiling.margin)).map(group => {
